@@ -1,0 +1,27 @@
+# make setup | demo | test | lint | bench | clean-run. Everything runs in .venv; make demo works from a bare checkout.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+RECIPE ?= sandbox
+
+.PHONY: setup demo test lint bench clean-run
+
+setup: $(READY)
+
+$(READY): pyproject.toml setup.sh
+	@PYTHON="$(PYTHON)" ./setup.sh
+
+demo: setup
+	@$(BIN)/python -m pipelines.run $(RECIPE)
+
+test: setup
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: setup
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+bench: setup
+	@$(BIN)/python bench/engine.py
+
+clean-run:
+	rm -rf runs/$(RECIPE)

@@ -1,0 +1,151 @@
+"""Recipes: functions that return a full configuration, and the command line that every stage shares."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import tyro
+
+from pipelines.stage import UserError
+from vgs_ray.config import (
+    Beam,
+    Clean,
+    Engine,
+    Evaluate,
+    Generator,
+    Label,
+    Recipe,
+    RollIn,
+    RollOut,
+    Sampling,
+    Serve,
+    Train,
+    Verify,
+)
+
+
+def sandbox() -> Recipe:
+    """The embedded world on two CPU cores: minutes, no GPU, the same Ray and the same vLLM."""
+    engine = Engine(
+        num_cpus=0.5, num_gpus=0.0, max_model_len=512, max_num_seqs=256, kv_cache_gib=1.0, dtype="float32",
+        enforce_eager=True, threads=1,
+    )  # fmt: skip
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=192)
+    reference = "sandbox:ref"
+    beam = Beam(keep=2, branch=2, block=16, groups=4)
+    return Recipe(
+        name="sandbox",
+        clean=Clean(source="sandbox", limit=4000, validation_share=0.08, exclude=("sandbox",)),
+        roll_in=RollIn(
+            generators=(
+                Generator("ref", reference, share=0.5),
+                Generator("weak", "sandbox:weak", share=0.5),
+            ),
+            per_problem=2,
+            sampling=sampling,
+            engine=engine,
+        ),
+        roll_out=RollOut(
+            model=reference, cuts=2, positions="uniform", sampling=sampling, engine=replace(engine, replicas=2)
+        ),
+        verify=Verify(workers=1, timeout_s=5.0),
+        label=Label(drop_hopeless=False),
+        train=Train(
+            init=reference,
+            max_length=384,
+            batch_size=64,
+            micro_tokens=8192,
+            steps=1000,
+            lr=1e-3,
+            workers=2,
+            cpus_per_worker=0.5,
+            gpus_per_worker=0.0,
+            checkpoint_every=100,
+            validate_every=200,
+        ),
+        evaluate=Evaluate(
+            benchmark="sandbox",
+            limit=300,
+            samples=16,
+            beam=beam,
+            budgets=(4, 8, 16),
+            sampling=sampling,
+            policy_engine=replace(engine, replicas=2),
+            value_engine=replace(engine, replicas=2),
+        ),
+        serve=Serve(beam=beam, sampling=sampling, policy_engine=engine, value_engine=engine, model_name="vgs-sandbox"),
+    )
+
+
+def vgs() -> Recipe:
+    """The published run (arXiv 2505.17373): OpenR1-Math, the R1-Distill policies, a 1.5B value model."""
+    distill = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
+    return Recipe(
+        name="vgs",
+        clean=Clean(validation_share=0.01),
+        roll_in=RollIn(
+            generators=tuple(Generator(size, distill + size) for size in ("1.5B", "7B", "14B", "32B")), per_problem=14
+        ),
+        roll_out=RollOut(cuts=4, positions="sqrt"),
+        train=Train(workers=128),
+        evaluate=Evaluate(benchmark="aime-25.jsonl", samples=128, beam=Beam(groups=32), budgets=(4, 8, 16, 32, 64, 128)),
+        serve=Serve(beam=Beam(groups=8)),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"sandbox": sandbox, "vgs": vgs}
+
+
+def parse(command: str, arguments: list[str]) -> Recipe:
+    """A recipe's name and overrides, such as `sandbox --train.steps 50`, to the full configuration.
+
+    Raises:
+        UserError: no or an unknown recipe, an option that does not exist, or a value of the wrong type.
+    """
+    known = ", ".join(RECIPES)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: python -m {command} RECIPE [--section.field VALUE ...]\nrecipes: {known}")
+        print(f"python -m {command} RECIPE --help lists every field with its meaning and default")
+        raise SystemExit(0 if arguments else 2)
+    name, overrides = arguments[0], arguments[1:]
+    if name not in RECIPES:
+        raise UserError(f"recipe {name!r} does not exist; it must be one of: {known}")
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(Recipe, default=RECIPES[name](), args=overrides, prog=f"python -m {command} {name}")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_one_line(printed.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """tyro's framed message as one line: the complaint, without the frame and the help that follows it."""
+    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    text = " ".join(line for line in lines if line and line not in ("Parsing error", "Unrecognized options"))
+    return text.replace("For full helptext, run", "Every field: run").replace("For full helptext, see", "Every field: run")
+
+
+def cli(run: Callable[[Recipe], object], command: str) -> None:
+    """The main function of a stage: parse, run, and turn what a person can mend into one line and a non-zero exit."""
+    try:
+        run(parse(command, sys.argv[1:]))
+    except UserError as error:
+        _stop(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _stop("interrupted: what is durable stays; run the same command to go on", 130)
+    except OSError as error:
+        if error.errno != 28:
+            raise
+        _stop(f"error: no space left on the disk of {error.filename or 'the run'}: free some, then run the same command", 2)
+
+
+def _stop(message: str, code: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    raise SystemExit(code)

@@ -1,0 +1,97 @@
+"""roll_in: `problems` -> `roll_ins`, whole answers sampled by the generators. Ids and seeds exist before generation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from pipelines.generate import generate, sampling_json
+from pipelines.recipes import cli
+from pipelines.session import progress, ray_session
+from pipelines.stage import UserError, open_stage
+from pipelines.tables import count_by, done_keys, parts_of, write
+from vgs_ray.config import Generator, Recipe, RollIn
+from vgs_ray.ids import roll_in_id, stable_seed
+from vgs_ray.prompts import load_tokenizer, prompt_tokens
+from vgs_ray.sandbox import model_path
+
+
+def assign(generators: tuple[Generator, ...], per_problem: int) -> list[Generator]:
+    """The generator of each of a problem's roll-ins, in proportion to the shares; the same for every problem."""
+    total = sum(generator.share for generator in generators)
+    chosen, bound, position = [], 0.0, 0
+    for generator in generators:
+        bound += generator.share / total * per_problem
+        while position < per_problem and position + 0.5 <= bound + 1e-9:
+            chosen.append(generator)
+            position += 1
+    return chosen
+
+
+def requests_of(problem: dict[str, Any], generator: Generator, indices: list[int], recipe: Recipe) -> list[dict[str, Any]]:
+    """The rows that one generator has to write for one problem."""
+    tokenizer = load_tokenizer(model_path(generator.model))
+    prompt = list(prompt_tokens(tokenizer, problem["problem"]))
+    rows = []
+    for index in indices:
+        identity = roll_in_id(problem["problem_id"], generator.name, index)
+        rows.append(
+            {
+                "roll_in_id": identity,
+                "problem_id": problem["problem_id"],
+                "policy": generator.name,
+                "seed": stable_seed(recipe.seed, identity),
+                "prompt": prompt,
+                "prefix": prompt,
+                "max_tokens": recipe.roll_in.sampling.max_tokens,
+                "sampling": sampling_json(recipe.roll_in.sampling),
+            }
+        )
+    return rows
+
+
+def branch(
+    problems: ray.data.Dataset, generator: Generator, indices: list[int], recipe: Recipe, done: ray.ObjectRef
+) -> ray.data.Dataset:
+    """All roll-ins of one generator that are not durable yet."""
+
+    def expand(problem: dict[str, Any]) -> list[dict[str, Any]]:
+        rows = requests_of(problem, generator, indices, recipe)
+        return [row for row in rows if row["roll_in_id"] not in ray.get(done)]
+
+    config = recipe.roll_in
+    return generate(problems.flat_map(expand), generator.model, config.engine, config.sampling)
+
+
+def run(recipe: Recipe) -> None:
+    config = recipe.roll_in
+    _check(config)
+    stage = open_stage(recipe, "roll_in", inputs=("clean",))
+    if stage is None:
+        return
+    problems, out = parts_of(recipe, "clean"), parts_of(recipe, "roll_in")
+    places = assign(config.generators, config.per_problem)
+    expected = problems.rows() * config.per_problem
+    with ray_session(), progress("roll_in", expected, out.rows):
+        if out.rows() < expected:
+            done = ray.put(done_keys(out))
+            source = ray.data.read_parquet(problems.files(), columns=["problem_id", "problem"])
+            branches = [
+                branch(source, generator, [i for i, place in enumerate(places) if place == generator], recipe, done)
+                for generator in config.generators
+            ]
+            write(branches[0].union(*branches[1:]) if branches[1:] else branches[0], out)
+    stage.close(rows=out.rows(), finish=count_by(out, "finish_reason"), policies=count_by(out, "policy"))
+
+
+def _check(config: RollIn) -> None:
+    if not config.generators or config.per_problem < 1:
+        raise UserError(
+            f"roll_in has {len(config.generators)} generators and per_problem {config.per_problem}; both must be at least 1: "
+            "set them in the recipe"
+        )
+
+
+if __name__ == "__main__":
+    cli(run, "pipelines.roll_in")

@@ -1,0 +1,26 @@
+"""run: every stage of a recipe in order, then the report and one question to the served search.
+
+Finished stages are skipped, an interrupted one goes on; so the same command always ends in the same place.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from pipelines.recipes import cli
+from pipelines.session import ray_session
+from pipelines.sources import benchmark_problems
+from vgs_ray.config import STAGES, Recipe
+
+
+def run(recipe: Recipe) -> None:
+    with ray_session():
+        for name in STAGES:
+            import_module(f"pipelines.{name}").run(recipe)
+        import_module("pipelines.evaluate").show(recipe)
+        first = benchmark_problems(recipe.evaluate.benchmark, 1).take(1)[0]
+        import_module("pipelines.serve").ask(recipe, first["problem"])
+
+
+if __name__ == "__main__":
+    cli(run, "pipelines.run")

@@ -1,0 +1,74 @@
+"""Ray for one command, and what a person sees of it: a quiet start, a moving line, logs in files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+from tqdm import tqdm
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Connect to the cluster that the environment names (as in a Ray job), or start a local one; reuse an open one."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    _quiet_ray_data()
+    print(f"engine and worker logs: {logs()}", flush=True)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def logs() -> str:
+    """The folder of this session's worker logs."""
+    return f"{ray.get_runtime_context().get_session_dir()}/logs" if _has_session_dir() else "/tmp/ray/session_latest/logs"
+
+
+def _has_session_dir() -> bool:
+    return hasattr(ray.get_runtime_context(), "get_session_dir")
+
+
+def _quiet_ray_data() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    for name in ("ray.data", "ray.train", "ray.serve", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def progress(what: str, total: int | None, count: Callable[[], int], unit: str = "row") -> Iterator[None]:
+    """Show a bar that follows `count()` once a second while the body runs; it moves also while engines start."""
+    on_terminal = sys.stderr.isatty()
+    with tqdm(
+        total=total, desc=f"{what:<9}", unit=unit, ncols=100, leave=False, mininterval=0.5 if on_terminal else 10
+    ) as bar:
+        stop = threading.Event()
+        bar.n = bar.initial = count()
+
+        def follow() -> None:
+            while not stop.wait(0.5):
+                bar.update(count() - bar.n)
+                if on_terminal:
+                    bar.refresh()
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            bar.update(count() - bar.n)

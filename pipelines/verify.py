@@ -1,0 +1,106 @@
+"""verify: `roll_outs` -> `verified`, the answer and the outcome of each, judged by math-verify in killable processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from pipelines.recipes import cli
+from pipelines.session import progress, ray_session
+from pipelines.stage import open_stage
+from pipelines.tables import Parts, count_by, done_keys, parts_of, write
+from vgs_ray.config import Recipe, Verify
+from vgs_ray.grade import extract_answer
+from vgs_ray.judge import Judge
+from vgs_ray.prompts import load_tokenizer, text_of
+from vgs_ray.sandbox import model_path
+from vgs_ray.schemas import VERIFIED
+
+BLOCK_ROWS = 1000
+
+
+class JudgeRows:
+    """An actor with one judging process: whole answers of a batch to outcomes."""
+
+    def __init__(self, model: str, config: Verify, problems: Parts, roll_ins: Parts) -> None:
+        self.tokenizer = load_tokenizer(model_path(model))
+        self.judge = Judge(workers=1, timeout_s=config.timeout_s, memory_gib=config.memory_gib)
+        self.problems, self.roll_ins = problems, roll_ins
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = batch.to_pylist()
+        golds = self.problems.lookup([row["problem_id"] for row in rows], ["answer"])
+        roll_ins = self.roll_ins.lookup([row["roll_in_id"] for row in rows], ["tokens"])
+        answers = [self._answer(row, roll_ins[row["roll_in_id"]]["tokens"]) for row in rows]
+        pairs = [
+            (golds[row["problem_id"]]["answer"], answer)
+            for row, answer in zip(rows, answers, strict=True)
+            if answer is not None
+        ]
+        verdicts = self.judge.judge_pairs(pairs)
+        out = []
+        for row, answer in zip(rows, answers, strict=True):
+            outcome, reason = unanswered(row)
+            if answer is not None:
+                verdict = verdicts[golds[row["problem_id"]]["answer"], answer]
+                outcome, reason = verdict.outcome, verdict.reason
+            out.append({**row, "answer": answer, "outcome": outcome, "reason": reason})
+        return pa.Table.from_pylist(out, schema=VERIFIED)
+
+    def _answer(self, row: dict[str, Any], roll_in_tokens: list[int]) -> str | None:
+        """The answer counts only when the policy ended it: one that was cut off at the length limit is incomplete."""
+        if row["finish_reason"] != "stop":
+            return None
+        return extract_answer(text_of(self.tokenizer, [*roll_in_tokens[: row["cut"]], *row["tokens"]]))
+
+
+def unanswered(row: dict[str, Any]) -> tuple[str, str]:
+    """Outcome and reason of a row without an answer; a failed sample says nothing about the policy, so it is unknown."""
+    by_finish = {"length": ("incomplete", "length_limit"), "error": ("unknown", "failed_sample")}
+    return by_finish.get(row["finish_reason"], ("incomplete", "no_answer"))
+
+
+def run(recipe: Recipe) -> None:
+    config = recipe.verify
+    stage = open_stage(recipe, "verify", inputs=("clean", "roll_in", "roll_out"))
+    if stage is None:
+        return
+    roll_outs, out = parts_of(recipe, "roll_out"), parts_of(recipe, "verify")
+    expected = roll_outs.rows()
+    with ray_session(), progress("verify", expected, out.rows):
+        if out.rows() < expected:
+            done = ray.put(pa.array(sorted(done_keys(out)), pa.string()))
+            source = ray.data.read_parquet(
+                roll_outs.files(),
+                columns=["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"],
+            )
+            verified = (
+                source.map_batches(lambda batch: without(batch, ray.get(done)), batch_format="pyarrow")
+                .repartition(target_num_rows_per_block=BLOCK_ROWS)
+                .map_batches(
+                    JudgeRows,
+                    batch_size=None,
+                    batch_format="pyarrow",
+                    concurrency=config.workers,
+                    num_cpus=0.5,
+                    fn_constructor_args=(
+                        recipe.roll_out.model,
+                        config,
+                        parts_of(recipe, "clean"),
+                        parts_of(recipe, "roll_in"),
+                    ),
+                )
+            )
+            write(verified, out)
+    stage.close(rows=out.rows(), outcomes=count_by(out, "outcome"), reasons=count_by(out, "reason"))
+
+
+def without(batch: pa.Table, done: pa.Array) -> pa.Table:
+    """The rows that are not durable yet."""
+    return batch.filter(pa.compute.invert(pa.compute.is_in(batch["roll_out_id"], value_set=done)))
+
+
+if __name__ == "__main__":
+    cli(run, "pipelines.verify")

@@ -1,0 +1,84 @@
+"""Engines: two async calls on tokens. Roll-ins, roll-outs, search, evaluation and the endpoint use nothing else.
+
+One sequence a call. Batching, caching and scheduling are the engine's business, so callers never wait in lockstep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from vgs_ray.config import Sampling
+
+Tokens = tuple[int, ...]
+FinishReason = Literal["stop", "length"]
+"""`stop`: the policy ended its answer (end-of-sequence), or a block met a delimiter. `length`: the token limit."""
+
+
+class Completion(NamedTuple):
+    """What a policy wrote after a prefix.
+
+    Attributes:
+        tokens: new tokens only; the end-of-sequence token is kept.
+        finished: the policy ended its answer with an end-of-sequence token.
+        finish_reason: why the block ended.
+        mean_logprob: mean natural log-probability of the tokens, 0.0 when there are none.
+    """
+
+    tokens: Tokens
+    finished: bool
+    finish_reason: FinishReason
+    mean_logprob: float
+
+
+class Score(NamedTuple):
+    """A value model's reading of a prefix.
+
+    Attributes:
+        value: P(the finished answer will be correct), at the last token.
+        probs: class probabilities (incorrect, correct, incomplete); empty for a value without classes.
+    """
+
+    value: float
+    probs: tuple[float, ...] = ()
+
+
+@dataclass
+class Usage:
+    """Tokens that an engine forwarded since it started, or for one search.
+
+    Attributes:
+        generated: tokens sampled by the policy.
+        prefilled: prompt tokens forwarded by the policy (not found in its cache).
+        cached: prompt tokens that came from a prefix cache, both engines.
+        scored: tokens forwarded by the value engine (not found in its cache).
+    """
+
+    generated: int = 0
+    prefilled: int = 0
+    cached: int = 0
+    scored: int = 0
+
+
+class EngineDied(RuntimeError):
+    """The engine behind a call is gone; the call may be repeated on another one."""
+
+
+class Policy(Protocol):
+    """Extends a prefix."""
+
+    usage: Usage
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        """Sample a continuation of `prefix` of at most `sampling.max_tokens` tokens, reproducible from `seed`."""
+        ...
+
+
+class Value(Protocol):
+    """Scores a prefix."""
+
+    usage: Usage
+
+    async def score(self, tokens: Tokens) -> Score:
+        """P(correct) at the last of `tokens`, which start with the prompt."""
+        ...

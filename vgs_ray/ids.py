@@ -1,0 +1,25 @@
+"""Ids and seeds, made before generation: a row's seed is a function of the run's seed and the row's id, never of order."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def stable_seed(run_seed: int, *path: str | int) -> int:
+    """A seed in [0, 2**31) from the run's seed and a path such as (problem, group, round, index)."""
+    text = "\x1f".join([str(run_seed), *map(str, path)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") % 2**31
+
+
+def problem_id(text: str) -> str:
+    """16 hex digits from the problem's text with case and white space normalised."""
+    normal = " ".join(text.lower().split())
+    return hashlib.blake2b(normal.encode(), digest_size=8).hexdigest()
+
+
+def roll_in_id(problem: str, policy: str, index: int) -> str:
+    return f"{problem}/{policy}/{index}"
+
+
+def roll_out_id(roll_in: str, cut_index: int) -> str:
+    return f"{roll_in}/{cut_index}"

@@ -1,0 +1,5 @@
+"""The value model inside vLLM."""
+
+
+def register() -> None:
+    pass

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import tyro
 
-from pipelines.stage import UserError
+from pipelines.stage import UserError, only_writer
 from vgs_ray.config import (
     Beam,
     Clean,
@@ -126,16 +126,20 @@ def parse(command: str, arguments: list[str]) -> Recipe:
 
 
 def _one_line(box: str) -> str:
-    """tyro's framed message as one line: the complaint, without the frame and the help that follows it."""
-    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    text = " ".join(line for line in lines if line and line not in ("Parsing error", "Unrecognized options"))
-    return text.replace("For full helptext, run", "Every field: run").replace("For full helptext, see", "Every field: run")
+    """tyro's framed message as one line: the complaint and the remedy, without the frame and the argument's help."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in plain.splitlines() if not line.startswith("╭")]
+    text, _, remedy = " ".join(line for line in lines if line).partition("For full helptext, ")
+    complaint = text.partition("Argument helptext:")[0].strip()
+    return f"{complaint}; every field is listed by: {remedy.removeprefix('run ').removeprefix('see ')}"
 
 
 def cli(run: Callable[[Recipe], object], command: str) -> None:
     """The main function of a stage: parse, run, and turn what a person can mend into one line and a non-zero exit."""
     try:
-        run(parse(command, sys.argv[1:]))
+        recipe = parse(command, sys.argv[1:])
+        with only_writer(recipe):
+            run(recipe)
     except UserError as error:
         _stop(f"error: {error}", 2)
     except KeyboardInterrupt:

@@ -6,11 +6,14 @@ a rename, so it is whole or absent; `_stage.json` appears last, so its presence 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,3 +170,22 @@ def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
     shown = "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in flat.items())
     state = "is complete, skipped" if skipped else f"done in {manifest['seconds']:.0f} s"
     return f"{manifest['stage']:<9} {state:<20}  {shown}"
+
+
+@contextmanager
+def only_writer(recipe: Recipe) -> Iterator[None]:
+    """Hold the run's lock; wait for a process that has it (such as one whose terminal was killed). It ends with its holder."""
+    _prepare_folder(recipe.folder, keep_parts=True)
+    with open(recipe.folder / ".lock", "a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                print(f"process {file.read().strip()} is working on {recipe.folder}: waiting for it to end", flush=True)
+                time.sleep(5)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,5 +1,64 @@
-"""The value model inside vLLM."""
+"""The value model inside vLLM: the backbone that vLLM has, our head, and pooling of the last token.
+
+In: a folder that `ValueModel.save_pretrained` wrote. Out: class probabilities at a sequence's last token, from a pooling engine.
+vLLM finds `register` through the entry point `vllm.general_plugins`, in every process that it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from vgs_ray.value.model import ARCHITECTURE, build_head
+
+BACKBONES = {"qwen2": "Qwen2Model", "qwen3": "Qwen3Model", "llama": "LlamaModel"}
 
 
 def register() -> None:
-    pass
+    """Make the architecture known to vLLM; may be called twice."""
+    from vllm import ModelRegistry
+
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        # As text, so that nothing of vLLM's models is imported before an engine asks for this one.
+        ModelRegistry.register_model(ARCHITECTURE, f"{__name__}:VgsValueModel")
+
+
+class VgsValueModel(nn.Module):
+    """What vLLM runs for the architecture `VgsValueModel`; its methods are vLLM's interface for pooling models."""
+
+    is_pooling_model: ClassVar[bool] = True
+    default_seq_pooling_type: ClassVar[str] = "LAST"
+    default_tok_pooling_type: ClassVar[str] = "ALL"
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        from vllm.model_executor.layers.pooler import DispatchPooler
+
+        super().__init__()
+        model_config = vllm_config.model_config
+        config = model_config.hf_config
+        models = import_module(f"vllm.model_executor.models.{config.model_type}")
+        backbone = getattr(models, BACKBONES[config.model_type])
+        self.model = backbone(vllm_config=vllm_config, prefix=f"{prefix}.model" if prefix else "model")
+        self.score = build_head(config.hidden_size, config.num_labels, model_config.head_dtype)
+        # This pooler ends with the softmax over classes.
+        self.pooler = DispatchPooler.for_seq_cls(model_config.pooler_config, classifier=self.score)
+
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        return self.model.embed_input_ids(input_ids)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        return self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        from vllm.model_executor.models.utils import AutoWeightsLoader
+
+        return AutoWeightsLoader(self).load_weights(weights)

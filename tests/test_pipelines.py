@@ -1,0 +1,138 @@
+"""The main job end to end through its command line: real Ray, real vLLM, real Parquet, killed with SIGKILL and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.recipes import parse
+from pipelines.roll_in import assign
+from pipelines.stage import summary_line
+from pipelines.tables import LAYOUT, Parts, parts_of
+from vgs_ray.config import Recipe
+from vgs_ray.ids import roll_in_id, roll_out_id
+
+SMALL = (
+    "--clean.limit 320 --clean.validation-share 0.2 --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
+    "--train.validate-every 8 --evaluate.limit 8 --evaluate.samples 8 --evaluate.beam.groups 2 --evaluate.budgets 4 8 "
+    "--evaluate.bootstrap 200"
+).split()
+LIMIT_S = 600
+
+
+def recipe_in(root: Path, *extra: str) -> Recipe:
+    return parse("pipelines.run", ["sandbox", "--root", str(root), *SMALL, *extra])
+
+
+def start(root: Path, *extra: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.run", "sandbox", "--root", str(root), *SMALL, *extra],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill_when(ready: Callable[[], bool], root: Path) -> None:
+    """Start a run and SIGKILL it as soon as something is durable."""
+    process = start(root)
+    deadline = time.time() + LIMIT_S
+    while not ready() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, f"the run ended before it could be killed: {process.stdout.read()}"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, str]]:
+    """A run that was killed while it generated and while it trained, and then ran to its end."""
+    root = tmp_path_factory.mktemp("runs")
+    recipe = recipe_in(root)
+    kill_when(lambda: bool(parts_of(recipe, "roll_in").files()), root)
+    kill_when(lambda: bool(list((recipe.folder / "train" / "checkpoints").glob("step-*"))), root)
+    done = start(root)
+    output, _ = done.communicate(timeout=LIMIT_S)
+    assert done.returncode == 0, output
+    yield recipe, output
+
+
+@pytest.mark.timeout(900)
+def test_every_table_opens_and_matches_its_schema(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    for stage in LAYOUT:
+        parts = parts_of(recipe, stage)
+        table = parts.read()
+        assert table.num_rows > 0, stage
+        assert table.schema.equals(parts.schema), stage
+        assert len(set(table[parts.key].to_pylist())) == table.num_rows, f"{stage} has a doubled id"
+
+
+def ids(parts: Parts) -> list[str]:
+    return sorted(parts.read([parts.key])[parts.key].to_pylist())
+
+
+@pytest.mark.timeout(900)
+def test_killed_run_has_exactly_the_ids_that_exist_before_generation(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    problems = ids(parts_of(recipe, "clean"))
+    places = assign(recipe.roll_in.generators, recipe.roll_in.per_problem)
+    roll_ins = sorted(roll_in_id(problem, place.name, i) for problem in problems for i, place in enumerate(places))
+    assert ids(parts_of(recipe, "roll_in")) == roll_ins
+    roll_outs = sorted(roll_out_id(roll_in, cut) for roll_in in roll_ins for cut in range(recipe.roll_out.cuts))
+    assert ids(parts_of(recipe, "roll_out")) == roll_outs
+    assert ids(parts_of(recipe, "verify")) == roll_outs
+    assert ids(parts_of(recipe, "label")) == roll_outs
+
+
+@pytest.mark.timeout(900)
+def test_report_follows_the_contract(finished: tuple[Recipe, str]) -> None:
+    recipe, output = finished
+    report = json.loads((recipe.folder / "evaluate" / "report.json").read_text())
+    columns = {
+        "benchmark", "method", "budget", "accuracy", "low", "high", "problems", "samples", "generated_tokens",
+        "scored_tokens", "flops", "seconds",
+    }  # fmt: skip
+    assert all(columns <= set(row) for row in report["rows"])
+    assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in report["rows"])
+    assert all(row["problems"] == 8 for row in report["rows"])
+    assert report["comparisons"]
+    assert (recipe.folder / "evaluate" / "accuracy_vs_flops.png").stat().st_size > 10_000
+    assert (recipe.folder / "evaluate" / "report.md").read_text().count("|") > 20
+    assert max(len(line) for line in output.split("\r")[-1].splitlines()) <= 160
+
+
+@pytest.mark.timeout(900)
+def test_served_search_answers_the_question(finished: tuple[Recipe, str]) -> None:
+    _, output = finished
+    assert "usage" in output
+    assert "value" in output
+
+
+@pytest.mark.timeout(900)
+def test_manifests_have_counts_and_versions(finished: tuple[Recipe, str]) -> None:
+    recipe, output = finished
+    for stage in ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate"):
+        manifest = json.loads((recipe.folder / stage / "_stage.json").read_text())
+        assert manifest["stage"] == stage
+        assert manifest["versions"]["ray"]
+        assert manifest["counts"]
+        assert summary_line(manifest).split()[0] == stage
+        assert stage in output
+
+
+@pytest.mark.timeout(900)
+def test_second_run_with_another_configuration_is_refused(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    again = start(Path(recipe.root), "--train.lr", "0.5")
+    output, _ = again.communicate(timeout=LIMIT_S)
+    assert again.returncode == 2
+    assert "config.lr was 0.001 and is now 0.5" in output
+    assert "--run-name" in output

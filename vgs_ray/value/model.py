@@ -1,0 +1,229 @@
+"""The value model: a decoder's backbone and a small head that gives each token the class of the answer it will lead to.
+
+In: a saved value model, or a causal language model to start from. Out: `ValueModel`, saved in the layout of the released
+DeepSeek-VM-1.5B (`model.*`, `score.0.weight`, `score.2.weight`), which the vLLM plugin beside this file serves.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ARCHITECTURE = "VgsValueModel"
+"""Name in config.json by which vLLM finds its implementation (`vgs_ray.value.vllm_plugin`)."""
+CORRECT = 1
+"""Index of the class "correct" among incorrect, correct, incomplete."""
+MODEL_TYPES = ("qwen2", "qwen3", "llama")
+
+
+def build_head(hidden_size: int, num_labels: int, dtype: torch.dtype | None = None) -> nn.Sequential:
+    """Two linear maps without biases; their names in a checkpoint are `score.0.weight` and `score.2.weight`."""
+    return nn.Sequential(
+        nn.Linear(hidden_size, hidden_size, bias=False, dtype=dtype),
+        nn.ReLU(),
+        nn.Linear(hidden_size, num_labels, bias=False, dtype=dtype),
+    )
+
+
+class ValueModel(nn.Module):
+    """P(class of the finished answer | tokens so far), at every token (arXiv 2505.17373, section 3).
+
+    Args:
+        backbone: a transformers decoder without language-model head.
+        num_labels: classes; index 1 means correct.
+        dropout: before the head, while training.
+    """
+
+    def __init__(self, backbone: Any, num_labels: int = 3, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = backbone.config
+        self.num_labels = num_labels
+        self.model = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.score = build_head(self.config.hidden_size, num_labels, backbone.dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | Path, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
+    ) -> ValueModel:
+        """Load a saved value model (folder or hub id).
+
+        Raises:
+            ValueError: an architecture that is not served, or weights that do not fit, a missing head for one.
+        """
+        from transformers import AutoModel
+        from transformers.initialization import no_init_weights
+
+        folder = _folder(path_or_id)
+        config = _config(folder)
+        with no_init_weights():
+            backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation=attn_implementation)
+            model = cls(backbone, config.num_labels, getattr(config, "classifier_dropout", None) or 0.0)
+        weights = _read_weights(folder)
+        _check_weights(folder, {name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        path_or_id: str | Path,
+        num_labels: int = 3,
+        dropout: float = 0.0,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+    ) -> ValueModel:
+        """Start from a causal language model (folder or hub id) and a fresh head; `dropout` is also the attention's.
+
+        Raises:
+            ValueError: an architecture that is not served.
+        """
+        from transformers import AutoModel
+
+        folder = _folder(path_or_id)
+        config = _config(folder)
+        config.attention_dropout = config.classifier_dropout = dropout
+        backbone = AutoModel.from_pretrained(
+            folder, config=config, dtype=dtype, attn_implementation=attn_implementation
+        )
+        model = cls(backbone, num_labels, dropout)
+        generator = torch.Generator().manual_seed(seed)
+        for layer in (model.score[0], model.score[2]):
+            # The scale follows the width, so one rule serves a hidden size of 128 and one of 1536 (0.015, near Qwen2's 0.02).
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        return model
+
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **attention: Any,
+    ) -> Tensor:
+        """The backbone's last states, (batch, length, hidden), so that a loss can run the head only where a target is.
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 0 on padding.
+            position_ids: (batch, length); restart at 0 for each sequence packed into a row.
+            attention: what the attention implementation takes further, such as flash attention's sequence bounds.
+        """
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+            **attention,
+        )
+        return output.last_hidden_state
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Class logits (..., num_labels) from states (..., hidden)."""
+        return self.score(self.dropout(hidden))
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """Class logits (batch, length, num_labels) after each token."""
+        return self.head(self.hidden_states(input_ids, attention_mask, position_ids))
+
+    @torch.no_grad()
+    def success_probs(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """P(correct) after each token: (batch, length) float32 in [0, 1]."""
+        return self(input_ids, attention_mask).float().softmax(-1)[..., CORRECT]
+
+    def loss(
+        self, input_ids: Tensor, labels: Tensor, loss_mask: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of the final class on every roll-out token: mean over a sequence, then over sequences.
+
+        Args:
+            input_ids: (batch, length).
+            labels: (batch,) class of each finished answer.
+            loss_mask: (batch, length), 1 on roll-out tokens; a sequence without any takes no part in the mean.
+            attention_mask: (batch, length), 0 on padding.
+        """
+        rows = loss_mask.nonzero()[:, 0]
+        logits = self.head(self.hidden_states(input_ids, attention_mask)[loss_mask.bool()]).float()
+        losses = F.cross_entropy(logits, labels[rows], reduction="none")
+        lengths = loss_mask.sum(1)
+        sums = losses.new_zeros(len(labels)).index_add(0, rows, losses)
+        return (sums / lengths.clamp(min=1)).sum() / (lengths > 0).sum().clamp(min=1)
+
+    def save_pretrained(self, path: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write config.json and float32 safetensors in the released layout.
+
+        Args:
+            path: folder, made when missing.
+            state_dict: whole weights, where the module itself holds only shards of them.
+        """
+        from huggingface_hub import save_torch_state_dict
+
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = copy.deepcopy(self.config)
+        config.architectures = [ARCHITECTURE]
+        config.num_labels = self.num_labels
+        config.classifier_dropout = self.dropout.p
+        config.dtype = torch.float32
+        config.save_pretrained(folder)
+        weights = {
+            name: value.detach().to("cpu", torch.float32) for name, value in (state_dict or self.state_dict()).items()
+        }
+        save_torch_state_dict(weights, folder)
+
+
+def _folder(path_or_id: str | Path) -> Path:
+    """A local folder, downloaded first when it is a hub id."""
+    if Path(path_or_id).is_dir():
+        return Path(path_or_id)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"]))
+
+
+def _config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in MODEL_TYPES:
+        raise ValueError(
+            f"{folder} has model_type {config.model_type!r}; a value model needs one of {', '.join(MODEL_TYPES)}: "
+            f"start from such a model, or add the type here and in the vLLM plugin"
+        )
+    return config
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    index = folder / "model.safetensors.index.json"
+    files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        weights |= load_file(folder / file)
+    return weights
+
+
+def _check_weights(folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> None:
+    """Name the first weights that do not fit, so that a causal language model is not mistaken for a value model."""
+    wrong = [
+        f"{name} is {tuple(found[name].shape) if name in found else 'missing'}, must be {shape}"
+        for name, shape in expected.items()
+        if name not in found or tuple(found[name].shape) != shape
+    ] + [f"{name} is not part of a value model" for name in found if name not in expected]
+    if wrong:
+        wrong.sort(key=lambda line: not line.startswith("score."))
+        raise ValueError(
+            f"{folder} does not hold a value model ({len(wrong)} weights do not fit): {'; '.join(wrong[:4])}. "
+            f"Load a folder that ValueModel.save_pretrained wrote, or start from a causal language model with "
+            f"ValueModel.from_backbone"
+        )

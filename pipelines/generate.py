@@ -55,10 +55,9 @@ def generate(requests: ray.data.Dataset, model: str, engine: Engine, sampling: S
         Generate,
         batch_size=None,
         batch_format="pyarrow",
-        concurrency=engine.replicas,
+        compute=ray.data.ActorPoolStrategy(size=engine.replicas, max_concurrent_calls_per_actor=2),
         num_cpus=engine.num_cpus,
         num_gpus=engine.num_gpus,
-        max_concurrency=2,
         fn_constructor_kwargs={"model": model, "engine": engine, "sampling": sampling},
     )
 

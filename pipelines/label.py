@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from pipelines.recipes import cli
@@ -32,7 +33,7 @@ def label_rows(batch: pa.Table, problems: Parts, roll_outs: Parts, hopeless: fro
 def hopeless_problems(verified: Parts) -> frozenset[str]:
     """Problems that no roll-out solved (the paper leaves them out); two short columns come to the driver."""
     table = verified.read(["problem_id", "outcome"])
-    solved = set(table.filter(pa.compute.equal(table["outcome"], "correct"))["problem_id"].to_pylist())
+    solved = set(table.filter(pc.equal(table["outcome"], "correct"))["problem_id"].to_pylist())
     return frozenset(set(table["problem_id"].to_pylist()) - solved)
 
 

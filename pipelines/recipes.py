@@ -27,12 +27,13 @@ from vgs_ray.config import (
     Train,
     Verify,
 )
+from vgs_ray.prompts import R1_INSTRUCTION
 
 
 def sandbox() -> Recipe:
     """The embedded world on two CPU cores: minutes, no GPU, the same Ray and the same vLLM."""
     engine = Engine(
-        num_cpus=0.5, num_gpus=0.0, max_model_len=512, max_num_seqs=256, kv_cache_gib=1.0, dtype="float32",
+        num_cpus=0.25, num_gpus=0.0, max_model_len=512, max_num_seqs=256, kv_cache_gib=1.0, dtype="float32",
         enforce_eager=True, threads=1,
     )  # fmt: skip
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=192)
@@ -63,7 +64,7 @@ def sandbox() -> Recipe:
             steps=1000,
             lr=1e-3,
             workers=2,
-            cpus_per_worker=0.5,
+            cpus_per_worker=0.25,
             gpus_per_worker=0.0,
             checkpoint_every=100,
             validate_every=200,
@@ -87,6 +88,7 @@ def vgs() -> Recipe:
     distill = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
     return Recipe(
         name="vgs",
+        instruction=R1_INSTRUCTION,
         clean=Clean(validation_share=0.01),
         roll_in=RollIn(
             generators=tuple(Generator(size, distill + size) for size in ("1.5B", "7B", "14B", "32B")), per_problem=14

@@ -32,7 +32,7 @@ def assign(generators: tuple[Generator, ...], per_problem: int) -> list[Generato
 def requests_of(problem: dict[str, Any], generator: Generator, indices: list[int], recipe: Recipe) -> list[dict[str, Any]]:
     """The rows that one generator has to write for one problem."""
     tokenizer = load_tokenizer(model_path(generator.model))
-    prompt = list(prompt_tokens(tokenizer, problem["problem"]))
+    prompt = list(prompt_tokens(tokenizer, problem["problem"], recipe.instruction))
     rows = []
     for index in indices:
         identity = roll_in_id(problem["problem_id"], generator.name, index)

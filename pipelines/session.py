@@ -24,19 +24,30 @@ def ray_session() -> Iterator[None]:
     ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
     _quiet_ray_data()
     print(f"engine and worker logs: {logs()}", flush=True)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _native_stderr_to(f"{logs()}/driver.err"):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _native_stderr_to(path: str) -> Iterator[None]:
+    """Send what Ray's C++ threads write to standard error into a file: it would break the progress line."""
+    python_stderr, terminal = sys.stderr, os.dup(2)
+    with open(path, "a") as file, open(terminal, "w", buffering=1, closefd=False) as stream:
+        os.dup2(file.fileno(), 2)
+        sys.stderr = stream if python_stderr is sys.__stderr__ else python_stderr
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            sys.stderr = python_stderr
 
 
 def logs() -> str:
     """The folder of this session's worker logs."""
-    return f"{ray.get_runtime_context().get_session_dir()}/logs" if _has_session_dir() else "/tmp/ray/session_latest/logs"
-
-
-def _has_session_dir() -> bool:
-    return hasattr(ray.get_runtime_context(), "get_session_dir")
+    return f"{ray.nodes()[0]['ObjectStoreSocketName'].rsplit('/sockets', 1)[0]}/logs"
 
 
 def _quiet_ray_data() -> None:

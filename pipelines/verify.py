@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from pipelines.recipes import cli
@@ -12,7 +13,7 @@ from pipelines.session import progress, ray_session
 from pipelines.stage import open_stage
 from pipelines.tables import Parts, count_by, done_keys, parts_of, write
 from vgs_ray.config import Recipe, Verify
-from vgs_ray.grade import extract_answer
+from vgs_ray.grade import Verdict, extract_answer, verdict
 from vgs_ray.judge import Judge
 from vgs_ray.prompts import load_tokenizer, text_of
 from vgs_ray.sandbox import model_path
@@ -34,19 +35,12 @@ class JudgeRows:
         golds = self.problems.lookup([row["problem_id"] for row in rows], ["answer"])
         roll_ins = self.roll_ins.lookup([row["roll_in_id"] for row in rows], ["tokens"])
         answers = [self._answer(row, roll_ins[row["roll_in_id"]]["tokens"]) for row in rows]
-        pairs = [
-            (golds[row["problem_id"]]["answer"], answer)
-            for row, answer in zip(rows, answers, strict=True)
-            if answer is not None
-        ]
-        verdicts = self.judge.judge_pairs(pairs)
+        golds_of = [golds[row["problem_id"]]["answer"] for row in rows]
+        compared = self.judge.judge_pairs((g, a) for g, a in zip(golds_of, answers, strict=True) if a is not None)
         out = []
-        for row, answer in zip(rows, answers, strict=True):
-            outcome, reason = unanswered(row)
-            if answer is not None:
-                verdict = verdicts[golds[row["problem_id"]]["answer"], answer]
-                outcome, reason = verdict.outcome, verdict.reason
-            out.append({**row, "answer": answer, "outcome": outcome, "reason": reason})
+        for row, gold, answer in zip(rows, golds_of, answers, strict=True):
+            found = unanswered(row) if answer is None else verdict(answer, compared[gold, answer])
+            out.append({**row, "answer": answer, "outcome": found.outcome, "reason": found.reason})
         return pa.Table.from_pylist(out, schema=VERIFIED)
 
     def _answer(self, row: dict[str, Any], roll_in_tokens: list[int]) -> str | None:
@@ -56,10 +50,11 @@ class JudgeRows:
         return extract_answer(text_of(self.tokenizer, [*roll_in_tokens[: row["cut"]], *row["tokens"]]))
 
 
-def unanswered(row: dict[str, Any]) -> tuple[str, str]:
-    """Outcome and reason of a row without an answer; a failed sample says nothing about the policy, so it is unknown."""
-    by_finish = {"length": ("incomplete", "length_limit"), "error": ("unknown", "failed_sample")}
-    return by_finish.get(row["finish_reason"], ("incomplete", "no_answer"))
+def unanswered(row: dict[str, Any]) -> Verdict:
+    """Outcome of a row without an answer; a failed sample says nothing about the policy, so it is unknown."""
+    if row["finish_reason"] == "error":
+        return Verdict("unknown", "failed_sample", None)
+    return Verdict("incomplete", "length_limit" if row["finish_reason"] == "length" else "no_answer", None)
 
 
 def run(recipe: Recipe) -> None:
@@ -84,7 +79,7 @@ def run(recipe: Recipe) -> None:
                     batch_size=None,
                     batch_format="pyarrow",
                     concurrency=config.workers,
-                    num_cpus=0.5,
+                    num_cpus=0.25,
                     fn_constructor_args=(
                         recipe.roll_out.model,
                         config,
@@ -99,7 +94,7 @@ def run(recipe: Recipe) -> None:
 
 def without(batch: pa.Table, done: pa.Array) -> pa.Table:
     """The rows that are not durable yet."""
-    return batch.filter(pa.compute.invert(pa.compute.is_in(batch["roll_out_id"], value_set=done)))
+    return batch.filter(pc.invert(pc.is_in(batch["roll_out_id"], value_set=done)))
 
 
 if __name__ == "__main__":

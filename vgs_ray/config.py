@@ -265,12 +265,14 @@ class Recipe:
         root: folder of all runs.
         run_name: folder of this run under `root`; empty means the recipe's name.
         seed: seed of the run; every row's seed is derived from it and the row's id.
+        instruction: appended to every problem, in training and in search alike.
     """
 
     name: str
     root: str = "runs"
     run_name: str = ""
     seed: int = 0
+    instruction: str = ""
     clean: Clean = field(default_factory=Clean)
     roll_in: RollIn = field(default_factory=RollIn)
     roll_out: RollOut = field(default_factory=RollOut)
@@ -286,5 +288,5 @@ class Recipe:
         return Path(self.root).absolute() / (self.run_name or self.name)
 
     def section(self, stage: str) -> dict[str, Any]:
-        """The configuration of one stage as plain JSON values, with the run's seed."""
-        return {"seed": self.seed, **asdict(getattr(self, stage))}
+        """The configuration of one stage as plain JSON values, with what all stages share."""
+        return {"seed": self.seed, "instruction": self.instruction, **asdict(getattr(self, stage))}

@@ -122,6 +122,17 @@ def train(policy: Qwen2ForCausalLM, phases: list[tuple[int, Iterator[Batch]]], p
     return sum(losses[-100:]) / len(losses[-100:])
 
 
+def _declare_tokenizer(path: Path) -> None:
+    """Keep AutoTokenizer from rebuilding the tokenizer as Qwen's own byte-pair encoding.
+
+    transformers 5 mistrusts the declared class of every folder whose model type is qwen2, except where an auto_map is
+    given; since the entry names a class of transformers itself, no custom code is loaded or asked for.
+    """
+    config = json.loads(path.read_text())
+    config["auto_map"] = {"AutoTokenizer": [None, "TokenizersBackend"]}
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def save(
     policy: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, training: dict[str, object]
 ) -> None:
@@ -131,6 +142,7 @@ def save(
     )
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _declare_tokenizer(folder / "tokenizer_config.json")
     record_path = folder.parent / "TRAINING.json"
     record = json.loads(record_path.read_text()) if record_path.exists() else {}
     checksum = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()

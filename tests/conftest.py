@@ -1,0 +1,71 @@
+"""Engines shared by all tests: two tiny random models, served by one policy and one value engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vgs_ray.config import Engine
+
+EOS = 1
+TINY_ENGINE = Engine(
+    num_gpus=0, max_model_len=256, max_num_seqs=32, kv_cache_gib=0.1, dtype="float32", enforce_eager=True, threads=1
+)
+
+
+@pytest.fixture(scope="session")
+def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 of 0.2M parameters; its wide initialisation keeps greedy choices far from ties."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=120,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=EOS,
+        bos_token_id=None,
+        pad_token_id=0,
+        initializer_range=0.2,
+    )
+    folder = tmp_path_factory.mktemp("policy")
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def value_folder(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A value model on that backbone, with a fresh head."""
+    from vgs_ray.value.model import ValueModel
+
+    folder = tmp_path_factory.mktemp("value")
+    ValueModel.from_backbone(policy_folder, dropout=0.1, seed=3).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def policy(policy_folder: Path) -> Iterator[Any]:
+    """A running vLLM policy."""
+    from vgs_ray.engines import build_policy
+
+    engine = build_policy(str(policy_folder), TINY_ENGINE)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def value(value_folder: Path) -> Iterator[Any]:
+    """A running vLLM value, in the same process as the policy."""
+    from vgs_ray.engines import build_value
+
+    engine = build_value(str(value_folder), TINY_ENGINE)
+    yield engine
+    engine.close()

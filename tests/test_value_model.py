@@ -1,0 +1,100 @@
+"""The value model: layout, reading, loss, and its place in vLLM for each backbone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_ENGINE
+from torch.nn import functional as F
+
+from vgs_ray.value.model import ARCHITECTURE, ValueModel
+
+
+@pytest.fixture(scope="module")
+def model(value_folder: Path) -> ValueModel:
+    return ValueModel.from_pretrained(value_folder)
+
+
+def test_saved_layout_is_the_released_one(value_folder: Path) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoConfig
+
+    weights = load_file(value_folder / "model.safetensors")
+    heads = {name: tuple(weight.shape) for name, weight in weights.items() if not name.startswith("model.")}
+    assert heads == {"score.0.weight": (64, 64), "score.2.weight": (3, 64)}
+    assert "model.embed_tokens.weight" in weights
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    config = AutoConfig.from_pretrained(value_folder)
+    assert (config.architectures, config.num_labels, config.model_type) == ([ARCHITECTURE], 3, "qwen2")
+
+
+def test_saving_and_loading_changes_nothing(model: ValueModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    again = ValueModel.from_pretrained(tmp_path)
+    assert again.dropout.p == pytest.approx(0.1)
+    tokens = torch.arange(2, 42).view(2, 20)
+    assert torch.equal(model.success_probs(tokens), again.success_probs(tokens))
+
+
+def test_success_probs_read_the_past_only(model: ValueModel) -> None:
+    tokens = torch.arange(2, 42).view(2, 20)
+    probs = model.success_probs(tokens)
+    assert probs.shape == (2, 20)
+    assert probs.dtype == torch.float32
+    assert torch.allclose(probs, model(tokens).softmax(-1)[..., 1])
+    assert torch.allclose(probs[:, :7], model.success_probs(tokens[:, :7]), atol=1e-6)
+    padded, mask = F.pad(tokens, (0, 5)), F.pad(torch.ones_like(tokens), (0, 5))
+    assert torch.allclose(probs, model.success_probs(padded, mask)[:, :20], atol=1e-6)
+
+
+def test_loss_is_a_mean_over_roll_out_tokens_then_over_sequences(model: ValueModel) -> None:
+    tokens, labels = torch.arange(2, 62).view(3, 20), torch.tensor([1, 2, 0])
+    mask = torch.zeros(3, 20, dtype=torch.long)
+    mask[0, 5:] = 1
+    mask[1, 17:] = 1  # the third has no target and takes no part
+    logs = model(tokens).log_softmax(-1)
+    wanted = -(logs[0, 5:, 1].mean() + logs[1, 17:, 2].mean()) / 2
+    assert model.loss(tokens, labels, mask).item() == pytest.approx(wanted.item(), abs=1e-5)
+    assert model.loss(tokens, labels, torch.zeros_like(mask)).item() == 0
+
+
+def test_a_fresh_head_depends_on_its_seed_only(policy_folder: Path) -> None:
+    heads = [ValueModel.from_backbone(policy_folder, seed=seed).score[0].weight for seed in (1, 1, 2)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_language_model_is_not_a_value_model(policy_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"score\.0\.weight is missing, must be \(64, 64\).*from_backbone"):
+        ValueModel.from_pretrained(policy_folder)
+
+
+def test_a_head_of_another_shape_is_named(model: ValueModel, tmp_path: Path) -> None:
+    state = {**model.state_dict(), "score.2.weight": torch.zeros(1, 64)}
+    model.save_pretrained(tmp_path, state)
+    with pytest.raises(ValueError, match=r"score\.2\.weight is \(1, 64\), must be \(3, 64\)"):
+        ValueModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Qwen3", "Llama"])
+def test_other_backbones_are_served_too(name: str, tmp_path: Path) -> None:
+    import transformers
+
+    from vgs_ray.engines import build_value
+
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=120, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=256,
+    )  # fmt: skip
+    getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(tmp_path / "policy")
+    ValueModel.from_backbone(tmp_path / "policy").save_pretrained(tmp_path / "value")
+    wanted = ValueModel.from_pretrained(tmp_path / "value").success_probs(torch.tensor([range(2, 60)]))[0, -1]
+    engine = build_value(str(tmp_path / "value"), TINY_ENGINE)
+    try:
+        assert asyncio.run(engine.score(tuple(range(2, 60)))).value == pytest.approx(wanted.item(), abs=1e-4)
+    finally:
+        engine.close()

@@ -1,4 +1,4 @@
-"""Answers from texts, equality of answers, verdicts; and agreement with the verdicts of other authors on real outputs."""
+"""Answers from texts, equality of answers, verdicts; agreement with other authors' verdicts on real outputs."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ def test_boxes_are_outermost_and_in_order() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="\\{}boxedf </think>7", max_size=200) | st.text(max_size=100))
 def test_extract_answer_never_raises_and_never_gives_an_empty_answer(text: str) -> None:
     assert extract_answer(text) != ""
@@ -85,6 +86,7 @@ balanced = st.recursive(
 ).filter(lambda text: bool(text.strip()))
 
 
+@settings(deadline=None)
 @given(content=balanced, before=st.text(max_size=30), after=st.text(alphabet="ab {}$.", max_size=30))
 def test_a_box_comes_back_as_it_was_put_in(content: str, before: str, after: str) -> None:
     content = content.strip()
@@ -135,6 +137,7 @@ def test_quick_equivalent(gold: str, answer: str, same: bool | None) -> None:
     assert quick_equivalent(gold, answer) is same
 
 
+@settings(deadline=None)
 @given(st.integers(), st.integers())
 def test_quick_equivalent_decides_all_integers(a: int, b: int) -> None:
     assert quick_equivalent(str(a), f"{b:,}") is (a == b)
@@ -165,6 +168,12 @@ def test_quick_equivalent_takes_integers_of_any_length() -> None:
         (r"11,\! 111,\! 100", "11111100", True),
         ("10\\%", "0.1", True),
         (r"\infty", "infinity", True),
+        ("5", "5 m", True),
+        ("5 m", "5", True),
+        (r"5\text{ m}", "5", True),
+        (r"\sin^2 t", r"1-\cos^2t", True),
+        ("2m", r"m\cdot 2", True),
+        ("x", "x", True),
         # What the field's comparers take for equal, and is not.
         ("0", "0.000001", False),
         ("0", "0.0000001", False),
@@ -180,6 +189,10 @@ def test_quick_equivalent_takes_integers_of_any_length() -> None:
         ("1,2,3", "1,2", False),
         ("x=5", "y=5", False),
         (r"\infty", r"-\infty", False),
+        ("3t", "3", False),  # math-verify takes the letter for a unit
+        ("2m", "2t", False),
+        ("x+2", "x+2m", False),
+        ("y=3t", "y=3", False),
         ("7", "", False),
     ],
 )
@@ -219,7 +232,7 @@ def test_long_answers_are_not_handed_to_a_parser() -> None:
         ("7", r"</think>\boxed{07}", Verdict("correct", "exact", "07")),
         ("7", r"</think>\boxed{\frac{14}{2}}", Verdict("correct", "math_verify", r"\frac{14}{2}")),
         ("7", r"</think>\boxed{8}", Verdict("incorrect", "different", "8")),
-        ("7", r"</think>\boxed{x+}", Verdict("incorrect", "different", "x+")),
+        ("7", r"</think>\boxed{x+}", Verdict("incorrect", "unparsable_answer", "x+")),
         (r"\frac{", r"</think>\boxed{8}", Verdict("unknown", "unparsable_gold", "8")),
         (r"\frac{", r"</think>\boxed{{}}", Verdict("unknown", "unparsable_gold", "{}")),
         ("7", rf"</think>\boxed{{{'1+' * 600}1}}", Verdict("unknown", "too_long", "1+" * 600 + "1")),

@@ -79,7 +79,6 @@ def test_a_head_of_another_shape_is_named(model: ValueModel, tmp_path: Path) -> 
         ValueModel.from_pretrained(tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Qwen3", "Llama"])
 def test_other_backbones_are_served_too(name: str, tmp_path: Path) -> None:
     import transformers

@@ -1,6 +1,7 @@
 """Engines behind two async calls on tokens.
 
-In: a model's folder or hub id and a `config.Engine`. Out: a running `Policy` or `Value`. vLLM is imported inside the calls only.
+In: a model's folder or hub id and a `config.Engine`. Out: a running `Policy` or `Value`.
+vLLM is imported inside the calls only.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def build_policy(model: str, engine: config.Engine) -> VllmPolicy:
-    """Start a vLLM engine that extends prefixes; ready to serve when this returns. `close()` ends it."""
+    """Start a vLLM engine that extends prefixes; ready when it returns. `close()` ends it."""
     from vgs_ray.engines.vllm import VllmPolicy
 
     return VllmPolicy(model, engine)
 
 
 def build_value(model: str, engine: config.Engine) -> VllmValue:
-    """Start a vLLM engine that scores prefixes with a saved `ValueModel`; ready when this returns. `close()` ends it."""
+    """Start a vLLM engine that scores prefixes with a saved `ValueModel`; ready when it returns. `close()` ends it."""
     from vgs_ray.engines.vllm import VllmValue
 
     return VllmValue(model, engine)

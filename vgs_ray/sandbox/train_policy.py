@@ -51,6 +51,22 @@ def new_policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
+def deepened(policy: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
+    """Return the policy with one more layer that changes nothing yet.
+
+    Noticing a slip takes a layer above the one that knows the right result; one layer too few leaves slips unnoticed.
+    """
+    config = Qwen2Config(**policy.config.to_dict() | {"layer_types": None})
+    config.num_hidden_layers += 1
+    config.layer_types = ["full_attention"] * config.num_hidden_layers
+    deeper = Qwen2ForCausalLM(config)
+    deeper.load_state_dict(policy.state_dict(), strict=False)
+    with torch.no_grad():
+        deeper.model.layers[-1].self_attn.o_proj.weight.zero_()
+        deeper.model.layers[-1].mlp.down_proj.weight.zero_()
+    return deeper
+
+
 def _pair(skill: Skill, rng: random.Random) -> tuple[str, str]:
     """Draw one training problem with a response; an endless response has no end-of-text token."""
     problem = draw_problem(rng)
@@ -166,13 +182,14 @@ def main() -> None:
     parser.add_argument("--flawless-steps", type=int, default=800, help="steps on text without slips, first")
     parser.add_argument("--steps", type=int, default=1500, help="steps on the reference skill, after them")
     parser.add_argument("--weak-steps", type=int, default=250)
+    parser.add_argument("--deepen", type=Path, help="begin with this policy and one more layer, not from scratch")
     parser.add_argument("--peak", type=float, default=3e-3)
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     tokenizer = build_tokenizer()
-    policy = new_policy(tokenizer)
+    policy = deepened(Qwen2ForCausalLM.from_pretrained(args.deepen)) if args.deepen else new_policy(tokenizer)
     policy.model.compile(dynamic=True)  # a third faster on two cores, after half a minute of compiling
     phases = [
         (args.flawless_steps, batches(tokenizer, FLAWLESS, rng)),

@@ -93,14 +93,14 @@ def draw_problems(split: Split, rng: random.Random) -> Iterator[Problem]:
 class Skill:
     """How often a solver slips, notices and doubts. All are probabilities."""
 
-    random_slip: tuple[float, float, float] = (0.03, 0.04, 0.12)  # add, subtract, multiply: any wrong residue
-    systematic_slip: float = 0.55  # on a treacherous fact: always the same wrong residue
-    corrects_random: float = 0.35
-    corrects_systematic: float = 0.2
-    hedges_slip: float = 0.4  # of the slips that are not corrected
-    false_correction: float = 0.02
-    false_hedge: float = 0.03
-    lingering_hedge: float = 0.12  # at every later step while an uncorrected slip stands
+    random_slip: tuple[float, float, float] = (0.03, 0.05, 0.14)  # add, subtract, multiply: any wrong residue
+    systematic_slip: float = 0.58  # on a treacherous fact: always the same wrong residue
+    corrects_random: float = 0.4
+    corrects_systematic: float = 0.25
+    hedges_slip: float = 0.6  # of the slips that are not corrected
+    false_correction: float = 0.015
+    false_hedge: float = 0.02
+    lingering_hedge: float = 0.2  # at every later step while an uncorrected slip stands
     endless: float = 0.003  # chance at each step to fall into re-checking for ever ...
     endless_after_slip: float = 0.012  # ... and while an uncorrected slip stands
     unreduced: float = 0.3  # of the fractions
@@ -108,7 +108,7 @@ class Skill:
 
 FLAWLESS = Skill((0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 REFERENCE = Skill()
-WEAK = Skill(random_slip=(0.06, 0.08, 0.18), systematic_slip=0.6, endless=0.006, endless_after_slip=0.02)
+WEAK = Skill(random_slip=(0.06, 0.08, 0.2), systematic_slip=0.68, endless=0.006, endless_after_slip=0.02)
 
 
 def treacherous_result(value: int, verb: str, operand: int) -> int | None:

@@ -1,7 +1,7 @@
-"""The value model: a decoder's backbone and a small head that gives each token the class of the answer it will lead to.
+"""The value model: a decoder's backbone and a small head that gives each token the class of the answer to come.
 
-In: a saved value model, or a causal language model to start from. Out: `ValueModel`, saved in the layout of the released
-DeepSeek-VM-1.5B (`model.*`, `score.0.weight`, `score.2.weight`), which the vLLM plugin beside this file serves.
+In: a saved value model, or a causal language model to start from. Out: `ValueModel`, saved in the layout of the
+released DeepSeek-VM-1.5B (`model.*`, `score.0.weight`, `score.2.weight`), which the vLLM plugin beside it serves.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ class ValueModel(nn.Module):
         )
         model = cls(backbone, num_labels, dropout)
         generator = torch.Generator().manual_seed(seed)
-        for layer in (model.score[0], model.score[2]):
-            # The scale follows the width, so one rule serves a hidden size of 128 and one of 1536 (0.015, near Qwen2's 0.02).
-            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        for weight in model.score.parameters():
+            # The scale follows the width: 0.015 for a hidden size of 1536, near Qwen2's 0.02, and enough for 128 too.
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
         return model
 
     def hidden_states(
@@ -206,7 +206,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     index = folder / "model.safetensors.index.json"
-    files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    files = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
     weights: dict[str, Tensor] = {}
     for file in files:
         weights |= load_file(folder / file)

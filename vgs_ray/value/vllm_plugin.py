@@ -1,6 +1,6 @@
 """The value model inside vLLM: the backbone that vLLM has, our head, and pooling of the last token.
 
-In: a folder that `ValueModel.save_pretrained` wrote. Out: class probabilities at a sequence's last token, from a pooling engine.
+In: a folder that `ValueModel.save_pretrained` wrote. Out: class probabilities at a sequence's last token.
 vLLM finds `register` through the entry point `vllm.general_plugins`, in every process that it starts.
 """
 
@@ -22,8 +22,8 @@ def register() -> None:
     from vllm import ModelRegistry
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        # As text, so that nothing of vLLM's models is imported before an engine asks for this one.
-        ModelRegistry.register_model(ARCHITECTURE, f"{__name__}:VgsValueModel")
+        # The class itself: its module imports no vLLM, and a class given by name is inspected in a process (10 s).
+        ModelRegistry.register_model(ARCHITECTURE, VgsValueModel)
 
 
 class VgsValueModel(nn.Module):

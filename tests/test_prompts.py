@@ -1,0 +1,53 @@
+"""Text to tokens and back: chat templates, opened thoughts, special tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vgs_ray.prompts import R1_INSTRUCTION, load_tokenizer, prompt_tokens, text_of
+from vgs_ray.sandbox.tokenizer import build_tokenizer
+
+PROBLEM = "Work modulo 7. Start with 3.\nWhat is the last value?"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return build_tokenizer()
+
+
+def test_a_prompt_opens_the_thought_once(tokenizer: Any) -> None:
+    text = tokenizer.decode(prompt_tokens(tokenizer, PROBLEM))
+    assert text == f"<|user|>{PROBLEM}<|assistant|><think>"
+
+
+def test_a_template_that_leaves_the_thought_closed_gets_it_opened(tokenizer: Any) -> None:
+    other = build_tokenizer()
+    other.chat_template = other.chat_template.replace("<think>", "")
+    assert tokenizer.decode(prompt_tokens(other, PROBLEM)).endswith("<|assistant|><think>\n")
+
+
+def test_the_instruction_follows_the_problem(tokenizer: Any) -> None:
+    other = build_tokenizer()
+    other.chat_template = "{{ messages[0]['content'] }}"
+    wanted = other(PROBLEM + R1_INSTRUCTION + "<think>\n")["input_ids"]
+    assert prompt_tokens(other, PROBLEM, R1_INSTRUCTION) == tuple(wanted)
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_text_keeps_the_tags_of_the_thought_and_no_other_special_token(special: bool) -> None:
+    tokenizer = build_tokenizer()
+    if special:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>", "<|user|>"]})
+    answer = "<think>\n1) 3+4=7;</think>\nso 0.\nThe answer is \\boxed{0}"
+    tokens = tokenizer(answer + "<|eos|><|user|>", add_special_tokens=False)["input_ids"]
+    assert text_of(tokenizer, tokens) == answer
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Any) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no chat template"):
+        load_tokenizer(str(tmp_path))

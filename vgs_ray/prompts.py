@@ -1,0 +1,66 @@
+r"""The only edge between text and tokens: a problem becomes a prompt, tokens become text.
+
+In: a tokenizer's folder or hub id. Out: token tuples for the engines, text for the verifier and the reader.
+transformers is imported inside the call that loads a tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from vgs_ray.engines.interface import Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+R1_INSTRUCTION = r" Please think step-by-step and put your final answer within \boxed{}."
+"""What the paper appends to each problem for the DeepSeek-R1-Distill policies (deepseek_utils.py in its code)."""
+THINK, END_OF_THOUGHT = "<think>", "</think>"
+
+
+@lru_cache(maxsize=8)
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """A tokenizer from a folder or hub id; loaded once for each process.
+
+    Raises:
+        ValueError: it has no chat template, so a problem could not be told from an answer.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"tokenizer {path} has no chat template; a prompt needs one: "
+            f"add chat_template.jinja beside it or use an instruction-tuned model"
+        )
+    return tokenizer
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str = "") -> Tokens:
+    """The problem as one user message, followed by an opened thought where the tokenizer knows the tag.
+
+    Args:
+        problem: its text, as in the tables.
+        instruction: appended to the problem as it stands, `R1_INSTRUCTION` for R1-distilled policies.
+    """
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": problem + instruction}], tokenize=False, add_generation_prompt=True
+    )
+    if not text.rstrip().endswith(THINK) and _known(tokenizer, THINK):
+        text += f"{THINK}\n"  # older R1 templates leave the tag to the policy; the paper's prompt opens it
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    """Text of generated tokens without special ones, but with the tags that open and end a thought."""
+    tags = {tokenizer.convert_tokens_to_ids(tag) for tag in (THINK, END_OF_THOUGHT) if _known(tokenizer, tag)}
+    hidden = set(tokenizer.all_special_ids) - tags
+    kept = [token for token in tokens if token not in hidden]
+    return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _known(tokenizer: PreTrainedTokenizerBase, tag: str) -> bool:
+    """Whether the tag is one token; asking for the whole vocabulary would take milliseconds a call."""
+    return tokenizer.convert_tokens_to_ids(tag) not in (None, tokenizer.unk_token_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from fractions import Fraction
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,9 @@ RELATIVE_TOLERANCE = 1e-5  # two numbers that differ by more are different, howe
 _END_OF_THOUGHT = re.compile(r"</think>|<\|end_of_thought\|>")
 # A box, an escaped character, or a brace. The number of backslashes is bounded so that a long run of them stays linear.
 _BRACES = re.compile(r"(?P<box>\\{1,4}(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+
+
+_FRACTION = re.compile(r"(?P<sign>-?)\\frac\{(?P<over>[^{}]+)\}\{(?P<under>[^{}]+)\}")
 
 
 class Verdict(NamedTuple):
@@ -108,8 +112,18 @@ def _integer(plain: str) -> str | None:
     return "-" + digits if match[1] == "-" and digits != "0" else digits
 
 
+def _ratio(plain: str) -> Fraction | None:
+    """An integer, or a LaTeX fraction of two, exactly: what a vote over many answers compares most often."""
+    match = _FRACTION.fullmatch(plain)
+    parts = [_integer(part) for part in (match["over"], match["under"])] if match else [_integer(plain), "1"]
+    if parts[0] is None or parts[1] in (None, "0"):
+        return None
+    ratio = Fraction(int(parts[0]), int(parts[1]))
+    return -ratio if match and match["sign"] else ratio
+
+
 def quick_equivalent(gold: str, answer: str) -> bool | None:
-    """What needs no algebra: the same text in another spelling, or two integers. None when undecided."""
+    """What needs no algebra: the same text in another spelling, two integers, or ratios of them. None when undecided."""
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return True if gold == answer else None
     gold, answer = _plain(gold), _plain(answer)
@@ -117,8 +131,8 @@ def quick_equivalent(gold: str, answer: str) -> bool | None:
         return False
     if gold == answer:
         return True
-    numbers = _integer(gold), _integer(answer)
-    return None if None in numbers else numbers[0] == numbers[1]
+    first, second = _ratio(gold), _ratio(answer)
+    return None if first is None or second is None else first == second
 
 
 @cache

@@ -1,0 +1,137 @@
+"""evaluate: benchmark problems -> `searches` (whole trees), then report.json, report.md and accuracy_vs_flops.png."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import ray
+
+from pipelines.recipes import cli
+from pipelines.session import progress, ray_session
+from pipelines.solve import Solve
+from pipelines.sources import benchmark_problems
+from pipelines.stage import UserError, open_stage
+from pipelines.tables import Parts, done_keys, parts_of, write
+from vgs_ray.config import Recipe
+from vgs_ray.evaluate.flops import model_size
+from vgs_ray.evaluate.methods import Solved, measure
+from vgs_ray.evaluate.report import Trouble, terminal_table, write_report
+from vgs_ray.ids import problem_id
+from vgs_ray.judge import Judge
+from vgs_ray.sandbox import model_path
+
+EXPLORERS = ("sample", "beam")
+BLOCK_ROWS = 32
+
+
+def value_model(recipe: Recipe) -> str:
+    """The folder that stage train left.
+
+    Raises:
+        UserError: it is not there.
+    """
+    folder = recipe.folder / "train" / "value_model"
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} has no value model; run python -m pipelines.train {recipe.name} first")
+    return str(folder)
+
+
+def searches_of(problem: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each explorer; they are searched apart, so that their costs are their own."""
+    identity = problem_id(problem["problem"])
+    shared = {"problem_id": identity, "problem": problem["problem"], "answer": problem["answer"]}
+    return [{"search_id": f"{identity}/{explorer}", **shared, "explorer": explorer} for explorer in EXPLORERS]
+
+
+def search_all(recipe: Recipe, problems: ray.data.Dataset, out: Parts) -> None:
+    """Search what is not durable yet."""
+    config, done = recipe.evaluate, ray.put(done_keys(out))
+
+    def expand(problem: dict[str, Any]) -> list[dict[str, Any]]:
+        return [row for row in searches_of(problem) if row["search_id"] not in ray.get(done)]
+
+    columns = ["search_id", "problem_id", "problem", "answer", "explorer"]
+    solved = (
+        problems.flat_map(expand)
+        .select_columns(columns)
+        .repartition(target_num_rows_per_block=BLOCK_ROWS)
+        .map_batches(
+            Solve,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=config.policy_engine.replicas, max_concurrent_calls_per_actor=3),
+            num_cpus=config.policy_engine.num_cpus + config.value_engine.num_cpus,
+            num_gpus=config.policy_engine.num_gpus + config.value_engine.num_gpus,
+            fn_constructor_kwargs={"recipe": recipe, "value_model": value_model(recipe)},
+        )
+    )
+    write(solved, out)
+
+
+def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
+    """Number of problems; every one needs a text and an answer, and no two may be the same."""
+    rows = problems.select_columns(["problem", "answer"]).take_all()
+    missing = [index for index, row in enumerate(rows) if not row["problem"] or not str(row["answer"] or "").strip()]
+    if missing or not rows:
+        raise UserError(
+            f"benchmark {benchmark} has {len(rows)} problems, and rows {missing[:5]} lack a problem or an answer; "
+            "every problem needs both: mend the rows or name another benchmark"
+        )
+    distinct = {problem_id(row["problem"]) for row in rows}
+    if len(distinct) < len(rows):
+        raise UserError(
+            f"benchmark {benchmark} has {len(rows) - len(distinct)} repeated problems; each must occur once: remove them"
+        )
+    return len(rows)
+
+
+def report(recipe: Recipe, out: Parts) -> dict[str, list[dict[str, Any]]]:
+    """Write the report of every method at every budget, from the durable searches alone."""
+    config = recipe.evaluate
+    policy, value = model_size(model_path(recipe.roll_out.model)), model_size(value_model(recipe))
+    solved = [Solved.from_row(row, policy, value) for row in out.read().to_pylist()]
+    with Judge(recipe.verify.workers, recipe.verify.timeout_s, recipe.verify.memory_gib) as judge:
+        measured = measure(solved, config, lambda a, b: judge.equivalent_pairs([(a, b)])[a, b] is True)
+    return write_report(
+        out.folder,
+        measured,
+        benchmark=config.benchmark,
+        resamples=config.bootstrap,
+        seed=recipe.seed,
+        trouble=Trouble.of(solved),
+    )
+
+
+def run(recipe: Recipe) -> None:
+    config = recipe.evaluate
+    stage = open_stage(recipe, "evaluate", inputs=("train",))
+    if stage is None:
+        return
+    out = parts_of(recipe, "evaluate")
+    with ray_session():
+        problems = benchmark_problems(config.benchmark, config.limit)
+        expected = check_problems(problems, config.benchmark) * len(EXPLORERS)
+        with progress("evaluate", expected, out.rows, unit="search"):
+            if out.rows() < expected:
+                search_all(recipe, problems, out)
+            report(recipe, out)
+    errors = out.read(["error"])["error"]
+    stage.close(searches=out.rows(), errors=len(errors) - errors.null_count)
+
+
+def show(recipe: Recipe) -> None:
+    """Print the table of a finished evaluation and where its files are."""
+    folder = recipe.folder / "evaluate"
+    rows = json.loads((folder / "report.json").read_text())["rows"]
+    print(f"\n{terminal_table(rows)}\n", flush=True)
+    print(f"plot: {folder / 'accuracy_vs_flops.png'}\nreport: {folder / 'report.md'}", flush=True)
+
+
+def main(recipe: Recipe) -> None:
+    run(recipe)
+    show(recipe)
+
+
+if __name__ == "__main__":
+    cli(main, "pipelines.evaluate")

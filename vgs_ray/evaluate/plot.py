@@ -1,0 +1,172 @@
+"""Accuracy against FLOPs, one line for each method. The only module that imports matplotlib.
+
+In: rows of report.json. Out: a PNG that reads well at the width of a README. Colours are Okabe and Ito's, which
+colour-blind readers can tell apart; line styles and markers say the same again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display is needed, and none is asked for
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+
+class _Look(NamedTuple):
+    label: str
+    colour: str
+    line: str
+    marker: str
+    band: bool  # drawn strong, with its interval
+
+
+LOOKS = {
+    "vgs_weighted_majority": _Look("VGS, weighted majority", "#D55E00", "-", "o", True),
+    "vgs_best": _Look("VGS, best", "#D55E00", ":", "o", False),
+    "vgs_majority": _Look("VGS, majority", "#D55E00", "--", "o", False),
+    "weighted_majority": _Look("weighted majority", "#0072B2", "-", "s", True),
+    "best_of_n": _Look("best of N", "#009E73", "-", "^", True),
+    "majority": _Look("majority", "#444444", "-", "D", True),
+    "single": _Look("one sample", "#444444", "-", "X", True),
+    "pass": _Look("pass@N, samples", "#999999", "--", "s", False),
+    "vgs_pass": _Look("pass@N, VGS", "#999999", ":", "o", False),
+}
+
+STYLE = {
+    "font.size": 11,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+}
+
+
+def accuracy_vs_flops(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the rows of one benchmark into a PNG of 1800 by 1000 pixels.
+
+    Args:
+        rows: rows of report.json.
+        path: the file; replaced at once when the drawing is complete.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 5), dpi=200, layout="constrained")
+        axes = figure.add_subplot()
+        names: list[_Label] = []
+        for method, look in LOOKS.items():
+            points = sorted((row for row in rows if row["method"] == method), key=lambda row: row["flops"])
+            if points:
+                names.append(_draw(axes, points, look))
+        _finish(axes, rows)
+        figure.draw_without_rendering()  # fixes the scales that labels are placed by
+        _name_lines(axes, names)
+        beside = path.with_name(path.name + ".part")
+        figure.savefig(beside, format="png", facecolor="white")
+        os.replace(beside, path)
+
+
+class _Label(NamedTuple):
+    text: str
+    colour: str
+    strong: bool
+    x: float
+    y: float
+
+
+def _draw(axes: Axes, points: Sequence[Mapping[str, Any]], look: _Look) -> _Label:
+    x, y = [row["flops"] for row in points], [100 * row["accuracy"] for row in points]
+    low, high = [100 * row["low"] for row in points], [100 * row["high"] for row in points]
+    order = 3 if look.band else 2
+    if look.band and len(points) > 1:
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.12, linewidth=0, zorder=1)
+    elif look.band:
+        axes.errorbar(x, y, [[y[0] - low[0]], [high[0] - y[0]]], color=look.colour, linewidth=1, capsize=3, zorder=2)
+    width, size = (2.2, 7) if look.band else (1.2, 4)
+    axes.plot(
+        x,
+        y,
+        color=look.colour,
+        linestyle=look.line,
+        linewidth=width,
+        marker=look.marker,
+        markersize=size,
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+        zorder=order,
+    )
+    return _Label(look.label, look.colour, look.band, x[-1], y[-1])
+
+
+def _finish(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    axes.set_xscale("log")
+    flops = [row["flops"] for row in rows if row["flops"] > 0] or [1.0]
+    axes.set_xlim(min(flops) / 1.25, max(flops) * 1.25)
+    axes.set_ylim(max(0, min(100 * row["low"] for row in rows) - 3), min(100, max(100 * r["high"] for r in rows)) + 2)
+    # On less than two decades, powers of ten alone would leave one or two labels.
+    subs = (1.0, 2.0, 5.0) if max(flops) / min(flops) < 100 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(_power))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("FLOPs per problem, policy and value model (log scale)")
+    axes.set_ylabel("accuracy, %")
+    problems = max(row["problems"] for row in rows)
+    budgets = ", ".join(str(budget) for budget in sorted({row["budget"] for row in rows}))
+    axes.set_title(
+        f"{rows[0]['benchmark']}: {problems} problems, budgets {budgets}; bands are 95% intervals",
+        loc="left",
+        fontsize=11,
+        color="#222222",
+    )
+
+
+def _power(flops: float, _: int | None = None) -> str:
+    mantissa, exponent = f"{flops:.0e}".split("e")
+    times = "" if mantissa == "1" else rf"{mantissa}\times"
+    return rf"${times}10^{{{int(exponent)}}}$"
+
+
+def _name_lines(axes: Axes, names: list[_Label]) -> None:
+    """Names right of the axes, level with their line's end, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.055
+    placed = _apart([name.y for name in names], gap, low, high)
+    right = axes.get_xlim()[1] * 1.05
+    for name, y in zip(names, placed, strict=True):
+        leader = {"arrowstyle": "-", "color": name.colour, "alpha": 0.6, "linewidth": 0.8, "linestyle": (0, (1, 2))}
+        axes.annotate(
+            name.text,
+            (name.x, name.y),
+            (right, y),
+            color=name.colour,
+            va="center",
+            fontsize=11 if name.strong else 10,
+            fontweight="bold" if name.strong else "normal",
+            annotation_clip=False,
+            arrowprops={**leader, "shrinkA": 2, "shrinkB": 5, "relpos": (0.0, 0.5)},
+        )
+
+
+def _apart(heights: list[float], gap: float, low: float, high: float) -> list[float]:
+    """The heights, moved as little as keeps them `gap` apart and their order, inside [low, high] where they fit."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    placed = list(heights)
+    for below, at in pairwise(order):
+        placed[at] = max(placed[at], placed[below] + gap)
+    ceiling = high
+    for at in reversed(order):
+        placed[at] = ceiling = min(placed[at], ceiling)
+        ceiling -= gap
+    return placed

@@ -54,7 +54,10 @@ def run(recipe: Recipe) -> None:
             f"in {verified.folder}"
         )
     stage.close(
-        rows=out.rows(), left_out=verified.rows() - out.rows(), labels=count_by(out, "label"), splits=count_by(out, "split")
+        rows=out.rows(),
+        left_out=verified.rows() - out.rows(),
+        labels=count_by(out, "label"),
+        splits=count_by(out, "split"),
     )
 
 

@@ -95,7 +95,9 @@ def vgs() -> Recipe:
         ),
         roll_out=RollOut(cuts=4, positions="sqrt"),
         train=Train(workers=128),
-        evaluate=Evaluate(benchmark="aime-25.jsonl", samples=128, beam=Beam(groups=32), budgets=(4, 8, 16, 32, 64, 128)),
+        evaluate=Evaluate(
+            benchmark="aime-25.jsonl", samples=128, beam=Beam(groups=32), budgets=(4, 8, 16, 32, 64, 128)
+        ),
         serve=Serve(beam=Beam(groups=8)),
     )
 
@@ -149,7 +151,10 @@ def cli(run: Callable[[Recipe], object], command: str) -> None:
     except OSError as error:
         if error.errno != 28:
             raise
-        _stop(f"error: no space left on the disk of {error.filename or 'the run'}: free some, then run the same command", 2)
+        _stop(
+            f"error: no space left on the disk of {error.filename or 'the run'}: free some, then run the same command",
+            2,
+        )
 
 
 def _stop(message: str, code: int) -> None:

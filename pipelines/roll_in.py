@@ -29,7 +29,9 @@ def assign(generators: tuple[Generator, ...], per_problem: int) -> list[Generato
     return chosen
 
 
-def requests_of(problem: dict[str, Any], generator: Generator, indices: list[int], recipe: Recipe) -> list[dict[str, Any]]:
+def requests_of(
+    problem: dict[str, Any], generator: Generator, indices: list[int], recipe: Recipe
+) -> list[dict[str, Any]]:
     """The rows that one generator has to write for one problem."""
     tokenizer = load_tokenizer(model_path(generator.model))
     prompt = list(prompt_tokens(tokenizer, problem["problem"], recipe.instruction))

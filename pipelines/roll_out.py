@@ -19,7 +19,9 @@ from vgs_ray.labels.outcomes import cut_positions
 def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
     """The rows that the reference policy has to write for one roll-in; a failed roll-in is cut at its prompt."""
     config, tokens, prompt = recipe.roll_out, list(roll_in["tokens"]), list(roll_in["prompt"])
-    cuts = cut_positions(len(tokens), config.cuts, config.positions, stable_seed(recipe.seed, roll_in["roll_in_id"], "cuts"))
+    cuts = cut_positions(
+        len(tokens), config.cuts, config.positions, stable_seed(recipe.seed, roll_in["roll_in_id"], "cuts")
+    )
     rows = []
     for index, cut in enumerate(cuts):
         identity = roll_out_id(roll_in["roll_in_id"], index)

@@ -65,9 +65,7 @@ class Solve:
     async def _leaves(self, tree: Tree, gold: str) -> list[dict[str, Any]]:
         """Grade the leaves, with the judge's limits on every comparison. An answer that was cut off is incomplete."""
         leaves = tree.leaves()
-        texts = [
-            text_of(self.tokenizer, tree.path(leaf.id)) if leaf.state == "finished" else "" for leaf in leaves
-        ]
+        texts = [text_of(self.tokenizer, tree.path(leaf.id)) if leaf.state == "finished" else "" for leaf in leaves]
         async with self.judging:
             verdicts = await asyncio.to_thread(self.judge.grade_all, [(gold, text) for text in texts])
         return [

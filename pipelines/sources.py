@@ -69,7 +69,9 @@ def _local(path: Path) -> ray.data.Dataset:
     try:
         return readers[suffixes.pop()]([str(file) for file in files])
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path} can't be read ({str(error).splitlines()[0]}): mend the file or name another source") from error
+        raise UserError(
+            f"{path} can't be read ({str(error).splitlines()[0]}): mend the file or name another source"
+        ) from error
 
 
 def _from_hub(source: str) -> ray.data.Dataset:

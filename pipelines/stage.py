@@ -103,9 +103,7 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
 
 
 def _refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    differing = [
-        f"{where} was {_short(old)} and is now {_short(new)}" for where, old, new in _differences(before, now)
-    ]
+    differing = [f"{where} was {_short(old)} and is now {_short(new)}" for where, old, new in _differences(before, now)]
     if differing:
         raise UserError(
             f"{folder} was made with another configuration: {'; '.join(differing)}. A finished table is never mixed "
@@ -167,7 +165,9 @@ def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
     flat: dict[str, Any] = {}
     for name, value in counts.items():
         flat |= value if isinstance(value, dict) else {name: value}
-    shown = "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in flat.items())
+    shown = "  ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in flat.items()
+    )
     state = "is complete, skipped" if skipped else f"done in {manifest['seconds']:.0f} s"
     return f"{manifest['stage']:<9} {state:<20}  {shown}"
 

@@ -23,7 +23,9 @@ def test_every_recipe_is_complete_and_plain(name: str) -> None:
 
 
 def test_overrides_reach_nested_fields() -> None:
-    recipe = parse("pipelines.train", ["sandbox", "--train.steps", "7", "--roll_in.sampling.top-p", "0.5", "--run-name", "x"])
+    recipe = parse(
+        "pipelines.train", ["sandbox", "--train.steps", "7", "--roll_in.sampling.top-p", "0.5", "--run-name", "x"]
+    )
     assert (recipe.train.steps, recipe.roll_in.sampling.top_p, recipe.folder.name) == (7, 0.5, "x")
 
 

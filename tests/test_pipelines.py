@@ -18,11 +18,31 @@ from pipelines.tables import LAYOUT, Parts, parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.ids import roll_in_id, roll_out_id
 
-SMALL = (
-    "--clean.limit 320 --clean.validation-share 0.2 --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
-    "--train.validate-every 8 --evaluate.limit 8 --evaluate.samples 8 --evaluate.beam.groups 2 --evaluate.budgets 4 8 "
-    "--evaluate.bootstrap 200"
-).split()
+SMALL = [
+    "--clean.limit",
+    "320",
+    "--clean.validation-share",
+    "0.2",
+    "--train.steps",
+    "16",
+    "--train.batch-size",
+    "16",
+    "--train.checkpoint-every",
+    "4",
+    "--train.validate-every",
+    "8",
+    "--evaluate.limit",
+    "8",
+    "--evaluate.samples",
+    "8",
+    "--evaluate.beam.groups",
+    "2",
+    "--evaluate.budgets",
+    "4",
+    "8",
+    "--evaluate.bootstrap",
+    "200",
+]
 LIMIT_S = 600
 
 

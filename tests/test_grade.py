@@ -230,7 +230,7 @@ def test_long_answers_are_not_handed_to_a_parser() -> None:
         ("7", r"\boxed{7}", Verdict("incomplete", "unfinished_thought", None)),
         ("7", "</think>It is 7.", Verdict("incomplete", "no_answer", None)),
         ("7", r"</think>\boxed{07}", Verdict("correct", "exact", "07")),
-        ("7", r"</think>\boxed{\frac{14}{2}}", Verdict("correct", "math_verify", r"\frac{14}{2}")),
+        ("7", r"</think>\boxed{\frac{14}{2}}", Verdict("correct", "exact", r"\frac{14}{2}")),
         ("7", r"</think>\boxed{8}", Verdict("incorrect", "different", "8")),
         ("7", r"</think>\boxed{x+}", Verdict("incorrect", "unparsable_answer", "x+")),
         (r"\frac{", r"</think>\boxed{8}", Verdict("unknown", "unparsable_gold", "8")),
@@ -305,3 +305,18 @@ def test_reasoning_traces_on_grade_school_problems() -> None:
 def test_nearly_all_gold_answers_of_math_can_be_read() -> None:
     rows = list(_rows("benchmarks/math-500.jsonl"))
     assert sum(parse_ok(row["answer"]) for row in rows) >= 0.99 * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        (r"\frac{13}{4}", r"\frac{26}{8}", True),
+        (r"\frac{12}{4}", "3", True),
+        (r"-\dfrac{1}{2}", r"\frac{-1}{2}", True),
+        (r"\frac{13}{4}", "3", False),
+        (r"\frac{1}{0}", "1", None),
+        (r"\frac{x}{2}", "3", None),
+    ],
+)
+def test_ratios_of_integers_need_no_algebra(gold: str, answer: str, equal: bool | None) -> None:
+    assert quick_equivalent(gold, answer) is equal

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,29 +19,29 @@ from vgs_ray.config import Recipe
 from vgs_ray.ids import roll_in_id, roll_out_id
 
 SMALL = [
-    "--clean.limit",
-    "320",
-    "--clean.validation-share",
-    "0.2",
-    "--train.steps",
-    "16",
-    "--train.batch-size",
-    "16",
-    "--train.checkpoint-every",
-    "4",
-    "--train.validate-every",
-    "8",
-    "--evaluate.limit",
-    "8",
-    "--evaluate.samples",
-    "8",
-    "--evaluate.beam.groups",
-    "2",
-    "--evaluate.budgets",
-    "4",
-    "8",
-    "--evaluate.bootstrap",
-    "200",
+    *("--clean.limit", "320", "--clean.validation-share", "0.2"),
+    *(
+        "--train.steps",
+        "16",
+        "--train.batch-size",
+        "16",
+        "--train.checkpoint-every",
+        "4",
+        "--train.validate-every",
+        "8",
+    ),
+    *(
+        "--evaluate.limit",
+        "8",
+        "--evaluate.samples",
+        "8",
+        "--evaluate.beam.groups",
+        "2",
+        "--evaluate.budgets",
+        "4",
+        "8",
+    ),
+    *("--evaluate.bootstrap", "200"),
 ]
 LIMIT_S = 600
 
@@ -72,7 +72,7 @@ def kill_when(ready: Callable[[], bool], root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe, str]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
     """A run that was killed while it generated and while it trained, and then ran to its end."""
     root = tmp_path_factory.mktemp("runs")
     recipe = recipe_in(root)
@@ -81,7 +81,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Recipe,
     done = start(root)
     output, _ = done.communicate(timeout=LIMIT_S)
     assert done.returncode == 0, output
-    yield recipe, output
+    return recipe, output
 
 
 @pytest.mark.timeout(900)

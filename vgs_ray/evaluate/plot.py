@@ -37,8 +37,8 @@ LOOKS = {
     "best_of_n": _Look("best of N", "#009E73", "-", "^", True),
     "majority": _Look("majority", "#444444", "-", "D", True),
     "single": _Look("one sample", "#444444", "-", "X", True),
-    "pass": _Look("pass@N, samples", "#999999", "--", "s", False),
-    "vgs_pass": _Look("pass@N, VGS", "#999999", ":", "o", False),
+    "pass": _Look("pass@N, samples", "#767676", "--", "s", False),
+    "vgs_pass": _Look("pass@N, VGS", "#767676", ":", "o", False),
 }
 
 STYLE = {

@@ -148,15 +148,16 @@ def markdown(report: dict[str, list[Row]], trouble: Trouble) -> str:
 
 _TABLE_NOTE = (
     "Intervals are 95%, resampled by problem. Tokens, FLOPs and seconds are means of one problem at that budget. "
-    "Tokens are those of the search's tree: each block is generated once and scored once, pruned ones too. Seconds are a "
-    "share of the wall clock of a search that ran beside others: they compare methods of one run, and are no latency."
+    "Tokens are those of the search's tree: each block is generated once and scored once, pruned ones too. "
+    "Seconds are a share of the wall clock of a search that ran beside others: they compare methods of one run, and "
+    "are no latency."
 )
 _METHODS_NOTE = (
     "`single`: one sample. `best_of_n`, `majority`, `weighted_majority`: the answer with the highest value, the "
-    "largest class, the class with the highest sum of values, among independent samples. `pass`: at least one is correct, an "
-    "upper bound for every selector. `vgs_*`: the same among the answers of value-guided search. Smaller budgets are "
-    "disjoint parts of the largest; a tie counts as the mean of what is tied. The budget is the number of generations "
-    "side by side."
+    "largest class, the class with the highest sum of values, among independent samples. `pass`: at least one is "
+    "correct, an upper bound for every selector. `vgs_*`: the same among the answers of value-guided search. "
+    "The budget is the number of generations side by side; smaller budgets are disjoint parts of the largest. "
+    "A tie counts as the mean of what is tied."
 )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as pads
 import ray
+from huggingface_hub import hf_hub_download
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
@@ -86,11 +89,18 @@ def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
     return len(rows)
 
 
+def config_of(model: str) -> str:
+    """Where a model's config.json lies; fetched when the model is a hub id."""
+    path = model_path(model)
+    return path if Path(path).is_dir() else hf_hub_download(path, "config.json")
+
+
 def report(recipe: Recipe, out: Parts) -> dict[str, list[dict[str, Any]]]:
     """Write the report of every method at every budget, from the durable searches alone."""
     config = recipe.evaluate
-    policy, value = model_size(model_path(recipe.roll_out.model)), model_size(value_model(recipe))
-    solved = [Solved.from_row(row, policy, value) for row in out.read().to_pylist()]
+    policy, value = model_size(config_of(recipe.roll_out.model)), model_size(value_model(recipe))
+    batches = pads.dataset(out.files(), schema=out.schema).to_batches()
+    solved = [Solved.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
     with Judge(recipe.verify.workers, recipe.verify.timeout_s, recipe.verify.memory_gib) as judge:
         measured = measure(solved, config, lambda a, b: judge.equivalent_pairs([(a, b)])[a, b] is True)
     return write_report(

@@ -60,8 +60,10 @@ def _quiet_ray_data() -> None:
 
 
 @contextmanager
-def progress(what: str, total: int | None, count: Callable[[], int], unit: str = "row") -> Iterator[None]:
-    """Show a bar that follows `count()` once a second while the body runs; it moves also while engines start."""
+def progress(
+    what: str, total: int | None, count: Callable[[], int], unit: str = "row", note: Callable[[], str] | None = None
+) -> Iterator[None]:
+    """Show a bar that follows `count()` while the body runs, with a note behind it; it moves also while engines start."""
     on_terminal = sys.stderr.isatty()
     with tqdm(
         total=total, desc=f"{what:<9}", unit=unit, ncols=100, leave=False, mininterval=0.5 if on_terminal else 10
@@ -71,6 +73,8 @@ def progress(what: str, total: int | None, count: Callable[[], int], unit: str =
 
         def follow() -> None:
             while not stop.wait(0.5):
+                if note:
+                    bar.set_postfix_str(note(), refresh=False)
                 bar.update(count() - bar.n)
                 if on_terminal:
                     bar.refresh()

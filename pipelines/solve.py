@@ -47,7 +47,7 @@ class Solve:
         async with self.slots:
             started = time.perf_counter()
             try:
-                tree = await self._search(problem, problem_id, explorer)
+                tree = (await self._search(problem, problem_id, explorer)).canonical()
             except ValueError as error:  # such as a prompt that is longer than the context
                 return row | {"tree": EMPTY_TREE, "leaves": "[]", "seconds": 0.0, "error": str(error)}
             seconds = time.perf_counter() - started

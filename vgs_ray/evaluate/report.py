@@ -116,7 +116,7 @@ def terminal_table(found: Sequence[Row]) -> str:
     """Rows of report.json as text of at most 100 columns."""
     from tabulate import tabulate
 
-    cells = [[row["method"], row["budget"], *_accuracy(row), *_costs(row)] for row in found]
+    cells = [[row["method"], row["budget"], *_accuracy(row, "-"), *_costs(row)] for row in found]
     heads = ["method", "budget", "acc. %", "95%", "gen. tok", "scored tok", "FLOPs", "s"]
     align = ("left", *["right"] * 7)
     return str(tabulate(cells, heads, "simple", disable_numparse=True, colalign=align))
@@ -168,14 +168,15 @@ def _said(trouble: Trouble) -> str:
     )
 
 
-def _accuracy(row: Row) -> list[str]:
-    return [f"{100 * row['accuracy']:.1f}", _ends(row, ".1f")]
+def _accuracy(row: Row, to: str = " to ") -> list[str]:
+    return [f"{100 * row['accuracy']:.1f}", _ends(row, ".1f", to)]
 
 
-def _ends(row: Row, form: str) -> str:
-    return f"{100 * row['low']:{form}} to {100 * row['high']:{form}}"
+def _ends(row: Row, form: str, to: str = " to ") -> str:
+    return f"{100 * row['low']:{form}}{to}{100 * row['high']:{form}}"
 
 
 def _costs(row: Row) -> list[str]:
     tokens = [f"{row[key]:,.0f}" for key in ("generated_tokens", "scored_tokens")]
-    return [*tokens, f"{row['flops']:.2e}", f"{row['seconds']:.2f}"]
+    seconds = row["seconds"]
+    return [*tokens, f"{row['flops']:.2e}", f"{seconds:.2f}" if seconds < 100 else f"{seconds:,.0f}"]

@@ -51,19 +51,21 @@ def new_policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def deepened(policy: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
-    """Return the policy with one more layer that changes nothing yet.
+def deepened(policy: Qwen2ForCausalLM, layers: int) -> Qwen2ForCausalLM:
+    """Return the policy with more layers that change nothing yet.
 
-    Noticing a slip takes a layer above the one that knows the right result; one layer too few leaves slips unnoticed.
+    Noticing a slip takes a layer above the one that knows the right result, and remembering it another one; with fewer
+    layers slips stay unnoticed.
     """
     config = Qwen2Config(**policy.config.to_dict() | {"layer_types": None})
-    config.num_hidden_layers += 1
+    config.num_hidden_layers += layers
     config.layer_types = ["full_attention"] * config.num_hidden_layers
     deeper = Qwen2ForCausalLM(config)
     deeper.load_state_dict(policy.state_dict(), strict=False)
     with torch.no_grad():
-        deeper.model.layers[-1].self_attn.o_proj.weight.zero_()
-        deeper.model.layers[-1].mlp.down_proj.weight.zero_()
+        for layer in deeper.model.layers[-layers:]:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
     return deeper
 
 
@@ -182,14 +184,15 @@ def main() -> None:
     parser.add_argument("--flawless-steps", type=int, default=800, help="steps on text without slips, first")
     parser.add_argument("--steps", type=int, default=1500, help="steps on the reference skill, after them")
     parser.add_argument("--weak-steps", type=int, default=250)
-    parser.add_argument("--deepen", type=Path, help="begin with this policy and one more layer, not from scratch")
+    parser.add_argument("--deepen", type=Path, help="begin with this policy and more layers, not from scratch")
+    parser.add_argument("--layers", type=int, default=2, help="how many more layers --deepen adds")
     parser.add_argument("--peak", type=float, default=3e-3)
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     tokenizer = build_tokenizer()
-    policy = deepened(Qwen2ForCausalLM.from_pretrained(args.deepen)) if args.deepen else new_policy(tokenizer)
+    policy = deepened(Qwen2ForCausalLM.from_pretrained(args.deepen), args.layers) if args.deepen else new_policy(tokenizer)
     policy.model.compile(dynamic=True)  # a third faster on two cores, after half a minute of compiling
     phases = [
         (args.flawless_steps, batches(tokenizer, FLAWLESS, rng)),

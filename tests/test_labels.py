@@ -1,0 +1,68 @@
+"""Labels: outcomes to classes, cuts by their law, token values against a brute-force count."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from vgs_ray.labels.outcomes import cut_positions, outcome_label
+from vgs_ray.labels.token_values import token_values
+
+PATHS = st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=6), st.booleans()), max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "label"), [("incorrect", 0), ("correct", 1), ("incomplete", 2), ("unknown", None), ("", None)]
+)
+def test_outcomes(outcome: str, label: int | None) -> None:
+    assert outcome_label(outcome) == label
+
+
+@given(st.integers(0, 2000), st.integers(0, 9), st.sampled_from(["uniform", "sqrt"]), st.integers(0, 2**31 - 1))
+def test_cuts_lie_inside_the_roll_in(length: int, cuts: int, law: str, seed: int) -> None:
+    found = cut_positions(length, cuts, law, seed)  # type: ignore[arg-type]
+    assert len(found) == cuts
+    assert found == sorted(found) == cut_positions(length, cuts, law, seed)  # type: ignore[arg-type]
+    assert all(0 <= cut < max(length, 1) for cut in found)
+
+
+@pytest.mark.parametrize(("law", "power"), [("uniform", 1.0), ("sqrt", 1.5)])
+def test_cuts_follow_their_law(law: str, power: float) -> None:
+    cuts = cut_positions(10**6, 4000, law, seed=1)  # type: ignore[arg-type]
+    assert stats.kstest([cut / 10**6 for cut in cuts], lambda x: x**power).pvalue > 0.01
+
+
+def test_cuts_differ_between_seeds() -> None:
+    assert cut_positions(10**6, 4, "sqrt", 1) != cut_positions(10**6, 4, "sqrt", 2)
+
+
+def brute_force(paths: list[list[int]], correct: list[bool]) -> list[list[float]]:
+    def share(prefix: list[int]) -> float:
+        among = [ok for path, ok in zip(paths, correct, strict=True) if path[: len(prefix)] == prefix]
+        return sum(among) / len(among)
+
+    return [[share(path[: k + 1]) for k in range(len(path))] for path in paths]
+
+
+@given(PATHS)
+def test_token_values_are_shares_of_correct_paths(drawn: list[tuple[list[int], bool]]) -> None:
+    paths, correct = [path for path, _ in drawn], [ok for _, ok in drawn]
+    assert token_values(paths, correct) == brute_force(paths, correct)
+
+
+def test_token_values_by_hand() -> None:
+    paths = [[1, 2, 3], [1, 2, 4], [1, 5], [6], [], [1, 2, 3]]
+    found = token_values(paths, [True, False, False, True, True, True])
+    assert found == [[0.5, 2 / 3, 1.0], [0.5, 2 / 3, 0.0], [0.5, 0.0], [1.0], [], [0.5, 2 / 3, 1.0]]
+
+
+def test_token_values_of_long_paths() -> None:
+    long = [7] * 50_000
+    assert token_values([long, long], [True, False]) == [[0.5] * 50_000] * 2
+
+
+def test_token_values_need_one_outcome_each() -> None:
+    with pytest.raises(ValueError, match="2 paths have 1 outcomes"):
+        token_values([[1], [2]], [True])

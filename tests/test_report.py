@@ -1,0 +1,177 @@
+"""From searches to the report: regrouping by budget, costs, and the three files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vgs_ray.config import Beam, Evaluate, Sampling
+from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue, World
+from vgs_ray.evaluate.flops import Cost, ModelSize, tree_costs
+from vgs_ray.evaluate.methods import Leaf, Measured, Solved, measure
+from vgs_ray.evaluate.plot import _apart
+from vgs_ray.evaluate.report import Trouble, comparisons, rows, terminal_table, write_report
+from vgs_ray.search.explore import beam, sample
+from vgs_ray.search.tree import Tree
+
+SIZE = ModelSize(1000, 2, 16)
+SHAPE = Evaluate(samples=4, beam=Beam(keep=1, branch=2, block=6, groups=2), budgets=(2, 4))
+ROW_KEYS = [
+    *("benchmark", "method", "budget", "accuracy", "low", "high", "problems", "samples"),
+    *("generated_tokens", "scored_tokens", "flops", "seconds"),
+]
+
+
+def same(a: str, b: str) -> bool:
+    return a == b
+
+
+def solved(leaves: list[Leaf], explorer: Any = "sample", name: str = "p") -> Solved:
+    groups = {leaf.group: Cost(10, 10, 100, 50) for leaf in leaves}
+    return Solved(name, explorer, tuple(leaves), Cost(0, 3, 30, 15), groups, seconds=8.0)
+
+
+def leaf(group: int, answer: str | None, value: float | None, gold: str = "1") -> Leaf:
+    return Leaf(group, answer, "incomplete" if answer is None else "correct" if answer == gold else "incorrect", value)
+
+
+def table(measured: list[Measured]) -> dict[tuple[str, int], Measured]:
+    return {(each.method, each.budget): each for each in measured}
+
+
+def test_regrouping_by_hand() -> None:
+    leaves = [leaf(0, "1", 0.9), leaf(1, "2", 0.2), leaf(2, "2", 0.5), leaf(3, None, 0.9)]
+    found = table(measure([solved(leaves)], SHAPE, same))
+    correct = {key: each.correct[0] for key, each in found.items()}
+    assert correct == pytest.approx(
+        {
+            ("single", 1): 0.25,
+            ("best_of_n", 2): 0.5,
+            ("majority", 2): 0.25,  # a tie that counts half, and a wrong one
+            ("weighted_majority", 2): 0.5,
+            ("pass", 2): 0.5,
+            ("best_of_n", 4): 1.0,
+            ("majority", 4): 0.0,
+            ("weighted_majority", 4): 1.0,
+            ("pass", 4): 1.0,
+        }
+    )
+    assert found["majority", 2].samples == 4
+
+
+def test_costs_are_those_of_the_budget() -> None:
+    found = table(measure([solved([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
+    assert found["weighted_majority", 2].cost == Cost(20, 23, 230, 115)
+    assert found["majority", 2].cost == Cost(20, 0, 230, 0)  # a vote that ignores the values needs no value model
+    assert found["single", 1].cost.generated == 10
+    assert [found["pass", budget].seconds for budget in (2, 4)] == [4.0, 8.0]
+
+
+def test_beams_take_whole_groups() -> None:
+    leaves = [leaf(0, "1", 0.4), leaf(1, "2", 0.5)]
+    found = table(measure([solved(leaves, "beam")], SHAPE, same))
+    assert {method for method, _ in found} == {"vgs_weighted_majority", "vgs_best", "vgs_majority", "vgs_pass"}
+    assert found["vgs_weighted_majority", 2].correct == (0.5,)
+    assert found["vgs_weighted_majority", 4].correct == (0.0,)
+    assert found["vgs_pass", 4].correct == (1.0,)
+    assert found["vgs_pass", 4].cost.generated == 20
+    wide = replace(SHAPE, beam=Beam(keep=2, branch=2, groups=1))
+    assert {budget for _, budget in table(measure([solved(leaves, "beam")], wide, same))} == {4}
+
+
+def test_failed_and_unanswered_searches_count_as_wrong() -> None:
+    failed = {"problem_id": "q", "explorer": "sample", "tree": "", "leaves": "", "seconds": 1.0, "error": "EngineDied"}
+    pool = [solved([leaf(g, None, 0.5) for g in range(4)]), Solved.from_row(failed, SIZE, SIZE)]
+    assert all(each.correct == (0.0, 0.0) for each in measure(pool, SHAPE, same))
+    unknown = solved([Leaf(0, "1", "unknown", 0.5)])
+    assert Trouble.of([*pool, unknown]) == Trouble(failed=1, searches=3, unknown=1, answers=5)
+
+
+def test_searches_must_match() -> None:
+    one = solved([leaf(0, "1", 0.5)])
+    with pytest.raises(ValueError, match="two sample searches"):
+        measure([one, one], SHAPE, same)
+    with pytest.raises(ValueError, match="different problems"):
+        measure([one, solved([leaf(0, "1", 0.5)], "beam", "other")], SHAPE, same)
+
+
+async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]:
+    world, prompt, limits = World(slip=0.08), (problem,), Sampling(max_tokens=40)
+    policy, value = ScriptedPolicy(world), ScriptedValue(world)
+    if explorer == "sample":
+        tree = await sample(policy, value, prompt, count=SHAPE.samples, sampling=limits, seed=problem)
+    else:
+        tree = await beam(policy, value, prompt, beam=SHAPE.beam, sampling=limits, seed=problem)
+    leaves = [
+        {
+            "node": node.id,
+            "group": node.group,
+            "answer": world.answer(prompt, tree.path(node.id)),
+            "outcome": world.outcome(prompt, tree.path(node.id)),
+            "reason": "",
+            "value": node.value,
+        }
+        for node in tree.leaves()
+    ]
+    row = {"problem_id": str(problem), "explorer": explorer, "gold": world.gold(prompt), "seconds": 1.0, "error": None}
+    return {**row, "tree": json.dumps(tree.to_json()), "leaves": json.dumps(leaves)}, tree
+
+
+async def test_report_of_scripted_searches(tmp_path: Path) -> None:
+    found = [await search_row(problem, explorer) for problem in range(40) for explorer in ("sample", "beam")]
+    searches = [Solved.from_row(row, SIZE, SIZE) for row, _ in found]
+    assert all(
+        (search.prompt, search.groups) == tree_costs(tree, SIZE, SIZE)
+        for search, (_, tree) in zip(searches, found, strict=True)
+    )
+    measured = measure(searches, SHAPE, same)
+    trouble = Trouble.of(searches)
+    report = write_report(tmp_path / "evaluate", measured, benchmark="scripted", resamples=200, trouble=trouble)
+    assert json.loads((tmp_path / "evaluate" / "report.json").read_text()) == report
+    assert all(list(row) == ROW_KEYS for row in report["rows"])
+    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in report["rows"])
+    assert all(list(row) == ["a", "b", "budget", "difference", "low", "high"] for row in report["comparisons"])
+    assert len(report["comparisons"]) == 3 * 2
+    best = {(row["b"], row["budget"]): row for row in report["comparisons"]}
+    assert best["majority", 4]["low"] > 0
+    text = (tmp_path / "evaluate" / "report.md").read_text()
+    assert "0 of 80 searches failed" in text
+    assert "`vgs_weighted_majority` − `majority`" in text
+    assert (tmp_path / "evaluate" / "accuracy_vs_flops.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in (tmp_path / "evaluate").iterdir()) == [
+        "accuracy_vs_flops.png",
+        "report.json",
+        "report.md",
+    ]
+
+
+def test_differences_are_those_of_the_rows() -> None:
+    leaves = [leaf(g, "1" if g % 2 else "2", 0.5) for g in range(4)]
+    measured = measure([solved(leaves), solved(leaves[:2], "beam")], SHAPE, same)
+    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in rows(measured, "b", 50)}
+    for pair in comparisons(measured, 50):
+        at = pair["budget"]
+        assert pair["difference"] == pytest.approx(accuracy[pair["a"], at] - accuracy[pair["b"], at])
+
+
+def test_the_terminal_table_fits() -> None:
+    costs = {"generated_tokens": 16384 * 256.0, "scored_tokens": 16384 * 256.0, "flops": 1.234e16, "seconds": 12345.6}
+    row = {"method": "vgs_weighted_majority", "budget": 1024, "accuracy": 1.0, "low": 1.0, "high": 1.0, **costs}
+    assert max(map(len, terminal_table([row]).splitlines())) <= 100
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing was measured"):
+        write_report(tmp_path, [], benchmark="b")
+
+
+@pytest.mark.parametrize("heights", [[5.0, 5.0, 5.0], [0.0, 10.0, 9.9], [10.0, 10.0, 0.0, 0.1]])
+def test_labels_do_not_touch(heights: list[float]) -> None:
+    placed = sorted(_apart(heights, gap=1.0, low=0.0, high=10.0))
+    assert all(b - a >= 1 - 1e-9 for a, b in pairwise(placed))
+    assert placed[-1] <= 10

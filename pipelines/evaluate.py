@@ -14,7 +14,7 @@ from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.solve import Solve
 from pipelines.sources import benchmark_problems
-from pipelines.stage import UserError, open_stage
+from pipelines.stage import UserError, open_stage, value_model
 from pipelines.tables import Parts, done_keys, parts_of, write
 from vgs_ray.config import Recipe
 from vgs_ray.evaluate.flops import model_size
@@ -26,18 +26,6 @@ from vgs_ray.sandbox import model_path
 
 EXPLORERS = ("sample", "beam")
 BLOCK_ROWS = 32
-
-
-def value_model(recipe: Recipe) -> str:
-    """The folder that stage train left.
-
-    Raises:
-        UserError: it is not there.
-    """
-    folder = recipe.folder / "train" / "value_model"
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder} has no value model; run python -m pipelines.train {recipe.name} first")
-    return str(folder)
 
 
 def searches_of(problem: dict[str, Any]) -> list[dict[str, Any]]:

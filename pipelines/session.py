@@ -63,10 +63,15 @@ def _quiet_ray_data() -> None:
 def progress(
     what: str, total: int | None, count: Callable[[], int], unit: str = "row", note: Callable[[], str] | None = None
 ) -> Iterator[None]:
-    """Show a bar that follows `count()` while the body runs, with a note behind it; it moves also while engines start."""
+    """Show a bar that follows `count()` while the body runs, with a note behind it; it moves also while engines start.
+
+    Without a total there is only the time and the note.
+    """
     on_terminal = sys.stderr.isatty()
+    shape = None if total else "{desc}: {elapsed}  {postfix}"
+    pause_s = 0.5 if on_terminal else 10
     with tqdm(
-        total=total, desc=f"{what:<9}", unit=unit, ncols=100, leave=False, mininterval=0.5 if on_terminal else 10
+        total=total, desc=f"{what:<9}", unit=unit, ncols=100, leave=False, mininterval=pause_s, bar_format=shape
     ) as bar:
         stop = threading.Event()
         bar.n = bar.initial = count()

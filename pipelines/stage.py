@@ -172,6 +172,18 @@ def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
     return f"{manifest['stage']:<9} {state:<20}  {shown}"
 
 
+def value_model(recipe: Recipe) -> str:
+    """The folder that stage train left.
+
+    Raises:
+        UserError: it is not there.
+    """
+    folder = recipe.folder / "train" / "value_model"
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} has no value model; run python -m pipelines.train {recipe.name} first")
+    return str(folder)
+
+
 @contextmanager
 def only_writer(recipe: Recipe) -> Iterator[None]:
     """Hold the run's lock; wait for a process that has it (such as one whose terminal was killed). It ends with its holder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import re
 import sys
@@ -149,10 +150,11 @@ def cli(run: Callable[[Recipe], object], command: str) -> None:
     except KeyboardInterrupt:
         _stop("interrupted: what is durable stays; run the same command to go on", 130)
     except OSError as error:
-        if error.errno != 28:
+        cause = getattr(error, "cause", error)  # Ray hands on a worker's error as the cause of its own
+        if cause.errno != errno.ENOSPC:
             raise
         _stop(
-            f"error: no space left on the disk of {error.filename or 'the run'}: free some, then run the same command",
+            f"error: no space left on the disk of {cause.filename or 'the run'}: free some, then run the same command",
             2,
         )
 

@@ -79,7 +79,9 @@ def endpoint(recipe: Recipe) -> Iterator[str]:
 def run(recipe: Recipe) -> None:
     """Serve until Ctrl-C; requests in flight are answered first."""
     with endpoint(recipe) as address:
-        print(f"serving {recipe.serve.model_name} at {address} (docs at {address.removesuffix('/v1')}/docs)", flush=True)
+        print(
+            f"serving {recipe.serve.model_name} at {address} (docs at {address.removesuffix('/v1')}/docs)", flush=True
+        )
         while True:
             time.sleep(1)
 
@@ -94,7 +96,9 @@ def ask(recipe: Recipe, problem: str) -> None:
         client.close()
     found = (reply.model_extra or {})["vgs_ray"]
     usage = reply.usage.model_dump(exclude_none=True) if reply.usage else {}
-    votes = ", ".join(f"{vote['answer']} ({vote['answers']} answers, {vote['value']:.2f})" for vote in found["votes"][:3])
+    votes = ", ".join(
+        f"{vote['answer']} ({vote['answers']} answers, {vote['value']:.2f})" for vote in found["votes"][:3]
+    )
     print(f"\nasked {address}/chat/completions:\n    " + problem.replace("\n", "\n    "))
     print(f"reply:  {reply.choices[0].message.content}")
     print(f"value:  {found['value']:.3f}   votes: {votes}   leaves: {found['leaves']}   {found['seconds']:.2f} s")

@@ -99,9 +99,7 @@ def run(recipe: Recipe) -> None:
             resources_per_worker={"CPU": config.cpus_per_worker}
             | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}),
         ),
-        run_config=RunConfig(
-            name="ray", storage_path=str(stage.folder), failure_config=FailureConfig(max_failures=2)
-        ),
+        run_config=RunConfig(name="ray", storage_path=str(stage.folder), failure_config=FailureConfig(max_failures=2)),
     )
     with ray_session(), progress("train", config.steps, lambda: last_step(log), "step", lambda: shown(log)):
         trainer.fit()

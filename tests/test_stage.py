@@ -1,13 +1,18 @@
 """Stages on disk: durable parts, the manifest, and what happens on a second run."""
 
 import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.recipes import sandbox
+from pipelines.recipes import cli, sandbox
 from pipelines.stage import UserError, open_stage
 from pipelines.tables import done_keys, parts_of
 from vgs_ray.config import Clean, Recipe
@@ -93,3 +98,67 @@ def test_lookup_reads_the_wanted_rows(recipe: Recipe) -> None:
         "a": {"problem_id": "a", "answer": "1"},
         "c": {"problem_id": "c", "answer": "1"},
     }
+
+
+@pytest.fixture
+def tiny_disk(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True).returncode:
+        pytest.skip("a file system of 64 KiB can't be mounted here (needs root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_stage_does_not_begin_on_a_full_disk(recipe: Recipe, tiny_disk: Path) -> None:
+    with pytest.raises(UserError, match=r"0 MiB free; a stage needs at least 64 MiB.*--root"):
+        open_stage(replace(recipe, root=str(tiny_disk)), "clean", ())
+
+
+def test_disk_that_fills_up_leaves_no_half_part_and_one_line(
+    recipe: Recipe, tiny_disk: Path, monkeypatch, capsys
+) -> None:
+    parts = parts_of(replace(recipe, root=str(tiny_disk)), "clean")
+    parts.folder.mkdir(parents=True)
+    noise = problems(*(secrets.token_hex(64) for _ in range(4000)))
+
+    def fill(_: Recipe) -> None:
+        parts.write(noise)
+
+    monkeypatch.setattr("sys.argv", ["pipelines.clean", "sandbox", "--root", recipe.root])
+    with pytest.raises(SystemExit) as stop:
+        cli(fill, "pipelines.clean")
+    assert stop.value.code == 2
+    assert "no space left" in capsys.readouterr().err
+    assert not list(parts.folder.iterdir())
+
+
+def test_interrupt_says_how_to_go_on(recipe: Recipe, monkeypatch, capsys) -> None:
+    def interrupted(_: Recipe) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["pipelines.clean", "sandbox", "--root", recipe.root])
+    with pytest.raises(SystemExit) as stop:
+        cli(interrupted, "pipelines.clean")
+    assert stop.value.code == 130
+    assert "run the same command to go on" in capsys.readouterr().err
+
+
+def test_second_writer_waits_for_the_first(recipe: Recipe) -> None:
+    hold = (
+        "import sys, time; from pipelines.recipes import parse; from pipelines.stage import only_writer\n"
+        "with only_writer(parse('x', sys.argv[1:])): print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold, "sandbox", "--root", recipe.root], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", hold, "sandbox", "--root", recipe.root], stdout=subprocess.PIPE, text=True
+    )
+    assert waiter.stdout is not None
+    assert f"process {holder.pid} is working on" in waiter.stdout.readline()
+    holder.kill()
+    holder.wait()
+    assert waiter.stdout.readline() == "held\n"
+    waiter.kill()
+    waiter.wait()

@@ -192,7 +192,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     tokenizer = build_tokenizer()
-    policy = deepened(Qwen2ForCausalLM.from_pretrained(args.deepen), args.layers) if args.deepen else new_policy(tokenizer)
+    policy = (
+        deepened(Qwen2ForCausalLM.from_pretrained(args.deepen), args.layers) if args.deepen else new_policy(tokenizer)
+    )
     policy.model.compile(dynamic=True)  # a third faster on two cores, after half a minute of compiling
     phases = [
         (args.flawless_steps, batches(tokenizer, FLAWLESS, rng)),

@@ -146,9 +146,7 @@ def _share(model: ValueModel, total: Tensor, sequences: int, worker: Worker) -> 
     grads = [weight.grad for weight in model.parameters() if weight.grad is not None]
     count = torch.tensor(float(sequences), device=worker.device)
     if worker.world > 1:
-        grads = [
-            weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in model.parameters()
-        ]
+        grads = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in model.parameters()]
         flat = torch.cat([grad.reshape(-1) for grad in grads] + [total.reshape(1), count.reshape(1)])
         dist.all_reduce(flat)
         parts = flat[:-2].split([grad.numel() for grad in grads])

@@ -1,0 +1,152 @@
+"""What a request makes the searcher do: defaults filled in, maxima held.
+
+In: a `ChatRequest` and the server's `config.Serve`. Out: a `Plan`, or an `ApiError` that names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vgs_ray import config
+from vgs_ray.config import Beam, Sampling
+from vgs_ray.serve.protocol import ApiError, ChatRequest, Message, Method, SearchOptions, Select, short
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with every choice made: what the searcher runs.
+
+    Attributes:
+        seed: None lets the searcher draw one; the reply says which.
+    """
+
+    problem: str
+    method: Method
+    select: Select
+    beam: Beam
+    budget: int
+    sampling: Sampling
+    seed: int | None
+
+
+def plan_of(request: ChatRequest, settings: config.Serve) -> Plan:
+    """Fill in defaults and hold the maxima.
+
+    Raises:
+        ApiError: 404 for another model; 400 for what is empty, too large or does not fit together.
+    """
+    if request.model != settings.model_name:
+        raise ApiError(
+            404,
+            f"model is {short(request.model)}; this server has {settings.model_name!r}: use that name (GET /v1/models)",
+            "model",
+            "model_not_found",
+        )
+    options = request.search or SearchOptions()
+    shape, budget = _shape(options, settings)
+    return Plan(
+        problem=_problem(request.messages, settings.max_problem_chars),
+        method=options.method,
+        select=options.select,
+        beam=shape,
+        budget=budget,
+        sampling=_sampling(request, options, settings.sampling),
+        seed=request.seed if options.seed is None else options.seed,
+    )
+
+
+def _problem(messages: Sequence[Message], longest: int) -> str:
+    found = [message.text() for message in messages if message.role == "user"]
+    if not found or not found[-1].strip():
+        what = "is empty" if found else "is missing"
+        raise ApiError(
+            400, f"the last user message {what}; it is the problem to solve: add its text", "messages", "empty_problem"
+        )
+    if len(found[-1]) > longest:
+        raise ApiError(
+            400,
+            f"the problem has {len(found[-1])} characters; this server takes at most {longest}: shorten it",
+            "messages",
+            "problem_too_long",
+        )
+    try:
+        found[-1].encode()
+    except UnicodeEncodeError:
+        raise ApiError(
+            400,
+            "the problem has half of a surrogate pair, which is no character: send valid Unicode",
+            "messages",
+            "invalid_value",
+        ) from None
+    return found[-1]
+
+
+def _shape(options: SearchOptions, settings: config.Serve) -> tuple[Beam, int]:
+    """The beam and the budget; whichever of `budget` and `groups` is absent follows from the other."""
+    given = {
+        name: size for name in ("keep", "branch", "block", "groups") if (size := getattr(options, name)) is not None
+    }
+    if options.method == "sample":
+        for name in given:
+            raise ApiError(
+                400, f"search.{name} belongs to method 'beam', and the method is 'sample': leave it out or change the method",
+                f"search.{name}", "invalid_value",
+            )  # fmt: skip
+        shape, budget = settings.beam, options.budget or settings.beam.budget
+    else:
+        shape = replace(settings.beam, **given)
+        shape = _fit_groups(shape, options)
+        budget = shape.budget
+    if budget > settings.max_budget:
+        named = "search.budget" if options.budget else "search"
+        what = "" if options.method == "sample" else " (keep * branch * groups)"
+        raise ApiError(
+            400, f"search.budget is {budget}{what}; this server allows at most {settings.max_budget}: ask for less",
+            named, "budget_too_large",
+        )  # fmt: skip
+    if shape.block > settings.sampling.max_tokens and options.block:
+        raise ApiError(
+            400, f"search.block is {options.block}; an answer has at most {settings.sampling.max_tokens} tokens: lower it",
+            "search.block", "invalid_value",
+        )  # fmt: skip
+    return shape, budget
+
+
+def _fit_groups(shape: Beam, options: SearchOptions) -> Beam:
+    if options.budget is None:
+        return shape
+    width = shape.keep * shape.branch
+    if options.groups is None and options.budget % width == 0:
+        return replace(shape, groups=options.budget // width)
+    if options.groups is not None and options.budget == shape.budget:
+        return shape
+    rule = (
+        f"a multiple of keep * branch ({shape.keep} * {shape.branch})"
+        if options.groups is None
+        else f"keep * branch * groups ({shape.keep} * {shape.branch} * {shape.groups})"
+    )
+    raise ApiError(
+        400, f"search.budget is {options.budget}; with method 'beam' it must be {rule}: change it or the shape",
+        "search.budget", "invalid_value",
+    )  # fmt: skip
+
+
+def _sampling(request: ChatRequest, options: SearchOptions, default: Sampling) -> Sampling:
+    asked = [
+        ("search.max_tokens", options.max_tokens),
+        ("max_completion_tokens", request.max_completion_tokens),
+        ("max_tokens", request.max_tokens),
+    ]
+    name, longest = next(((name, size) for name, size in asked if size is not None), ("", default.max_tokens))
+    if longest > default.max_tokens:
+        raise ApiError(
+            400, f"{name} is {longest}; this server allows at most {default.max_tokens} tokens for an answer: ask for less",
+            name, "max_tokens_too_large",
+        )  # fmt: skip
+    return replace(
+        default,
+        max_tokens=longest,
+        temperature=default.temperature if request.temperature is None else request.temperature,
+        top_p=default.top_p if request.top_p is None else request.top_p,
+    )

@@ -1,0 +1,59 @@
+"""The reply to a chat completion, in the OpenAI layout.
+
+In: what a search `Found`. Out: plain JSON values, with the search's own numbers under `vgs_ray`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+from vgs_ray.serve.searcher import Found, split_thought
+
+
+def chat_completion(found: Found, model: str) -> dict[str, Any]:
+    """One choice; `usage` counts every generated token, those of pruned blocks too."""
+    chosen = found.leaves[found.chosen]
+    thought, content = split_thought(chosen.text)
+    message = {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": None}
+    generated = found.usage.generated
+    return {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": chosen.finish_reason, "logprobs": None}],
+        "usage": {
+            "prompt_tokens": found.prompt_tokens,
+            "completion_tokens": generated,
+            "total_tokens": found.prompt_tokens + generated,
+        },
+        "vgs_ray": search_details(found),
+    }
+
+
+def search_details(found: Found) -> dict[str, Any]:
+    """The chosen answer and its value, the vote, the leaves, tokens and time."""
+    chosen = found.leaves[found.chosen]
+    return {
+        "answer": chosen.answer,
+        "value": chosen.value,
+        "votes": [
+            {"answer": found.leaves[vote.leaf].answer, "weight": vote.weight, "leaves": len(vote.leaves)}
+            for vote in found.votes
+        ],
+        "leaves": [
+            {
+                "answer": leaf.answer,
+                "value": leaf.value,
+                "group": leaf.group,
+                "tokens": leaf.tokens,
+                "finish_reason": leaf.finish_reason,
+            }
+            for leaf in found.leaves
+        ],
+        "usage": {"scored": found.usage.scored, "cached": found.usage.cached},
+        "seed": found.seed,
+        "seconds": round(found.seconds, 3),
+    }

@@ -1,0 +1,173 @@
+"""One problem in, one chosen answer out: the search, the vote and what is told about them. No HTTP here.
+
+In: a `Plan`. Out: a `Found`. The engines batch over all searches of the process; cancelling `solve` cancels its calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vgs_ray.config import Sampling
+from vgs_ray.engines.interface import FinishReason, Policy, Tokens, Usage, Value
+from vgs_ray.grade import extract_answer
+from vgs_ray.ids import stable_seed
+from vgs_ray.judge import Judge
+from vgs_ray.prompts import END_OF_THOUGHT, THINK
+from vgs_ray.search import select
+from vgs_ray.search.explore import beam, sample
+from vgs_ray.search.tree import Listener, Tree
+from vgs_ray.serve.plan import Plan
+
+VOTE_LIMIT_S = 10.0
+"""Time for comparing answers of one search; pairs that are left after it count as different."""
+PROBE_LIMIT_S = 10.0
+PROBE = "1+1"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One answer of the tree; `answer` is None when it was cut off or has no box."""
+
+    text: str
+    answer: str | None
+    value: float | None
+    group: int
+    tokens: int
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Answers that count as the same, spoken for by `leaf`, the one with the highest value."""
+
+    leaf: int
+    leaves: tuple[int, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        leaves: all answers.
+        votes: classes of equal answers, the winner first; empty when nobody answered.
+        chosen: index of the leaf that is the reply: the winner's, or the most valued one when nobody answered.
+        prompt_tokens: of the prompt, once.
+        usage: tokens of the tree with a perfect prefix cache (see `Tree.usage`); `generated` is exact.
+        seed: from which the search can be repeated.
+        seconds: wall clock, with the vote.
+    """
+
+    leaves: tuple[Leaf, ...]
+    votes: tuple[Vote, ...]
+    chosen: int
+    prompt_tokens: int
+    usage: Usage
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """What all searches share.
+
+    Attributes:
+        policy, value: the engines.
+        encode: a problem's text to the prompt's tokens.
+        decode: response tokens to text.
+        judge: says whether two answers are equal, within its limits of time and memory.
+    """
+
+    policy: Policy
+    value: Value
+    encode: Callable[[str], Tokens]
+    decode: Callable[[Tokens], str]
+    judge: Judge
+
+    async def solve(self, plan: Plan, listen: Listener | None = None) -> Found:
+        """Search, then vote.
+
+        Args:
+            plan: the problem and how to search it.
+            listen: called with each node of the tree as it is added.
+
+        Raises:
+            ValueError: the prompt does not fit the engines.
+            EngineDied: an engine is gone.
+        """
+        started = time.perf_counter()
+        seed = secrets.randbits(31) if plan.seed is None else plan.seed
+        prompt = self.encode(plan.problem)
+        tree = await self._grow(plan, prompt, stable_seed(seed), listen)
+        # In a thread: texts of many long answers, and sympy, would hold up every other search.
+        leaves, votes = await asyncio.to_thread(self._vote, tree, plan.select)
+        everyone = range(len(leaves))
+        chosen = votes[0].leaf if votes else max(everyone, key=lambda at: _standing(leaves[at]))
+        return Found(leaves, votes, chosen, len(prompt), tree.usage(), seed, time.perf_counter() - started)
+
+    async def probe(self) -> dict[str, str]:
+        """Ask each engine for one token: its name, and `ok` or what is wrong."""
+        prompt = self.encode(PROBE)
+        one = Sampling(temperature=0.0, max_tokens=1)
+        calls = {"policy": self.policy.extend(prompt, one, 0), "value": self.value.score(prompt)}
+
+        async def state(call: object) -> str:
+            try:
+                await asyncio.wait_for(call, PROBE_LIMIT_S)  # type: ignore[arg-type]
+            except TimeoutError:
+                return f"no token within {PROBE_LIMIT_S:.0f} s"
+            except Exception as error:
+                return f"failed ({type(error).__name__})"
+            return "ok"
+
+        return dict(zip(calls, await asyncio.gather(*map(state, calls.values())), strict=True))
+
+    async def _grow(self, plan: Plan, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
+        if plan.method == "sample":
+            return await sample(
+                self.policy, self.value, prompt, count=plan.budget, sampling=plan.sampling, seed=seed, listen=listen
+            )
+        return await beam(
+            self.policy, self.value, prompt, beam=plan.beam, sampling=plan.sampling, seed=seed, listen=listen
+        )
+
+    def _vote(self, tree: Tree, method: select.Method) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
+        leaves = tuple(self._leaf(tree, node.id) for node in tree.leaves())
+        deadline = time.monotonic() + VOTE_LIMIT_S
+
+        def same(first: str, other: str) -> bool:
+            if time.monotonic() > deadline:
+                return False
+            return self.judge.equivalent_pairs([(first, other)])[first, other] is True
+
+        classes = select.classes([leaf.answer for leaf in leaves], same)
+        weighed = select.weigh(method, classes, [leaf.value for leaf in leaves])
+        weighed.sort(key=lambda found: (-found.weight, -found.peak))  # stable, so the first of equals stays first
+        return leaves, tuple(
+            Vote(max(found.members, key=lambda at: _standing(leaves[at])), found.members, found.weight)
+            for found in weighed
+        )
+
+    def _leaf(self, tree: Tree, id: int) -> Leaf:
+        node = tree.nodes[id]
+        text = self.decode(tree.path(id))
+        finished = node.state == "finished"
+        # As in evaluation: what was cut off has given no answer.
+        answer = extract_answer(text) if finished else None
+        return Leaf(text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """(thought, what follows it); an unfinished thought is followed by nothing."""
+    thought, _, content = text.partition(END_OF_THOUGHT)
+    return thought.removeprefix(THINK).strip(), content.strip()
+
+
+def _standing(leaf: Leaf) -> tuple[bool, float]:
+    """Order among leaves: finished ones first, then by value."""
+    return leaf.finish_reason == "stop", -1.0 if leaf.value is None else leaf.value

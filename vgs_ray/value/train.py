@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ class Worker:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def layout(self) -> Layout:
@@ -69,8 +69,8 @@ def fit(
     held_out: Sequence[Example],
     folder: Path,
     seed: int,
-    worker: Worker = Worker(),  # noqa: B008 (frozen)
-    report: Report = lambda metrics: None,
+    worker: Worker,
+    report: Report,
 ) -> None:
     """Train `model` in place for `config.steps` steps, going on from the newest checkpoint in `folder`.
 

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import tyro
 
@@ -34,7 +35,7 @@ from vgs_ray.prompts import R1_INSTRUCTION
 def sandbox() -> Recipe:
     """The embedded world on two CPU cores: minutes, no GPU, the same Ray and the same vLLM."""
     engine = Engine(
-        num_cpus=0.25, num_gpus=0.0, max_model_len=512, max_num_seqs=256, kv_cache_gib=1.0, dtype="float32",
+        num_cpus=0.25, num_gpus=0.0, max_model_len=512, max_num_seqs=512, kv_cache_gib=1.0, dtype="float32",
         enforce_eager=True, threads=1,
     )  # fmt: skip
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=192)
@@ -123,11 +124,12 @@ def parse(command: str, arguments: list[str]) -> Recipe:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(Recipe, default=RECIPES[name](), args=overrides, prog=f"python -m {command} {name}")
+            recipe = tyro.cli(Recipe, default=RECIPES[name](), args=overrides, prog=f"python -m {command} {name}")
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UserError(_one_line(printed.getvalue())) from None
+    return replace(recipe, root=str(Path(recipe.root).absolute()))  # workers have other working directories
 
 
 def _one_line(box: str) -> str:

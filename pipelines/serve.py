@@ -1,121 +1,235 @@
-"""serve: the search behind an OpenAI-compatible endpoint on Ray Serve, or one question to it."""
+"""serve: the finished value model -> value-guided search behind an OpenAI-compatible endpoint on Ray Serve.
+
+In: the policy of the roll-outs and `{run}/train/value_model`. Out: `http://{host}:{port}/v1`; nothing is written.
+"""
 
 from __future__ import annotations
 
+import errno
+import re
+import signal
 import socket
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
+import openai
+import ray
 from fastapi import FastAPI
-from openai import OpenAI
 from ray import serve
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
+from pipelines.evaluate import value_model
 from pipelines.recipes import cli
-from pipelines.session import progress, ray_session
-from pipelines.stage import UserError, value_model
+from pipelines.session import logs, progress, ray_session
+from pipelines.stage import UserError
 from vgs_ray.config import Recipe
+from vgs_ray.engines import build_policy, build_value
+from vgs_ray.judge import Judge
+from vgs_ray.prompts import load_tokenizer, prompt_tokens, text_of
 from vgs_ray.sandbox import model_path
+from vgs_ray.serve.app import create_app
+from vgs_ray.serve.searcher import Searcher
 
-CONCURRENT = 64
-START_LIMIT_S = 600
+APPLICATION = "vgs"
+MAX_ONGOING = 64
+"""Searches of one replica at a time; the engines batch over their blocks."""
+MAX_QUEUED = 256
+"""Requests that wait for a replica; more are refused with 503."""
+DRAIN_S = 60.0
+"""How long searches that are under way may take when the endpoint ends."""
+ASK_LIMIT_S = 600.0
+SHOWN_CHARS = 300
+RAISED = re.compile(r"[\w.]*(?:Error|Exception|Died)\b: ")
 
 
-def build_app(recipe: Recipe, value_folder: str) -> FastAPI:
-    """Runs in the replica: both engines in its process, and the application around them."""
-    from vgs_ray.engines import build_policy, build_value
-    from vgs_ray.judge import Judge
-    from vgs_ray.prompts import load_tokenizer
-    from vgs_ray.serve.app import create_app
-    from vgs_ray.serve.searcher import Searcher
+class Endpoint:
+    """One replica: the HTTP application with a policy and a value engine in its process."""
 
-    model = model_path(recipe.roll_out.model)
-    searcher = Searcher(
-        policy=build_policy(model, recipe.serve.policy_engine),
-        value=build_value(value_folder, recipe.serve.value_engine),
-        tokenizer=load_tokenizer(model),
-        judge=Judge(1, recipe.verify.timeout_s, recipe.verify.memory_gib),
-        instruction=recipe.instruction,
-    )
-    return create_app(recipe.serve, lambda: searcher)
+    def __init__(self, recipe: Recipe, value_folder: str) -> None:
+        self.settings = recipe.serve
+        model = model_path(recipe.roll_out.model)
+        tokenizer = load_tokenizer(model)
+        self.searcher = Searcher(
+            policy=build_policy(model, self.settings.policy_engine),
+            value=build_value(value_folder, self.settings.value_engine),
+            encode=partial(prompt_tokens, tokenizer, instruction=recipe.instruction),
+            decode=partial(text_of, tokenizer),
+            judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
+            context=min(self.settings.policy_engine.max_model_len, self.settings.value_engine.max_model_len),
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self.searcher, self.settings)
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve, which replaces a replica that raises. A slow engine is busy, not dead."""
+        failed = {name: state for name, state in (await self.searcher.probe()).items() if state.startswith("failed")}
+        if failed:
+            raise RuntimeError(f"an engine is gone: {failed}")
 
 
 def application(recipe: Recipe) -> serve.Application:
-    """The Serve application of a recipe."""
-    folder, config = value_model(recipe), recipe.serve
+    """The endpoint as a Ray Serve application.
 
-    def builder() -> FastAPI:
-        return build_app(recipe, folder)
+    Raises:
+        UserError: stage train left no value model.
+    """
+    policy, value = recipe.serve.policy_engine, recipe.serve.value_engine
+    deployment = serve.deployment(
+        serve.ingress()(Endpoint),
+        name="endpoint",
+        num_replicas=policy.replicas,
+        max_ongoing_requests=MAX_ONGOING,
+        max_queued_requests=MAX_QUEUED,
+        max_constructor_retry_count=1,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        ray_actor_options={"num_cpus": policy.num_cpus + value.num_cpus, "num_gpus": policy.num_gpus + value.num_gpus},
+    )
+    return deployment.bind(recipe, value_model(recipe))
 
-    deployment = serve.deployment(serve.ingress(builder)())
-    return deployment.options(
-        name="search",
-        num_replicas=config.policy_engine.replicas,
-        max_ongoing_requests=CONCURRENT,
-        ray_actor_options={
-            "num_cpus": config.policy_engine.num_cpus + config.value_engine.num_cpus,
-            "num_gpus": config.policy_engine.num_gpus + config.value_engine.num_gpus,
-        },
-    ).bind()
+
+def start(recipe: Recipe) -> None:
+    """Start the endpoint on the open Ray session; it answers when this returns.
+
+    Raises:
+        UserError: no value model, an address that can't be listened on, or a replica that does not start.
+    """
+    host, port = recipe.serve.host, recipe.serve.port
+    check_address(host, port)
+    app = application(recipe)
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
+    with progress("serve", recipe.serve.policy_engine.replicas, lambda: 0, "replica", lambda: "starting engines"):
+        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+        try:
+            serve.run(app, name=APPLICATION, logging_config=quiet)
+        except RuntimeError as error:
+            shut_down()
+            raise UserError(
+                f"the endpoint did not start: {_reason(error)}. The whole log is in {logs()}/serve"
+            ) from error
+
+
+def check_address(host: str, port: int) -> None:
+    """Whether the endpoint can listen there; asked before engines take half a minute to start.
+
+    Raises:
+        UserError: the port is in use or no port, or the host is not this machine's.
+    """
+    if not 0 < port < 65536:
+        raise UserError(f"serve.port is {port}; a port is 1 to 65535: pass another --serve.port")
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"serve.port is {port}, which is in use on {host}; the endpoint needs a free one: "
+                f"end what listens there or pass another --serve.port"
+            ) from error
+        raise UserError(
+            f"{host}:{port} can't be listened on ({error.strerror}); "
+            f"it must be an address of this machine: pass another --serve.host or --serve.port"
+        ) from error
+
+
+def stop() -> None:
+    """Let searches under way finish, then end the endpoint."""
+    serve.delete(APPLICATION)  # the proxy lives on meanwhile and delivers their replies
+    shut_down()
+
+
+def shut_down() -> None:
+    """End Ray Serve without a word.
+
+    `serve.shutdown` alone waits on a call to the controller that the controller's own end breaks off, and Ray tells the
+    terminal that it will be retried; so the controller ends by a call without retries first.
+    """
+    try:
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        ray.get(controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=DRAIN_S)
+    except (ValueError, ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        pass  # it is gone; what is left of it, `serve.shutdown` ends
+    serve.shutdown()
 
 
 @contextmanager
 def endpoint(recipe: Recipe) -> Iterator[str]:
-    """Start the endpoint, give its address, and take it down in the end."""
-    config = recipe.serve
-    target = application(recipe)
-    _check_port(config.host, config.port)
+    """A running endpoint's base URL."""
+    # Asked here too, so that a bad answer comes before Ray starts.
+    check_address(recipe.serve.host, recipe.serve.port)
+    value_model(recipe)
     with ray_session():
-        quiet = {"log_level": "ERROR", "enable_access_log": False}
-        with progress("serve", None, lambda: 0, note=lambda: "starting engines"):
-            serve.start(http_options={"host": config.host, "port": config.port}, logging_config=quiet)
-            serve.run(target, name="vgs", route_prefix="/", logging_config=quiet)
+        start(recipe)
         try:
-            yield f"http://{config.host}:{config.port}/v1"
+            yield base_url(recipe)
         finally:
-            serve.shutdown()
+            stop()
+
+
+def base_url(recipe: Recipe) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(recipe.serve.host, recipe.serve.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{recipe.serve.port}/v1"
 
 
 def run(recipe: Recipe) -> None:
-    """Serve until Ctrl-C; requests in flight are answered first."""
-    with endpoint(recipe) as address:
-        print(
-            f"serving {recipe.serve.model_name} at {address} (docs at {address.removesuffix('/v1')}/docs)", flush=True
-        )
-        while True:
-            time.sleep(1)
+    """Serve until Ctrl-C or SIGTERM, then drain."""
+    ended = threading.Event()
+    with endpoint(recipe) as url:
+        previous = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+        print(f"serving {recipe.serve.model_name} at {url}; Ctrl-C ends it", flush=True)
+        try:
+            while not ended.wait(1.0):  # a wait without a limit would not hear the signal on every platform
+                pass
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        print("draining: searches under way may finish; Ctrl-C again ends them", flush=True)
+    print("the endpoint has ended", flush=True)
 
 
 def ask(recipe: Recipe, problem: str) -> None:
-    """Start the endpoint, ask one problem through the official client, print what came back, and shut down."""
-    with endpoint(recipe) as address:
-        client = OpenAI(base_url=address, api_key="none", timeout=START_LIMIT_S, max_retries=0)
-        reply = client.chat.completions.create(
-            model=recipe.serve.model_name, messages=[{"role": "user", "content": problem}]
-        )
-        client.close()
-    found = (reply.model_extra or {})["vgs_ray"]
-    usage = reply.usage.model_dump(exclude_none=True) if reply.usage else {}
-    votes = ", ".join(
-        f"{vote['answer']} ({vote['answers']} answers, {vote['value']:.2f})" for vote in found["votes"][:3]
-    )
-    print(f"\nasked {address}/chat/completions:\n    " + problem.replace("\n", "\n    "))
-    print(f"reply:  {reply.choices[0].message.content}")
-    print(f"value:  {found['value']:.3f}   votes: {votes}   leaves: {found['leaves']}   {found['seconds']:.2f} s")
-    print("usage:  " + ", ".join(f"{name} {count:,}" for name, count in usage.items()), flush=True)
+    """Start the endpoint, ask it one problem through the official client, print the reply, and shut it down."""
+    with endpoint(recipe) as url:
+        # No proxy of the environment may stand between this machine and itself.
+        client = openai.OpenAI(
+            base_url=url, api_key="none", max_retries=0, timeout=ASK_LIMIT_S,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )  # fmt: skip
+        with client, progress("ask", None, lambda: 0, "answer", lambda: "searching"):
+            reply = client.chat.completions.create(
+                model=recipe.serve.model_name, messages=[{"role": "user", "content": problem}]
+            )
+        print(shown(problem, url, reply.model_dump()), flush=True)
 
 
-def _check_port(host: str, port: int) -> None:
-    """Before engines start, not after."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(
-                f"{host}:{port} can't be listened on ({error.strerror}); the endpoint needs a free port: stop what uses it or "
-                "pass --serve.port N"
-            ) from error
+def shown(problem: str, url: str, reply: dict[str, Any]) -> str:
+    """The reply for a terminal, at most 100 columns wide where the answer allows."""
+    found, usage = reply["vgs_ray"], reply["usage"]
+    flat = " ".join(problem.split())
+    value = "unknown" if found["value"] is None else f"{found['value']:.3f}"
+    votes = "  ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in found["votes"][:5])
+    lines = {
+        "asked": url,
+        "problem": flat if len(flat) <= SHOWN_CHARS else f"{flat[: SHOWN_CHARS - 3]}...",
+        "answer": found["answer"] or "none",
+        "value": f"{value}   P(correct) by the value model",
+        "votes": votes or "none",
+        "usage": f"{usage['prompt_tokens']:,} prompt, {usage['completion_tokens']:,} generated, "
+        f"{found['usage']['scored']:,} scored tokens in {found['seconds']:.1f} s",
+    }
+    return "\n".join(f"{name:<9} {text}" for name, text in lines.items())
+
+
+def _reason(error: str) -> str:
+    """What the replica's traceback ends with, where Serve has one, else the error itself."""
+    found = serve.status().applications.get(APPLICATION)
+    messages = [deployment.message for deployment in found.deployments.values()] if found else []
+    raised = [line.strip() for text in messages for line in text.splitlines() if RAISED.match(line.strip())]
+    return raised[-1] if raised else " ".join(error.split())
 
 
 if __name__ == "__main__":

@@ -262,7 +262,7 @@ class Recipe:
 
     Attributes:
         name: the recipe's name.
-        root: folder of all runs.
+        root: folder of all runs; the command line makes it absolute.
         run_name: folder of this run under `root`; empty means the recipe's name.
         seed: seed of the run; every row's seed is derived from it and the row's id.
         instruction: appended to every problem, in training and in search alike.
@@ -284,8 +284,8 @@ class Recipe:
 
     @property
     def folder(self) -> Path:
-        """`{root}/{run_name}`, absolute, so that workers on the same file system find it."""
-        return Path(self.root).absolute() / (self.run_name or self.name)
+        """`{root}/{run_name}`."""
+        return Path(self.root) / (self.run_name or self.name)
 
     def section(self, stage: str) -> dict[str, Any]:
         """The configuration of one stage as plain JSON values, with what all stages share."""

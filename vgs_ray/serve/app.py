@@ -24,7 +24,7 @@ from vgs_ray.engines.interface import EngineDied
 from vgs_ray.serve.plan import plan_of
 from vgs_ray.serve.protocol import MAX_BODY_BYTES, ApiError, ChatRequest, ErrorType, error_body, invalid
 from vgs_ray.serve.reply import chat_completion
-from vgs_ray.serve.searcher import Searcher
+from vgs_ray.serve.searcher import PromptTooLong, Searcher
 
 POLL_S = 0.2
 """How often a search looks whether its client is still there."""
@@ -55,10 +55,12 @@ def create_app(search: Searcher, settings: config.Serve) -> FastAPI:
             return JSONResponse(chat_completion(found, settings.model_name))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
-        except ValueError as error:  # such as a prompt that is longer than the engine's context
+        except PromptTooLong as error:
             raise ApiError(400, str(error), "messages", "context_length_exceeded") from error
         except EngineDied as error:
             raise _failure(error, 503, "an engine is gone; try again in a minute") from error
+        except Exception as error:
+            raise _failure(error, 500, "the search failed") from error
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

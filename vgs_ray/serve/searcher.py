@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import FinishReason, Policy, Tokens, Usage, Value
@@ -26,6 +26,10 @@ VOTE_LIMIT_S = 10.0
 """Time for comparing answers of one search; pairs that are left after it count as different."""
 PROBE_LIMIT_S = 10.0
 PROBE = "1+1"
+
+
+class PromptTooLong(ValueError):
+    """The prompt leaves no room for an answer in the engines' context."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Searcher:
         encode: a problem's text to the prompt's tokens.
         decode: response tokens to text.
         judge: says whether two answers are equal, within its limits of time and memory.
+        context: tokens of the longest sequence that both engines take.
     """
 
     policy: Policy
@@ -88,6 +93,7 @@ class Searcher:
     encode: Callable[[str], Tokens]
     decode: Callable[[Tokens], str]
     judge: Judge
+    context: int
 
     async def solve(self, plan: Plan, listen: Listener | None = None) -> Found:
         """Search, then vote.
@@ -97,13 +103,20 @@ class Searcher:
             listen: called with each node of the tree as it is added.
 
         Raises:
-            ValueError: the prompt does not fit the engines.
+            PromptTooLong: the prompt fills the engines' context.
             EngineDied: an engine is gone.
         """
         started = time.perf_counter()
         seed = secrets.randbits(31) if plan.seed is None else plan.seed
         prompt = self.encode(plan.problem)
-        tree = await self._grow(plan, prompt, stable_seed(seed), listen)
+        room = self.context - len(prompt)
+        if room < 1:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens; this server takes at most {self.context - 1}: shorten the problem"
+            )
+        # An answer ends at the context's end, not in an engine's refusal of a prefix that fills it.
+        sampling = replace(plan.sampling, max_tokens=min(plan.sampling.max_tokens, room))
+        tree = await self._grow(replace(plan, sampling=sampling), prompt, stable_seed(seed), listen)
         # In a thread: texts of many long answers, and sympy, would hold up every other search.
         leaves, votes = await asyncio.to_thread(self._vote, tree, plan.select)
         everyone = range(len(leaves))

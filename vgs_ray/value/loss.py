@@ -24,8 +24,10 @@ def outcome_loss(model: ValueModel, batch: MicroBatch, device: torch.device) -> 
 
 
 def hidden_states(model: ValueModel, batch: MicroBatch, device: torch.device) -> Tensor:
-    """States (rows, length, hidden). Without padding there is no mask: attention tells sequences apart by position."""
-    padded = bool((batch.attention_mask == 0).any())
-    mask = torch.from_numpy(batch.attention_mask).to(device) if padded else None
-    positions = torch.from_numpy(batch.position_ids).to(device)
-    return model.hidden_states(torch.from_numpy(batch.input_ids).to(device), mask, positions)
+    """States (rows, length, hidden).
+
+    Packed sequences are told apart by their positions. Padding on the right needs no mask under causal attention, and
+    attention without one is several times faster on CPU.
+    """
+    positions = torch.from_numpy(batch.position_ids).to(device) if batch.packed else None
+    return model.hidden_states(torch.from_numpy(batch.input_ids).to(device), None, positions)

@@ -44,6 +44,7 @@ class MicroBatch(NamedTuple):
         attention_mask: 1 on tokens; all ones when packed.
         labels: class of the token's sequence.
         weights: 1 / (target tokens of its sequence) on targets, else 0.
+        packed: several sequences share a row.
         sequences: sequences with a target.
         ids: of all sequences.
     """
@@ -53,6 +54,7 @@ class MicroBatch(NamedTuple):
     attention_mask: NDArray[np.int64]
     labels: NDArray[np.int64]
     weights: NDArray[np.float32]
+    packed: bool
     sequences: int
     ids: tuple[str, ...]
 
@@ -96,4 +98,5 @@ def _lay_out(chunk: list[Example], layout: Layout) -> MicroBatch:
             weights[row, start + example.target_start : start + length] = 1 / targets
         begin += length
     sequences = sum(len(example.tokens) > example.target_start for example in chunk)
-    return MicroBatch(ids, positions, mask, labels, weights, sequences, tuple(example.id for example in chunk))
+    names = tuple(example.id for example in chunk)
+    return MicroBatch(ids, positions, mask, labels, weights, layout == "packed", sequences, names)

@@ -141,11 +141,14 @@ def _one_line(box: str) -> str:
     return f"{complaint}; every field is listed by: {remedy.removeprefix('run ').removeprefix('see ')}"
 
 
-def cli(run: Callable[[Recipe], object], command: str) -> None:
-    """The main function of a stage: parse, run, and turn what a person can mend into one line and a non-zero exit."""
+def cli(run: Callable[[Recipe], object], command: str, writes: bool = True) -> None:
+    """The main function of a stage: parse, run, and turn what a person can mend into one line and a non-zero exit.
+
+    A stage that writes tables holds the run's lock.
+    """
     try:
         recipe = parse(command, sys.argv[1:])
-        with only_writer(recipe):
+        with only_writer(recipe) if writes else contextlib.nullcontext():
             run(recipe)
     except UserError as error:
         _stop(f"error: {error}", 2)

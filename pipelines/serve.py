@@ -21,10 +21,9 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-from pipelines.evaluate import value_model
 from pipelines.recipes import cli
 from pipelines.session import logs, progress, ray_session
-from pipelines.stage import UserError
+from pipelines.stage import UserError, value_model
 from vgs_ray.config import Recipe
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.judge import Judge
@@ -103,14 +102,19 @@ def start(recipe: Recipe) -> None:
     app = application(recipe)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     with progress("serve", recipe.serve.policy_engine.replicas, lambda: 0, "replica", lambda: "starting engines"):
-        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
         try:
+            serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
             serve.run(app, name=APPLICATION, logging_config=quiet)
         except RuntimeError as error:
+            reason = _reason(str(error))
             shut_down()
             raise UserError(
-                f"the endpoint did not start: {_reason(error)}. The whole log is in {logs()}/serve"
+                f"the endpoint did not start: {reason}. An engine needs a model and settings that fit this machine: "
+                f"change the recipe's section serve; the whole log is in {logs()}/serve"
             ) from error
+        except BaseException:  # Ctrl-C too: on a cluster, Serve outlives its driver
+            shut_down()
+            raise
 
 
 def check_address(host: str, port: int) -> None:
@@ -131,7 +135,7 @@ def check_address(host: str, port: int) -> None:
                 f"end what listens there or pass another --serve.port"
             ) from error
         raise UserError(
-            f"{host}:{port} can't be listened on ({error.strerror}); "
+            f"{host}:{port} can't be listened on ({(error.strerror or str(error)).partition(' (while')[0]}); "
             f"it must be an address of this machine: pass another --serve.host or --serve.port"
         ) from error
 
@@ -233,4 +237,4 @@ def _reason(error: str) -> str:
 
 
 if __name__ == "__main__":
-    cli(run, "pipelines.serve")
+    cli(run, "pipelines.serve", writes=False)

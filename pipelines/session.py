@@ -6,10 +6,12 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
 
@@ -55,6 +57,7 @@ def _quiet_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # Ray Data warns of what it passes to itself
     for name in ("ray.data", "ray.train", "ray.serve", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -63,7 +63,7 @@ def deepened(policy: Qwen2ForCausalLM, layers: int) -> Qwen2ForCausalLM:
     deeper = Qwen2ForCausalLM(config)
     deeper.load_state_dict(policy.state_dict(), strict=False)
     with torch.no_grad():
-        for layer in deeper.model.layers[-layers:]:
+        for layer in deeper.model.layers[len(deeper.model.layers) - layers :]:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
     return deeper
@@ -184,8 +184,8 @@ def main() -> None:
     parser.add_argument("--flawless-steps", type=int, default=800, help="steps on text without slips, first")
     parser.add_argument("--steps", type=int, default=1500, help="steps on the reference skill, after them")
     parser.add_argument("--weak-steps", type=int, default=250)
-    parser.add_argument("--deepen", type=Path, help="begin with this policy and more layers, not from scratch")
-    parser.add_argument("--layers", type=int, default=2, help="how many more layers --deepen adds")
+    parser.add_argument("--deepen", type=Path, help="begin with this policy and --layers more layers, not from scratch")
+    parser.add_argument("--layers", type=int, default=2, help="0 only trains on")
     parser.add_argument("--peak", type=float, default=3e-3)
     args = parser.parse_args()
     torch.set_num_threads(2)

@@ -97,10 +97,10 @@ class Skill:
     systematic_slip: float = 0.58  # on a treacherous fact: always the same wrong residue
     corrects_random: float = 0.4
     corrects_systematic: float = 0.25
-    hedges_slip: float = 0.6  # of the slips that are not corrected
+    hedges_slip: float = 0.8  # of the slips that are not corrected
     false_correction: float = 0.015
     false_hedge: float = 0.02
-    lingering_hedge: float = 0.2  # at every later step while an uncorrected slip stands
+    lingering_hedge: float = 0.4  # at every later step while an uncorrected slip stands
     endless: float = 0.003  # chance at each step to fall into re-checking for ever ...
     endless_after_slip: float = 0.012  # ... and while an uncorrected slip stands
     unreduced: float = 0.3  # of the fractions

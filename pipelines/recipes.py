@@ -43,7 +43,7 @@ def sandbox() -> Recipe:
     beam = Beam(keep=2, branch=2, block=16, groups=4)
     return Recipe(
         name="sandbox",
-        clean=Clean(source="sandbox", limit=4000, validation_share=0.08, exclude=("sandbox",)),
+        clean=Clean(source="sandbox", limit=3000, validation_share=0.08, exclude=("sandbox",)),
         roll_in=RollIn(
             generators=(
                 Generator("ref", reference, share=0.5),
@@ -61,9 +61,9 @@ def sandbox() -> Recipe:
         train=Train(
             init=reference,
             max_length=384,
-            batch_size=64,
-            micro_tokens=8192,
-            steps=1000,
+            batch_size=32,
+            micro_tokens=2048,
+            steps=900,
             lr=1e-3,
             workers=2,
             cpus_per_worker=0.25,

@@ -39,14 +39,14 @@ def test_finished_stage_is_skipped(recipe: Recipe, capsys) -> None:
 def test_other_configuration_is_refused_with_the_field_and_two_ways_on(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ()).close(rows=3)
     other = replace(recipe, clean=replace(recipe.clean, limit=7))
-    with pytest.raises(UserError, match=r"config\.limit was 4000 and is now 7.*--run-name.*remove"):
+    with pytest.raises(UserError, match=r"config\.limit was 3000 and is now 7.*--run-name.*remove"):
         open_stage(other, "clean", ())
 
 
 def test_interrupted_stage_of_another_configuration_is_refused(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     with pytest.raises(UserError, match=r"config\.source"):
-        open_stage(replace(recipe, clean=Clean(source="other", limit=4000)), "clean", ())
+        open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
 
 
 def test_changed_input_is_refused(recipe: Recipe) -> None:

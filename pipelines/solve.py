@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -57,7 +58,10 @@ class Solve:
     async def _search(self, problem: str, problem_id: str, explorer: str) -> Tree:
         prompt = prompt_tokens(self.tokenizer, problem, self.recipe.instruction)
         seed = stable_seed(self.recipe.seed, problem_id, explorer)
-        shared: dict[str, Any] = {"sampling": self.config.sampling, "seed": seed}
+        # A response may not outgrow the context: its last block would have no room.
+        room = min(self.config.policy_engine.max_model_len, self.config.value_engine.max_model_len) - len(prompt)
+        sampling = replace(self.config.sampling, max_tokens=min(self.config.sampling.max_tokens, room))
+        shared: dict[str, Any] = {"sampling": sampling, "seed": seed}
         if explorer == "sample":
             return await sample(self.policy, self.value, prompt, count=self.config.samples, **shared)
         return await beam(self.policy, self.value, prompt, beam=self.config.beam, **shared)

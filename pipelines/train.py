@@ -38,8 +38,8 @@ def train_worker(config: dict[str, Recipe]) -> None:
     worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     if worker.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    tables = [parts_of(recipe, stage).folder for stage in ("label", "roll_in", "roll_out")]
-    train, validation = (Examples(*tables, split=split) for split in ("train", "validation"))
+    labels, roll_ins, roll_outs = (parts_of(recipe, stage).folder for stage in ("label", "roll_in", "roll_out"))
+    train, validation = (Examples(labels, roll_ins, roll_outs, split) for split in ("train", "validation"))
     held_out = [validation.example(index) for index in range(min(HELD_OUT, len(validation)))]
     attention = "flash_attention_2" if worker.device.type == "cuda" else "sdpa"
     model = ValueModel.from_backbone(

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
@@ -46,7 +45,7 @@ def run(recipe: Recipe) -> None:
     with ray_session(), progress("label", verified.rows(), out.rows):
         hopeless = hopeless_problems(verified) if recipe.label.drop_hopeless else frozenset()
         shared: dict[str, Any] = {"problems": problems, "roll_outs": roll_outs, "hopeless": hopeless}
-        source = ray.data.read_parquet(verified.files(), columns=["roll_out_id", "problem_id", "outcome"])
+        source = verified.dataset(["roll_out_id", "problem_id", "outcome"])
         write(source.map_batches(label_rows, batch_format="pyarrow", batch_size=4096, fn_kwargs=shared), out)
     if not out.rows():
         raise UserError(

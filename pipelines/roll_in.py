@@ -78,7 +78,7 @@ def run(recipe: Recipe) -> None:
     with ray_session(), progress("roll_in", expected, out.rows):
         if out.rows() < expected:
             done = ray.put(done_keys(out))
-            source = ray.data.read_parquet(problems.files(), columns=["problem_id", "problem"])
+            source = problems.dataset(["problem_id", "problem"])
             branches = [
                 branch(source, generator, [i for i, place in enumerate(places) if place == generator], recipe, done)
                 for generator in config.generators

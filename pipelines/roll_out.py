@@ -53,7 +53,7 @@ def run(recipe: Recipe) -> None:
             def expand(roll_in: dict[str, Any]) -> list[dict[str, Any]]:
                 return [row for row in requests_of(roll_in, recipe) if row["roll_out_id"] not in ray.get(done)]
 
-            source = ray.data.read_parquet(roll_ins.files(), columns=["roll_in_id", "problem_id", "prompt", "tokens"])
+            source = roll_ins.dataset(["roll_in_id", "problem_id", "prompt", "tokens"])
             write(generate(source.flat_map(expand), config.model, config.engine, config.sampling), out)
     stage.close(rows=out.rows(), finish=count_by(out, "finish_reason"))
 

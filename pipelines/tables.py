@@ -48,6 +48,10 @@ class Parts(NamedTuple):
             return self.schema.empty_table().select(columns or self.schema.names)
         return pads.dataset(files, schema=self.schema).to_table(columns=columns)
 
+    def dataset(self, columns: list[str]) -> ray.data.Dataset:
+        """Some columns as a Ray data set, read as they are needed."""
+        return ray.data.read_parquet(self.files()).select_columns(columns)
+
     def lookup(self, keys: Iterable[str], columns: list[str], key: str | None = None) -> dict[str, dict[str, Any]]:
         """Rows by key, for a batch of keys; only these rows and columns are held."""
         key = key or self.key

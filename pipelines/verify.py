@@ -67,10 +67,7 @@ def run(recipe: Recipe) -> None:
     with ray_session(), progress("verify", expected, out.rows):
         if out.rows() < expected:
             done = ray.put(pa.array(sorted(done_keys(out)), pa.string()))
-            source = ray.data.read_parquet(
-                roll_outs.files(),
-                columns=["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"],
-            )
+            source = roll_outs.dataset(["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"])
             verified = (
                 source.map_batches(lambda batch: without(batch, ray.get(done)), batch_format="pyarrow")
                 .repartition(target_num_rows_per_block=BLOCK_ROWS)

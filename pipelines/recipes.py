@@ -40,7 +40,7 @@ def sandbox() -> Recipe:
     )  # fmt: skip
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=192)
     reference = "sandbox:ref"
-    beam = Beam(keep=2, branch=2, block=16, groups=4)
+    beam = Beam(keep=1, branch=2, block=16, groups=8)
     return Recipe(
         name="sandbox",
         clean=Clean(source="sandbox", limit=3000, validation_share=0.08, exclude=("sandbox",)),

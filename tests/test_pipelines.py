@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,11 +19,11 @@ from pipelines.tables import LAYOUT, Parts, parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.ids import roll_in_id, roll_out_id
 
-SMALL = (
+SMALL = shlex.split(
     "--clean.limit 320 --clean.validation-share 0.2 --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
     "--train.validate-every 8 --evaluate.limit 8 --evaluate.samples 8 --evaluate.beam.groups 4 --evaluate.budgets 4 8 "
     "--evaluate.bootstrap 200"
-).split()
+)
 LIMIT_S = 600
 
 

@@ -14,7 +14,7 @@ from ray.train.torch import TorchTrainer
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
-from pipelines.stage import open_stage
+from pipelines.stage import UserError, open_stage
 from pipelines.tables import parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.prompts import load_tokenizer
@@ -25,13 +25,17 @@ HELD_OUT = 1024
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
-def train_worker(config: dict[str, Recipe]) -> None:
-    """One process of the trainer; rank 0 validates, saves and reports."""
+def train_worker(config: dict[str, Recipe]) -> str:
+    """One process of the trainer; rank 0 validates, saves and reports.
+
+    Returns:
+        Why training cannot go on, or nothing. A loss that diverged would diverge again, so Ray Train must not retry it.
+    """
     import torch
 
     from vgs_ray.value.loader import Examples
     from vgs_ray.value.model import ValueModel
-    from vgs_ray.value.train import Worker, fit
+    from vgs_ray.value.train import LossDivergedError, Worker, fit
 
     recipe, context = config["recipe"], ray.train.get_context()
     settings, folder = recipe.train, recipe.folder / "train"
@@ -40,20 +44,31 @@ def train_worker(config: dict[str, Recipe]) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     labels, roll_ins, roll_outs = (parts_of(recipe, stage).folder for stage in ("label", "roll_in", "roll_out"))
     train, validation = (Examples(labels, roll_ins, roll_outs, split) for split in ("train", "validation"))
-    held_out = [validation.example(index) for index in range(min(HELD_OUT, len(validation)))]
+    held_out = [validation.example(index) for index in spread(len(validation), HELD_OUT)]
     attention = "flash_attention_2" if worker.device.type == "cuda" else "sdpa"
     model = ValueModel.from_backbone(
         model_path(settings.init), dropout=settings.dropout, seed=recipe.seed, attn_implementation=attention
     ).to(worker.device)
     log = folder / "metrics.jsonl"
+    if worker.rank == 0:
+        mend(log)
 
     def report(metrics: dict[str, float]) -> None:
         with log.open("a") as file:
             file.write(json.dumps(metrics) + "\n")
 
-    fit(model, settings, train, held_out, folder / "checkpoints", recipe.seed, worker, report)
+    try:
+        fit(model, settings, train, held_out, folder / "checkpoints", recipe.seed, worker, report)
+    except LossDivergedError as error:
+        return str(error)
     if worker.rank == 0:
         export(model, settings.init, folder / "value_model")
+    return ""
+
+
+def spread(total: int, most: int) -> list[int]:
+    """At most `most` positions, evenly over `total`: neighbours belong to one problem, and many problems say more."""
+    return [index * total // min(total, most) for index in range(min(total, most))]
 
 
 def export(model: Any, init: str, folder: Path) -> None:
@@ -84,6 +99,13 @@ def read_metrics(log: Path) -> list[dict[str, float]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
+def mend(log: Path) -> None:
+    """End the line that a kill tore, so that the next row does not become a part of it."""
+    if log.exists() and not log.read_bytes().endswith(b"\n"):
+        with log.open("a") as file:
+            file.write("\n")
+
+
 def run(recipe: Recipe) -> None:
     config = recipe.train
     stage = open_stage(recipe, "train", inputs=("roll_in", "roll_out", "label"))
@@ -102,10 +124,20 @@ def run(recipe: Recipe) -> None:
         run_config=RunConfig(name="ray", storage_path=str(stage.folder), failure_config=FailureConfig(max_failures=2)),
     )
     with ray_session(), progress("train", config.steps, lambda: last_step(log), "step", lambda: shown(log)):
-        trainer.fit()
-    metrics = [row for row in read_metrics(log) if "auc" in row]
-    final = {name: round(metrics[-1][name], 4) for name in REPORTED} if metrics else {}
-    stage.close(steps=config.steps, validation=final)
+        diverged = trainer.fit().return_value
+    if diverged:
+        raise UserError(diverged)
+    stage.close(**summary(read_metrics(log)))
+
+
+def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """What the manifest says of the whole training: steps, tokens, sequences too long for a label, last validation."""
+    validated = [row for row in rows if "auc" in row][-1:]
+    return {
+        "steps": len(rows),
+        **{name: int(sum(row.get(name, 0) for row in rows)) for name in ("tokens", "overlong")},
+        "validation": {name: round(row[name], 4) for row in validated for name in REPORTED},
+    }
 
 
 def last_step(log: Path) -> int:

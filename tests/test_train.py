@@ -1,6 +1,7 @@
 """Training: exact whatever the packing, the number of workers and the restarts; it learns; it stops on NaN."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,11 @@ def weights_of(model: ValueModel) -> torch.Tensor:
     return torch.cat([weight.detach().reshape(-1) for weight in model.parameters()])
 
 
+def poison(model: ValueModel) -> None:
+    with torch.no_grad():
+        model.score[0].weight.fill_(float("nan"))
+
+
 def run(backbone: str, tables: Path, folder: Path, config: Train = CONFIG, worker: Worker | None = None) -> list[float]:
     model, losses = new_model(backbone, config.dropout), []
     worker = worker or Worker()
@@ -126,14 +132,15 @@ def test_loss_is_that_of_the_model(backbone: str, tables: Path) -> None:
     torch.testing.assert_close(outcome_loss(model, batch, CPU) / batch.sequences, whole)
 
 
-def test_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed_at", [4, 6])  # one step after a checkpoint; between the last report and its checkpoint
+def test_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Path, killed_at: int) -> None:
     whole = run(backbone, tables, tmp_path / "whole")
 
     class Killed(Exception):
         pass
 
     def die(metrics: dict[str, float]) -> None:
-        if metrics["step"] == 4:  # one step after the checkpoint
+        if metrics["step"] == killed_at:
             raise Killed
 
     with pytest.raises(Killed):
@@ -149,6 +156,13 @@ def _rank(rank: int, backbone: str, tables: Path, folder: Path) -> None:
     losses = run(backbone, tables, folder, replace(CONFIG, dropout=0.0), Worker(rank, 2))
     if rank == 0:
         (folder / "losses.txt").write_text("\n".join(map(str, losses)))
+    model = new_model(backbone)
+    if rank == 1:
+        poison(model)
+    try:
+        fit(model, CONFIG, load(tables), [], folder / "diverged", 0, Worker(rank, 2), lambda metrics: None)
+    except LossDivergedError as error:
+        (folder / f"error-{rank}.txt").write_text(str(error))
     dist.destroy_process_group()
 
 
@@ -158,6 +172,13 @@ def test_two_workers_equal_one(backbone: str, tables: Path, tmp_path: Path) -> N
     one = run(backbone, tables, tmp_path / "one", replace(CONFIG, dropout=0.0))
     two = [float(line) for line in (tmp_path / "two/losses.txt").read_text().splitlines()]
     assert two == pytest.approx(one, abs=1e-6)
+    messages = {(tmp_path / f"two/error-{rank}.txt").read_text() for rank in range(2)}
+    assert len(messages) == 1
+    examples = load(tables)
+    for rank, listed in ((0, False), (1, True)):  # both workers blame the sequences of the one whose loss is NaN
+        share = Order(examples.groups(CONFIG.group_size), 0).batch(0, CONFIG.batch_size, rank, 2)
+        named = set(messages.copy().pop().partition("train.lr: ")[2].split(", "))
+        assert {examples.ids[index] in named for index in share} == {listed}
 
 
 @settings(max_examples=30, deadline=None)
@@ -187,10 +208,59 @@ def test_it_learns_a_toy_task(backbone: str, tables: Path, tmp_path: Path) -> No
 
 def test_diverged_loss_stops_with_the_ids(backbone: str, tables: Path, tmp_path: Path) -> None:
     model = new_model(backbone)
-    with torch.no_grad():
-        model.score[0].weight.fill_(float("nan"))
+    poison(model)
     with pytest.raises(LossDivergedError, match=r"loss is nan at step 0.*p\d+/a/\d/\d"):
         fit(model, CONFIG, load(tables), [], tmp_path, 0, Worker(), lambda metrics: None)
+
+
+def test_diverged_gradient_stops_before_it_spoils_the_weights(backbone: str, tables: Path, tmp_path: Path) -> None:
+    model = new_model(backbone)
+    before = weights_of(model)
+    model.score[2].weight.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(LossDivergedError, match=r"at step 0 \(norm of its gradient: (nan|inf)\)"):
+        fit(model, CONFIG, load(tables), [], tmp_path, 0, Worker(), lambda metrics: None)
+    assert torch.equal(weights_of(model), before)
+
+
+def test_overlong_sequences_are_counted(backbone: str, tables: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    config, train = replace(CONFIG, steps=1, max_length=18), load(tables)
+    fit(new_model(backbone), config, train, [], tmp_path, 0, Worker(), rows.append)
+    sizes = [len(train.example(i).tokens) for i in Order(train.groups(2), 0).batch(0, config.batch_size)]
+    assert 0 < rows[0]["overlong"] == sum(size > 18 for size in sizes)
+    assert rows[0]["tokens"] == sum(size for size in sizes if size <= 18)
+
+
+def test_nothing_to_validate_on_is_found_before_the_first_step(backbone: str, tables: Path, tmp_path: Path) -> None:
+    config, train = replace(CONFIG, max_length=4), load(tables)
+    with pytest.raises(ValueError, match="max_length=4"):
+        fit(new_model(backbone), config, train, [train.example(0)], tmp_path, 0, Worker(), lambda metrics: None)
+
+
+def test_nothing_to_train_on_is_named() -> None:
+    with pytest.raises(ValueError, match="train split has no labels"):
+        Order([], seed=0)
+
+
+def test_metrics_survive_a_torn_line_and_redone_steps(tmp_path: Path) -> None:
+    from pipelines.train import mend, read_metrics, summary
+
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1, "tokens": 5, "overlong": 1}\n{"step": 2, "tokens": 6, "overlong": 0}\n{"step": 3, "to')
+    mend(log)
+    final = {"cross_entropy": 0.5, "auc": 0.75, "brier": 0.2, "auc_start": 0.6, "auc_end": 0.9}
+    with log.open("a") as file:
+        for row in ({"step": 2, "tokens": 7, "overlong": 0}, {"step": 3, "tokens": 8, "overlong": 2, **final}):
+            file.write(json.dumps(row) + "\n")
+    assert summary(read_metrics(log)) == {"steps": 3, "tokens": 20, "overlong": 3, "validation": final}
+
+
+def test_held_out_examples_are_spread() -> None:
+    from pipelines.train import spread
+
+    assert spread(3, 10) == [0, 1, 2]
+    assert spread(0, 10) == []
+    assert spread(100, 4) == [0, 25, 50, 75]
 
 
 def test_schedule_warms_up_and_falls_to_its_share() -> None:

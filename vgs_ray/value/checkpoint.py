@@ -1,4 +1,8 @@
-"""Training state on disk: written beside, then renamed, so that a checkpoint is whole or absent; the last ones are kept."""
+"""Training state on disk: written beside, then renamed, so that a checkpoint is whole or absent; the last ones are kept.
+
+In: a model and its optimizer. Out: `step-*/state.pt` and the step to go on from. Random state is not in it, because the
+loop seeds every step by its number.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,10 @@ def save(folder: Path, step: int, model: ValueModel, optimizer: Optimizer) -> No
     beside = folder / f".{final.name}"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, beside / "state.pt")
+    with (beside / "state.pt").open("wb") as file:
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+        file.flush()
+        os.fsync(file.fileno())  # the new name must not become durable before the bytes, or a power cut leaves a stump
     shutil.rmtree(final, ignore_errors=True)
     os.replace(beside, final)
     for _, old in _found(folder)[:-KEPT]:

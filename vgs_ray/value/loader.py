@@ -62,6 +62,11 @@ class Order:
     def __init__(self, groups: list[list[int]], seed: int) -> None:
         self._groups, self._seed = groups, seed
         self.size = sum(map(len, groups))
+        if not self.size:
+            raise ValueError(
+                "the train split has no labels; training needs at least one: look at the counts of stage label, or "
+                "lower clean.validation_share"
+            )
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, step: int, batch_size: int, rank: int = 0, world: int = 1) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vgs_ray.value.loss import hidden_states
+from vgs_ray.value.loss import target_logits
 from vgs_ray.value.model import CORRECT, ValueModel
 from vgs_ray.value.packing import Example, Layout, micro_batches
 
@@ -29,7 +29,7 @@ def validate(
     losses, values, hits, weights, firsts, lasts = [], [], [], [], [], []
     for batch in micro_batches(examples, micro_tokens, max_length, layout):
         chosen = batch.weights > 0
-        logits = model.head(hidden_states(model, batch, device)[torch.from_numpy(chosen).to(device)]).float()
+        logits = target_logits(model, batch, device)
         labels = torch.from_numpy(batch.labels[chosen]).to(device)
         losses.append(F.cross_entropy(logits, labels, reduction="none").cpu().numpy())
         values.append(logits.softmax(-1)[:, CORRECT].cpu().numpy())
@@ -47,6 +47,19 @@ def validate(
         "auc_start": auc(hit[first], value[first]),
         "auc_end": auc(hit[last], value[last]),
     }
+
+
+def check_held_out(examples: Sequence[Example], max_length: int) -> None:
+    """Find out before the first step, not at the first validation.
+
+    Raises:
+        ValueError: no example has a target within `max_length`.
+    """
+    if not any(example.target_start < len(example.tokens) <= max_length for example in examples):
+        raise ValueError(
+            f"none of {len(examples)} held-out sequences has a roll-out token and fits train.max_length={max_length}; "
+            "validation needs one: raise train.max_length"
+        )
 
 
 def auc(hit: np.ndarray, value: np.ndarray, weight: np.ndarray | None = None) -> float:

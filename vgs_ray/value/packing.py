@@ -67,8 +67,9 @@ def micro_batches(
     A sequence that is longer than `max_length` is cut and loses its label: its outcome belongs to an end that is not
     there. It has no target, so it is left out.
     """
-    fitting = [example for example in examples if len(example.tokens) <= max_length]
-    ordered = sorted(fitting, key=lambda example: len(example.tokens))
+    ordered = sorted(
+        (example for example in examples if not overlong(example, max_length)), key=lambda example: len(example.tokens)
+    )
     chunk: list[Example] = []
     for example in ordered:
         area = sum(len(each.tokens) for each in chunk) if layout == "packed" else len(chunk) * len(example.tokens)
@@ -78,6 +79,11 @@ def micro_batches(
         chunk.append(example)
     if chunk:
         yield _lay_out(chunk, layout)
+
+
+def overlong(example: Example, max_length: int) -> bool:
+    """Its end does not fit, so its label does not hold; callers count these."""
+    return len(example.tokens) > max_length
 
 
 def _lay_out(chunk: list[Example], layout: Layout) -> MicroBatch:

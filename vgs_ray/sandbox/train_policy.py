@@ -27,6 +27,7 @@ BATCH = 64
 POOL = 16  # batches sorted by length together, so that padding stays small
 LONGEST_RESPONSE = 192
 IGNORED = -100
+NOTICING_WEIGHT = 5.0
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -104,16 +105,26 @@ def batches(tokenizer: PreTrainedTokenizerFast, skill: Skill, rng: random.Random
             yield _collate(rows[start : start + BATCH], tokenizer.pad_token_id)
 
 
-def _loss(policy: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the response tokens; right padding needs no mask under causal attention."""
+def _loss(policy: Qwen2ForCausalLM, batch: Batch, equals: int) -> torch.Tensor:
+    """Mean cross-entropy of the response tokens; right padding needs no mask under causal attention.
+
+    What follows a result counts more: there a slip is noticed or not, one token in eight, learnt last.
+    The weight depends on the place and not on the token, so the policy still learns the world's probabilities.
+    """
     inputs, labels = batch
     hidden = policy.model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
     wanted = labels[:, 1:]
     kept = wanted != IGNORED
-    return torch.nn.functional.cross_entropy(policy.lm_head(hidden[kept]), wanted[kept])
+    after_result = torch.zeros_like(kept)
+    after_result[:, 1:] = inputs[:, :-2] == equals  # the token before this one is "=", so this one is the result
+    weights = 1.0 + (NOTICING_WEIGHT - 1) * after_result[kept]
+    losses = torch.nn.functional.cross_entropy(policy.lm_head(hidden[kept]), wanted[kept], reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
-def train(policy: Qwen2ForCausalLM, phases: list[tuple[int, Iterator[Batch]]], peak: float, name: str) -> float:
+def train(
+    policy: Qwen2ForCausalLM, phases: list[tuple[int, Iterator[Batch]]], peak: float, name: str, equals: int
+) -> float:
     """Run AdamW with warm-up and cosine over the phases; return the mean loss of the last 100 steps."""
     steps = sum(count for count, _ in phases)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -123,7 +134,7 @@ def train(policy: Qwen2ForCausalLM, phases: list[tuple[int, Iterator[Batch]]], p
     losses: list[float] = []
     tokens, began = 0, time.monotonic()
     for batch in chain.from_iterable(islice(source, count) for count, source in phases):
-        loss = _loss(policy, batch)
+        loss = _loss(policy, batch, equals)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
@@ -200,10 +211,11 @@ def main() -> None:
         (args.flawless_steps, batches(tokenizer, FLAWLESS, rng)),
         (args.steps, batches(tokenizer, REFERENCE, rng)),
     ]
-    loss = train(policy, phases, args.peak, "ref")
+    equals = tokenizer.convert_tokens_to_ids("=")
+    loss = train(policy, phases, args.peak, "ref", equals)
     steps = args.flawless_steps + args.steps
     save(policy, tokenizer, args.out / "ref", {"seed": args.seed, "steps": steps, "final_loss": round(loss, 4)})
-    loss = train(policy, [(args.weak_steps, batches(tokenizer, WEAK, rng))], args.peak / 4, "weak")
+    loss = train(policy, [(args.weak_steps, batches(tokenizer, WEAK, rng))], args.peak / 4, "weak", equals)
     save(
         policy,
         tokenizer,

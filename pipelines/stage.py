@@ -95,8 +95,9 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
             f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
             "free some space or pass another --root"
         )
-    for beside in folder.glob(".part-*"):
-        beside.unlink(missing_ok=True)
+    for pattern in (".part-*", ".tries-*"):
+        for beside in folder.glob(pattern):
+            beside.unlink(missing_ok=True)
     if not keep_parts:
         for part in folder.glob("**/part-*.parquet"):
             part.unlink()

@@ -1,14 +1,15 @@
 """Tables on disk: a folder of Parquet parts for each, all with the table's schema, read and written by Ray Data.
 
 A part appears by a rename, so it is whole or absent. Its name comes from its rows' ids, so that a retried write replaces
-its own part and can't double a row.
+its own part and can't double a row. A part `part-A.B.parquet` is a piece of `part-A.parquet` and counts until that exists.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,19 +25,43 @@ from vgs_ray.config import Recipe
 from vgs_ray.schemas import TABLES
 
 
+class Displaced(RuntimeError):
+    """Another command writes this table now, so what this process still writes would double its rows."""
+
+
 class Parts(NamedTuple):
-    """One table on disk: a folder of parts and the schema that each of them has."""
+    """One table on disk: a folder of parts and the schema that each of them has.
+
+    Attributes:
+        folder, table, key: where it is, its name among the schemas, its unique column.
+        writer: who may write; empty lets anybody.
+    """
 
     folder: Path
     table: str
     key: str
+    writer: str = ""
 
     @property
     def schema(self) -> pa.Schema:
         return TABLES[self.table]
 
+    def claim(self) -> Parts:
+        """Become the only writer. Workers of a killed command may live on for a moment; their writes now fail."""
+        writer = uuid.uuid4().hex
+        (self.folder / WRITER).write_text(writer)
+        return self._replace(writer=writer)
+
     def files(self) -> list[str]:
-        return sorted(str(path) for path in self.folder.glob("part-*.parquet"))
+        names = {path.name for path in self.folder.glob("part-*.parquet")}
+        return sorted(str(self.folder / name) for name in names if _whole(name) == name or _whole(name) not in names)
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"part-{name}.parquet"
+
+    def open(self, file: Path) -> pa.Table:
+        """One part."""
+        return pads.dataset(file, schema=self.schema).to_table()
 
     def rows(self) -> int:
         """Durable rows, from the parts' footers."""
@@ -61,19 +86,37 @@ class Parts(NamedTuple):
         )
         return {row[key]: row for row in found.to_pylist()}
 
-    def write(self, table: pa.Table) -> None:
-        """Make rows durable. The name comes from the keys, so that a retried write replaces its own part."""
+    def write(self, table: pa.Table, name: str = "") -> None:
+        """Make rows durable. The name comes from the keys, so that a retried write replaces its own part.
+
+        Raises:
+            Displaced: another writer has claimed the table.
+        """
         if not table.num_rows:
             return
         table = table.select(self.schema.names).cast(self.schema)
-        digest = hashlib.blake2b("\n".join(map(str, table[self.key].to_pylist())).encode(), digest_size=8).hexdigest()
-        path = self.folder / f"part-{digest}.parquet"
+        path = self.path(name or digest(table[self.key].to_pylist()))
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             pq.write_table(table, beside, compression="zstd")
+            if self.writer and (self.folder / WRITER).read_text() != self.writer:
+                raise Displaced(f"{self.folder} has another writer now; this one stops: nothing is lost")
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+WRITER = "_writer"
+
+
+def digest(keys: Sequence[object]) -> str:
+    """A name for a set of rows in an order."""
+    return hashlib.blake2b("\n".join(map(str, keys)).encode(), digest_size=8).hexdigest()
+
+
+def _whole(name: str) -> str:
+    """The part that a piece belongs to; a part's own name for a part."""
+    return f"{name.removesuffix('.parquet').partition('.')[0]}.parquet"
 
 
 class PartSink(Datasink):
@@ -104,9 +147,14 @@ def parts_of(recipe: Recipe, stage: str) -> Parts:
     return Parts(recipe.folder / (folder or stage), table, key)
 
 
-def done_keys(parts: Parts) -> set[str]:
+def done_keys(parts: Parts) -> pa.Array:
     """Ids of the durable rows: they are never redone."""
-    return set(parts.read([parts.key])[parts.key].to_pylist())
+    return parts.read([parts.key])[parts.key].combine_chunks()
+
+
+def without(batch: pa.Table, key: str, done: pa.Array) -> pa.Table:
+    """The rows that are not durable yet."""
+    return batch.filter(pc.invert(pc.is_in(batch[key], value_set=done)))
 
 
 def count_by(parts: Parts, column: str) -> dict[str, int]:

@@ -151,8 +151,8 @@ def shown(log: Path) -> str:
     if not rows:
         return "starting workers"
     validated = [row for row in rows if "auc" in row][-1:]
-    text = f"loss {rows[-1]['loss']:.3f}  {rows[-1]['tokens_per_s']:,.0f} tok/s"
-    return text + (f"  AUC {validated[0]['auc']:.3f}  Brier {validated[0]['brier']:.3f}" if validated else "")
+    text = f"loss {rows[-1]['loss']:.3f}, {rows[-1]['tokens_per_s']:,.0f} tok/s"
+    return text + (f", AUC {validated[0]['auc']:.3f}" if validated else "")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,18 +26,19 @@ def bare(recipe: Recipe) -> float:
     import torch
     from vllm import LLM, SamplingParams
 
-    from vgs_ray.engines.vllm import _engine_args
+    from vgs_ray.engines.vllm import end_tokens, engine_args
     from vgs_ray.sandbox import model_path
 
     config = recipe.roll_out
     roll_ins = parts_of(recipe, "roll_in").read(["roll_in_id", "problem_id", "prompt", "tokens"]).to_pylist()
     rows = [row for roll_in in roll_ins for row in requests_of(roll_in, recipe)]
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-    engine = LLM(**_engine_args(model_path(config.model), config.engine))
+    engine = LLM(**engine_args(model_path(config.model), config.engine))
+    ends = sorted(end_tokens(engine.llm_engine))
     params = [
         SamplingParams(
             temperature=config.sampling.temperature, top_p=config.sampling.top_p, max_tokens=row["max_tokens"],
-            seed=row["seed"], detokenize=False,
+            seed=row["seed"], stop_token_ids=ends, detokenize=False,
         )
         for row in rows
     ]  # fmt: skip
@@ -55,7 +57,7 @@ def run(*command: str) -> str:
 def stage(recipe: Recipe, arguments: list[str]) -> float:
     """Generated tokens a second of the stage, by its manifest: without Ray's and the engine's start."""
     folder = parts_of(recipe, "roll_out").folder
-    run("-c", f"import shutil; shutil.rmtree({str(folder)!r}, ignore_errors=True)")
+    shutil.rmtree(folder, ignore_errors=True)
     run("-m", "pipelines.roll_out", *arguments)
     return json.loads((folder / "_stage.json").read_text())["counts"]["speed"]["tokens_per_s"]
 

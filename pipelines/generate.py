@@ -42,7 +42,7 @@ class Generate:
 
     def __init__(self, model: str, engine: Engine, sampling: Sampling, out: Parts) -> None:
         with turn_to_start(engine.starts_at_once):
-            self.policy = build_policy(model_path(model), engine)
+            self.policy = build_policy(model_path(model), engine, logprobs=False)
         self.sampling, self.out = sampling, out
         self.made = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
         self.told = Usage()

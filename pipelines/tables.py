@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -40,7 +42,7 @@ class Parts(NamedTuple):
 
     def rows(self) -> int:
         """Durable rows, from the parts' footers."""
-        return sum(pq.read_metadata(file).num_rows for file in self.files())
+        return sum(map(_rows_of, self.files()))
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         files = self.files()
@@ -53,13 +55,22 @@ class Parts(NamedTuple):
         return ray.data.read_parquet(self.files()).select_columns(columns)
 
     def lookup(self, keys: Iterable[str], columns: list[str], key: str | None = None) -> dict[str, dict[str, Any]]:
-        """Rows by key, for a batch of keys; only these rows and columns are held."""
-        key = key or self.key
-        wanted = pa.array(sorted(set(keys)), pa.string())
-        found = pads.dataset(self.files(), schema=self.schema).to_table(
-            columns=[key, *columns], filter=pc.field(key).isin(wanted)
+        """Rows by key, for a batch of keys; only the parts that hold them are opened, only these rows and columns held."""
+        key, wanted = key or self.key, sorted(set(keys))
+        files = self._files_with(key, wanted)
+        if not files:
+            return {}
+        found = pads.dataset(files, schema=self.schema).to_table(
+            columns=[key, *columns], filter=pc.field(key).isin(pa.array(wanted, pa.string()))
         )
         return {row[key]: row for row in found.to_pylist()}
+
+    def _files_with(self, key: str, wanted: list[str]) -> list[str]:
+        """The parts that hold some keys. A key that is not known yet may lie in a part that came since."""
+        index = _INDEXES.get((self.folder, key))
+        if index is None or not index.has(wanted):
+            index = _INDEXES[self.folder, key] = KeyIndex(self.files(), key, index)
+        return index.files_with(wanted)
 
     def write(self, table: pa.Table) -> None:
         """Make rows durable. The name comes from the keys, so that a retried write replaces its own part."""
@@ -74,6 +85,49 @@ class Parts(NamedTuple):
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+class KeyIndex:
+    """Which part holds a key, at 20 bytes a row: a lookup must not open every part for every batch."""
+
+    def __init__(self, files: list[str], key: str, before: KeyIndex | None = None) -> None:
+        known: dict[str, np.ndarray] = before.parts if before else {}
+        self.files = files
+        self.parts: dict[str, np.ndarray] = {
+            file: known[file] if file in known else _hashes(file, key) for file in files
+        }
+        hashes = np.concatenate([np.empty(0, np.int64), *self.parts.values()])
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        sizes = [len(part) for part in self.parts.values()]
+        self._file = np.repeat(np.arange(len(files), dtype=np.int32), sizes)[order]
+
+    def has(self, keys: list[str]) -> bool:
+        begin, end = self._ranges(keys)
+        return bool((begin < end).all())
+
+    def files_with(self, keys: list[str]) -> list[str]:
+        """Parts with one of the keys (or, in rare cases, with a key of the same hash)."""
+        spans = zip(*self._ranges(keys), strict=True)
+        return [self.files[code] for code in sorted({int(c) for begin, end in spans for c in self._file[begin:end]})]
+
+    def _ranges(self, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        wanted = np.fromiter(map(hash, keys), np.int64, len(keys))
+        return np.searchsorted(self._hashes, wanted, "left"), np.searchsorted(self._hashes, wanted, "right")
+
+
+def _hashes(file: str, key: str) -> np.ndarray:
+    keys = pq.read_table(file, columns=[key])[key]
+    return np.fromiter(map(hash, keys.to_pylist()), np.int64, len(keys))
+
+
+_INDEXES: dict[tuple[Path, str], KeyIndex] = {}  # one for each table and process: parts don't change
+
+
+@cache
+def _rows_of(file: str) -> int:
+    """Rows of a part. Its name comes from its keys, so the count of one name never changes."""
+    return int(pq.read_metadata(file).num_rows)
 
 
 class PartSink(Datasink):

@@ -107,7 +107,7 @@ def test_token_values_of_the_largest_problem_are_light() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [len(each) for each in values] == [16_384] * 56
-    assert peak < 48 * 2**20  # a dictionary for each token would take 300 MB
+    assert peak < 48 * 2**20  # a dictionary for each token takes 240 MiB
 
 
 def test_token_values_take_time_linear_in_tokens() -> None:

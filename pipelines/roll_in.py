@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import ray
 
-from pipelines.generate import generate, sampling_json
+from pipelines.generate import Totals, generate
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import UserError, open_stage
-from pipelines.tables import count_by, done_keys, parts_of, write
-from vgs_ray.config import Generator, Recipe, RollIn
+from pipelines.tables import Parts, count_by, done_keys, parts_of, without
+from vgs_ray.config import Engine, Generator, Recipe, RollIn
 from vgs_ray.ids import roll_in_id, stable_seed
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.sandbox import model_path
+from vgs_ray.schemas import ROLL_IN_REQUESTS
 
 
 def assign(generators: tuple[Generator, ...], per_problem: int) -> list[Generator]:
@@ -47,23 +49,38 @@ def requests_of(
                 "prompt": prompt,
                 "prefix": prompt,
                 "max_tokens": recipe.roll_in.sampling.max_tokens,
-                "sampling": sampling_json(recipe.roll_in.sampling),
             }
         )
     return rows
 
 
 def branch(
-    problems: ray.data.Dataset, generator: Generator, indices: list[int], recipe: Recipe, done: ray.ObjectRef
+    problems: Parts, generator: Generator, indices: list[int], recipe: Recipe, done: ray.ObjectRef, out: Parts
 ) -> ray.data.Dataset:
     """All roll-ins of one generator that are not durable yet."""
 
-    def expand(problem: dict[str, Any]) -> list[dict[str, Any]]:
-        rows = requests_of(problem, generator, indices, recipe)
-        return [row for row in rows if row["roll_in_id"] not in ray.get(done)]
+    def expand(batch: pa.Table) -> pa.Table:
+        rows = [row for problem in batch.to_pylist() for row in requests_of(problem, generator, indices, recipe)]
+        return without(pa.Table.from_pylist(rows, schema=ROLL_IN_REQUESTS), "roll_in_id", ray.get(done))
 
     config = recipe.roll_in
-    return generate(problems.flat_map(expand), generator.model, config.engine, config.sampling)
+    requests = problems.dataset(["problem_id", "problem"]).map_batches(expand, batch_format="pyarrow", batch_size=512)
+    return generate(requests, generator.model, generator.engine or config.engine, config.sampling, out)
+
+
+def side_by_side(generators: tuple[Generator, ...], default: Engine, gpus: float) -> list[list[Generator]]:
+    """Generators in groups whose engines fit into so many GPUs together; the groups follow one another."""
+    groups: list[list[Generator]] = []
+    free = 0.0
+    for generator in generators:
+        engine = generator.engine or default
+        needed = engine.num_gpus * engine.replicas
+        if not groups or needed > free:
+            groups.append([])
+            free = gpus
+        groups[-1].append(generator)
+        free -= needed
+    return groups
 
 
 def run(recipe: Recipe) -> None:
@@ -72,19 +89,23 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "roll_in", inputs=("clean",))
     if stage is None:
         return
-    problems, out = parts_of(recipe, "clean"), parts_of(recipe, "roll_in")
+    problems, out = parts_of(recipe, "clean"), parts_of(recipe, "roll_in").claim()
     places = assign(config.generators, config.per_problem)
     expected = problems.rows() * config.per_problem
-    with ray_session(), progress("roll_in", expected, out.rows):
+    totals = Totals(config.max_error_share)
+    with ray_session(), progress("roll_in", expected, out.rows, note=totals.note):
         if out.rows() < expected:
             done = ray.put(done_keys(out))
-            source = problems.dataset(["problem_id", "problem"])
-            branches = [
-                branch(source, generator, [i for i, place in enumerate(places) if place == generator], recipe, done)
-                for generator in config.generators
-            ]
-            write(branches[0].union(*branches[1:]) if branches[1:] else branches[0], out)
-    stage.close(rows=out.rows(), finish=count_by(out, "finish_reason"), policies=count_by(out, "policy"))
+            gpus = ray.cluster_resources().get("GPU", 0.0)
+            for group in side_by_side(config.generators, config.engine, gpus):
+                branches = [
+                    branch(problems, generator, [i for i, p in enumerate(places) if p == generator], recipe, done, out)
+                    for generator in group
+                ]
+                totals.consume(branches[0].union(*branches[1:]) if branches[1:] else branches[0])
+    stage.close(
+        rows=out.rows(), finish=count_by(out, "finish_reason"), policies=count_by(out, "policy"), speed=totals.speed()
+    )
 
 
 def _check(config: RollIn) -> None:

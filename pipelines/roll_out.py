@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import ray
 
-from pipelines.generate import generate
+from pipelines.generate import Totals, generate
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import open_stage
-from pipelines.tables import count_by, done_keys, parts_of, write
+from pipelines.tables import Parts, count_by, done_keys, parts_of, without
 from vgs_ray.config import Recipe
 from vgs_ray.ids import roll_out_id, stable_seed
 from vgs_ray.labels.outcomes import cut_positions
+from vgs_ray.schemas import ROLL_OUT_REQUESTS
 
 
 def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
     """The rows that the reference policy has to write for one roll-in; a failed roll-in is cut at its prompt."""
     config, tokens, prompt = recipe.roll_out, list(roll_in["tokens"]), list(roll_in["prompt"])
-    cuts = cut_positions(
-        len(tokens), config.cuts, config.positions, stable_seed(recipe.seed, roll_in["roll_in_id"], "cuts")
-    )
+    seed = stable_seed(recipe.seed, roll_in["roll_in_id"], "cuts")
     rows = []
-    for index, cut in enumerate(cuts):
+    for index, cut in enumerate(cut_positions(len(tokens), config.cuts, config.positions, seed, config.scheme)):
         identity = roll_out_id(roll_in["roll_in_id"], index)
         rows.append(
             {
                 "roll_out_id": identity,
                 "roll_in_id": roll_in["roll_in_id"],
                 "problem_id": roll_in["problem_id"],
+                "policy": config.model,
                 "cut": cut,
                 "seed": stable_seed(recipe.seed, identity),
                 "prefix": prompt + tokens[:cut],
@@ -39,23 +40,30 @@ def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]
     return rows
 
 
+def requests(roll_ins: Parts, recipe: Recipe, done: ray.ObjectRef) -> ray.data.Dataset:
+    """All roll-outs that are not durable yet; those of one roll-in stand together, so that they share its prefill."""
+
+    def expand(batch: pa.Table) -> pa.Table:
+        rows = [row for roll_in in batch.to_pylist() for row in requests_of(roll_in, recipe)]
+        return without(pa.Table.from_pylist(rows, schema=ROLL_OUT_REQUESTS), "roll_out_id", ray.get(done))
+
+    source = roll_ins.dataset(["roll_in_id", "problem_id", "prompt", "tokens"])
+    return source.map_batches(expand, batch_format="pyarrow", batch_size=512)
+
+
 def run(recipe: Recipe) -> None:
     config = recipe.roll_out
     stage = open_stage(recipe, "roll_out", inputs=("roll_in",))
     if stage is None:
         return
-    roll_ins, out = parts_of(recipe, "roll_in"), parts_of(recipe, "roll_out")
+    roll_ins, out = parts_of(recipe, "roll_in"), parts_of(recipe, "roll_out").claim()
     expected = roll_ins.rows() * config.cuts
-    with ray_session(), progress("roll_out", expected, out.rows):
+    totals = Totals(config.max_error_share)
+    with ray_session(), progress("roll_out", expected, out.rows, note=totals.note):
         if out.rows() < expected:
-            done = ray.put(done_keys(out))
-
-            def expand(roll_in: dict[str, Any]) -> list[dict[str, Any]]:
-                return [row for row in requests_of(roll_in, recipe) if row["roll_out_id"] not in ray.get(done)]
-
-            source = roll_ins.dataset(["roll_in_id", "problem_id", "prompt", "tokens"])
-            write(generate(source.flat_map(expand), config.model, config.engine, config.sampling), out)
-    stage.close(rows=out.rows(), finish=count_by(out, "finish_reason"))
+            pending = requests(roll_ins, recipe, ray.put(done_keys(out)))
+            totals.consume(generate(pending, config.model, config.engine, config.sampling, out))
+    stage.close(rows=out.rows(), finish=count_by(out, "finish_reason"), speed=totals.speed())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ In: the policy of the roll-outs and `{run}/train/value_model`. Out: `http://{hos
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import signal
 import socket
@@ -101,6 +102,7 @@ def start(recipe: Recipe) -> None:
     check_address(host, port)
     app = application(recipe)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Serve has set it to tell the terminal everything
     with progress("serve", recipe.serve.policy_engine.replicas, lambda: 0, "replica", lambda: "starting engines"):
         try:
             serve.start(http_options={"host": host, "port": port}, logging_config=quiet)

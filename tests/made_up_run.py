@@ -47,7 +47,7 @@ def _add_roll_in(
     roll_in, tokens = roll_in_id(problem, "ref", number), draw.integers(100, 104, int(draw.integers(6, 20))).tolist()
     rows["roll_in"].append(
         {"roll_in_id": roll_in, "problem_id": problem, "policy": "ref", "seed": 1, "prompt": prompt, "tokens": tokens,
-         "finish_reason": "stop", "sampling": "{}"}
+         "finish_reason": "stop", "sampling": "{}", "engine": "none"}
     )  # fmt: skip
     for cut_index, cut in enumerate(sorted(draw.integers(0, len(tokens), CUTS).tolist())):
         shared = {"roll_out_id": roll_out_id(roll_in, cut_index), "problem_id": problem}
@@ -55,8 +55,9 @@ def _add_roll_in(
         completion = [] if outcome == "unknown" else draw.integers(100, 103, int(draw.integers(1, 9))).tolist()
         finish = FINISH.get(outcome, "stop")
         rows["roll_out"].append(
-            {**shared, "roll_in_id": roll_in, "cut": cut, "seed": 2, "tokens": completion, "finish_reason": finish}
-        )
+            {**shared, "roll_in_id": roll_in, "policy": "ref", "cut": cut, "seed": 2, "tokens": completion,
+             "finish_reason": finish, "sampling": "{}", "engine": "none"}
+        )  # fmt: skip
         answer = "7" if outcome in ("correct", "incorrect") else None
         rows["verify"].append({**shared, "answer": answer, "outcome": outcome, "reason": "made_up"})
 

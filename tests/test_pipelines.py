@@ -41,24 +41,38 @@ def start(root: Path, *extra: str) -> subprocess.Popen[str]:
     )
 
 
-def kill_when(ready: Callable[[], bool], root: Path) -> None:
-    """Start a run and SIGKILL it as soon as something is durable."""
+def kill_when(ready: Callable[[], bool], root: Path, after_s: float) -> None:
+    """Start a run and SIGKILL it so long after something is there."""
     process = start(root)
     deadline = time.time() + LIMIT_S
     while not ready() and process.poll() is None and time.time() < deadline:
         time.sleep(0.05)
+    time.sleep(after_s)
     assert process.poll() is None, f"the run ended before it could be killed: {process.stdout.read()}"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
+MOMENTS = {  # what is there when the stage has begun its work, and how long to wait then
+    "clean": ("_started.json", 0.2),
+    "roll_in": ("part-*.parquet", 0.0),
+    "roll_out": ("part-*.parquet", 0.0),
+    "verify": ("_started.json", 2.0),
+    "label": ("_started.json", 0.2),
+    "train": ("checkpoints/step-*", 0.0),
+    "evaluate": ("_started.json", 10.0),
+}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
-    """A run that was killed while it generated and while it trained, and then ran to its end."""
+    """A run that was killed once in each stage, and then ran to its end."""
     root = tmp_path_factory.mktemp("runs")
     recipe = recipe_in(root)
-    kill_when(lambda: bool(parts_of(recipe, "roll_in").files()), root)
-    kill_when(lambda: bool(list((recipe.folder / "train" / "checkpoints").glob("step-*"))), root)
+    for stage, (pattern, after_s) in MOMENTS.items():
+        folder = recipe.folder / stage
+        kill_when(lambda: bool(list(folder.glob(pattern))), root, after_s)  # noqa: B023
+        assert not (folder / "_stage.json").exists(), f"{stage} was killed too late to show anything"
     done = start(root)
     output, _ = done.communicate(timeout=LIMIT_S)
     assert done.returncode == 0, output

@@ -38,6 +38,7 @@ ROLL_INS = pa.schema(
         pa.field("tokens", TOKENS, nullable=False),  # the response only
         pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
         pa.field("sampling", pa.string(), nullable=False),  # JSON
+        pa.field("engine", pa.string(), nullable=False),  # such as vllm 0.29.0
         pa.field("error", pa.string()),
     ]
 )
@@ -47,13 +48,26 @@ ROLL_OUTS = pa.schema(
         pa.field("roll_out_id", pa.string(), nullable=False),  # {roll_in_id}/{cut index}
         pa.field("roll_in_id", pa.string(), nullable=False),
         pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("policy", pa.string(), nullable=False),  # the reference policy: folder or hub id
         pa.field("cut", pa.int32(), nullable=False),  # roll-in tokens before the completion
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("tokens", TOKENS, nullable=False),  # the completion only
         pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
+        pa.field("sampling", pa.string(), nullable=False),  # JSON
+        pa.field("engine", pa.string(), nullable=False),
         pa.field("error", pa.string()),
     ]
 )
+
+
+def _requests(table: pa.Schema) -> pa.Schema:
+    """What is known of a table's rows before generation, with what the policy is asked."""
+    made = {"tokens", "finish_reason", "sampling", "engine", "error"}
+    known = [field for field in table if field.name not in made]
+    return pa.schema([*known, pa.field("prefix", TOKENS), pa.field("max_tokens", pa.int32())])
+
+
+ROLL_IN_REQUESTS, ROLL_OUT_REQUESTS = _requests(ROLL_INS), _requests(ROLL_OUTS)
 
 VERIFIED = pa.schema(
     [

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from vgs_ray.engines.vllm import VllmPolicy, VllmValue
 
 
-def build_policy(model: str, engine: config.Engine) -> VllmPolicy:
+def build_policy(model: str, engine: config.Engine, logprobs: bool = True) -> VllmPolicy:
     """Start a vLLM engine that extends prefixes; ready when it returns. `close()` ends it."""
     from vgs_ray.engines.vllm import VllmPolicy
 
-    return VllmPolicy(model, engine)
+    return VllmPolicy(model, engine, logprobs)
 
 
 def build_value(model: str, engine: config.Engine) -> VllmValue:

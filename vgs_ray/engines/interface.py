@@ -22,7 +22,8 @@ class Completion(NamedTuple):
         tokens: new tokens only; the end-of-sequence token is kept.
         finished: the policy ended its answer with an end-of-sequence token.
         finish_reason: why the block ended.
-        mean_logprob: mean natural log-probability of the tokens, 0.0 when there are none.
+        mean_logprob: mean natural log-probability of the tokens, 0.0 when there are none; nan where the engine was told
+            not to compute it.
     """
 
     tokens: Tokens

@@ -44,12 +44,17 @@ def keeps_hopeless(problem_id: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
-def cut_positions(length: int, cuts: int, law: Literal["uniform", "sqrt"], seed: int) -> list[int]:
+def cut_positions(
+    length: int, cuts: int, law: Literal["uniform", "sqrt"], seed: int, scheme: Literal["cuts", "fan"] = "cuts"
+) -> list[int]:
     """Positions in [0, length) at which a roll-in of `length` tokens is cut, ascending, reproducible from `seed`.
+
+    With the scheme `fan` it is the same position `cuts` times.
 
     `sqrt` draws with a density proportional to the square root of the position: late cuts are more frequent. The
     inverse of its distribution function u = (x / length) ** 1.5 is x = length * u ** (2 / 3).
     """
     draw = random.Random(seed)
     power = 2 / 3 if law == "sqrt" else 1.0
-    return sorted(min(int(length * draw.random() ** power), max(length - 1, 0)) for _ in range(cuts))
+    drawn = sorted(min(int(length * draw.random() ** power), max(length - 1, 0)) for _ in range(cuts))
+    return drawn[:1] * cuts if scheme == "fan" else drawn

@@ -1,0 +1,96 @@
+"""Throughput of stage roll_out against bare vLLM: python bench/rollout.py [--problems 1200] [--rounds 3].
+
+The same prompts, seeds, sampling, engine settings and machine; one engine; after its start-up. The two take turns, so that
+a busy machine slows both. Out: generated tokens a second of each round, and the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from pipelines.recipes import parse
+from pipelines.roll_out import requests_of
+from pipelines.tables import parts_of
+from vgs_ray.config import Recipe
+
+
+def bare(recipe: Recipe) -> float:
+    """Generated tokens a second of `vllm.LLM.generate` on all of the stage's requests at once."""
+    import torch
+    from vllm import LLM, SamplingParams
+
+    from vgs_ray.engines.vllm import end_tokens, engine_args
+    from vgs_ray.sandbox import model_path
+
+    config = recipe.roll_out
+    roll_ins = parts_of(recipe, "roll_in").read(["roll_in_id", "problem_id", "prompt", "tokens"]).to_pylist()
+    rows = [row for roll_in in roll_ins for row in requests_of(roll_in, recipe)]
+    torch.set_num_threads(config.engine.threads or torch.get_num_threads())
+    engine = LLM(**engine_args(model_path(config.model), config.engine))
+    ends = sorted(end_tokens(engine.llm_engine))
+    params = [
+        SamplingParams(
+            temperature=config.sampling.temperature, top_p=config.sampling.top_p, max_tokens=row["max_tokens"],
+            seed=row["seed"], stop_token_ids=ends, detokenize=False,
+        )
+        for row in rows
+    ]  # fmt: skip
+    began = time.perf_counter()
+    outputs = engine.generate([{"prompt_token_ids": row["prefix"]} for row in rows], params, use_tqdm=False)
+    return sum(len(output.outputs[0].token_ids) for output in outputs) / (time.perf_counter() - began)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return done.stdout
+
+
+def stage(recipe: Recipe, arguments: list[str]) -> float:
+    """Generated tokens a second of the stage, by its manifest: without Ray's and the engine's start."""
+    folder = parts_of(recipe, "roll_out").folder
+    shutil.rmtree(folder, ignore_errors=True)
+    run("-m", "pipelines.roll_out", *arguments)
+    return json.loads((folder / "_stage.json").read_text())["counts"]["speed"]["tokens_per_s"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="sandbox")
+    parser.add_argument("--problems", type=int, default=1200, help="raw problems")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bare", default="", help="for the benchmark itself: the run whose requests bare vLLM serves")
+    options, extra = parser.parse_known_args()
+    if options.bare:
+        print(bare(parse("bench", json.loads(options.bare))))
+        return
+    with tempfile.TemporaryDirectory() as root:
+        arguments = [options.recipe, "--root", root, "--clean.limit", str(options.problems), *extra]
+        arguments += ["--roll-out.engine.replicas", "1"]
+        recipe = parse("bench", arguments)
+        for name in ("clean", "roll_in"):
+            run("-m", f"pipelines.{name}", *arguments)
+        rates: dict[str, list[float]] = {"stage": [], "bare": []}
+        for number in range(options.rounds):
+            rates["stage"].append(stage(recipe, arguments))
+            rates["bare"].append(float(run(__file__, "--bare", json.dumps(arguments)).split()[-1]))
+            now = {name: round(found[-1]) for name, found in rates.items()}
+            print(
+                f"round {number + 1}: stage {now['stage']:,} tokens/s, vllm.LLM.generate {now['bare']:,} tokens/s",
+                flush=True,
+            )
+        medians = {name: statistics.median(found) for name, found in rates.items()}
+        rows = parts_of(recipe, "roll_out").rows()
+        print(f"{rows:,} roll-outs, ratio of the medians {medians['stage'] / medians['bare']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

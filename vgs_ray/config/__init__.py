@@ -1,0 +1,162 @@
+"""Configuration: one frozen dataclass for each stage, all of them inside one `Recipe`.
+
+In: nothing. Out: plain values that any process can pickle, print as JSON and compare. No ray, torch or vllm here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vgs_ray.config.engine import Beam, Engine, Sampling
+from vgs_ray.config.model import Evaluate, Serve, Train
+
+__all__ = [
+    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Generator", "Label", "Recipe", "RollIn", "RollOut", "Sampling", "Serve",
+    "Train", "Verify",
+]  # fmt: skip
+
+STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A policy that writes roll-ins: `share` of them, relative to the other generators.
+
+    Attributes:
+        name: what the column `policy` says.
+        model: folder or hub id.
+        share: of the roll-ins.
+        engine: its engine, where it is not that of the other generators (such as more GPUs for a larger model).
+    """
+
+    name: str
+    model: str
+    share: float = 1.0
+    engine: Engine | None = None
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Raw problems to clean ones.
+
+    Attributes:
+        source: `sandbox`, a local .parquet or .jsonl file (or a folder of them), or a Hugging Face data set id.
+        limit: raw rows read at most; 0 reads all.
+        validation_share: share of the problems that are kept for validation.
+        exclude: benchmark sources (as `source`) whose problems are dropped as contamination.
+    """
+
+    source: str = "open-r1/OpenR1-Math-220k"
+    limit: int = 0
+    validation_share: float = 0.01
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RollIn:
+    """Whole answers sampled by the generators.
+
+    Attributes:
+        generators: the policies.
+        per_problem: roll-ins of each problem, from all generators together.
+        sampling: how they sample.
+        engine: engine of each generator that has none of its own.
+        max_error_share: share of the samples that may fail; with more, the stage fails.
+    """
+
+    generators: tuple[Generator, ...] = ()
+    per_problem: int = 14
+    sampling: Sampling = Sampling()
+    engine: Engine = Engine()
+    max_error_share: float = 0.02
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """Completions by the reference policy of each roll-in's beginnings.
+
+    Attributes:
+        model: the reference policy.
+        scheme: `cuts` cuts a roll-in at several positions and completes each once; `fan` cuts it at one position and
+            completes that several times. Accounts of the paper differ about which it had.
+        cuts: completions of each roll-in (the paper has 4).
+        positions: law of the positions; `sqrt` favours late ones (density proportional to the square root).
+        sampling, engine: of the reference policy.
+        max_error_share: share of the samples that may fail; with more, the stage fails.
+    """
+
+    model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    scheme: Literal["cuts", "fan"] = "cuts"
+    cuts: int = 4
+    positions: Literal["uniform", "sqrt"] = "sqrt"
+    sampling: Sampling = Sampling()
+    engine: Engine = Engine()
+    max_error_share: float = 0.02
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Answers to outcomes, by math-verify in processes that can be killed.
+
+    Attributes:
+        workers: judging processes.
+        timeout_s: wall-clock limit for one pair of answers, in seconds.
+        memory_gib: memory limit of one judging process, in GiB.
+    """
+
+    workers: int = 8
+    timeout_s: float = 5.0
+    memory_gib: float = 4.0
+
+
+@dataclass(frozen=True)
+class Label:
+    """Outcomes to training labels.
+
+    Attributes:
+        kind: `outcome` is the class of the finished roll-out for all of its tokens (VGS, arXiv 2505.17373);
+            `token_values` also gives each token the share of correct paths that begin alike (TVM, arXiv 2407.12863, eq. 8).
+        hopeless_share: share of the problems without any correct roll-out that is kept, chosen by a hash of the
+            problem's id. The paper keeps none: its model never sees a hopeless problem.
+    """
+
+    kind: Literal["outcome", "token_values"] = "outcome"
+    hopeless_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A full configuration: every stage of one run.
+
+    Attributes:
+        name: the recipe's name.
+        root: folder of all runs; the command line makes it absolute.
+        run_name: folder of this run under `root`; empty means the recipe's name.
+        seed: seed of the run; every row's seed is derived from it and the row's id.
+        instruction: appended to every problem, in training and in search alike.
+    """
+
+    name: str
+    root: str = "runs"
+    run_name: str = ""
+    seed: int = 0
+    instruction: str = ""
+    clean: Clean = field(default_factory=Clean)
+    roll_in: RollIn = field(default_factory=RollIn)
+    roll_out: RollOut = field(default_factory=RollOut)
+    verify: Verify = field(default_factory=Verify)
+    label: Label = field(default_factory=Label)
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    serve: Serve = field(default_factory=Serve)
+
+    @property
+    def folder(self) -> Path:
+        """`{root}/{run_name}`."""
+        return Path(self.root) / (self.run_name or self.name)
+
+    def section(self, stage: str) -> dict[str, Any]:
+        """The configuration of one stage as plain JSON values, with what all stages share."""
+        return {"seed": self.seed, "instruction": self.instruction, **asdict(getattr(self, stage))}

@@ -1,0 +1,78 @@
+"""Configuration of what runs a model: sampling, engines, and the shape of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a policy samples.
+
+    Attributes:
+        temperature: softmax temperature; 0 is greedy.
+        top_p: nucleus mass.
+        max_tokens: longest response in tokens (prompt not counted); for one block, the longest block.
+        stop_token_ids: tokens that end a block (a delimiter); the token itself is kept.
+    """
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_tokens: int = 16384
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One vLLM engine and how many of them run.
+
+    Attributes:
+        replicas: engines started for this model.
+        starts_at_once: engines that start at the same time on one machine; the others wait for their turn.
+        tensor_parallel_size: GPUs of one engine.
+        num_cpus: CPUs that Ray reserves for one engine.
+        num_gpus: GPUs that Ray reserves for one engine; a fraction lets two engines share one.
+        max_model_len: longest sequence, prompt and response, in tokens.
+        max_num_seqs: sequences that are batched together.
+        gpu_memory_utilization: share of a GPU's memory that the engine may take.
+        kv_cache_gib: memory for cached keys and values on CPU, in GiB.
+        dtype: weights' type.
+        enforce_eager: skip compilation; starts faster, runs slower.
+        threads: CPU threads of one engine; 0 leaves the choice to torch.
+    """
+
+    replicas: int = 1
+    starts_at_once: int = 2
+    tensor_parallel_size: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 1.0
+    max_model_len: int = 17408
+    max_num_seqs: int = 256
+    gpu_memory_utilization: float = 0.9
+    kv_cache_gib: float = 1.0
+    dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
+    enforce_eager: bool = False
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Beam:
+    """Shape of the guided search: `groups` independent beams that keep `keep` of `keep * branch` blocks.
+
+    Attributes:
+        keep: prefixes kept after each block.
+        branch: blocks sampled from each kept prefix (the paper's width w).
+        block: tokens of one block.
+        groups: independent beams whose answers vote together (DVTS when more than 1).
+    """
+
+    keep: int = 2
+    branch: int = 2
+    block: int = 4096
+    groups: int = 1
+
+    @property
+    def budget(self) -> int:
+        """Generations side by side in each round: what the papers call N."""
+        return self.keep * self.branch * self.groups

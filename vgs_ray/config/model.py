@@ -1,0 +1,100 @@
+"""Configuration of the stages around the value model: train, evaluate, serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vgs_ray.config.engine import Beam, Engine, Sampling
+
+
+@dataclass(frozen=True)
+class Train:
+    """Fit the value model (arXiv 2505.17373, appendix E).
+
+    Attributes:
+        init: model that the backbone starts from.
+        max_length: tokens of one sequence; a longer one loses its label.
+        batch_size: sequences in one optimizer step, over all workers.
+        micro_tokens: tokens in one forward pass of one worker.
+        steps: optimizer steps.
+        lr, min_lr_share, warmup_share: peak learning rate, its last share of the peak, share of steps that warm up.
+        betas, eps, weight_decay, clip_norm, dropout: AdamW, gradient clipping and head dropout.
+        group_size: responses of one problem that stay together in the shuffle.
+        workers: training processes.
+        cpus_per_worker, gpus_per_worker: what Ray reserves for one of them.
+        checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations.
+    """
+
+    init: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    max_length: int = 16384
+    batch_size: int = 1024
+    micro_tokens: int = 16384
+    steps: int = 12170
+    lr: float = 1e-4
+    min_lr_share: float = 0.1
+    warmup_share: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-6
+    weight_decay: float = 0.1
+    clip_norm: float = 5.0
+    dropout: float = 0.05
+    group_size: int = 2
+    workers: int = 8
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 1.0
+    checkpoint_every: int = 486
+    validate_every: int = 486
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Methods on benchmark problems.
+
+    Attributes:
+        benchmark: `sandbox`, or a local .parquet or .jsonl with columns problem and answer.
+        limit: problems taken from the start; 0 takes all.
+        samples: independent samples for each problem; every smaller budget comes from regrouping them.
+        beam: the guided search at the largest budget; smaller budgets take fewer groups.
+        budgets: budgets in the report.
+        sampling: of the policy.
+        policy_engine, value_engine: the two engines; they run side by side in one actor.
+        concurrent: problems that one actor works on at a time.
+        bootstrap: resamples for the intervals.
+    """
+
+    benchmark: str = "sandbox"
+    limit: int = 0
+    samples: int = 16
+    beam: Beam = Beam()
+    budgets: tuple[int, ...] = (4, 8, 16)
+    sampling: Sampling = Sampling()
+    policy_engine: Engine = Engine(gpu_memory_utilization=0.5, num_gpus=0.5)
+    value_engine: Engine = Engine(gpu_memory_utilization=0.4, num_gpus=0.5)
+    concurrent: int = 64
+    bootstrap: int = 2000
+
+
+@dataclass(frozen=True)
+class Serve:
+    """The endpoint.
+
+    Attributes:
+        host, port: address that the proxy listens on.
+        model_name: what `/v1/models` lists.
+        beam: the search of a request that names none.
+        sampling: of a request that sets none.
+        policy_engine, value_engine: the two engines of one replica.
+        max_budget: largest budget that a request may ask for.
+        max_problem_chars: longest problem text that is accepted.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    model_name: str = "vgs"
+    beam: Beam = Beam(keep=2, branch=2, groups=4)
+    sampling: Sampling = Sampling()
+    policy_engine: Engine = Engine(gpu_memory_utilization=0.5, num_gpus=0.5)
+    value_engine: Engine = Engine(gpu_memory_utilization=0.4, num_gpus=0.5)
+    max_budget: int = 256
+    max_problem_chars: int = 16384

@@ -1,63 +1,106 @@
-"""label: `verified` -> `labels`, the class of each roll-out that training reads. Unknown outcomes never become labels."""
+"""label: `verified` -> `labels`, what training reads: a class for each roll-out and, for `token_values`, a value a token.
+
+Unknown outcomes never become labels and take no part in values. All roll-outs of a problem are labelled together.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.by_problem import Batch, align, map_problems, problem_batches
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import UserError, open_stage
 from pipelines.tables import Parts, count_by, parts_of, write
-from vgs_ray.config import Recipe
-from vgs_ray.labels.outcomes import outcome_label
+from vgs_ray.config import Label, Recipe
+from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_labels
+from vgs_ray.labels.token_values import value_arrays
 from vgs_ray.schemas import LABELS
 
-
-def label_rows(batch: pa.Table, problems: Parts, roll_outs: Parts, hopeless: frozenset[str]) -> pa.Table:
-    """Outcomes to classes; joins the cut and the split."""
-    rows = batch.to_pylist()
-    splits = problems.lookup([row["problem_id"] for row in rows], ["split"])
-    cuts = roll_outs.lookup([row["roll_out_id"] for row in rows], ["roll_in_id", "cut"])
-    out = []
-    for row in rows:
-        label = outcome_label(row["outcome"])
-        if label is not None and row["problem_id"] not in hopeless:
-            out.append({**splits[row["problem_id"]], **cuts[row["roll_out_id"]], **row, "label": label})
-    return pa.Table.from_pylist(out, schema=LABELS)
+BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # of the second, tokens and values are held
 
 
-def hopeless_problems(verified: Parts) -> frozenset[str]:
-    """Problems that no roll-out solved (the paper leaves them out); two short columns come to the driver."""
-    table = verified.read(["problem_id", "outcome"])
-    solved = set(table.filter(pc.equal(table["outcome"], "correct"))["problem_id"].to_pylist())
-    return frozenset(set(table["problem_id"].to_pylist()) - solved)
+def label_problems(batch: Batch, tables: dict[str, Parts], config: Label) -> pa.Table:
+    """The labels of whole problems."""
+    with_tokens = ["tokens"] if config.kind == "token_values" else []
+    columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", *with_tokens]
+    rows = batch.read("roll_out", tables["roll_out"], columns).sort_by("roll_out_id")
+    outcomes = align(
+        batch.read("verify", tables["verify"], ["roll_out_id", "outcome"]), "roll_out_id", rows["roll_out_id"]
+    )
+    splits = align(batch.read("clean", tables["clean"], ["problem_id", "split"]), "problem_id", rows["problem_id"])
+    labels = outcome_labels(outcomes["outcome"])
+    hopeless = hopeless_problems(rows["problem_id"], labels).to_pylist()
+    dropped = [problem for problem in hopeless if not keeps_hopeless(problem, config.hopeless_share)]
+    rows = rows.append_column("split", splits["split"]).append_column("label", labels)
+    rows = rows.filter(
+        pc.and_(pc.is_valid(labels), pc.invert(pc.is_in(rows["problem_id"], value_set=pa.array(dropped, pa.string()))))
+    )
+    values = pa.nulls(len(rows), LABELS.field("values").type)
+    if config.kind == "token_values":
+        values = completion_values(rows, batch.read("roll_in", tables["roll_in"], ["roll_in_id", "tokens"]))
+    return rows.append_column("values", values).select(LABELS.names).cast(LABELS)
+
+
+def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
+    """Token values of completions; a path is its roll-in up to the cut and the completion, so that prefixes are shared."""
+    prefixes = dict(zip(roll_ins["roll_in_id"].to_pylist(), _arrays(roll_ins["tokens"]), strict=True))
+    completions, cuts = _arrays(rows["tokens"]), rows["cut"].to_pylist()
+    sources, problems = rows["roll_in_id"].to_pylist(), rows["problem_id"].to_numpy()
+    correct = rows["label"].to_numpy() == 1
+    values: list[np.ndarray] = [np.empty(0, np.float32)] * len(rows)
+    for problem in np.unique(problems):
+        members = np.flatnonzero(problems == problem).tolist()
+        paths = [np.concatenate([prefixes[sources[row]][: cuts[row]], completions[row]]) for row in members]
+        for row, found in zip(members, value_arrays(paths, correct[members].tolist()), strict=True):
+            values[row] = found[cuts[row] :].astype(np.float32)
+    offsets = np.cumsum([0, *map(len, values)])
+    flat = np.concatenate([np.empty(0, np.float32), *values])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat))
+
+
+def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
+    return [row.values.to_numpy() for row in column]
 
 
 def run(recipe: Recipe) -> None:
-    stage = open_stage(recipe, "label", inputs=("clean", "roll_out", "verify"), keep_parts=False)
+    _check(recipe.label)
+    stage = open_stage(recipe, "label", inputs=("clean", "roll_in", "roll_out", "verify"), keep_parts=False)
     if stage is None:
         return
-    verified, out = parts_of(recipe, "verify"), parts_of(recipe, "label")
-    problems, roll_outs = parts_of(recipe, "clean"), parts_of(recipe, "roll_out")
+    out = parts_of(recipe, "label")
+    names = ("roll_out", "verify", "clean", *(("roll_in",) if recipe.label.kind == "token_values" else ()))
+    tables = {name: parts_of(recipe, name) for name in names}
+    verified = tables["verify"]
     with ray_session(), progress("label", verified.rows(), out.rows):
-        hopeless = hopeless_problems(verified) if recipe.label.drop_hopeless else frozenset()
-        shared: dict[str, Any] = {"problems": problems, "roll_outs": roll_outs, "hopeless": hopeless}
-        source = verified.dataset(["roll_out_id", "problem_id", "outcome"])
-        write(source.map_batches(label_rows, batch_format="pyarrow", batch_size=4096, fn_kwargs=shared), out)
+        batches = problem_batches(tables, BATCH_ROWS[recipe.label.kind])
+        write(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
     if not out.rows():
         raise UserError(
             f"no roll-out of {recipe.folder} became a label; outcomes: {count_by(verified, 'outcome')}: look at the answers "
             f"in {verified.folder}"
         )
     stage.close(
-        rows=out.rows(),
-        left_out=verified.rows() - out.rows(),
-        labels=count_by(out, "label"),
-        splits=count_by(out, "split"),
+        rows=out.rows(), **left_out(verified, out), labels=count_by(out, "label"), splits=count_by(out, "split")
     )
+
+
+def left_out(verified: Parts, labels: Parts) -> dict[str, Any]:
+    """Why roll-outs have no label."""
+    unknown = count_by(verified, "outcome").get("unknown", 0)
+    return {"left_out": {"unknown": unknown, "hopeless": verified.rows() - labels.rows() - unknown}}
+
+
+def _check(config: Label) -> None:
+    if not 0 <= config.hopeless_share <= 1:
+        raise UserError(
+            f"label.hopeless_share is {config.hopeless_share}; it must lie in [0, 1]: 0 leaves out the problems that no "
+            "roll-out solved (the paper), 1 keeps them all"
+        )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def sandbox() -> Recipe:
             model=reference, cuts=2, positions="uniform", sampling=sampling, engine=replace(engine, replicas=2)
         ),
         verify=Verify(workers=1, timeout_s=5.0),
-        label=Label(drop_hopeless=False),
+        label=Label(hopeless_share=1.0),
         train=Train(
             init=reference,
             max_length=384,

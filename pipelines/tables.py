@@ -10,6 +10,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import ray
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
+from pipelines.key_index import KeyIndex
 from vgs_ray.config import Recipe
 from vgs_ray.schemas import TABLES
 
@@ -65,7 +67,7 @@ class Parts(NamedTuple):
 
     def rows(self) -> int:
         """Durable rows, from the parts' footers."""
-        return sum(pq.read_metadata(file).num_rows for file in self.files())
+        return sum(map(_rows_of, self.files()))
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         files = self.files()
@@ -78,13 +80,22 @@ class Parts(NamedTuple):
         return ray.data.read_parquet(self.files()).select_columns(columns)
 
     def lookup(self, keys: Iterable[str], columns: list[str], key: str | None = None) -> dict[str, dict[str, Any]]:
-        """Rows by key, for a batch of keys; only these rows and columns are held."""
-        key = key or self.key
-        wanted = pa.array(sorted(set(keys)), pa.string())
-        found = pads.dataset(self.files(), schema=self.schema).to_table(
-            columns=[key, *columns], filter=pc.field(key).isin(wanted)
+        """Rows by key, for a batch of keys; only the parts that hold them are opened, only these rows and columns held."""
+        key, wanted = key or self.key, sorted(set(keys))
+        files = self._files_with(key, wanted)
+        if not files:
+            return {}
+        found = pads.dataset(files, schema=self.schema).to_table(
+            columns=[key, *columns], filter=pc.field(key).isin(pa.array(wanted, pa.string()))
         )
         return {row[key]: row for row in found.to_pylist()}
+
+    def _files_with(self, key: str, wanted: list[str]) -> list[str]:
+        """The parts that hold some keys. A key that is not known yet may lie in a part that came since."""
+        index = _INDEXES.get((self.folder, key))
+        if index is None or not index.has(wanted):
+            index = _INDEXES[self.folder, key] = KeyIndex(self.files(), key, index)
+        return index.files_with(wanted)
 
     def write(self, table: pa.Table, name: str = "") -> None:
         """Make rows durable. The name comes from the keys, so that a retried write replaces its own part.
@@ -117,6 +128,15 @@ def digest(keys: Sequence[object]) -> str:
 def _whole(name: str) -> str:
     """The part that a piece belongs to; a part's own name for a part."""
     return f"{name.removesuffix('.parquet').partition('.')[0]}.parquet"
+
+
+_INDEXES: dict[tuple[Path, str], KeyIndex] = {}  # one for each table and process: parts don't change
+
+
+@cache
+def _rows_of(file: str) -> int:
+    """Rows of a part. Its name comes from its keys, so the count of one name never changes."""
+    return int(pq.read_metadata(file).num_rows)
 
 
 class PartSink(Datasink):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from vgs_ray.labels.outcomes import cut_positions, outcome_label
-from vgs_ray.labels.token_values import token_values
+from vgs_ray.labels.token_values import token_values, value_arrays
 
 PATHS = st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=6), st.booleans()), max_size=12)
 
@@ -66,3 +70,53 @@ def test_token_values_of_long_paths() -> None:
 def test_token_values_need_one_outcome_each() -> None:
     with pytest.raises(ValueError, match="2 paths have 1 outcomes"):
         token_values([[1], [2]], [True])
+
+
+TREES = st.recursive(
+    st.lists(st.integers(0, 2**31 - 1), max_size=4).map(lambda tokens: [tokens]),
+    lambda below: st.tuples(st.lists(st.integers(0, 3), max_size=3), st.lists(below, min_size=1, max_size=3)).map(
+        lambda node: [node[0] + path for paths in node[1] for path in paths]
+    ),
+    max_leaves=12,
+)
+
+
+@given(TREES, st.data())
+def test_token_values_of_paths_with_deep_shared_prefixes(paths: list[list[int]], data: st.DataObject) -> None:
+    paths = data.draw(st.permutations(paths))
+    correct = data.draw(st.lists(st.booleans(), min_size=len(paths), max_size=len(paths)))
+    assert token_values(paths, correct) == brute_force(paths, correct)
+
+
+def roll_outs_of_a_problem(length: int) -> list[np.ndarray]:
+    """14 roll-ins, each cut at 4 places and continued from there, as the published data set has them."""
+    draw = np.random.default_rng(0)
+    roll_ins = draw.integers(0, 150_000, (14, length), np.int32)
+    cuts = draw.integers(0, length, (14, 4))
+    return [
+        np.concatenate([tokens[:cut], draw.integers(0, 150_000, length - cut, np.int32)])
+        for tokens, places in zip(roll_ins, cuts, strict=True)
+        for cut in places
+    ]
+
+
+def test_token_values_of_the_largest_problem_are_light() -> None:
+    paths = roll_outs_of_a_problem(16_384)
+    tracemalloc.start()
+    values = value_arrays(paths, [index % 3 == 0 for index in range(56)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [len(each) for each in values] == [16_384] * 56
+    assert peak < 48 * 2**20  # a dictionary for each token takes 240 MiB
+
+
+def test_token_values_take_time_linear_in_tokens() -> None:
+    def seconds(length: int) -> float:
+        paths, times = roll_outs_of_a_problem(length), []
+        for _ in range(5):
+            begin = time.process_time()
+            value_arrays(paths, [True, False] * 28)
+            times.append(time.process_time() - begin)
+        return min(times)
+
+    assert seconds(64_000) < 24 * seconds(8_000)  # 8 times the tokens; a quadratic count would take 64 times as long

@@ -87,6 +87,7 @@ LABELS = pa.schema(
         pa.field("cut", pa.int32(), nullable=False),
         pa.field("split", pa.string(), nullable=False),  # train | validation
         pa.field("label", pa.int8(), nullable=False),  # 0 incorrect, 1 correct, 2 incomplete
+        pa.field("values", pa.list_(pa.float32())),  # one for each completion token; null for kind outcome
     ]
 )
 

@@ -116,12 +116,14 @@ class Label:
     """Outcomes to training labels.
 
     Attributes:
-        kind: `outcome` is the class of the finished roll-out (VGS).
-        drop_hopeless: leave out problems that no roll-out solved, as the paper does.
+        kind: `outcome` is the class of the finished roll-out for all of its tokens (VGS, arXiv 2505.17373);
+            `token_values` also gives each token the share of correct paths that begin alike (TVM, arXiv 2407.12863, eq. 8).
+        hopeless_share: share of the problems without any correct roll-out that is kept, chosen by a hash of the
+            problem's id. The paper keeps none: its model never sees a hopeless problem.
     """
 
-    kind: Literal["outcome"] = "outcome"
-    drop_hopeless: bool = True
+    kind: Literal["outcome", "token_values"] = "outcome"
+    hopeless_share: float = 0.0
 
 
 @dataclass(frozen=True)

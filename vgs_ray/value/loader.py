@@ -23,7 +23,8 @@ class Examples:
     """One split of the labels, joined with the tokens they speak of; token columns are read once and shared."""
 
     def __init__(self, labels: Path, roll_ins: Path, roll_outs: Path, split: str) -> None:
-        chosen = pads.dataset(_parts(labels), schema=LABELS).to_table(filter=pc.field("split") == split)
+        columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", "label"]
+        chosen = pads.dataset(_parts(labels), schema=LABELS).to_table(columns, filter=pc.field("split") == split)
         chosen = chosen.sort_by([("problem_id", "ascending"), ("roll_out_id", "ascending")])
         ins = _read(roll_ins, ROLL_INS, ["roll_in_id", "prompt", "tokens"])
         outs = _read(roll_outs, ROLL_OUTS, ["roll_out_id", "tokens"])

@@ -1,6 +1,5 @@
 """Training: exact whatever the packing, the number of workers and the restarts; it learns; it stops on NaN."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import CONFIG, CPU, load, new_model, poison, sources, weights_of
+from toy import CONFIG, CPU, load, loss_and_gradient, new_model, poison, sources, weights_of
 
 from vgs_ray.config import Train
 from vgs_ray.schemas import ROLL_OUTS
 from vgs_ray.value.loader import Order, group_bounds
+from vgs_ray.value.log import append, last_step, mend, read_metrics, shown, summary
 from vgs_ray.value.loss import summed_loss
 from vgs_ray.value.metrics import read, summarize
 from vgs_ray.value.model import ValueModel
@@ -38,24 +38,17 @@ def test_loader_joins_prompt_prefix_and_completion(tables: Path) -> None:
     assert example.label == int(example.tokens[5] == 7)
 
 
-def loss_and_gradient(model: ValueModel, examples, layout: str, budget: int, loss: str = "outcome"):
-    width = 2 if loss == "bradley_terry" else 1
-    lengths = np.array([len(example.tokens) for example in examples]).reshape(-1, width)
-    starts = np.array([example.target_start for example in examples]).reshape(-1, width)
-    plan, total = plan_step(lengths, lengths - starts, 1, budget, 64, layout), torch.zeros(())
-    for pack in plan.packs[0]:
-        chosen = [examples[place * width + member] for place in pack for member in range(width)]
-        part = summed_loss(model, lay_out(chosen, layout, loss == "bradley_terry"), loss, CPU) / plan.units
-        part.backward()
-        total += part.detach()
-    return total, torch.cat([w.grad.reshape(-1) for w in model.parameters() if w.grad is not None])
-
-
 def test_packed_equals_padded(backbone: str, tables: Path) -> None:
     examples = [load(tables).example(index) for index in range(12)]
     for attention in ("sdpa", "eager"):
         results = []
-        for layout, budget in (("packed", 10_000), ("packed", 80), ("bucketed", 10_000), ("bucketed", 60), ("bucketed", 1)):
+        for layout, budget in (
+            ("packed", 10_000),
+            ("packed", 80),
+            ("bucketed", 10_000),
+            ("bucketed", 60),
+            ("bucketed", 1),
+        ):
             model = ValueModel.from_backbone(backbone, seed=0, attn_implementation=attention).eval()
             results.append(loss_and_gradient(model, examples, layout, budget))
         for loss, grads in results[1:]:
@@ -152,16 +145,31 @@ def test_nothing_to_train_on_is_named(tables: Path) -> None:
 
 
 def test_metrics_survive_a_torn_line_and_redone_steps(tmp_path: Path) -> None:
-    from pipelines.train import mend, read_metrics, summary
-
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1, "tokens": 5, "overlong": 1}\n{"step": 2, "tokens": 6, "overlong": 0}\n{"step": 3, "to')
     mend(log)
-    final = {"cross_entropy": 0.5, "auc": 0.75, "brier": 0.2, "auc_start": 0.6, "auc_end": 0.9}
-    with log.open("a") as file:
-        for row in ({"step": 2, "tokens": 7, "overlong": 0}, {"step": 3, "tokens": 8, "overlong": 2, **final}):
-            file.write(json.dumps(row) + "\n")
+    final = {"cross_entropy": 0.5, "auc": 0.75, "brier": 0.2, "ece": 0.1, "auc_start": 0.6, "auc_end": 0.9}
+    for row in ({"step": 2, "tokens": 7, "overlong": 0}, {"step": 3, "tokens": 8, "overlong": 2, **final}):
+        append(log, row)
     assert summary(read_metrics(log)) == {"steps": 3, "tokens": 20, "overlong": 3, "validation": final}
+
+
+def test_progress_line_fits(tmp_path: Path) -> None:
+    from tqdm import tqdm
+
+    from pipelines.train import LINE
+
+    log = tmp_path / "metrics.jsonl"
+    assert (last_step(log), shown(log)) == (0, "starting workers")
+    row = {"loss": 12.3456, "tokens_per_s": 1_234_567.8, "padding": 0.031, "mfu": 0.456, "seconds_left": 86_399.0}
+    for step in range(1, 2000):
+        append(log, {"step": step, **row} | ({"auc": 0.7514} if step % 50 == 0 else {}))
+    assert last_step(log) == 1999
+    note = shown(log)
+    assert note == "23:59:59 left, loss 12.346, 1.23M tok/s, pad 3%, MFU 46%, AUC 0.751"
+    line = tqdm.format_meter(1999, 12170, 86_399, bar_format=LINE, prefix=f"{'train':<9}", postfix=note)
+    assert len(line) <= 100
+    assert note in line
 
 
 def test_held_out_examples_are_spread() -> None:

@@ -18,11 +18,15 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from vgs_ray.config import Train
 from vgs_ray.schemas import LABELS, ROLL_INS, ROLL_OUTS
 from vgs_ray.value.loader import Examples
+from vgs_ray.value.loss import summed_loss
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import lay_out
 from vgs_ray.value.parallel import Worker, whole_weights
+from vgs_ray.value.plan import plan_step
 from vgs_ray.value.store import Sources, build
 from vgs_ray.value.train import fit
 
+MODELS = ("transformers.models.qwen2.modeling_qwen2", "transformers.modeling_utils")
 CPU = torch.device("cpu")
 CONFIG = Train(
     max_length=64, batch_size=8, micro_tokens=96, steps=6, lr=3e-3, workers=1, checkpoint_every=3, validate_every=100,
@@ -84,6 +88,19 @@ def weights_of(model: ValueModel) -> torch.Tensor:
     return torch.cat([weight.reshape(-1) for weight in whole_weights(model).values()])
 
 
+def loss_and_gradient(model: ValueModel, examples, layout: str, budget: int, loss: str = "outcome"):
+    width = 2 if loss == "bradley_terry" else 1
+    lengths = np.array([len(example.tokens) for example in examples]).reshape(-1, width)
+    starts = np.array([example.target_start for example in examples]).reshape(-1, width)
+    plan, total = plan_step(lengths, lengths - starts, 1, budget, 64, layout), torch.zeros(())
+    for pack in plan.packs[0]:
+        chosen = [examples[place * width + member] for place in pack for member in range(width)]
+        part = summed_loss(model, lay_out(chosen, layout, loss == "bradley_terry"), loss, CPU) / plan.units
+        part.backward()
+        total += part.detach()
+    return total, torch.cat([w.grad.reshape(-1) for w in model.parameters() if w.grad is not None])
+
+
 def poison(model: ValueModel) -> None:
     with torch.no_grad():
         model.score[0].weight.fill_(float("nan"))
@@ -125,9 +142,11 @@ def in_processes(world: int, body: Callable[..., None], folder: Path, *arguments
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rendezvous").unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toy"])
+    # Imported once, in the server that the processes are forked from; this module itself is not found there.
+    context.set_forkserver_preload(["vgs_ray.value.train", "torch.distributed.fsdp", *MODELS])
     started = [
-        context.Process(target=_enter, args=(rank, world, body, folder, arguments), daemon=True) for rank in range(world)
+        context.Process(target=_enter, args=(rank, world, body, folder, arguments), daemon=True)
+        for rank in range(world)
     ]
     for process in started:
         process.start()

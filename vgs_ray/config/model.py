@@ -61,7 +61,7 @@ class Train:
     min_workers: int = 0
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 1.0
-    max_failures: int = 8
+    max_failures: int = 3
     timeout_s: int = 300
     shard_size: int = 0
     reshard: bool = False

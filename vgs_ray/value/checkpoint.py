@@ -44,7 +44,12 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, kept: int, worker: Worker, background: bool = False, identity: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        kept: int,
+        worker: Worker,
+        background: bool = False,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder, self._kept, self._worker, self._background = folder, kept, worker, background
         self._identity = dict(identity or {})
@@ -103,7 +108,7 @@ class Checkpoints:
         if self._worker.rank == 0:  # one answer for all: another worker may see the folder a moment later
             for stale in self._folder.glob(".step-*"):
                 shutil.rmtree(stale, ignore_errors=True)
-            latest = (_found(self._folder) or [(0, None)])[-1][1]
+            latest = found[-1][1] if (found := _found(self._folder)) else None
         latest = self._worker.gather(latest)[0]
         _start(optimizer)
         if latest is None:
@@ -177,5 +182,3 @@ class _Unpickler(pickle.Unpickler):
         if found is None or (module == self.METADATA and getattr(found, "__module__", "") != module):
             raise pickle.UnpicklingError(f"a checkpoint's metadata names {module}.{name}, which does not belong there")
         return found
-
-

@@ -45,6 +45,10 @@ class Examples:
         """The roll-out's."""
         return self._ids[int(index)].as_py()
 
+    def counts(self) -> list[int]:
+        """Examples, and how many there are of each class."""
+        return [len(self), *np.bincount(self.labels, minlength=3).tolist()]
+
     def example(self, index: int) -> Example:
         """One sequence with its targets."""
         start, values = int(self.starts[index]), None

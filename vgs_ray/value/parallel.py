@@ -39,6 +39,17 @@ class Worker:
         return values
 
 
+def attention_of(choice: str, device: torch.device) -> str:
+    """Name of transformers' attention; `auto` takes what keeps packed sequences apart without paying for their product."""
+    from transformers.utils import is_flash_attn_2_available
+
+    if choice != "auto":
+        return choice
+    if device.type != "cuda":
+        return "sdpa"
+    return "flash_attention_2" if is_flash_attn_2_available() else "flex_attention"
+
+
 def prepare(model: ValueModel, config: Train, worker: Worker) -> None:
     """Checkpoint activations, compile and shard, in place; one worker alone has nothing to shard and pays nothing."""
     if config.activation_checkpointing:
@@ -110,6 +121,7 @@ def clip_gradients(model: ValueModel, clip_norm: float) -> float:
 def whole_weights(model: ValueModel) -> dict[str, Tensor]:
     """Unsharded weights in main memory. Every worker must call it; only one need keep the result."""
     return {
-        name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().cpu()
+        # A gathered weight is a view of a larger buffer, which could not be saved.
+        name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().cpu().clone()
         for name, weight in model.state_dict().items()
     }

@@ -68,7 +68,11 @@ def copy_part(job: Copy) -> None:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     schema = COPIED[job.table]
     beside = job.target.with_name(f".{job.target.name}.{os.getpid()}")
-    with pq.ParquetFile(job.source) as part, pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, schema) as sink:
+    with (
+        pq.ParquetFile(job.source) as part,
+        pa.OSFile(str(beside), "wb") as file,
+        pa.ipc.new_file(file, schema) as sink,
+    ):
         names = [name for name in schema.names if name in part.schema_arrow.names]
         for batch in part.iter_batches(batch_size=ROWS, columns=names):
             for name in schema.names:

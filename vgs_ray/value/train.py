@@ -31,7 +31,17 @@ from vgs_ray.value.speed import cost_of, peak_flops
 
 Report = Callable[[dict[str, float], Readings | None], None]
 SHOWN_IDS = 64
-ORDER_FIELDS = ("loss", "max_length", "batch_size", "group_size", "steps", "lr", "min_lr_share", "warmup_share", "dropout")
+ORDER_FIELDS = (
+    "loss",
+    "max_length",
+    "batch_size",
+    "group_size",
+    "steps",
+    "lr",
+    "min_lr_share",
+    "warmup_share",
+    "dropout",
+)
 """What decides which samples a step sees and what it does with them; a checkpoint of other values is refused."""
 
 
@@ -89,7 +99,7 @@ class Batches:
     def micro_batches(self, units: Ints, plan: Plan) -> Iterator[MicroBatch]:
         """This worker's; as many as every other worker has."""
         for pack in plan.packs[self._worker.rank]:
-            examples = [self._examples.example(index) for index in units[pack].reshape(-1)]
+            examples = [self._examples.example(int(index)) for index in units[pack].reshape(-1)]
             yield lay_out(examples, self._worker.layout, last_only=self._config.loss == "bradley_terry")
 
     def flops(self, units: Ints, plan: Plan, cost: Any) -> float:

@@ -29,7 +29,12 @@ NOTICED_QUICKLY = {
 
 
 @pytest.mark.slow  # about a minute: two raylets, three starts of a worker, and Ray's own time to notice a lost node
-def test_a_lost_node_does_not_end_the_run_or_change_the_data(backbone: str, tables: Path, tmp_path: Path) -> None:
+def test_a_lost_node_does_not_end_the_run_or_change_the_data(
+    backbone: str, tables: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv(
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10"
+    )  # Ray still plans with the lost node for a moment
     recipe = Recipe("toy", root=str(tmp_path), train=replace(SETTINGS, init=backbone))
     for stage in ("label", "roll_in", "roll_out"):
         shutil.copytree(tables / stage, recipe.folder / stage)

@@ -49,12 +49,11 @@ def open_trackers(names: Sequence[str], folder: Path, run_name: str, config: dic
 def _tensorboard(folder: Path, run_name: str, config: dict[str, Any], first: int) -> Track:
     from tensorboardX import SummaryWriter
 
-    writer = SummaryWriter(str(folder), purge_step=first)
+    writer = SummaryWriter(str(folder), purge_step=first, flush_secs=2)  # a killed worker loses what waits
 
     def track(step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)
-        writer.flush()  # a killed worker would lose what waits
 
     return track
 

@@ -34,12 +34,13 @@ def train_worker(config: dict[str, Recipe]) -> str:
     """
     import torch
 
+    from vgs_ray.value.attention import attention_of
     from vgs_ray.value.calibration import write_validation
     from vgs_ray.value.export import export, model_card
     from vgs_ray.value.loader import Examples
     from vgs_ray.value.metrics import Readings
     from vgs_ray.value.model import ValueModel
-    from vgs_ray.value.parallel import Worker, attention_of, whole_weights
+    from vgs_ray.value.parallel import Worker, whole_weights
     from vgs_ray.value.track import open_trackers
     from vgs_ray.value.train import LossDivergedError, fit
 
@@ -50,7 +51,7 @@ def train_worker(config: dict[str, Recipe]) -> str:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     train, validation = (Examples(folder / "store", split) for split in ("train", "validation"))
     held_out = [validation.example(index) for index in spread(len(validation), HELD_OUT)]
-    attention = attention_of(settings.attention, worker.device)
+    attention = attention_of(settings.attention, worker.device, settings.dropout)
     model = ValueModel.from_backbone(
         model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention
     ).to(worker.device)

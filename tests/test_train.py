@@ -13,16 +13,18 @@ from toy import CONFIG, CPU, load, loss_and_gradient, new_model, poison, sources
 
 from vgs_ray.config import Train
 from vgs_ray.schemas import ROLL_OUTS
+from vgs_ray.value.attention import attention_of
 from vgs_ray.value.loader import Order, group_bounds
 from vgs_ray.value.log import append, last_step, mend, read_metrics, shown, summary
 from vgs_ray.value.loss import summed_loss
 from vgs_ray.value.metrics import read, summarize
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.optimizer import learning_rate
 from vgs_ray.value.packing import lay_out
 from vgs_ray.value.parallel import Worker
 from vgs_ray.value.plan import plan_step
 from vgs_ray.value.store import build
-from vgs_ray.value.train import Batches, LossDivergedError, fit, learning_rate
+from vgs_ray.value.train import Batches, LossDivergedError, fit
 
 LAYOUTS = ("packed", "bucketed")
 
@@ -40,8 +42,8 @@ def test_loader_joins_prompt_prefix_and_completion(tables: Path) -> None:
 
 def test_packed_equals_padded(backbone: str, tables: Path) -> None:
     examples = [load(tables).example(index) for index in range(12)]
-    for attention in ("sdpa", "eager"):
-        results = []
+    results = []
+    for attention in ("varlen", "sdpa", "eager"):
         for layout, budget in (
             ("packed", 10_000),
             ("packed", 80),
@@ -51,9 +53,24 @@ def test_packed_equals_padded(backbone: str, tables: Path) -> None:
         ):
             model = ValueModel.from_backbone(backbone, seed=0, attn_implementation=attention).eval()
             results.append(loss_and_gradient(model, examples, layout, budget))
-        for loss, grads in results[1:]:
-            torch.testing.assert_close(loss, results[0][0], rtol=0, atol=1e-5)
-            torch.testing.assert_close(grads, results[0][1], rtol=0, atol=1e-5)
+    for loss, grads in results[1:]:
+        torch.testing.assert_close(loss, results[0][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(grads, results[0][1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch's variable-length flash attention needs a GPU")
+def test_flash_attention_of_packed_sequences_on_a_gpu(backbone: str, tables: Path) -> None:
+    examples, device = [load(tables).example(index) for index in range(12)], torch.device("cuda")
+    losses = []
+    for attention in ("varlen", "sdpa"):
+        model = ValueModel.from_backbone(backbone, seed=0, attn_implementation=attention).eval().to(device)
+        losses.append(float(summed_loss(model, lay_out(examples, "packed"), "outcome", device)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_attention_is_what_the_machine_can_run() -> None:
+    assert attention_of("auto", CPU, 0.1) == "varlen"
+    assert attention_of("eager", CPU, 0.1) == "eager"
 
 
 def test_loss_is_that_of_the_model(backbone: str, tables: Path) -> None:

@@ -33,7 +33,8 @@ class Train:
         reshard: free the gathered weights after each forward and backward pass: less memory, more traffic.
         activation_checkpointing: recompute each block's activations in the backward pass.
         compile: compile each block by torch.compile.
-        attention: `auto` is flash attention where it is installed, else torch's (flex on a GPU, SDPA on CPU).
+        attention: `auto` is flash attention where it is installed, else torch's own for sequences of unequal length
+            (`varlen`), or SDPA with a mask where that has no dropout (GPU).
         checkpoint_every, checkpoints_kept: steps between checkpoints, and how many stay.
         async_checkpoints: write them while training goes on; costs a copy of the state in main memory.
         validate_every: steps between validations.
@@ -67,7 +68,7 @@ class Train:
     reshard: bool = False
     activation_checkpointing: bool = True
     compile: bool = False
-    attention: Literal["auto", "flash_attention_2", "flex_attention", "sdpa", "eager"] = "auto"
+    attention: Literal["auto", "varlen", "flash_attention_2", "flex_attention", "sdpa", "eager"] = "auto"
     checkpoint_every: int = 486
     checkpoints_kept: int = 2
     async_checkpoints: bool = True

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from vgs_ray.value.attention import bounds
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import MicroBatch
 
@@ -49,12 +50,14 @@ def summed_loss(model: ValueModel, batch: MicroBatch, loss: Loss, device: torch.
 def target_logits(model: ValueModel, batch: MicroBatch, device: torch.device) -> Tensor:
     """Logits (T, C), float32, at the tokens with a weight, in row order.
 
-    Packed sequences are told apart by their positions. Padding on the right needs no mask under causal attention, and
-    attention without one is several times faster on CPU. Weights are float32 everywhere; on a GPU the arithmetic is
-    bfloat16, in validation too, because flash attention takes no float32. A sharded model does that by its own policy.
+    Packed sequences are told apart by their bounds, or by their positions where the attention knows no bounds. Padding on
+    the right needs no mask under causal attention, and attention without one is several times faster on CPU. Weights are
+    float32 everywhere; on a GPU the arithmetic is bfloat16, in validation too, because flash attention takes no float32. A
+    sharded model does that by its own policy.
     """
     chosen = torch.from_numpy(batch.weights > 0).to(device)
     positions = torch.from_numpy(batch.position_ids).to(device) if batch.packed else None
+    packed = bounds(batch.position_ids, device) if batch.packed else {}
     mixed = device.type == "cuda" and not isinstance(model, FSDPModule)
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        return model(torch.from_numpy(batch.input_ids).to(device), None, positions, chosen).float()
+        return model(torch.from_numpy(batch.input_ids).to(device), None, positions, chosen, **packed).float()

@@ -141,12 +141,13 @@ class ValueModel(nn.Module):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         chosen: Tensor | None = None,
+        **attention: Any,
     ) -> Tensor:
         """Logits (batch, length, num_labels) after each token; (T, num_labels) where `chosen` (batch, length) is true.
 
-        The head runs only on what is chosen.
+        The head runs only on what is chosen. `attention` is what `hidden_states` takes.
         """
-        states = self.hidden_states(input_ids, attention_mask, position_ids)
+        states = self.hidden_states(input_ids, attention_mask, position_ids, **attention)
         return self.head(states if chosen is None else states[chosen])
 
     @torch.no_grad()

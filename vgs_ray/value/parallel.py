@@ -39,17 +39,6 @@ class Worker:
         return values
 
 
-def attention_of(choice: str, device: torch.device) -> str:
-    """Name of transformers' attention; `auto` takes what keeps packed sequences apart without paying for their product."""
-    from transformers.utils import is_flash_attn_2_available
-
-    if choice != "auto":
-        return choice
-    if device.type != "cuda":
-        return "sdpa"
-    return "flash_attention_2" if is_flash_attn_2_available() else "flex_attention"
-
-
 def prepare(model: ValueModel, config: Train, worker: Worker) -> None:
     """Checkpoint activations, compile and shard, in place; one worker alone has nothing to shard and pays nothing."""
     if config.activation_checkpointing:

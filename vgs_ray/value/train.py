@@ -24,6 +24,7 @@ from vgs_ray.value.loader import Examples, Order
 from vgs_ray.value.loss import summed_loss
 from vgs_ray.value.metrics import Readings, check_held_out, read, summarize
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.optimizer import learning_rate, make_optimizer
 from vgs_ray.value.packing import Example, MicroBatch, lay_out
 from vgs_ray.value.parallel import Worker, accumulate, clip_gradients, prepare, sum_gradients
 from vgs_ray.value.plan import Ints, Plan, plan_step
@@ -58,23 +59,6 @@ class StepResult(NamedTuple):
     tokens: int
     padding: float
     overlong: int
-
-
-def learning_rate(config: Train, step: int) -> float:
-    """Linear warm-up, then cosine to `min_lr_share` of the peak (arXiv 2505.17373, appendix E)."""
-    warmup = max(1, round(config.steps * config.warmup_share))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.steps - warmup)
-    return config.lr * (config.min_lr_share + (1 - config.min_lr_share) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def make_optimizer(model: ValueModel, config: Train) -> torch.optim.AdamW:
-    """AdamW with float32 state; only matrices decay."""
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
-    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 class Batches:

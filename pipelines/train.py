@@ -34,7 +34,7 @@ def train_worker(config: dict[str, Recipe]) -> str:
     """
     import torch
 
-    from vgs_ray.value.attention import attention_of
+    from vgs_ray.value.attention import attention_of, layout_of
     from vgs_ray.value.calibration import write_validation
     from vgs_ray.value.export import export, model_card
     from vgs_ray.value.loader import Examples
@@ -46,12 +46,13 @@ def train_worker(config: dict[str, Recipe]) -> str:
 
     recipe, context = config["recipe"], ray.train.get_context()
     settings, folder = recipe.train, recipe.folder / "train"
-    worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    device = ray.train.torch.get_device()
+    attention = attention_of(settings.attention, device, settings.dropout)
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device, layout_of(attention, device))
     if worker.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     train, validation = (Examples(folder / "store", split) for split in ("train", "validation"))
     held_out = [validation.example(index) for index in spread(len(validation), HELD_OUT)]
-    attention = attention_of(settings.attention, worker.device, settings.dropout)
     model = ValueModel.from_backbone(
         model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention
     ).to(worker.device)

@@ -1,5 +1,10 @@
 """Plans and layouts lose nothing, keep to the budget, fill it, and weigh every sequence alike. No torch, no Ray."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,6 +108,24 @@ def test_packs_are_full(mean: float, sigma: float) -> None:
     packs = fill(sizes, 4 * 16384)
     assert sizes.sum() / (len(packs) * 4 * 16384) >= 0.97
     assert max(sizes[pack].sum() for pack in packs) <= 4 * 16384
+
+
+def test_the_bench_runs_with_only_torch_and_transformers() -> None:
+    blocked = ("ray", "vllm", "pyarrow", "sklearn", "scipy", "matplotlib", "datasets", "tyro", "tensorboardX")
+    arguments = ["bench/train.py", "--rounds", "1", "--sequences", "8", "--longest", "64"]
+    code = (
+        f"import sys, runpy; sys.modules.update(dict.fromkeys({blocked!r})); sys.argv = {arguments!r}; "
+        "runpy.run_path('bench/train.py', run_name='__main__')"
+    )
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["0.7", "0.5"], ["0.4", "0.7"]]
+    assert all(float(row[2].rstrip("%")) >= 97 and float(row[6]) > 0 for row in rows)
 
 
 def test_workers_get_equal_shares() -> None:

@@ -13,7 +13,7 @@ from toy import CONFIG, CPU, load, loss_and_gradient, new_model, poison, sources
 
 from vgs_ray.config import Train
 from vgs_ray.schemas import ROLL_OUTS
-from vgs_ray.value.attention import attention_of
+from vgs_ray.value.attention import attention_of, layout_of
 from vgs_ray.value.loader import Order, group_bounds
 from vgs_ray.value.log import append, last_step, mend, read_metrics, shown, summary
 from vgs_ray.value.loss import summed_loss
@@ -71,6 +71,7 @@ def test_flash_attention_of_packed_sequences_on_a_gpu(backbone: str, tables: Pat
 def test_attention_is_what_the_machine_can_run() -> None:
     assert attention_of("auto", CPU, 0.1) == "varlen"
     assert attention_of("eager", CPU, 0.1) == "eager"
+    assert [layout_of(name, CPU) for name in ("varlen", "eager")] == ["packed", "bucketed"]
 
 
 def test_loss_is_that_of_the_model(backbone: str, tables: Path) -> None:

@@ -52,11 +52,10 @@ def test_accuracy_and_ranking_by_position() -> None:
     assert (late.low, late.accuracy, late.auc) == (1024, 1, 1)
 
 
-@pytest.mark.parametrize("layout_device", ["bucketed", "packed"])
-def test_readings_are_those_of_the_model(backbone: str, tables: Path, layout_device, monkeypatch) -> None:
-    monkeypatch.setattr(Worker, "layout", property(lambda self: layout_device))
+@pytest.mark.parametrize("layout", ["bucketed", "packed"])
+def test_readings_are_those_of_the_model(backbone: str, tables: Path, layout) -> None:
     model, examples = new_model(backbone).eval(), [load(tables).example(index) for index in range(5)]
-    found = read(model, examples, CONFIG, Worker())
+    found = read(model, examples, CONFIG, Worker(layout=layout))
     assert found.weight.sum() == pytest.approx(5)
     assert found.first.sum() == found.last.sum() == 5
     probs = [model.success_probs(torch.from_numpy(each.tokens).long()[None])[0] for each in examples]

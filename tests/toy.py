@@ -81,7 +81,7 @@ def load(tables: Path, split: str = "train") -> Examples:
 
 
 def new_model(backbone: str, dropout: float = CONFIG.dropout) -> ValueModel:
-    return ValueModel.from_backbone(backbone, dropout=dropout, seed=0)
+    return ValueModel.from_backbone(backbone, dropout=dropout, seed=0, attn_implementation="varlen")
 
 
 def weights_of(model: ValueModel) -> torch.Tensor:
@@ -116,7 +116,7 @@ def run(
     held_out: int = 0,
 ) -> list[float]:
     """Train, and return the losses; the final weights go to `final.pt`. At `killed_at` the process kills itself."""
-    model = ValueModel.from_backbone(backbone, config.num_labels, config.dropout, seed=0)
+    model = ValueModel.from_backbone(backbone, config.num_labels, config.dropout, seed=0, attn_implementation="varlen")
     worker, losses, validation = worker or Worker(), [], load(tables, "validation")
 
     def report(metrics: dict[str, float], _: object) -> None:

@@ -17,6 +17,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import is_flash_attn_2_available
 
+from vgs_ray.value.packing import Layout
+
 NAME = "varlen"
 
 
@@ -30,6 +32,11 @@ def attention_of(choice: str, device: torch.device, dropout: float) -> str:
     if device.type == "cuda" and is_flash_attn_2_available():
         return "flash_attention_2"
     return "sdpa" if device.type == "cuda" and dropout else NAME
+
+
+def layout_of(attention: str, device: torch.device) -> Layout:
+    """Packed where sequences are kept apart for nothing; a mask over the whole row is dear on CPU."""
+    return "bucketed" if device.type == "cpu" and attention in ("sdpa", "eager") else "packed"
 
 
 def bounds(position_ids: NDArray[np.int64], device: torch.device) -> dict[str, Any]:

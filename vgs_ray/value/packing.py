@@ -4,8 +4,8 @@ In: sequences with their targets. Out: micro-batches whose token weights make th
 sequences of each sequence's mean, so that any way of packing gives the same gradient.
 
 Two layouts. *Packed*: all sequences in one row, positions restart with each of them; for attention that keeps sequences
-apart by their positions (flash attention and flex attention on GPU). *Bucketed*: sequences of like length side by side,
-padded on the right; faster where attention pays for the square of the row (CPU).
+apart. *Bucketed*: sequences of like length side by side, padded on the right; for attention that would need a mask over the
+square of the row.
 """
 
 from __future__ import annotations

@@ -20,15 +20,12 @@ from vgs_ray.value.packing import Layout
 
 @dataclass(frozen=True)
 class Worker:
-    """This process among all of them."""
+    """This process among all of them, and how it lays out sequences."""
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def layout(self) -> Layout:
-        return "packed" if self.device.type == "cuda" else "bucketed"
+    layout: Layout = "packed"
 
     def gather(self, value: Any) -> list[Any]:
         """What each worker passed, on every worker."""

@@ -69,8 +69,10 @@ def sandbox() -> Recipe:
             workers=2,
             cpus_per_worker=0.25,
             gpus_per_worker=0.0,
+            activation_checkpointing=False,
             checkpoint_every=100,
             validate_every=100,
+            position_bin=64,
         ),
         evaluate=Evaluate(
             benchmark="sandbox",

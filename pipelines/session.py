@@ -64,14 +64,19 @@ def _quiet_ray_data() -> None:
 
 @contextmanager
 def progress(
-    what: str, total: int | None, count: Callable[[], int], unit: str = "row", note: Callable[[], str] | None = None
+    what: str,
+    total: int | None,
+    count: Callable[[], int],
+    unit: str = "row",
+    note: Callable[[], str] | None = None,
+    shape: str | None = None,
 ) -> Iterator[None]:
     """Show a bar that follows `count()` while the body runs, with a note behind it; it moves also while engines start.
 
-    Without a total there is only the time and the note.
+    Without a total there is only the time and the note; `shape` is another format of the line, in tqdm's terms.
     """
     on_terminal = sys.stderr.isatty()
-    shape = None if total else "{desc}: {elapsed}  {postfix}"
+    shape = shape if total else "{desc}: {elapsed}  {postfix}"
     pause_s = 0.5 if on_terminal else 10
     with tqdm(
         total=total, desc=f"{what:<9}", unit=unit, ncols=100, leave=False, mininterval=pause_s, bar_format=shape

@@ -69,3 +69,19 @@ def value(value_folder: Path) -> Iterator[Any]:
     engine = build_value(str(value_folder), TINY_ENGINE)
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A backbone of 0.02M parameters for training."""
+    from toy import make_backbone
+
+    return make_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables of a toy task, and the store made of them."""
+    from toy import make_tables
+
+    return make_tables(tmp_path_factory.mktemp("tables"))

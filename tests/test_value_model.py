@@ -79,21 +79,44 @@ def test_a_head_of_another_shape_is_named(model: ValueModel, tmp_path: Path) -> 
         ValueModel.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["Qwen3", "Llama"])
-def test_other_backbones_are_served_too(name: str, tmp_path: Path) -> None:
+def random_policy(name: str, folder: Path) -> Path:
     import transformers
-
-    from vgs_ray.engines import build_value
 
     config = getattr(transformers, f"{name}Config")(
         vocab_size=120, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=32, max_position_embeddings=256,
+        num_key_value_heads=2, head_dim=32, max_position_embeddings=256, initializer_range=0.2,
     )  # fmt: skip
-    getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(tmp_path / "policy")
-    ValueModel.from_backbone(tmp_path / "policy").save_pretrained(tmp_path / "value")
-    wanted = ValueModel.from_pretrained(tmp_path / "value").success_probs(torch.tensor([range(2, 60)]))[0, -1]
+    getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "outputs"), [("Qwen2", 1), ("Qwen3", 3), ("Llama", 3)])
+def test_vllm_is_transformers_with_and_without_cached_prefix(name: str, outputs: int, tmp_path: Path) -> None:
+    """Qwen2 with three classes is in test_engines; here it has the one output that soft values and rankings train."""
+    from vgs_ray.engines import build_value
+
+    model = ValueModel.from_backbone(random_policy(name, tmp_path / "policy"), num_labels=outputs)
+    model.save_pretrained(tmp_path / "value")
+    tokens = tuple(int(token) for token in torch.randint(2, 120, (200,), generator=torch.Generator().manual_seed(1)))
+    wanted = ValueModel.from_pretrained(tmp_path / "value").success_probs(torch.tensor([tokens]))[0]
+    assert wanted.std() > 1e-3  # not all the same
     engine = build_value(str(tmp_path / "value"), TINY_ENGINE)
     try:
-        assert asyncio.run(engine.score(tuple(range(2, 60)))).value == pytest.approx(wanted.item(), abs=1e-4)
+        for length in (60, 100, 200):
+            cached = engine.usage.cached
+            score = asyncio.run(engine.score(tokens[:length]))
+            assert score.value == pytest.approx(wanted[length - 1].item(), abs=1e-4)
+            assert len(score.probs) == (0 if outputs == 1 else 3)
+            assert (engine.usage.cached > cached) == (length > 60)
     finally:
         engine.close()
+
+
+def test_bfloat16_is_saved_and_loaded(model: ValueModel, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    model.save_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    again = ValueModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    tokens = torch.arange(2, 42).view(2, 20)
+    assert torch.allclose(model.success_probs(tokens), again.success_probs(tokens), atol=0.05)

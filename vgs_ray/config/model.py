@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vgs_ray.config.engine import Beam, Engine, Sampling
 
@@ -13,20 +14,37 @@ class Train:
 
     Attributes:
         init: model that the backbone starts from.
+        loss: `outcome` is the class of the finished answer on every roll-out token (VGS); `soft` and `mse` fit each token's
+            own value, by cross-entropy or by squared error (TVM); `bradley_terry` ranks a right above a wrong answer.
         max_length: tokens of one sequence; a longer one loses its label.
-        batch_size: sequences in one optimizer step, over all workers.
-        micro_tokens: tokens in one forward pass of one worker.
+        batch_size: sequences in one optimizer step, over all workers, however many there are.
+        micro_tokens: tokens in one forward pass of one worker; peak memory follows it.
         steps: optimizer steps.
         lr, min_lr_share, warmup_share: peak learning rate, its last share of the peak, share of steps that warm up.
         betas, eps, weight_decay, clip_norm, dropout: AdamW, gradient clipping and head dropout.
         group_size: responses of one problem that stay together in the shuffle.
         workers: training processes.
+        min_workers: with fewer (a node was lost) training goes on, and grows again to `workers`; 0 waits for all of them.
         cpus_per_worker, gpus_per_worker: what Ray reserves for one of them.
-        checkpoint_every: steps between checkpoints.
+        max_failures: restarts from the last checkpoint before the stage fails.
+        timeout_s: a collective operation that takes longer means that a worker is lost.
+        shard_size: workers that share one copy of weights and optimizer (FSDP2): 0 all of them, 1 none (each has its own
+            copy), between them HSDP. With a number of workers that it does not divide, their greatest common divisor.
+        reshard: free the gathered weights after each forward and backward pass: less memory, more traffic.
+        activation_checkpointing: recompute each block's activations in the backward pass.
+        compile: compile each block by torch.compile.
+        attention: `auto` is flash attention where it is installed, else torch's own for sequences of unequal length
+            (`varlen`), or SDPA with a mask where that has no dropout (GPU).
+        checkpoint_every, checkpoints_kept: steps between checkpoints, and how many stay.
+        async_checkpoints: write them while training goes on; costs a copy of the state in main memory.
         validate_every: steps between validations.
+        position_bin: tokens of one bin of the accuracy by position.
+        trackers: where the curves go, besides `metrics.jsonl`.
+        push_to: Hugging Face repository that the finished model goes to; empty for none. Needs HF_TOKEN.
     """
 
     init: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    loss: Literal["outcome", "soft", "mse", "bradley_terry"] = "outcome"
     max_length: int = 16384
     batch_size: int = 1024
     micro_tokens: int = 16384
@@ -41,10 +59,28 @@ class Train:
     dropout: float = 0.05
     group_size: int = 2
     workers: int = 8
+    min_workers: int = 0
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 1.0
+    max_failures: int = 3
+    timeout_s: int = 300
+    shard_size: int = 0
+    reshard: bool = False
+    activation_checkpointing: bool = True
+    compile: bool = False
+    attention: Literal["auto", "varlen", "flash_attention_2", "flex_attention", "sdpa", "eager"] = "auto"
     checkpoint_every: int = 486
+    checkpoints_kept: int = 2
+    async_checkpoints: bool = True
     validate_every: int = 486
+    position_bin: int = 1024
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    push_to: str = ""
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the head: three classes, or one logit."""
+        return 3 if self.loss == "outcome" else 1
 
 
 @dataclass(frozen=True)

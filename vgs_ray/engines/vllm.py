@@ -151,7 +151,8 @@ class VllmValue:
         self.usage.cached += cached
         self.usage.scored += len(output.prompt_token_ids) - cached
         probs = tuple(output.outputs.data.tolist())
-        return Score(probs[CORRECT], probs)
+        # One output is P(correct) itself: there are no classes.
+        return Score(probs[0]) if len(probs) == 1 else Score(probs[CORRECT], probs)
 
 
 def engine_args(model: str, engine: Engine) -> dict[str, Any]:

@@ -32,12 +32,18 @@ def build_head(hidden_size: int, num_labels: int, dtype: torch.dtype | None = No
     )
 
 
+def correct_probs(logits: Tensor) -> Tensor:
+    """P(correct), float32 (...), from logits (..., num_labels): a class among several, or the sigmoid of the only one."""
+    logits = logits.float()
+    return logits[..., 0].sigmoid() if logits.shape[-1] == 1 else logits.softmax(-1)[..., CORRECT]
+
+
 class ValueModel(nn.Module):
     """P(class of the finished answer | tokens so far), at every token (arXiv 2505.17373, section 3).
 
     Args:
         backbone: a transformers decoder without language-model head.
-        num_labels: classes; index 1 means correct.
+        num_labels: classes, of which index 1 means correct; or 1, a logit of P(correct).
         dropout: before the head, while training.
     """
 
@@ -130,15 +136,24 @@ class ValueModel(nn.Module):
         return self.score(self.dropout(hidden))
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        chosen: Tensor | None = None,
+        **attention: Any,
     ) -> Tensor:
-        """Class logits (batch, length, num_labels) after each token."""
-        return self.head(self.hidden_states(input_ids, attention_mask, position_ids))
+        """Logits (batch, length, num_labels) after each token; (T, num_labels) where `chosen` (batch, length) is true.
+
+        The head runs only on what is chosen. `attention` is what `hidden_states` takes.
+        """
+        states = self.hidden_states(input_ids, attention_mask, position_ids, **attention)
+        return self.head(states if chosen is None else states[chosen])
 
     @torch.no_grad()
     def success_probs(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """P(correct) after each token: (batch, length) float32 in [0, 1]."""
-        return self(input_ids, attention_mask).float().softmax(-1)[..., CORRECT]
+        return correct_probs(self(input_ids, attention_mask))
 
     def loss(
         self, input_ids: Tensor, labels: Tensor, loss_mask: Tensor, attention_mask: Tensor | None = None
@@ -158,12 +173,15 @@ class ValueModel(nn.Module):
         sums = losses.new_zeros(len(labels)).index_add(0, rows, losses)
         return (sums / lengths.clamp(min=1)).sum() / (lengths > 0).sum().clamp(min=1)
 
-    def save_pretrained(self, path: str | Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write config.json and float32 safetensors in the released layout.
+    def save_pretrained(
+        self, path: str | Path, state_dict: dict[str, Tensor] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Write config.json and safetensors in the released layout.
 
         Args:
             path: folder, made when missing.
             state_dict: whole weights, where the module itself holds only shards of them.
+            dtype: of the weights; float32 or bfloat16.
         """
         from huggingface_hub import save_torch_state_dict
 
@@ -173,11 +191,10 @@ class ValueModel(nn.Module):
         config.architectures = [ARCHITECTURE]
         config.num_labels = self.num_labels
         config.classifier_dropout = self.dropout.p
-        config.dtype = torch.float32
+        config.dtype = dtype
         config.save_pretrained(folder)
-        weights = {
-            name: value.detach().to("cpu", torch.float32) for name, value in (state_dict or self.state_dict()).items()
-        }
+        whole = state_dict or self.state_dict()
+        weights = {name: value.detach().to("cpu", dtype) for name, value in whole.items()}
         save_torch_state_dict(weights, folder)
 
 

@@ -8,70 +8,88 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vgs_ray.config import Train
 from vgs_ray.ids import stable_seed
-from vgs_ray.value import checkpoint
+from vgs_ray.value.checkpoint import Checkpoints
 from vgs_ray.value.loader import Examples, Order
-from vgs_ray.value.loss import outcome_loss
-from vgs_ray.value.metrics import check_held_out, validate
+from vgs_ray.value.loss import summed_loss
+from vgs_ray.value.metrics import Readings, check_held_out, read, summarize
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.packing import Example, Layout, micro_batches, overlong
+from vgs_ray.value.optimizer import learning_rate, make_optimizer
+from vgs_ray.value.packing import Example, MicroBatch, lay_out
+from vgs_ray.value.parallel import Worker, accumulate, clip_gradients, prepare, sum_gradients
+from vgs_ray.value.plan import Ints, Plan, plan_step
+from vgs_ray.value.speed import cost_of, peak_flops
 
-Report = Callable[[dict[str, float]], None]
+Report = Callable[[dict[str, float], Readings | None], None]
 SHOWN_IDS = 64
+ORDER_FIELDS = (
+    "loss",
+    "max_length",
+    "batch_size",
+    "group_size",
+    "steps",
+    "lr",
+    "min_lr_share",
+    "warmup_share",
+    "dropout",
+)
+"""What decides which samples a step sees and what it does with them; a checkpoint of other values is refused."""
 
 
 class LossDivergedError(RuntimeError):
     """The loss or its gradient is not a number."""
 
 
-@dataclass(frozen=True)
-class Worker:
-    """This process among all of them."""
-
-    rank: int = 0
-    world: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def layout(self) -> Layout:
-        return "packed" if self.device.type == "cuda" else "bucketed"
-
-
 class StepResult(NamedTuple):
-    """One optimizer step over all workers: mean loss (nats), norm of the gradient before clipping, tokens in the forward
-    passes without padding, and sequences that lost their label because they are longer than `max_length`."""
+    """One optimizer step over all workers: mean loss, norm of the gradient before clipping, tokens in the forward passes
+    without padding, share of padding, and sequences that lost their label because they are longer than `max_length`."""
 
     loss: float
     grad_norm: float
     tokens: int
+    padding: float
     overlong: int
 
 
-def learning_rate(config: Train, step: int) -> float:
-    """Linear warm-up, then cosine to `min_lr_share` of the peak (arXiv 2505.17373, appendix E)."""
-    warmup = max(1, round(config.steps * config.warmup_share))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.steps - warmup)
-    return config.lr * (config.min_lr_share + (1 - config.min_lr_share) * 0.5 * (1 + math.cos(math.pi * progress)))
+class Batches:
+    """What each step computes: the same plan on every worker, the tokens of this worker's share only."""
 
+    def __init__(self, examples: Examples, config: Train, seed: int, worker: Worker, attention: float) -> None:
+        self._examples, self._config, self._worker, self._attention = examples, config, worker, attention
+        self._units = examples.units(config.loss)
+        self._order = Order(examples.group_bounds(self._units, config.group_size), seed)
+        self.size = max(1, config.batch_size // self._units.shape[1])  # in units
 
-def make_optimizer(model: ValueModel, config: Train) -> torch.optim.AdamW:
-    """AdamW with float32 state; only matrices decay."""
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
-    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    def plan(self, step: int) -> tuple[Ints, Plan]:
+        """The step's units (units, sequences of a unit) and who computes which."""
+        units = self._units[self._order.batch(step, self.size)]
+        lengths = self._examples.lengths[units].astype(np.int64)
+        config, worker = self._config, self._worker
+        targets = lengths - self._examples.starts[units]
+        return units, plan_step(
+            lengths, targets, worker.world, config.micro_tokens, config.max_length, worker.layout, self._attention
+        )
+
+    def micro_batches(self, units: Ints, plan: Plan) -> Iterator[MicroBatch]:
+        """This worker's; as many as every other worker has."""
+        for pack in plan.packs[self._worker.rank]:
+            examples = [self._examples.example(int(index)) for index in units[pack].reshape(-1)]
+            yield lay_out(examples, self._worker.layout, last_only=self._config.loss == "bradley_terry")
+
+    def flops(self, units: Ints, plan: Plan, cost: Any) -> float:
+        """Of the step, over all workers."""
+        kept = [place for own in plan.packs for pack in own for place in pack]
+        return cost.flops(self._examples.lengths[units[kept]])
 
 
 def fit(
@@ -88,11 +106,11 @@ def fit(
 
     Args:
         train: this worker reads its share of each batch from them.
-        held_out: rank 0 validates on them.
+        held_out: all workers validate on them together.
         folder: of the checkpoints.
         seed: of order and dropout.
-        report: called on rank 0 after each step with the fields of `StepResult`, `step`, `lr`, `tokens_per_s` and
-            `seconds_left`, and with the metrics of `validate` when it ran.
+        report: called on rank 0 after each step with the fields of `StepResult`, `step`, `lr`, `tokens_per_s`,
+            `seconds_left` and, on a known GPU, `mfu`; with the metrics of `summarize` and the readings when it validated.
 
     Raises:
         LossDivergedError: loss or gradient is NaN or infinite, on all workers alike; the message has the roll-outs' ids.
@@ -100,98 +118,94 @@ def fit(
     """
     if held_out:
         check_held_out(held_out, config.max_length)
+    cost = cost_of(model)  # before its weights are sharded
+    batches = Batches(train, config, seed, worker, cost.ratio)
+    prepare(model, config, worker)
     optimizer = make_optimizer(model, config)
-    done = checkpoint.load_latest(folder, model, optimizer, worker.device)
-    order = Order(train.groups(config.group_size), seed)
+    identity = {"seed": seed, **{name: getattr(config, name) for name in ORDER_FIELDS}}
+    checkpoints = Checkpoints(folder, config.checkpoints_kept, worker, config.async_checkpoints, identity)
+    done = checkpoints.load_latest(model, optimizer)
+    clock = _Clock(done, config.steps, worker)
     model.train()
-    started, tokens = time.monotonic(), 0
     for step in range(done, config.steps):
         torch.manual_seed(stable_seed(seed, "dropout", step, worker.rank))
-        batch = [train.example(index) for index in order.batch(step, config.batch_size, worker.rank, worker.world)]
-        result = _step(model, optimizer, config, step, batch, worker)
-        tokens += result.tokens
+        units, plan = batches.plan(step)
+        result = _step(model, optimizer, config, step, plan, batches.micro_batches(units, plan), worker)
+        speed = clock.read(step + 1, plan.tokens, batches.flops(units, plan, cost))
+        metrics = {"step": step + 1, **result._asdict(), "lr": learning_rate(config, step), **speed}
+        last, readings = step + 1 == config.steps, None
+        if held_out and (last or (step + 1) % config.validate_every == 0):
+            readings = read(model, held_out, config, worker)
         if worker.rank == 0:
-            elapsed = time.monotonic() - started
-            metrics = {
-                "step": step + 1,
-                **result._asdict(),
-                "lr": learning_rate(config, step),
-                "tokens_per_s": tokens / elapsed,
-                "seconds_left": elapsed / (step + 1 - done) * (config.steps - step - 1),
-            }
-            last = step + 1 == config.steps
-            if held_out and (last or (step + 1) % config.validate_every == 0):
-                metrics |= validate(model, held_out, config.micro_tokens, config.max_length, worker.layout)
-            report(metrics)  # before the checkpoint: after a kill between the two the step is redone, not missing
-            if last or (step + 1) % config.checkpoint_every == 0:
-                checkpoint.save(folder, step + 1, model, optimizer)
+            # Before the checkpoint: after a kill between the two the step is redone, not missing.
+            report(metrics | (summarize(readings) if readings else {}), readings)
+        checkpoints.poll()
+        if last or (step + 1) % config.checkpoint_every == 0:
+            checkpoints.save(step + 1, (step + 1) * batches.size, model, optimizer)
+    checkpoints.wait()
 
 
 def _step(
-    model: ValueModel, optimizer: torch.optim.Optimizer, config: Train, step: int, batch: list[Example], worker: Worker
+    model: ValueModel,
+    optimizer: torch.optim.Optimizer,
+    config: Train,
+    step: int,
+    plan: Plan,
+    micros: Iterator[MicroBatch],
+    worker: Worker,
 ) -> StepResult:
-    """One optimizer step on this worker's share of the batch."""
+    """One optimizer step: the mean over the sequences of the whole batch, however it was split."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
     optimizer.zero_grad()
     losses: list[tuple[Tensor, tuple[str, ...]]] = []
-    sequences = 0
-    for micro in micro_batches(batch, config.micro_tokens, config.max_length, worker.layout):
-        loss = outcome_loss(model, micro, worker.device)
+    count = len(plan.packs[worker.rank])
+    for index, micro in enumerate(micros):
+        accumulate(model, index + 1 == count, config)
+        loss = summed_loss(model, micro, config.loss, worker.device) / max(1, plan.units)
         loss.backward()
         losses.append((loss.detach(), micro.ids))
-        sequences += micro.sequences
-    fitting = [len(example.tokens) for example in batch if not overlong(example, config.max_length)]
+    if not count:  # nothing in the whole batch has a target
+        return StepResult(0.0, 0.0, 0, 0.0, plan.overlong)
+    sum_gradients(model, worker)
     total = sum((loss for loss, _ in losses), torch.zeros((), device=worker.device))
-    counts = torch.tensor([sequences, sum(fitting), len(batch) - len(fitting)], device=worker.device)
-    mean, tokens, dropped = _share(model, total, counts, worker)
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm))
+    if worker.world > 1:
+        dist.all_reduce(total)
+    mean, norm = float(total), clip_gradients(model, config.clip_norm)
     if not (math.isfinite(mean) and math.isfinite(norm)):
         raise LossDivergedError(
             f"loss is {mean} at step {step} (norm of its gradient: {norm}); both must be finite: look at these "
             f"roll-outs or lower train.lr: {_suspects(losses, worker)}"
         )
     optimizer.step()
-    return StepResult(mean, norm, tokens, dropped)
+    return StepResult(mean, norm, plan.tokens, plan.padding, plan.overlong)
 
 
-def _share(model: ValueModel, total: Tensor, counts: Tensor, worker: Worker) -> tuple[float, int, int]:
-    """Sum gradients, loss and counts over the workers and divide by the sequences of the whole batch.
+class _Clock:
+    """Speed since this process began to train."""
 
-    One reduction a step, after all micro-batches: the mean is over the batch, however it was split.
+    def __init__(self, done: int, steps: int, worker: Worker) -> None:
+        self._done, self._steps, self._began = done, steps, time.monotonic()
+        peak = peak_flops(worker.device)
+        self._peak = peak * worker.world if peak else None
+        self._tokens, self._flops = 0, 0.0
 
-    Args:
-        total: () summed loss of this worker's sequences.
-        counts: (3,) sequences with a target, tokens, overlong sequences.
-
-    Returns:
-        Mean loss, tokens and overlong sequences of the whole batch.
-    """
-    if worker.world > 1:
-        weights = list(model.parameters())
-        grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-        flat = torch.cat([grad.reshape(-1) for grad in grads] + [total.reshape(1)])
-        dist.all_reduce(flat)
-        dist.all_reduce(counts)
-        parts = flat[:-1].split([weight.numel() for weight in weights])
-        for weight, part in zip(weights, parts, strict=True):
-            weight.grad = part.view_as(weight)
-        total = flat[-1]
-    sequences, tokens, dropped = counts.tolist()
-    for weight in model.parameters():
-        if weight.grad is not None:
-            weight.grad /= max(1, sequences)
-    return float(total) / max(1, sequences), tokens, dropped
+    def read(self, step: int, tokens: int, flops: float) -> dict[str, float]:
+        elapsed = time.monotonic() - self._began
+        self._tokens += tokens
+        self._flops += flops
+        speed = {
+            "tokens_per_s": self._tokens / elapsed,
+            "seconds_left": elapsed / (step - self._done) * (self._steps - step),
+        }
+        return speed | ({"mfu": self._flops / elapsed / self._peak} if self._peak else {})
 
 
 def _suspects(losses: Sequence[tuple[Tensor, tuple[str, ...]]], worker: Worker) -> str:
     """Ids of the micro-batches, of all workers, whose own loss is not finite; of the whole batch when each one's is."""
     bad = [name for loss, ids in losses for name in ids if not math.isfinite(loss)]
     every = [name for _, ids in losses for name in ids]
-    shares = [(bad, every)]
-    if worker.world > 1:
-        shares = [([], [])] * worker.world
-        dist.all_gather_object(shares, (bad, every))
+    shares = worker.gather((bad, every))
     ids = [name for share, _ in shares for name in share] or [name for _, share in shares for name in share]
     more = f" and {len(ids) - SHOWN_IDS:,} more" if len(ids) > SHOWN_IDS else ""
     return ", ".join(ids[:SHOWN_IDS]) + more

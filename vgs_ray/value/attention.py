@@ -1,0 +1,135 @@
+"""Attention of packed sequences with nothing but torch: each sequence attends to itself, no mask and no padding.
+
+transformers knows it as `varlen`. On a GPU it is torch's own variable-length flash attention, in bfloat16; elsewhere it is
+one causal SDPA for each sequence, which for the short rows of a CPU costs less than a mask over the whole row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.utils import is_flash_attn_2_available
+
+from vgs_ray.value.packing import Layout
+
+NAME = "varlen"
+
+
+def attention_of(choice: str, device: torch.device, dropout: float) -> str:
+    """transformers' name for a choice of `Train.attention`; `auto` takes the first that the machine can run.
+
+    torch's variable-length attention has no dropout on a GPU, so with dropout and without flash-attn a mask remains.
+    """
+    if choice != "auto":
+        return choice
+    if device.type == "cuda" and is_flash_attn_2_available():
+        return "flash_attention_2"
+    return "sdpa" if device.type == "cuda" and dropout else NAME
+
+
+def layout_of(attention: str, device: torch.device) -> Layout:
+    """Packed where sequences are kept apart for nothing; a mask over the whole row is dear on CPU."""
+    return "bucketed" if device.type == "cpu" and attention in ("sdpa", "eager") else "packed"
+
+
+def bounds(position_ids: NDArray[np.int64], device: torch.device) -> dict[str, Any]:
+    """Where the sequences of a packed row begin and end, in the words of transformers' flash attention.
+
+    Made once for a micro-batch: from positions on the device, every layer would find it out again and wait for it.
+
+    Args:
+        position_ids: (1, length), 0 where a sequence begins.
+    """
+    starts = np.flatnonzero(position_ids[0] == 0)
+    ends = np.append(starts, position_ids.shape[1])
+    sizes = np.diff(ends)
+    cumulative, longest = torch.from_numpy(ends.astype(np.int32)).to(device), int(sizes.max())
+    return {
+        "cu_seq_lens_q": cumulative,
+        "cu_seq_lens_k": cumulative,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        # On a GPU nothing reads them, and a compiled block would be compiled anew for each of them.
+        **({"sizes": tuple(sizes.tolist())} if device.type == "cpu" else {}),
+    }
+
+
+def varlen_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int = 0,
+    sizes: tuple[int, ...] = (),
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each sequence of a row; whole rows where there are no bounds (padding is on the right).
+
+    Args:
+        query, key, value: (rows, heads, length, head size); keys and values may have fewer heads.
+        cu_seq_lens_q, max_length_q, sizes: of `bounds`, where the row is packed.
+
+    Returns:
+        (rows, length, heads, head size), and no weights.
+
+    Raises:
+        ValueError: dropout of packed sequences on a GPU.
+    """
+    if cu_seq_lens_q is None:
+        return _causal(query, key, value, scaling, dropout).transpose(1, 2), None
+    if query.is_cuda:
+        if dropout:
+            raise ValueError(
+                "attention 'varlen' has no dropout on a GPU: install flash-attn, or set train.dropout to 0"
+            )
+        return _flash(query, key, value, scaling, cu_seq_lens_q, max_length_q), None
+    queries, keys, values = (tensor.split(list(sizes), 2) for tensor in (query, key, value))
+    parts = [_causal(q, k, v, scaling, dropout) for q, k, v in zip(queries, keys, values, strict=True)]
+    return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
+    return F.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
+    )
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, cumulative: Tensor, longest: int
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (tensor[0].transpose(0, 1).to(torch.bfloat16) for tensor in (query, key, value))
+    out = varlen_attn(
+        q,
+        k,
+        v,
+        cumulative,
+        cumulative,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(out, Tensor)
+    return out[None].to(query.dtype)
+
+
+def _no_mask(*arguments: Any, **options: Any) -> None:
+    """Sequences are told apart by their bounds."""
+
+
+AttentionInterface.register(NAME, varlen_attention)
+AttentionMaskInterface.register(NAME, _no_mask)

@@ -1,0 +1,27 @@
+"""AdamW and its learning rate, a function of the step alone (arXiv 2505.17373, appendix E)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from vgs_ray.config import Train
+from vgs_ray.value.model import ValueModel
+
+
+def learning_rate(config: Train, step: int) -> float:
+    """Linear warm-up, then cosine to `min_lr_share` of the peak."""
+    warmup = max(1, round(config.steps * config.warmup_share))
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup)
+    return config.lr * (config.min_lr_share + (1 - config.min_lr_share) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_optimizer(model: ValueModel, config: Train) -> torch.optim.AdamW:
+    """AdamW with float32 state; only matrices decay."""
+    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
+    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)

@@ -7,6 +7,7 @@ then the rows are written. Rows, ids and fingerprints stay in Ray's object store
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +43,7 @@ class CheckRows:
         self.config = config
         self.index: Index = ray.get(index[0])
         self.judge = Judge(workers=1, timeout_s=config.timeout_s)
+        self._readable = lru_cache(100_000)(self._parses)  # answers repeat: most are small numbers, letters, fractions
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self._checked(row) for row in batch.to_pylist()], schema=PROBLEMS_CHECKED)
@@ -60,7 +62,7 @@ class CheckRows:
     def _equal(self, gold: str, answer: str) -> bool:
         return self.judge.judge_pairs([(gold, answer)])[gold, answer].equivalent is True
 
-    def _readable(self, answer: str) -> bool:
+    def _parses(self, answer: str) -> bool:
         """math-verify tells of a gold answer that it can't read, whatever it is compared with."""
         return self.judge.judge_pairs([(answer, "0")])[answer, "0"].reason not in UNREADABLE
 

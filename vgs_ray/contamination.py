@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vgs_ray.problems import FIGURE_CODE
+
 GRAM = 8  # words, as in the paper (arXiv 2505.17373)
 
 _SPACES_IN_MATHS = re.compile(r"\s*([-+*/^=<>|])\s*")
@@ -21,8 +23,8 @@ _PUNCTUATION = re.compile(r"\\(?:left|right|displaystyle|[dt](?=frac)|[()\[\],;:
 
 
 def words(text: str) -> list[str]:
-    """Words of a text without case and punctuation; a formula without spaces is one word."""
-    text = unicodedata.normalize("NFKC", text).lower()
+    """Words of a text without case, punctuation and code of figures; a formula without spaces is one word."""
+    text = unicodedata.normalize("NFKC", FIGURE_CODE.sub(" ", text)).lower()
     return _PUNCTUATION.sub("", _SPACES_IN_MATHS.sub(r"\1", re.sub(r"\\(?=\s)", " ", text))).split()
 
 

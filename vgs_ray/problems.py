@@ -40,7 +40,7 @@ class Dropped(NamedTuple):
 
 
 # A figure that the text holds itself: Asymptote or TikZ.
-_FIGURE_CODE = re.compile(r"[<\[]asy[>\]].*?[<\[]/asy[>\]]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.S)
+FIGURE_CODE = re.compile(r"[<\[]asy[>\]].*?[<\[]/asy[>\]]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.S)
 
 
 def check(
@@ -58,7 +58,7 @@ def check(
         return Dropped("malformed", f"problem is {_shown(problem)}, and must be a text that is not empty")
     if not isinstance(answer, str) or not answer.strip():
         return Dropped("malformed", f"answer is {_shown(answer)}, and must be a text that is not empty")
-    text = _FIGURE_CODE.sub(" [figure] ", problem)
+    text = FIGURE_CODE.sub(" [figure] ", problem)
     return (
         _check_box(answer, row.get("solution"), equal)
         or _check_checkable(text, answer, readable)
@@ -114,10 +114,11 @@ def _check_box(answer: str, solution: object, equal: Callable[[str, str], bool])
 
 
 _PROOF = re.compile(
-    r"\b(?:dis)?prove\b|(?<!to )\bshow(?:ing)?,? (?:\w+ )?that\b|\bdemonstrate that\b|\bproof that\b|证明", re.I
+    r"\b(?:dis)?prove\b|(?<!to )\bshow(?:ing)?,? (?:\w+ )?that\b|\bdemonstrate that\b|\bproof that\b|证明|求证", re.I
 )
 SENTENCE_WORDS = 5  # an answer with so many words is a sentence, and math-verify would compare a piece of it
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_CHINESE_WORDS = re.compile(r"[\u4e00-\u9fff]{3}")  # one or two are a unit, or "and" or "or" between two values
 _NO_ANSWER = re.compile(
     r"\W*(?:see (?:the )?(?:solution|proof|above)|proof|proved|none|n/?a|null|q\.?e\.?d|证明.*)\W*", re.I
 )
@@ -126,7 +127,8 @@ _NO_ANSWER = re.compile(
 def _check_checkable(problem: str, answer: str, readable: Callable[[str], bool]) -> Dropped | None:
     if found := _PROOF.search(problem):
         return Dropped("not_checkable", _around(problem, found))
-    if _NO_ANSWER.fullmatch(answer) or len(_WORD.findall(answer)) >= SENTENCE_WORDS:
+    sentence = _PROOF.search(answer) or _CHINESE_WORDS.search(answer) or len(_WORD.findall(answer)) >= SENTENCE_WORDS
+    if sentence or _NO_ANSWER.fullmatch(answer):
         return Dropped("not_checkable", f"the answer is no value: {answer[:100]}")
     if not re.search(r"[\w∞∅]", answer) or not readable(answer):
         return Dropped("not_checkable", f"math-verify cannot read the answer {answer[:100]}")
@@ -169,6 +171,12 @@ _ASKS = re.compile(
     r"simplify|state|discuss|give|describe|explain|prove|show|construct|estimate)\b",
     re.I,
 )
+_ASKS_NEXT = re.compile(
+    r"\b(?:find|determine|calculate|compute|evaluate|solve|simplify|answer)"
+    r"(?: the)?(?: following| values?)*(?: of)?(?: expressions?| equations?| questions?)?[:：]$",
+    re.I,
+)
+_MARKUP = re.compile(r"(?:[\s$*]|<br\s*/?>)+$")
 _CONDITION = re.compile(
     r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b", re.I
 )
@@ -199,8 +207,10 @@ def _check_single(problem: str) -> Dropped | None:
 def _each_asks(lead: str, one: str, two: str) -> bool:
     if _ASKS.search(one) and _ASKS.search(two):
         return True
-    asked = re.split(r"[.?!]\s", lead)[-1]  # "Find: (a) the area, (b) the perimeter"
-    return asked.rstrip().endswith(":") and bool(_ASKS.search(asked)) and not _CONDITION.search(asked)
+    asked = _MARKUP.sub("", re.split(r"[.?!]\s", lead)[-1])  # "Find: (a) the area, (b) the perimeter"
+    if _ASKS_NEXT.search(asked):
+        return True
+    return asked.endswith(":") and bool(_ASKS.search(asked)) and not _CONDITION.search(asked)
 
 
 _DRAWN = r"(?:figure|diagram|picture|drawing|illustration|sketch)"

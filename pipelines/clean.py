@@ -1,67 +1,156 @@
-"""clean: raw problems -> `problems` (kept) and `problems_dropped` (with a reason and the evidence)."""
+"""clean: raw problems -> `problems` (kept) and `problems_dropped` (with a reason and the evidence).
+
+Every row is checked by itself in parallel; the fingerprints of those that pass meet in one task, which finds the copies;
+then the rows are written. Rows, ids and fingerprints stay in Ray's object store: on the driver there are only counts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.data import Datasink
+from ray.data.block import BlockAccessor
+from tabulate import tabulate
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
-from pipelines.sources import COLUMNS, benchmark_problems, train_problems
+from pipelines.sources import benchmark_texts, readable_source, train_problems
 from pipelines.stage import UserError, open_stage
-from pipelines.tables import count_by, parts_of, write
-from vgs_ray.config import Recipe
+from pipelines.tables import Parts, count_by, parts_of
+from vgs_ray.config import Clean, Recipe
+from vgs_ray.contamination import Index, build_index, overlap
+from vgs_ray.copies import Candidate, Fingerprint, find_copies, fingerprint
 from vgs_ray.ids import problem_id
-from vgs_ray.problems import check, normalise, validation_split
+from vgs_ray.judge import Judge
+from vgs_ray.problems import REASONS, Dropped, boxed_answer, check, validation_split
+from vgs_ray.schemas import PROBLEMS_CHECKED
+
+BATCH_ROWS = 500
+CHECK_CPUS = 0.5
+FINGERPRINT = ("row", "answer", "text", "shingles", "bands")
+UNREADABLE = ("unparsable_gold", "timeout", "crash", "too_long", "error")
 
 
-def check_rows(batch: pa.Table, excluded: frozenset[str], validation_share: float) -> pa.Table:
-    """Judge each row by itself: its id, its split, and why it is dropped (null: kept)."""
-    rows = []
-    for row in batch.to_pylist():
-        dropped = check(row, excluded)
-        identity = problem_id(row["problem"] or "")
-        rows.append(
-            {name: row.get(name) for name in (*COLUMNS, "row")}
-            | {
-                "problem_id": identity,
-                "split": validation_split(identity, validation_share),
-                "reason": dropped.reason if dropped else None,
-                "evidence": dropped.evidence if dropped else None,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=CHECKED)
+class CheckRows:
+    """An actor with one judging process: what each row shows by itself, and its fingerprint."""
+
+    def __init__(self, config: Clean, index: ray.ObjectRef) -> None:
+        self.config = config
+        self.index: Index = ray.get(index[0])
+        self.judge = Judge(workers=1, timeout_s=config.timeout_s)
+        self._readable = lru_cache(100_000)(self._parses)  # answers repeat: most are small numbers, letters, fractions
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([self._checked(row) for row in batch.to_pylist()], schema=PROBLEMS_CHECKED)
+
+    def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
+        if not self.config.answer_column:
+            row["answer"] = boxed_answer(row["solution"])
+        dropped = check(row, self._equal, self._readable)
+        row |= dropped._asdict() if dropped else {"reason": None, "evidence": None}
+        if dropped:
+            return row
+        identity = problem_id(row["problem"])
+        row |= {"problem_id": identity, "split": validation_split(identity, self.config.validation_share)}
+        return row | fingerprint(row["problem"])._asdict() | {"contamination": self._contamination(row["problem"])}
+
+    def _equal(self, gold: str, answer: str) -> bool:
+        return self.judge.judge_pairs([(gold, answer)])[gold, answer].equivalent is True
+
+    def _parses(self, answer: str) -> bool:
+        """math-verify tells of a gold answer that it can't read, whatever it is compared with."""
+        return self.judge.judge_pairs([(answer, "0")])[answer, "0"].reason not in UNREADABLE
+
+    def _contamination(self, problem: str) -> str | None:
+        found = overlap(problem, self.index)
+        if found is None or found.share <= self.config.contamination:
+            return None
+        return f"{found.name}, {found.share:.0%} of the 8-grams, such as: {found.gram}"
 
 
-CHECKED = pa.schema(
-    [(name, pa.string()) for name in (*COLUMNS, "problem_id", "split", "reason", "evidence")] + [("row", pa.int64())]
-)
+@ray.remote(num_cpus=CHECK_CPUS)
+def benchmark_index(sources: tuple[str, ...]) -> Index:
+    """The 8-grams of all benchmarks that must not be trained on."""
+    return build_index(named for source in sources for named in benchmark_texts(source))
 
 
-def mark_duplicates(batch: pa.Table, first: dict[str, int]) -> pa.Table:
-    """Give every row that passed, but not as the first with its id, the reason `duplicate`."""
-    rows = batch.to_pylist()
+@ray.remote(num_cpus=CHECK_CPUS)
+def copies(threshold: float, *blocks: pa.Table) -> pa.Table:
+    """The copies among all rows: row, reason, evidence. The only place where fingerprints of all rows meet."""
+    found = find_copies((row for block in blocks for row in _candidates(block)), threshold)
+    schema = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("evidence", pa.string())])
+    return pa.Table.from_pylist([copy._asdict() for copy in found], schema=schema)
+
+
+def _candidates(block: pa.Table) -> Iterator[Candidate]:
+    block = block.filter(pc.is_valid(block["text"])).combine_chunks()
+    shingles, bands = (block[name].chunk(0) if block.num_rows else () for name in ("shingles", "bands"))
+    rows, answers, texts = (block[name].to_pylist() for name in ("row", "answer", "text"))
+    for row, answer, text, own, keys in zip(rows, answers, texts, shingles, bands, strict=True):
+        yield Candidate(row, answer, Fingerprint(text, own.values.to_numpy(), keys.values.to_numpy()))
+
+
+def mark(batch: pa.Table, found: pa.Table) -> pa.Table:
+    """Give the rows that passed by themselves their final reason: a copy first, then contamination."""
+    found = found.filter(pc.is_in(found["row"], value_set=batch["row"].combine_chunks()))
+    copied = {row["row"]: Dropped(row["reason"], row["evidence"]) for row in found.to_pylist()}
+    rows = batch.select(["row", "reason", "evidence", "contamination"]).to_pylist()
     for row in rows:
-        if row["reason"] is None and first[row["problem_id"]] != row["row"]:
-            row |= {"reason": "duplicate", "evidence": f"row {first[row['problem_id']]}"}
-    return pa.Table.from_pylist(rows, schema=CHECKED)
+        dropped = copied.get(row["row"])
+        if row["contamination"] and not dropped:
+            dropped = Dropped("contaminated", row["contamination"])
+        row |= dropped._asdict() if dropped else {}
+    for name in ("reason", "evidence"):
+        values = pa.array([row[name] for row in rows], pa.string())
+        batch = batch.set_column(batch.schema.get_field_index(name), name, values)
+    return batch
 
 
-def select(batch: pa.Table, kept: bool) -> pa.Table:
-    """The rows of one of the two tables."""
-    return batch.filter(pc.is_null(batch["reason"]) if kept else pc.is_valid(batch["reason"]))
+class TwoTables(Datasink):
+    """Makes each block durable: the kept rows in one table, the dropped ones in the other."""
+
+    def __init__(self, kept: Parts, dropped: Parts) -> None:
+        self.kept, self.dropped = kept, dropped
+
+    def write(self, blocks: Iterable[Any], ctx: Any) -> None:
+        for block in blocks:
+            table = BlockAccessor.for_block(block).to_arrow()
+            self.kept.write(table.filter(pc.is_null(table["reason"])))
+            self.dropped.write(table.filter(pc.is_valid(table["reason"])))
 
 
-def first_rows(checked: ray.data.Dataset) -> dict[str, int]:
-    """The first row of each problem that passed; only ids and positions come to the driver."""
-    first: dict[str, int] = {}
-    for row in checked.select_columns(["problem_id", "row", "reason"]).iter_rows():
-        if row["reason"] is None:
-            first[row["problem_id"]] = min(first.get(row["problem_id"], row["row"]), row["row"])
-    return first
+def clean(recipe: Recipe, kept: Parts, dropped: Parts) -> None:
+    """Check every row, find the copies among those that pass, and write both tables."""
+    config = recipe.clean
+    raw, total = train_problems(config, recipe.seed)
+    index = benchmark_index.remote(config.exclude)
+    with progress("clean", total, lambda: kept.rows() + dropped.rows()), readable_source():
+        checked = raw.map_batches(
+            CheckRows,
+            batch_format="pyarrow",
+            batch_size=BATCH_ROWS,
+            num_cpus=CHECK_CPUS,
+            concurrency=config.workers,
+            fn_constructor_args=(config, [index]),
+        ).materialize()
+        found = copies.remote(config.near_duplicate, *checked.select_columns(list(FINGERPRINT)).to_arrow_refs())
+        marked = checked.map_batches(lambda batch: mark(batch, ray.get(found)), batch_format="pyarrow", batch_size=None)
+        marked.write_datasink(TwoTables(kept, dropped), ray_remote_args={"num_cpus": 0.1})
+
+
+def summary(kept: int, reasons: dict[str, int]) -> str:
+    """Kept rows and each reason with its share, in the order of the rules."""
+    total = max(kept + sum(reasons.values()), 1)
+    counts = {"kept": kept} | {reason: reasons[reason] for reason in REASONS if reason in reasons}
+    rows = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in counts.items()]
+    return tabulate(
+        [*rows, ("all", f"{total:,}", "")], headers=("rows", "count", "share"), colalign=("left", "right", "right")
+    )
 
 
 def run(recipe: Recipe) -> None:
@@ -71,31 +160,12 @@ def run(recipe: Recipe) -> None:
     kept, dropped = parts_of(recipe, "clean"), parts_of(recipe, "dropped")
     dropped.folder.mkdir(parents=True, exist_ok=True)
     with ray_session():
-        raw = train_problems(recipe.clean.source, recipe.clean.limit, recipe.seed)
-        with progress("clean", raw.count(), lambda: kept.rows() + dropped.rows()):
-            excluded = ray.put(excluded_texts(recipe.clean.exclude))
-            shared: dict[str, Any] = {"validation_share": recipe.clean.validation_share}
-            checked = raw.map_batches(
-                lambda batch: check_rows(batch, ray.get(excluded), **shared), batch_format="pyarrow", batch_size=500
-            ).materialize()
-            first = ray.put(first_rows(checked))
-            marked = checked.map_batches(
-                lambda batch: mark_duplicates(batch, ray.get(first)), batch_format="pyarrow"
-            ).materialize()
-            write(marked.map_batches(lambda batch: select(batch, kept=True), batch_format="pyarrow"), kept)
-            write(marked.map_batches(lambda batch: select(batch, kept=False), batch_format="pyarrow"), dropped)
+        clean(recipe, kept, dropped)
+    reasons = count_by(dropped, "reason")
+    print(summary(kept.rows(), reasons), flush=True)
     if not kept.rows():
-        raise UserError(
-            f"no problem of {recipe.clean.source} was kept; reasons: {count_by(dropped, 'reason')}: look at {dropped.folder}"
-        )
-    stage.close(kept=kept.rows(), dropped=dropped.rows(), reasons=count_by(dropped, "reason"))
-
-
-def excluded_texts(benchmarks: tuple[str, ...]) -> frozenset[str]:
-    """The normalised problems of the benchmarks: they must not be trained on."""
-    return frozenset(
-        normalise(row["problem"]) for source in benchmarks for row in benchmark_problems(source, 0).iter_rows()
-    )
+        raise UserError(f"no problem of {recipe.clean.source} was kept; reasons: {reasons}: look at {dropped.folder}")
+    stage.close(kept=kept.rows(), dropped=dropped.rows(), reasons=reasons)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,14 @@ def sandbox() -> Recipe:
     beam = Beam(keep=1, branch=2, block=16, groups=8)
     return Recipe(
         name="sandbox",
-        clean=Clean(source="sandbox", limit=3000, validation_share=0.08, exclude=("sandbox",)),
+        clean=Clean(
+            source="sandbox",
+            limit=3000,
+            validation_share=0.08,
+            exclude=("sandbox",),
+            contamination=0.7,  # all its problems share their wording; copies have 1.0, others up to 0.5
+            workers=1,
+        ),
         roll_in=RollIn(
             generators=(
                 Generator("ref", reference, share=0.5),

@@ -1,91 +1,122 @@
-"""Where problems come from: the sandbox, local Parquet or JSON lines, or a Hugging Face data set.
+"""Where problems come from: the sandbox, local Parquet, Arrow or JSON, or a Hugging Face data set.
 
 In: a source as written in a recipe. Out: a Ray data set with the columns of `COLUMNS` and `row`, the position in the source.
+Tasks measure and read the source; on the driver there are only its pieces (`vgs_ray.raw_rows.Piece`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import ray
+from ray.exceptions import RayError
 
 from pipelines.stage import UserError
-from vgs_ray.sandbox.rows import benchmark_rows, raw_rows
+from vgs_ray.config import Clean
+from vgs_ray.raw_rows import Piece, Source, SourceError, measure, read, sandbox_source
 
 COLUMNS = ("problem", "answer", "solution", "source", "problem_type", "question_type")
-REQUIRED = ("problem", "answer")
-SANDBOX_PROBLEMS = 4000
-SANDBOX_BENCHMARK = 1000
+BENCHMARK_PROBLEM = ("problem", "question", "prompt")  # names of the one column that an excluded benchmark needs
 BLOCK_ROWS = 1000
+READER_CPUS = 0.25  # other than what the next step asks for: Ray would make one task of both, and read on one core
 
 
-def train_problems(source: str, limit: int, seed: int) -> ray.data.Dataset:
-    """Raw rows for training, at most `limit` of them (0: all)."""
-    if source == "sandbox":
-        return _blocks(list(raw_rows("train", limit or SANDBOX_PROBLEMS, seed)))
-    return _external(source, limit)
+@contextmanager
+def readable_source() -> Iterator[None]:
+    """Turn a `SourceError`, also one from a task, into what the person who typed the command can mend."""
+    try:
+        yield
+    except (SourceError, RayError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, SourceError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise UserError(str(cause)) from error
 
 
-def benchmark_problems(source: str, limit: int) -> ray.data.Dataset:
-    """Rows of a benchmark, at most `limit` of them (0: all)."""
-    if source == "sandbox":
-        return _blocks(list(benchmark_rows(limit or SANDBOX_BENCHMARK)))
-    return _external(source, limit)
+@ray.remote(num_cpus=READER_CPUS)
+def _measured(source: str, limit: int) -> Source:
+    return measure(source, limit)
 
 
-def _blocks(rows: list[dict[str, object]]) -> ray.data.Dataset:
-    table = pa.table(
-        {name: pa.array([row.get(name) for row in rows], pa.string()) for name in COLUMNS}
-        | {"row": pa.array(range(len(rows)), pa.int64())}
+def _source(name: str, split: str, limit: int, seed: int) -> Source:
+    if name == "sandbox":
+        return sandbox_source(split, limit, seed)
+    with readable_source():
+        return ray.get(_measured.remote(name, limit))
+
+
+def train_problems(config: Clean, seed: int) -> tuple[ray.data.Dataset, int]:
+    """Raw rows for training, with the source's columns under our names, and how many there are."""
+    source = _source(config.source, "train", config.limit, seed)
+    renamed = {"problem": config.problem_column, "answer": config.answer_column, "solution": config.solution_column}
+    names = {column: renamed.get(column, column) for column in COLUMNS}
+    required = [name for name in (config.problem_column, config.answer_column or config.solution_column) if name]
+    _require(
+        source,
+        config.source,
+        required,
+        "pass --clean.problem-column, --clean.answer-column (empty: the solution's box)",
     )
-    return ray.data.from_arrow([table.slice(start, BLOCK_ROWS) for start in range(0, max(len(rows), 1), BLOCK_ROWS)])
+    return _dataset(source, names), sum(piece.rows for piece in source.pieces)
 
 
-def _external(source: str, limit: int) -> ray.data.Dataset:
-    data = _local(Path(source)) if Path(source).exists() else _from_hub(source)
-    data = data.limit(limit) if limit else data
-    found = data.columns() or []
-    missing = [name for name in REQUIRED if name not in found]
+def benchmark_problems(name: str, limit: int) -> ray.data.Dataset:
+    """Rows of a benchmark, at most `limit` of them (0: all)."""
+    source = _source(name, "benchmark", limit, seed=0)
+    _require(source, name, ["problem", "answer"], "rename its columns")
+    return _dataset(source, {column: column for column in COLUMNS}).materialize()
+
+
+def benchmark_texts(name: str) -> Iterator[tuple[str, str]]:
+    """Each problem of a benchmark with its place, such as `aime-24.jsonl row 3`; for use inside a task."""
+    source = sandbox_source("benchmark", 0, 0) if name == "sandbox" else measure(name, 0)
+    column = next((column for column in BENCHMARK_PROBLEM if column in source.columns), BENCHMARK_PROBLEM[0])
+    if column not in source.columns:
+        raise SourceError(
+            f"{name} has no column {' or '.join(BENCHMARK_PROBLEM)} (found: {', '.join(source.columns) or 'none'}), and a "
+            "benchmark that is excluded needs its problems: rename its column"
+        )
+    for piece in source.pieces:
+        for table in read(piece, [column]):
+            for text, row in zip(table[column].to_pylist(), table["row"].to_pylist(), strict=True):
+                yield f"{name.rsplit('/', 1)[-1]} row {row}", text or ""
+
+
+def _require(source: Source, name: str, columns: list[str], remedy: str) -> None:
+    missing = [column for column in columns if column not in source.columns]
     if missing:
         raise UserError(
-            f"{source} has no column {', '.join(missing)}; a source of problems needs {' and '.join(REQUIRED)} "
-            f"(found: {', '.join(found) or 'none'}): rename its columns"
+            f"{name} has no column {', '.join(missing)}; a source of problems needs {' and '.join(columns)} "
+            f"(found: {', '.join(source.columns) or 'none'}): {remedy}"
         )
-    data = data.select_columns([name for name in COLUMNS if name in found]).materialize()
-    rows = ray.data.range(data.count()).rename_columns({"id": "row"})
-    return data.zip(rows)
 
 
-def _local(path: Path) -> ray.data.Dataset:
-    readers = {".parquet": ray.data.read_parquet, ".jsonl": ray.data.read_json, ".json": ray.data.read_json}
-    files = sorted(file for file in path.iterdir() if file.suffix in readers) if path.is_dir() else [path]
-    suffixes = {file.suffix for file in files}
-    if len(suffixes) != 1 or not suffixes <= set(readers):
-        raise UserError(
-            f"{path} can't be read as problems; it must be a .parquet or .jsonl file, or a folder of one kind of them: "
-            "convert it, or name another source"
-        )
-    try:
-        return readers[suffixes.pop()]([str(file) for file in files])
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise UserError(
-            f"{path} can't be read ({str(error).splitlines()[0]}): mend the file or name another source"
-        ) from error
+def _dataset(source: Source, names: dict[str, str]) -> ray.data.Dataset:
+    """The source's rows; `names` gives the source's column for each of ours."""
+    there = {ours: theirs for ours, theirs in names.items() if theirs in source.columns}
+
+    def rows(batch: pa.Table) -> Iterator[pa.Table]:
+        for fields in batch.to_pylist():
+            for table in read(Piece(**fields), list(dict.fromkeys(there.values()))):
+                columns = {ours: table[there[ours]] if ours in there else _nothing(table) for ours in names}
+                yield pa.table({**columns, "row": table["row"]})
+
+    pieces = pa.Table.from_pylist([piece._asdict() for piece in source.pieces], schema=PIECES)
+    blocks = [pieces.slice(i, 1) for i in range(pieces.num_rows)] or [pieces]
+    read_rows = ray.data.from_arrow(blocks).map_batches(
+        rows, batch_format="pyarrow", batch_size=None, num_cpus=READER_CPUS
+    )
+    return read_rows.repartition(target_num_rows_per_block=BLOCK_ROWS)
 
 
-def _from_hub(source: str) -> ray.data.Dataset:
-    looks_local = source.endswith((".parquet", ".jsonl", ".json")) or source.startswith((".", "/")) or "/" not in source
-    if looks_local:
-        raise UserError(
-            f"{source} does not exist; a source is `sandbox`, a .parquet or .jsonl file or folder, or a Hugging Face data "
-            "set id such as open-r1/OpenR1-Math-220k: check the path"
-        )
-    import datasets
+PIECES = pa.schema(
+    [("kind", pa.string()), ("path", pa.string()), ("part", pa.int64()), ("first", pa.int64()), ("rows", pa.int64())]
+)
 
-    try:
-        return ray.data.from_huggingface(datasets.load_dataset(source, split="train"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"data set {source} can't be loaded ({str(error).splitlines()[0]}): check the id and the network"
-        ) from error
+
+def _nothing(table: pa.Table) -> pa.Array:
+    return pa.nulls(table.num_rows, pa.string())

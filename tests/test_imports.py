@@ -20,10 +20,13 @@ FUNCTION_P90, FILE_CEILING = 30, 300
 # A module may import what is on its own level or below; the longest prefix that fits gives a module its level.
 LEVELS = {
     "vgs_ray": 0,  # config, ids, schemas
+    "vgs_ray.contamination": 1,
+    "vgs_ray.copies": 1,
     "vgs_ray.grade": 1,
     "vgs_ray.judge": 1,
     "vgs_ray.problems": 1,
     "vgs_ray.prompts": 1,
+    "vgs_ray.raw_rows": 1,
     "vgs_ray.sandbox": 1,
     "vgs_ray.engines.interface": 1,
     "vgs_ray.engines.scripted": 1,

@@ -1,7 +1,8 @@
 """Cleaning rules: which problems can be used for training, and why the others cannot.
 
 In: one row in the layout of OpenR1-Math (problem, solution, answer, question_type, ...). Out: None to keep it, or a
-`Dropped` with a reason code and the evidence. Pure functions; the stage finds duplicates (`vgs_ray.ids.problem_id`).
+`Dropped` with a reason code and the evidence. Pure functions, for what one row shows by itself; the last three reasons
+need other rows: see `vgs_ray.copies` and `vgs_ray.contamination`.
 
 The text rules are regular expressions tuned on MATH-500, NuminaMath, OlympiadBench and PutnamBench. They lean to
 dropping: a lost problem costs little, one whose box cannot be checked puts wrong labels on all its roll-outs.
@@ -11,8 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from vgs_ray.grade import boxes, equivalent, parse_ok
@@ -25,6 +25,8 @@ Reason = Literal[
     "multiple_choice",
     "several_questions",
     "needs_figure",
+    "duplicate",
+    "near_duplicate",
     "contaminated",
 ]
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]  # in the order of the checks
@@ -38,38 +40,42 @@ class Dropped(NamedTuple):
 
 
 # A figure that the text holds itself: Asymptote or TikZ.
-_FIGURE_CODE = re.compile(r"[<\[]asy[>\]].*?[<\[]/asy[>\]]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.S)
-_SIZES = re.compile(r"\\(?:left|right|displaystyle|[dt](?=frac)|[,;:! ])")
-_WORDS = re.compile(r"[^\W_]+|[^\s\w$\\{}.,;:!?'\"`“”’()\[\]]")
+FIGURE_CODE = re.compile(r"[<\[]asy[>\]].*?[<\[]/asy[>\]]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.S)
 
 
-def normalise(text: str) -> str:
-    """Words, digits and operators of a text, without case, punctuation, spacing, brackets: equal for copies."""
-    return " ".join(_WORDS.findall(_SIZES.sub(" ", unicodedata.normalize("NFKC", text)).lower()))
-
-
-def check(row: Mapping[str, Any], excluded: Set[str], equal: Callable[[str, str], bool] = equivalent) -> Dropped | None:
-    """The first rule that a row breaks, or None for a usable problem.
+def check(
+    row: Mapping[str, Any], equal: Callable[[str, str], bool] = equivalent, readable: Callable[[str], bool] = parse_ok
+) -> Dropped | None:
+    """The first rule that a row breaks by itself, or None for a usable problem.
 
     Args:
         row: needs `problem` and `answer`; `solution` and `question_type` are read where present.
-        excluded: normalised problem texts (`normalise`) of the benchmarks.
         equal: compares the answer with the solution's boxes; `grade.equivalent` has no time limit, a `Judge` has.
+        readable: whether an answer can be parsed; `grade.parse_ok` has no time limit either.
     """
     problem, answer = row.get("problem"), row.get("answer")
     if not isinstance(problem, str) or not problem.strip():
         return Dropped("malformed", f"problem is {_shown(problem)}, and must be a text that is not empty")
     if not isinstance(answer, str) or not answer.strip():
         return Dropped("malformed", f"answer is {_shown(answer)}, and must be a text that is not empty")
-    text = _FIGURE_CODE.sub(" [figure] ", problem)
+    text = FIGURE_CODE.sub(" [figure] ", problem)
     return (
         _check_box(answer, row.get("solution"), equal)
-        or _check_checkable(text, answer)
+        or _check_checkable(text, answer, readable)
         or _check_choice(text, answer, row.get("question_type"))
         or _check_single(text)
         or _check_figure(text)
-        or (Dropped("contaminated", normalise(problem)[:200]) if normalise(problem) in excluded else None)
     )
+
+
+def boxed_answer(solution: object) -> str | None:
+    """The answer of a source without an answer column: the last complete box of its solution; empty without any box.
+
+    Returns None when there is no solution, so that the row counts as malformed.
+    """
+    if not isinstance(solution, str) or not solution.strip():
+        return None
+    return (boxes(solution) or [""])[-1]
 
 
 def validation_split(problem_id: str, share: float) -> Literal["train", "validation"]:
@@ -108,21 +114,23 @@ def _check_box(answer: str, solution: object, equal: Callable[[str, str], bool])
 
 
 _PROOF = re.compile(
-    r"\b(?:dis)?prove\b|(?<!to )\bshow(?:ing)?,? (?:\w+ )?that\b|\bdemonstrate that\b|\bproof that\b|证明", re.I
+    r"\b(?:dis)?prove\b|(?<!to )\bshow(?:ing)?,? (?:\w+ )?that\b|\bdemonstrate that\b|\bproof that\b|证明|求证", re.I
 )
 SENTENCE_WORDS = 5  # an answer with so many words is a sentence, and math-verify would compare a piece of it
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_CHINESE_WORDS = re.compile(r"[\u4e00-\u9fff]{3}")  # one or two are a unit, or "and" or "or" between two values
 _NO_ANSWER = re.compile(
     r"\W*(?:see (?:the )?(?:solution|proof|above)|proof|proved|none|n/?a|null|q\.?e\.?d|证明.*)\W*", re.I
 )
 
 
-def _check_checkable(problem: str, answer: str) -> Dropped | None:
+def _check_checkable(problem: str, answer: str, readable: Callable[[str], bool]) -> Dropped | None:
     if found := _PROOF.search(problem):
         return Dropped("not_checkable", _around(problem, found))
-    if _NO_ANSWER.fullmatch(answer) or len(_WORD.findall(answer)) >= SENTENCE_WORDS:
+    sentence = _PROOF.search(answer) or _CHINESE_WORDS.search(answer) or len(_WORD.findall(answer)) >= SENTENCE_WORDS
+    if sentence or _NO_ANSWER.fullmatch(answer):
         return Dropped("not_checkable", f"the answer is no value: {answer[:100]}")
-    if not parse_ok(answer):
+    if not re.search(r"[\w∞∅]", answer) or not readable(answer):
         return Dropped("not_checkable", f"math-verify cannot read the answer {answer[:100]}")
     return None
 
@@ -163,6 +171,12 @@ _ASKS = re.compile(
     r"simplify|state|discuss|give|describe|explain|prove|show|construct|estimate)\b",
     re.I,
 )
+_ASKS_NEXT = re.compile(
+    r"\b(?:find|determine|calculate|compute|evaluate|solve|simplify|answer)"
+    r"(?: the)?(?: following| values?)*(?: of)?(?: expressions?| equations?| questions?)?[:：]$",
+    re.I,
+)
+_MARKUP = re.compile(r"(?:[\s$*]|<br\s*/?>)+$")
 _CONDITION = re.compile(
     r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b", re.I
 )
@@ -193,8 +207,10 @@ def _check_single(problem: str) -> Dropped | None:
 def _each_asks(lead: str, one: str, two: str) -> bool:
     if _ASKS.search(one) and _ASKS.search(two):
         return True
-    asked = re.split(r"[.?!]\s", lead)[-1]  # "Find: (a) the area, (b) the perimeter"
-    return asked.rstrip().endswith(":") and bool(_ASKS.search(asked)) and not _CONDITION.search(asked)
+    asked = _MARKUP.sub("", re.split(r"[.?!]\s", lead)[-1])  # "Find: (a) the area, (b) the perimeter"
+    if _ASKS_NEXT.search(asked):
+        return True
+    return asked.endswith(":") and bool(_ASKS.search(asked)) and not _CONDITION.search(asked)
 
 
 _DRAWN = r"(?:figure|diagram|picture|drawing|illustration|sketch)"

@@ -28,6 +28,20 @@ PROBLEMS_DROPPED = pa.schema(
     ]
 )
 
+# What stage clean knows of each row on its way to one of the two tables above; not kept on disk.
+PROBLEMS_CHECKED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        *(pa.field(name, pa.string()) for name in ("problem", "answer", "solution", "source", "problem_id", "split")),
+        pa.field("reason", pa.string()),  # null: nothing is wrong with the row by itself
+        pa.field("evidence", pa.string()),
+        pa.field("contamination", pa.string()),  # the evidence of it
+        pa.field("text", pa.uint64()),  # the rest: its fingerprint, see vgs_ray.copies
+        pa.field("shingles", pa.list_(pa.uint32())),
+        pa.field("bands", pa.list_(pa.uint64())),
+    ]
+)
+
 ROLL_INS = pa.schema(
     [
         pa.field("roll_in_id", pa.string(), nullable=False),  # {problem_id}/{policy}/{index}

@@ -42,16 +42,32 @@ class Clean:
     """Raw problems to clean ones.
 
     Attributes:
-        source: `sandbox`, a local .parquet or .jsonl file (or a folder of them), or a Hugging Face data set id.
+        source: `sandbox`, a .parquet, .arrow, .jsonl or .json file (or a folder of one kind), or a Hugging Face data set id.
+        problem_column: the source's column with the problem.
+        answer_column: its column with the answer; empty takes what the solution's last box holds.
+        solution_column: its column with the solution, where it has one.
         limit: raw rows read at most; 0 reads all.
         validation_share: share of the problems that are kept for validation.
+        near_duplicate: similarity (Jaccard, runs of 3 tokens) from which two problems with the same numbers, operators and
+            answer are one; over 1 drops exact duplicates only.
         exclude: benchmark sources (as `source`) whose problems are dropped as contamination.
+        contamination: a problem is dropped when more than this share of its 8-grams lies in one benchmark problem; 0 drops
+            it for a single one, as in the paper.
+        workers: checking processes.
+        timeout_s: wall-clock limit for one comparison of an answer with a box, in seconds.
     """
 
     source: str = "open-r1/OpenR1-Math-220k"
+    problem_column: str = "problem"
+    answer_column: str = "answer"
+    solution_column: str = "solution"
     limit: int = 0
     validation_share: float = 0.01
+    near_duplicate: float = 0.7
     exclude: tuple[str, ...] = ()
+    contamination: float = 0.0
+    workers: int = 8
+    timeout_s: float = 5.0
 
 
 @dataclass(frozen=True)

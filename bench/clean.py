@@ -1,0 +1,133 @@
+"""Stage clean on the real rows: rows/s, the table of kept and dropped rows by source, and a sample to read by hand.
+
+`python bench/clean.py --data ../shared/data --out FOLDER` writes the rows in the layout of OpenR1-Math to FOLDER/problems,
+one JSONL file for each set, and runs the stage on them with the benchmarks left out. `--sample 50` also writes that many
+kept and as many dropped rows to FOLDER/sample.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from pipelines import clean
+from pipelines.tables import parts_of
+from vgs_ray.config import Clean, Recipe
+from vgs_ray.problems import REASONS, boxed_answer
+
+Row = dict[str, Any]
+BENCHMARKS = ("aime-24", "aime-25", "hmmt-feb-24", "hmmt-feb-25", "math-500", "gsm8k-test", "imo_answerbench")
+
+
+def row(source: str, problem: Any, answer: Any, solution: Any = None, kind: str | None = None) -> Row:
+    return {"problem": problem, "answer": answer, "solution": solution, "source": source, "question_type": kind}
+
+
+def solved(source: str, rows: list[Row]) -> Iterator[Row]:
+    """Rows whose answer is in the solution's box only."""
+    return (row(source, r["problem"], boxed_answer(r["solution"]), r["solution"]) for r in rows)
+
+
+def olympiad(data: Path) -> Iterator[Row]:
+    names = {"English_Olympiad_Mathematics": "olympiad_en", "Chinese_Olympiad_Mathematics": "olympiad_zh"}
+    names |= {"Gaokao_Maths": "gaokao_zh"}
+    with zipfile.ZipFile(data / "problems/olympiadbench.zip") as archive:
+        for name, source in names.items():
+            for r in json.loads(archive.read(f"data/{name}.json")):
+                yield row(source, r["question"], ", ".join(r["final_answer"] or []))
+
+
+def choices(r: Row) -> str:
+    return "\n".join(
+        f"{option['aoVal']}. {option['content']}" for options in r["answer_option_list"] for option in options
+    )
+
+
+def real_rows(data: Path) -> Iterator[Row]:
+    """Every row of ../shared/data/problems, in the layout of OpenR1-Math."""
+
+    def load(name: str) -> Any:
+        text = (data / "problems" / name).read_text()
+        return json.loads(text) if name.endswith(".json") else [json.loads(line) for line in text.splitlines()]
+
+    yield from (row("deepscaler", r["prompt"], r["answer"]) for r in load("deepscaler_level3.json"))
+    yield from solved("math_test", load("math_test_5000.jsonl"))
+    for part in (1, 2):
+        yield from solved("numina_amc_aime", load(f"numina_amc_aime_part{part}.json"))
+    yield from solved("openthoughts", load("openthoughts_math_100.json"))
+    odyssey = [next(iter(r.values())) for r in load("odyssey_math.jsonl")]
+    yield from (row("odyssey", r["question"], r["answer"]) for r in odyssey)
+    yield from (row("putnam", r["informal_statement"], r["informal_solution"]) for r in load("putnam_informal.json"))
+    tal = load("tal_scq5k_en_test.jsonl")
+    yield from (row("tal_choice", f"{r['problem']}\n{choices(r)}", r["answer_value"]) for r in tal)
+    yield from olympiad(data)
+
+
+def prepare(data: Path, out: Path) -> tuple[str, ...]:
+    """Write the rows to `out`/problems, and return the benchmarks that are to be left out."""
+    (out / "problems").mkdir(parents=True, exist_ok=True)
+    by_source: dict[str, list[Row]] = {}
+    for r in real_rows(data):
+        by_source.setdefault(r["source"], []).append(r)
+    for source, rows in by_source.items():
+        write(out / "problems" / f"{source}.jsonl", rows)
+    with open(data / "benchmarks/imo_answerbench_v2.csv", newline="") as file:
+        write(out / "imo_answerbench.jsonl", [{"problem": r["Problem"]} for r in csv.DictReader(file)])
+    files = [data / "benchmarks" / f"{name}.jsonl" for name in BENCHMARKS[:-1]]
+    return (*map(str, files), str(out / "imo_answerbench.jsonl"))
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+
+
+def table(kept: list[Row], dropped: list[Row]) -> str:
+    """Rows by reason (down) and source (across)."""
+    counts = Counter((r.get("reason", "kept"), r["source"]) for r in [*kept, *dropped])
+    sources = sorted({source for _, source in counts})
+    lines = [
+        [reason, *(counts[reason, source] or "" for source in sources), sum(counts[reason, s] for s in sources)]
+        for reason in ("kept", *REASONS)
+    ]
+    totals = [sum(counts[reason, source] for reason in ("kept", *REASONS)) for source in sources]
+    return tabulate([*lines, ["all", *totals, sum(totals)]], headers=["rows", *sources, "all"], tablefmt="github")
+
+
+def draw(kept: list[Row], dropped: list[Row], count: int, seed: int) -> list[Row]:
+    rng = random.Random(seed)
+    groups = (sorted(kept, key=lambda r: r["problem_id"]), sorted(dropped, key=lambda r: r["row"]))
+    return [r for rows in groups for r in rng.sample(rows, count)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--contamination", type=float, default=Clean().contamination)
+    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    exclude = prepare(arguments.data, arguments.out)
+    config = Clean(
+        str(arguments.out.absolute() / "problems"), exclude=exclude, contamination=arguments.contamination, workers=2
+    )
+    recipe = Recipe("clean", root=str(arguments.out.absolute()), run_name=f"run_{int(time.time())}", clean=config)
+    clean.run(recipe)
+    kept, dropped = (parts_of(recipe, stage).read().to_pylist() for stage in ("clean", "dropped"))
+    print(table(kept, dropped))
+    if arguments.sample:
+        write(arguments.out / "sample.jsonl", draw(kept, dropped, arguments.sample, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()

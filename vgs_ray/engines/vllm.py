@@ -188,7 +188,7 @@ def _start(args: dict[str, Any], threads: int, read: Any) -> EngineLoop[Any]:
         # OpenMP's thread count belongs to the calling thread, so it is set in the one that will step the engine.
         if threads:
             _set_num_threads(threads)
-        engine = LLMEngine.fromengine_args(EngineArgs(**args))
+        engine = LLMEngine.from_engine_args(EngineArgs(**args))
         # vLLM on CPU replaces this function by one that only warns; the rest of the process still needs it.
         torch.set_num_threads = _set_num_threads
         _alive.add(id(engine))

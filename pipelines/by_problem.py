@@ -137,3 +137,8 @@ def align(table: pa.Table, key: str, keys: pa.ChunkedArray) -> pa.Table:
         missing = keys.filter(pc.is_null(at))[0].as_py()
         raise ValueError(f"{key} {missing} has no row; tables of one run must fit together: run their stages again")
     return table.take(at)
+
+
+def arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """Lists of numbers, without a Python object for each number."""
+    return [row.values.to_numpy() for row in column]

@@ -58,7 +58,7 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: Parts) -> None:
             fn_constructor_kwargs={"recipe": recipe, "value_model": value_model(recipe)},
         )
     )
-    write(solved, out)
+    write(solved, out.claim())
 
 
 def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:

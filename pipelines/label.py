@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.by_problem import Batch, align, map_problems, problem_batches
+from pipelines.by_problem import Batch, align, arrays, map_problems, problem_batches
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import UserError, open_stage
@@ -48,8 +48,8 @@ def label_problems(batch: Batch, tables: dict[str, Parts], config: Label) -> pa.
 
 def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
     """Token values of completions; a path is its roll-in up to the cut and the completion, so that prefixes are shared."""
-    prefixes = dict(zip(roll_ins["roll_in_id"].to_pylist(), _arrays(roll_ins["tokens"]), strict=True))
-    completions, cuts = _arrays(rows["tokens"]), rows["cut"].to_pylist()
+    prefixes = dict(zip(roll_ins["roll_in_id"].to_pylist(), arrays(roll_ins["tokens"]), strict=True))
+    completions, cuts = arrays(rows["tokens"]), rows["cut"].to_pylist()
     sources, problems = rows["roll_in_id"].to_pylist(), rows["problem_id"].to_numpy()
     correct = rows["label"].to_numpy() == 1
     values: list[np.ndarray] = [np.empty(0, np.float32)] * len(rows)
@@ -60,11 +60,7 @@ def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
             values[row] = found[cuts[row] :].astype(np.float32)
     offsets = np.cumsum([0, *map(len, values)])
     flat = np.concatenate([np.empty(0, np.float32), *values])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat))
-
-
-def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
-    return [row.values.to_numpy() for row in column]
+    return pa.ListArray.fromarrays(pa.array(offsets, pa.int32()), pa.array(flat))
 
 
 def run(recipe: Recipe) -> None:

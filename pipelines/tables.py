@@ -67,7 +67,11 @@ class Parts(NamedTuple):
 
     def rows(self) -> int:
         """Durable rows, from the parts' footers."""
-        return sum(map(_rows_of, self.files()))
+        while True:
+            try:
+                return sum(map(_rows_of, self.files()))
+            except FileNotFoundError:  # its pieces became a part in between
+                continue
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         files = self.files()

@@ -1,90 +1,99 @@
-"""verify: `roll_outs` -> `verified`, the answer and the outcome of each, judged by math-verify in killable processes."""
+"""verify: `roll_outs` -> `verified`, the answer and the outcome of each, judged by math-verify in killable processes.
+
+All roll-outs of a problem are judged together, so that each pair (gold, answer) is judged once however many share it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 
+from pipelines.by_problem import Batch, arrays, problem_batches
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import open_stage
 from pipelines.tables import Parts, count_by, done_keys, parts_of, without, write
 from vgs_ray.config import Recipe, Verify
-from vgs_ray.grade import Verdict, extract_answer, verdict
+from vgs_ray.grade import Verdict, extract_answer, verdict, without_answer
 from vgs_ray.judge import Judge
-from vgs_ray.prompts import load_tokenizer, text_of
+from vgs_ray.prompts import load_tokenizer, solution_text
 from vgs_ray.sandbox import model_path
 from vgs_ray.schemas import VERIFIED
 
-BLOCK_ROWS = 1000
+BATCH_ROWS = 1024
+INPUTS = ("clean", "roll_in", "roll_out")
 
 
-class JudgeRows:
-    """An actor with one judging process: whole answers of a batch to outcomes."""
+class JudgeProblems:
+    """An actor with one judging process: the roll-outs of whole problems to outcomes."""
 
-    def __init__(self, model: str, config: Verify, problems: Parts, roll_ins: Parts) -> None:
+    def __init__(self, model: str, config: Verify, tables: dict[str, Parts], out: Parts) -> None:
         self.tokenizer = load_tokenizer(model_path(model))
         self.judge = Judge(workers=1, timeout_s=config.timeout_s, memory_gib=config.memory_gib)
-        self.problems, self.roll_ins = problems, roll_ins
+        self.tables, self.done = tables, done_keys(out)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = batch.to_pylist()
-        golds = self.problems.lookup([row["problem_id"] for row in rows], ["answer"])
-        roll_ins = self.roll_ins.lookup([row["roll_in_id"] for row in rows], ["tokens"])
-        answers = [self._answer(row, roll_ins[row["roll_in_id"]]["tokens"]) for row in rows]
-        golds_of = [golds[row["problem_id"]]["answer"] for row in rows]
-        compared = self.judge.judge_pairs((g, a) for g, a in zip(golds_of, answers, strict=True) if a is not None)
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for row in batch.to_pylist():
+            yield self.verify(Batch(row["problems"], row["files"]))
+
+    def verify(self, batch: Batch) -> pa.Table:
+        """The rows of these problems that are not durable yet."""
+        columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"]
+        table = without(batch.read("roll_out", self.tables["roll_out"], columns), "roll_out_id", self.done)
+        roll_ins = batch.read("roll_in", self.tables["roll_in"], ["roll_in_id", "tokens"])
+        prefixes = dict(zip(roll_ins["roll_in_id"].to_pylist(), arrays(roll_ins["tokens"]), strict=True))
+        golds = dict(
+            zip(*batch.read("clean", self.tables["clean"], ["problem_id", "answer"]).to_pydict().values(), strict=True)
+        )
+        rows = table.drop_columns(["tokens"]).to_pylist()
+        found = [
+            self._read(row, prefixes[row["roll_in_id"]], completion)
+            for row, completion in zip(rows, arrays(table["tokens"]), strict=True)
+        ]
+        pairs = [(golds[row["problem_id"]], answer) for row, answer in zip(rows, found, strict=True)]
+        compared = self.judge.judge_pairs((gold, answer) for gold, answer in pairs if isinstance(answer, str))
         out = []
-        for row, gold, answer in zip(rows, golds_of, answers, strict=True):
-            found = unanswered(row) if answer is None else verdict(answer, compared[gold, answer])
-            out.append({**row, "answer": answer, "outcome": found.outcome, "reason": found.reason})
+        for row, (gold, answer) in zip(rows, pairs, strict=True):
+            judged = verdict(answer, compared[gold, answer]) if isinstance(answer, str) else answer
+            out.append({**row, **judged._asdict()})
         return pa.Table.from_pylist(out, schema=VERIFIED)
 
-    def _answer(self, row: dict[str, Any], roll_in_tokens: list[int]) -> str | None:
-        """The answer counts only when the policy ended it: one that was cut off at the length limit is incomplete."""
-        if row["finish_reason"] != "stop":
-            return None
-        return extract_answer(text_of(self.tokenizer, [*roll_in_tokens[: row["cut"]], *row["tokens"]]))
-
-
-def unanswered(row: dict[str, Any]) -> Verdict:
-    """Outcome of a row without an answer; a failed sample says nothing about the policy, so it is unknown."""
-    if row["finish_reason"] == "error":
-        return Verdict("unknown", "failed_sample", None)
-    return Verdict("incomplete", "length_limit" if row["finish_reason"] == "length" else "no_answer", None)
+    def _read(self, row: dict[str, Any], roll_in: np.ndarray, completion: np.ndarray) -> str | Verdict:
+        """The answer, or the verdict where there is none. One that was cut off at the length limit does not count."""
+        if row["finish_reason"] == "error":  # a failed sample says nothing about the policy
+            return Verdict("unknown", "failed_sample", None)
+        if row["finish_reason"] == "length":
+            return Verdict("incomplete", "length_limit", None)
+        text = solution_text(self.tokenizer, np.concatenate([roll_in[: row["cut"]], completion]))
+        return extract_answer(text) or without_answer(text)
 
 
 def run(recipe: Recipe) -> None:
     config = recipe.verify
-    stage = open_stage(recipe, "verify", inputs=("clean", "roll_in", "roll_out"))
+    stage = open_stage(recipe, "verify", inputs=INPUTS)
     if stage is None:
         return
-    roll_outs, out = parts_of(recipe, "roll_out"), parts_of(recipe, "verify")
-    expected = roll_outs.rows()
+    tables, out = (
+        {name: parts_of(recipe, name) for name in ("roll_out", "roll_in", "clean")},
+        parts_of(recipe, "verify"),
+    )
+    expected = tables["roll_out"].rows()
     with ray_session(), progress("verify", expected, out.rows):
         if out.rows() < expected:
-            done = ray.put(done_keys(out))
-            source = roll_outs.dataset(["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"])
-            verified = (
-                source.map_batches(lambda batch: without(batch, "roll_out_id", ray.get(done)), batch_format="pyarrow")
-                .repartition(target_num_rows_per_block=BLOCK_ROWS)
-                .map_batches(
-                    JudgeRows,
-                    batch_size=None,
-                    batch_format="pyarrow",
-                    concurrency=config.workers,
-                    num_cpus=0.25,
-                    fn_constructor_args=(
-                        recipe.roll_out.model,
-                        config,
-                        parts_of(recipe, "clean"),
-                        parts_of(recipe, "roll_in"),
-                    ),
-                )
+            batches = [batch._asdict() for batch in problem_batches(tables, BATCH_ROWS)]
+            judged = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
+                JudgeProblems,
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=config.workers),
+                num_cpus=0.25,
+                fn_constructor_args=(recipe.roll_out.model, config, tables, out),
             )
-            write(verified, out)
+            write(judged, out.claim())
     stage.close(rows=out.rows(), outcomes=count_by(out, "outcome"), reasons=count_by(out, "reason"))
 
 

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vgs_ray.engines.interface import Tokens
 
 if TYPE_CHECKING:
@@ -59,6 +62,22 @@ def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     hidden = set(tokenizer.all_special_ids) - tags
     kept = [token for token in tokens if token not in hidden]
     return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def solution_text(tokenizer: PreTrainedTokenizerBase, tokens: NDArray[np.int32]) -> str:
+    """Text from the end of the thought on, all of it where no token says that the thought ended.
+
+    An answer counts only there, and decoding a thought of 16,384 tokens costs more than judging the answer.
+
+    Args:
+        tokenizer: of the policy.
+        tokens: (length,) of a whole response.
+    """
+    if _known(tokenizer, END_OF_THOUGHT):
+        ends = np.flatnonzero(tokens == tokenizer.convert_tokens_to_ids(END_OF_THOUGHT))
+        if len(ends):
+            tokens = tokens[ends[0] :]
+    return text_of(tokenizer, tokens.tolist())
 
 
 def _known(tokenizer: PreTrainedTokenizerBase, tag: str) -> bool:

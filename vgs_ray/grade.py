@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import re
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 Outcome = Literal["correct", "incorrect", "incomplete", "unknown"]
 
 MAX_SOLUTION_CHARS = 100_000  # text after the thought that is searched for a box; the end of it when there is more
 MAX_ANSWER_CHARS = 1000  # a longer answer is never handed to a parser
+MAX_DEPTH = 24  # of brackets
 RELATIVE_TOLERANCE = 1e-5  # two numbers that differ by more are different, however small they are
 
 _END_OF_THOUGHT = re.compile(r"</think>|<\|end_of_thought\|>")
@@ -92,7 +93,7 @@ def _trim(text: str) -> str:
     return text
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One spelling for what LaTeX writes in many: spacing, dollars, sizes of fractions and of brackets."""
     text = re.sub(r"\\!\s*", "", _trim(text).replace("−", "-").replace("{,}", ","))
     text = _RESPELLING.sub(lambda match: _RESPELLED[match[0]], text)
@@ -126,7 +127,7 @@ def quick_equivalent(gold: str, answer: str) -> bool | None:
     """What needs no algebra: the same text in another spelling, two integers, or ratios of them. None when undecided."""
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return True if gold == answer else None
-    gold, answer = _plain(gold), _plain(answer)
+    gold, answer = plain(gold), plain(answer)
     if not gold or not answer:
         return False
     if gold == answer:
@@ -154,15 +155,16 @@ def _has_variables(gold: str) -> bool:
     return not _QUANTITY.fullmatch(_trim(gold)) and bool(_LETTER.search(_TEXT.sub("", gold)))
 
 
+@lru_cache(maxsize=4096)  # an answer that agrees with others, and the gold one, come again and again
 def _parse(text: str, variables: bool) -> list[Any]:
     """sympy objects of an answer; empty when math-verify finds none.
 
     math-verify drops a last letter as a unit, so that 3t equals 3: with `variables`, braces keep the letter.
     """
-    plain = _plain(text)
-    if variables and (last := _LETTER.search(plain, len(plain) - 1)):
-        plain = f"{plain[:-1]}{{{last[0]}}}"
-    parsed = _math_verify().parse(rf"\boxed{{{plain}}}", parsing_timeout=None)
+    spelled = plain(text)
+    if variables and (last := _LETTER.search(spelled, len(spelled) - 1)):
+        spelled = f"{spelled[:-1]}{{{last[0]}}}"
+    parsed = _math_verify().parse(rf"\boxed{{{spelled}}}", parsing_timeout=None)
     return parsed if any(not isinstance(value, str) for value in parsed) else []
 
 
@@ -170,7 +172,7 @@ def parse_ok(gold: str) -> bool:
     """Whether math-verify can read a gold answer. No time limit."""
     if len(gold) > MAX_ANSWER_CHARS:
         return False
-    if _integer(_plain(gold)) is not None:
+    if _integer(plain(gold)) is not None:
         return True
     _math_verify()
     try:
@@ -186,7 +188,7 @@ _BASE = re.compile(r"_\{?(\d+)\}?$")
 
 def _notations_clash(gold: str, answer: str) -> bool:
     """What math-verify takes for equal against the notation: (1,2) and {1,2}; 11 in base 2 and 11 in base 3."""
-    gold, answer = _plain(gold), _plain(answer)
+    gold, answer = plain(gold), plain(answer)
     if (_ORDERED.fullmatch(gold) and _SET.fullmatch(answer)) or (_SET.fullmatch(gold) and _ORDERED.fullmatch(answer)):
         return True
     bases = _BASE.search(gold), _BASE.search(answer)
@@ -204,11 +206,32 @@ def _numbers_apart(gold: Any, answer: Any) -> bool:
         return False
 
 
+_FACTORIAL = re.compile(r"(\d+|\([^()]*\)|\{[^{}]*\})\s*!")
+_LARGE = re.compile(r"\d{5,}|[\^!]")
+_POWER = re.compile(r"\^\s*\{?\s*[+-]?\d{6,}|\^[^\^]{0,3}\d[^\^]{0,3}\^[^\^]{0,3}\d")  # a^1000000, a^{9^{9...
+
+
+def too_costly(text: str) -> bool:
+    """Whether sympy would try to write out a number of millions of digits, or recurse too deeply. Takes linear time.
+
+    Such an answer ends in a time-out of seconds, and a policy that has lost its way writes many of them.
+    """
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "{([") - (character in "})]")
+        deepest = max(deepest, depth)
+    factorials = any(_LARGE.search(operand[1]) for operand in _FACTORIAL.finditer(text))
+    binomial = "binom" in text and _LARGE.search(text)
+    return bool(deepest > MAX_DEPTH or factorials or binomial or _POWER.search(text))
+
+
 def quick_compare(gold: str, answer: str) -> Comparison | None:
     """The part of `compare` that takes no time to speak of; None where math-verify must decide."""
     quick = quick_equivalent(gold, answer)
     if quick is None and max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return Comparison(None, "too_long")
+    if quick is None and (too_costly(answer) or too_costly(gold)):
+        return Comparison(None, "too_costly")
     return None if quick is None else Comparison(quick, "exact" if quick else "different")
 
 
@@ -219,7 +242,7 @@ def compare(gold: str, answer: str) -> Comparison:
 
     Returns:
         equivalent True with reason "exact" or "math_verify"; False with "different" or "unparsable_answer";
-        None with "unparsable_gold", "too_long" (over `MAX_ANSWER_CHARS`) or "error" (math-verify raised).
+        None with "unparsable_gold", "too_long" (over `MAX_ANSWER_CHARS`), "too_costly" or "error" (math-verify raised).
     """
     quick = quick_compare(gold, answer)
     if quick is not None:

@@ -140,12 +140,14 @@ class Judge:
             RuntimeError: a judging process cannot be started.
         """
         found = {pair: grade.quick_compare(*pair) for pair in dict.fromkeys(pairs)}
-        hard = [pair for pair, comparison in found.items() if comparison is None]
-        self.judged += len(hard)
-        if hard:
-            with ThreadPoolExecutor(min(self.workers, len(hard)), thread_name_prefix="judge") as threads:
-                found.update(zip(hard, threads.map(self._judge, hard), strict=True))
-        return {pair: comparison for pair, comparison in found.items() if comparison}
+        hard = {pair: (pair[0], grade.plain(pair[1])) for pair, comparison in found.items() if comparison is None}
+        different = list(dict.fromkeys(hard.values()))  # other spellings of an answer are not judged again
+        self.judged += len(different)
+        judged: dict[Pair, Comparison] = {}
+        if different:
+            with ThreadPoolExecutor(min(self.workers, len(different)), thread_name_prefix="judge") as threads:
+                judged = dict(zip(different, threads.map(self._judge, different), strict=True))
+        return {pair: comparison or judged[hard[pair]] for pair, comparison in found.items()}
 
     def equivalent_pairs(self, pairs: Iterable[Pair]) -> dict[Pair, bool | None]:
         """Whether the two answers of each pair are equal; None where nobody knows."""

@@ -2,7 +2,7 @@
 
 `python bench/clean.py --data ../shared/data --out FOLDER` writes the rows in the layout of OpenR1-Math to FOLDER/problems,
 one JSONL file for each set, and runs the stage on them with the benchmarks left out. `--sample 50` also writes that many
-kept and as many dropped rows to FOLDER/sample.jsonl.
+kept and as many dropped rows to FOLDER/sample.jsonl. `--rules` times the rules alone, in one process, without math-verify.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import random
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from pipelines import clean
+from pipelines.sources import benchmark_texts
 from pipelines.tables import parts_of
 from vgs_ray.config import Clean, Recipe
-from vgs_ray.problems import REASONS, boxed_answer
+from vgs_ray.contamination import build_index, overlap
+from vgs_ray.copies import Candidate, find_copies, fingerprint
+from vgs_ray.problems import REASONS, boxed_answer, check
 
 Row = dict[str, Any]
 BENCHMARKS = ("aime-24", "aime-25", "hmmt-feb-24", "hmmt-feb-25", "math-500", "gsm8k-test", "imo_answerbench")
@@ -109,6 +112,35 @@ def draw(kept: list[Row], dropped: list[Row], count: int, seed: int) -> list[Row
     return [r for rows in groups for r in rng.sample(rows, count)]
 
 
+def time_rules(out: Path, exclude: tuple[str, ...]) -> str:
+    """Rows a second of each step in one process, and the copies among as many fingerprints as OpenR1-Math has rows."""
+    files = sorted((out / "problems").glob("*.jsonl"))
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    texts = [r["problem"] or "" for r in rows]
+    index = build_index(named for source in exclude for named in benchmark_texts(source))
+    fingerprint("")  # imports datasketch
+
+    def timed(name: str, work: Callable[[], list[Any]], count: int = len(rows)) -> tuple[list[Any], list[Any]]:
+        began = time.perf_counter()
+        result = work()
+        seconds = time.perf_counter() - began
+        return [name, count, round(seconds, 2), round(count / seconds)], result
+
+    yes: Callable[..., bool] = lambda *_: True  # noqa: E731
+    single, _ = timed("rules on one row", lambda: [check(r, yes, yes) for r in rows])
+    prints, found = timed("fingerprints", lambda: [fingerprint(text) for text in texts])
+    shared, _ = timed("8-grams", lambda: [overlap(text, index) for text in texts])
+    many = [
+        Candidate(i * len(rows) + j, "1", one._replace(text=one.text ^ i, bands=[band ^ i for band in one.bands]))
+        for i in range(9)
+        for j, one in enumerate(found)
+    ]
+    copied, _ = timed("copies", lambda: list(find_copies(many, Clean().near_duplicate)), len(many))
+    lines = [single, prints, shared, copied]
+    each = sum(line[2] / line[1] for line in lines)
+    return tabulate([*lines, ["together", "", "", round(1 / each)]], headers=["step", "rows", "s", "rows/s"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -116,8 +148,12 @@ def main() -> None:
     parser.add_argument("--contamination", type=float, default=Clean().contamination)
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rules", action="store_true")
     arguments = parser.parse_args()
     exclude = prepare(arguments.data, arguments.out)
+    if arguments.rules:
+        print(time_rules(arguments.out, exclude))
+        return
     config = Clean(
         str(arguments.out.absolute() / "problems"), exclude=exclude, contamination=arguments.contamination, workers=2
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ from hypothesis import strategies as st
 from vgs_ray.contamination import GRAM, build_index, grams, overlap
 from vgs_ray.copies import Candidate, find_copies, fingerprint, minhash, normalise, quantities, similarity
 from vgs_ray.ids import problem_id
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data of the tests is not at {DATA}")
 
 MERCHANT = (
     "A merchant buys 40 apples for 3 dollars each and sells them for 5 dollars each at the market on Sunday. "
@@ -178,3 +183,27 @@ def test_overlap_is_the_best_share_of_any_benchmark_problem(benchmark: list[list
     shares = [len(own & set(grams(" ".join(other)))) / max(len(own), 1) for other in benchmark]
     found = overlap(" ".join(problem), build_index((str(i), " ".join(other)) for i, other in enumerate(benchmark)))
     assert (found.share if found else 0.0) == pytest.approx(max(shares, default=0.0))
+
+
+def real_problems(name: str) -> list[str]:
+    return [json.loads(line)["problem"] for line in (DATA / name).read_text().splitlines()]
+
+
+@needs_data
+def test_math_500_is_found_in_the_test_set_of_math() -> None:
+    benchmark = real_problems("benchmarks/math-500.jsonl")
+    index = build_index((str(row), text) for row, text in enumerate(benchmark))
+    found = [overlap(text, index) for text in real_problems("problems/math_test_5000.jsonl")]
+    copied = {shared.name for shared in found if shared and shared.share > 0.95}
+    assert len(copied) >= 495
+
+
+@needs_data
+def test_the_test_set_of_math_has_few_copies_in_itself() -> None:
+    """All answers count as equal here, and still no two problems that differ in a number or an operator are one."""
+    texts = real_problems("problems/math_test_5000.jsonl")
+    found = find_copies(candidates(*((text, "1") for text in texts)), 0.7)
+    assert 5 <= len(found) <= 50
+    for copy in found:
+        original = int(copy.evidence.split()[1].rstrip(","))
+        assert quantities(normalise(texts[copy.row])) == quantities(normalise(texts[original]))

@@ -30,7 +30,7 @@ def readable_source() -> Iterator[None]:
         yield
     except (SourceError, RayError) as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, SourceError):
+        while isinstance(cause, RayError) or not (cause is None or isinstance(cause, SourceError)):  # Ray's own is both
             cause = getattr(cause, "cause", None) or cause.__cause__
         if cause is None:
             raise

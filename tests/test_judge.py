@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from vgs_ray.costly import too_costly
 from vgs_ray.judge import Judge, _Died, _Worker
 
-ENDLESS = [r"9^{9^{9^{9}}}", r"(10^{10})!", r"\binom{10^9}{5\cdot 10^8}", "{" * 1000 + "}" * 1000]
+ENDLESS = [r"\sum_{n=1}^{99999} n^{999}", r"(x+y+z)^{999}", r"\int_0^{10} x^{x^x} dx"]
+COSTLY = [r"9^{9^{9^{9}}}", r"(10^{10})!", r"\binom{10^9}{5\cdot 10^8}", "{" * 400 + "}" * 400, "2^{12345678}"]
+HARMLESS = [r"2^{2004}", "2004!", r"\binom{2004}{3}", "x^{y^{z}}", r"10^{10^{3}}", r"n! + \binom{n}{2}", r"12345678"]
 
 
 def _workers(judge: Judge) -> list[subprocess.Popen[bytes]]:
@@ -35,6 +38,27 @@ def test_endless_answers_are_unknown_and_the_next_are_judged() -> None:
     assert seconds < 60  # three starts of a worker on a busy machine, and three seconds of waiting
 
 
+def test_costly_answers_are_unknown_without_a_worker() -> None:
+    with Judge(workers=1) as judge:
+        found = judge.judge_pairs([("5", answer) for answer in COSTLY] + [(answer, "5") for answer in COSTLY])
+        assert set(found.values()) == {(None, "too_costly")}
+        assert judge.judge_pairs([(COSTLY[0], COSTLY[0])]) == {(COSTLY[0], COSTLY[0]): (True, "exact")}
+        assert judge.judged == 0
+
+
+@pytest.mark.parametrize("answer", HARMLESS)
+def test_large_but_harmless_answers_are_judged(answer: str) -> None:
+    assert not too_costly(answer)
+
+
+def test_other_spellings_of_an_answer_are_not_judged_again() -> None:
+    spellings = [r"\sqrt{2}", r"$\sqrt{2}$", r" \sqrt{2} ", r"\sqrt{2}."]
+    with Judge(workers=1) as judge:
+        found = judge.judge_pairs([("2^{1/2}", spelling) for spelling in spellings])
+        assert {comparison.equivalent for comparison in found.values()} == {True}
+        assert judge.judged == 1
+
+
 def test_a_table_of_exact_matches_starts_no_worker() -> None:
     with Judge() as judge:
         found = judge.judge_pairs([("7", "7"), ("7", "8"), ("1,000", "1000"), ("7", "")])
@@ -51,11 +75,11 @@ def test_each_distinct_pair_is_judged_once() -> None:
 
 
 def test_grade_all_keeps_the_order_and_has_all_outcomes() -> None:
-    texts = [r"\boxed{5}", "</think>5", r"</think>\boxed{5}", r"</think>\boxed{5.5}", r"</think>\boxed{9^{9^{9^{9}}}}"]
+    texts = [r"\boxed{5}", "</think>5", r"</think>\boxed{5}", r"</think>\boxed{5.5}", r"</think>\boxed{(x+y+z)^{999}}"]
     with Judge(workers=2, timeout_s=1.0) as judge:
         verdicts = judge.grade_all([("5", text) for text in texts])
     assert [verdict.outcome for verdict in verdicts] == ["incomplete", "incomplete", "correct", "incorrect", "unknown"]
-    assert verdicts[-1].answer == "9^{9^{9^{9}}}"
+    assert verdicts[-1].answer == "(x+y+z)^{999}"
 
 
 def test_a_killed_idle_worker_is_replaced_and_its_pair_judged() -> None:
@@ -127,7 +151,7 @@ def test_an_orphan_that_is_stuck_ends_by_itself() -> None:
     command = [sys.executable, "-m", "vgs_ray.judge", "0.1", "4"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as orphan:
         assert orphan.stdin is not None
-        orphan.stdin.write(b'["5", "9^{9^{9^{9}}}"]\n')
+        orphan.stdin.write(b'["5", "(x+y+z)^{999}"]\n')
         orphan.stdin.close()
         assert orphan.wait(timeout=120) == -signal.SIGXCPU
 

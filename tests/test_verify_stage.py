@@ -25,7 +25,13 @@ from vgs_ray.sandbox import model_path
 from vgs_ray.schemas import TABLES
 
 TOKENIZER = load_tokenizer(model_path("sandbox:ref"))
-GOLDS = {"plain": "3", "root": r"\sqrt{2}", "tower": "9^{9^{9^{9}}}", "nonsense": r"\frac{"}
+GOLDS = {
+    "plain": "3",
+    "root": r"\sqrt{2}",
+    "tower": "9^{9^{9^{9}}}",
+    "sum": r"\sum_{n=1}^{99999} n^{999}",
+    "nonsense": r"\frac{",
+}
 BOX = "so 3.\n</think>\nThe answer is \\boxed{%s}"
 CASES = {  # roll-in up to the cut, completion, finish reason -> outcome, reason for the problem with the plain gold
     "right": ("", BOX % "3", "stop", "correct", "exact"),
@@ -38,10 +44,12 @@ CASES = {  # roll-in up to the cut, completion, finish reason -> outcome, reason
 }
 REASONS = {
     "root": ("incorrect", "different"),
-    "tower": ("unknown", "timeout"),
+    "tower": ("unknown", "too_costly"),
+    "sum": ("unknown", "timeout"),
     "nonsense": ("unknown", "unparsable_gold"),
 }
 COPIES = 3
+QUICK = ("plain", "tower")
 
 
 def encode(text: str) -> list[int]:
@@ -119,7 +127,7 @@ def test_each_pair_is_judged_once_however_its_rows_are_scattered(recipe: Recipe)
     batches = problem_batches(tables, rows=10)  # fewer than a problem has, and each problem lies in many parts
     assert sorted(problem for batch in batches for problem in batch.problems) == sorted(GOLDS)
     found = [row for batch in batches for row in actor.verify(batch).to_pylist()]
-    hard = {(row["problem_id"], row["answer"]) for row in found if row["answer"] and row["problem_id"] != "plain"}
+    hard = {(row["problem_id"], row["answer"]) for row in found if row["answer"] and row["problem_id"] not in QUICK}
     assert actor.judge.judged == len(hard) == 6
     actor.judge.close()
 

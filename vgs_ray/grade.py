@@ -13,11 +13,12 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
+from vgs_ray.costly import too_costly
+
 Outcome = Literal["correct", "incorrect", "incomplete", "unknown"]
 
 MAX_SOLUTION_CHARS = 100_000  # text after the thought that is searched for a box; the end of it when there is more
 MAX_ANSWER_CHARS = 1000  # a longer answer is never handed to a parser
-MAX_DEPTH = 24  # of brackets
 RELATIVE_TOLERANCE = 1e-5  # two numbers that differ by more are different, however small they are
 
 _END_OF_THOUGHT = re.compile(r"</think>|<\|end_of_thought\|>")
@@ -204,25 +205,6 @@ def _numbers_apart(gold: Any, answer: Any) -> bool:
         return bool(gap > RELATIVE_TOLERANCE * max(abs(gold.evalf(15)), abs(answer.evalf(15))))
     except TypeError:  # infinities have no gap
         return False
-
-
-_FACTORIAL = re.compile(r"(\d+|\([^()]*\)|\{[^{}]*\})\s*!")
-_LARGE = re.compile(r"\d{5,}|[\^!]")
-_POWER = re.compile(r"\^\s*\{?\s*[+-]?\d{6,}|\^[^\^]{0,3}\d[^\^]{0,3}\^[^\^]{0,3}\d")  # a^1000000, a^{9^{9...
-
-
-def too_costly(text: str) -> bool:
-    """Whether sympy would try to write out a number of millions of digits, or recurse too deeply. Takes linear time.
-
-    Such an answer ends in a time-out of seconds, and a policy that has lost its way writes many of them.
-    """
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "{([") - (character in "})]")
-        deepest = max(deepest, depth)
-    factorials = any(_LARGE.search(operand[1]) for operand in _FACTORIAL.finditer(text))
-    binomial = "binom" in text and _LARGE.search(text)
-    return bool(deepest > MAX_DEPTH or factorials or binomial or _POWER.search(text))
 
 
 def quick_compare(gold: str, answer: str) -> Comparison | None:

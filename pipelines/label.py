@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.by_problem import Batch, align, map_problems, problem_batches
+from pipelines.by_problem import Batch, Places, align, map_problems
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import UserError, open_stage
@@ -19,6 +19,7 @@ from pipelines.tables import Parts, count_by, parts_of, write
 from vgs_ray.config import Label, Recipe
 from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_labels
 from vgs_ray.labels.token_values import value_arrays
+from vgs_ray.lists import arrays, ragged
 from vgs_ray.schemas import LABELS
 
 BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # of the second, tokens and values are held
@@ -48,8 +49,8 @@ def label_problems(batch: Batch, tables: dict[str, Parts], config: Label) -> pa.
 
 def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
     """Token values of completions; a path is its roll-in up to the cut and the completion, so that prefixes are shared."""
-    prefixes = dict(zip(roll_ins["roll_in_id"].to_pylist(), _arrays(roll_ins["tokens"]), strict=True))
-    completions, cuts = _arrays(rows["tokens"]), rows["cut"].to_pylist()
+    prefixes = dict(zip(roll_ins["roll_in_id"].to_pylist(), arrays(roll_ins["tokens"]), strict=True))
+    completions, cuts = arrays(rows["tokens"]), rows["cut"].to_pylist()
     sources, problems = rows["roll_in_id"].to_pylist(), rows["problem_id"].to_numpy()
     correct = rows["label"].to_numpy() == 1
     values: list[np.ndarray] = [np.empty(0, np.float32)] * len(rows)
@@ -58,13 +59,7 @@ def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
         paths = [np.concatenate([prefixes[sources[row]][: cuts[row]], completions[row]]) for row in members]
         for row, found in zip(members, value_arrays(paths, correct[members].tolist()), strict=True):
             values[row] = found[cuts[row] :].astype(np.float32)
-    offsets = np.cumsum([0, *map(len, values)])
-    flat = np.concatenate([np.empty(0, np.float32), *values])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat))
-
-
-def _arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
-    return [row.values.to_numpy() for row in column]
+    return ragged(values, pa.float32())
 
 
 def run(recipe: Recipe) -> None:
@@ -77,7 +72,7 @@ def run(recipe: Recipe) -> None:
     tables = {name: parts_of(recipe, name) for name in names}
     verified = tables["verify"]
     with ray_session(), progress("label", verified.rows(), out.rows):
-        batches = problem_batches(tables, BATCH_ROWS[recipe.label.kind])
+        batches = Places.find(tables).batches(BATCH_ROWS[recipe.label.kind])
         write(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
     if not out.rows():
         raise UserError(

@@ -13,8 +13,8 @@ from vgs_ray.config.engine import Beam, Engine, Sampling
 from vgs_ray.config.model import Evaluate, Serve, Train
 
 __all__ = [
-    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Generator", "Label", "Recipe", "RollIn", "RollOut", "Sampling", "Serve",
-    "Train", "Verify",
+    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Export", "Generator", "ImportVM", "Label", "Recipe", "RollIn",
+    "RollOut", "Sampling", "Serve", "Train", "Verify",
 ]  # fmt: skip
 
 STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate")
@@ -127,6 +127,36 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Tables to the published layouts, `export/OpenR1-VM` and `export/OpenR1-Cleaned`.
+
+    Attributes:
+        responses: responses of each row of OpenR1-VM: problems with fewer labels are left out, of others the first ones are
+            taken (the published trainer needs the same number in every row: 56). 0 writes all there are.
+        shard_mib: a shard ends when it has this size, in MiB.
+        license: what the card says, an identifier that Hugging Face knows.
+        hub: account or organisation to push to, with the token in HF_TOKEN; empty pushes nothing.
+    """
+
+    responses: int = 0
+    shard_mib: int = 256
+    license: str = "other"
+    hub: str = ""
+
+
+@dataclass(frozen=True)
+class ImportVM:
+    """A published OpenR1-VM data set to our tables.
+
+    Attributes:
+        source: local folder of its Parquet shards. Shards named validation-* are the validation split; without any,
+            problems go there by `clean.validation_share`.
+    """
+
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A full configuration: every stage of one run.
 
@@ -151,6 +181,8 @@ class Recipe:
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
     serve: Serve = field(default_factory=Serve)
+    export: Export = field(default_factory=Export)
+    import_vm: ImportVM = field(default_factory=ImportVM)
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,7 @@ from vgs_ray.config.engine import Beam, Engine, Sampling
 from vgs_ray.config.model import Evaluate, Serve, Train
 
 __all__ = [
-    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Export", "Generator", "ImportVM", "Label", "Recipe", "RollIn",
+    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Export", "Generator", "ImportVM", "Label", "Plan", "Recipe", "RollIn",
     "RollOut", "Sampling", "Serve", "Train", "Verify",
 ]  # fmt: skip
 
@@ -157,6 +157,34 @@ class ImportVM:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What `python -m pipelines.plan` assumes. A 0 is read from the recipe's run folder, or has the default that is named.
+
+    Attributes:
+        problems: problems after clean; default 0.527 of `clean.limit` (or of OpenR1-Math's 93,733), as in the paper.
+        prompt_tokens: mean; default 150.
+        roll_in_tokens: mean of a whole answer; default 0.85 of the longest, from the paper's tokens of an epoch.
+        roll_out_tokens: mean of a completion; default 0.353 of the longest, from the same.
+        tokens_per_s: that one GPU generates with the reference policy; a larger policy is slower by its size. Default:
+            `generate_share` of the peak.
+        peak_tflops: dense bfloat16 peak of one GPU in TFLOP/s (H100: 989).
+        generate_share: share of the peak that generation reaches: an assumption until you measure.
+        train_share: share of the peak that training reaches: about what the paper's hours come to.
+        hopeless: share of the roll-outs whose problem nothing solved; default 0.099, as in the paper.
+    """
+
+    problems: int = 0
+    prompt_tokens: float = 0.0
+    roll_in_tokens: float = 0.0
+    roll_out_tokens: float = 0.0
+    tokens_per_s: float = 0.0
+    peak_tflops: float = 989.0
+    generate_share: float = 0.04
+    train_share: float = 0.15
+    hopeless: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A full configuration: every stage of one run.
 
@@ -183,6 +211,7 @@ class Recipe:
     serve: Serve = field(default_factory=Serve)
     export: Export = field(default_factory=Export)
     import_vm: ImportVM = field(default_factory=ImportVM)
+    plan: Plan = field(default_factory=Plan)
 
     @property
     def folder(self) -> Path:

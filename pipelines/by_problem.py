@@ -41,27 +41,49 @@ class Batch(NamedTuple):
         return pads.dataset(files, schema=parts.schema).to_table(columns=columns, filter=chosen)
 
 
-def problem_batches(tables: dict[str, Parts], rows: int, among: list[str] | None = None) -> list[Batch]:
-    """Every problem of the first table in one batch, with at most `rows` rows of that table unless one problem has more.
+class Places(NamedTuple):
+    """Where the rows of every problem are: for each table (problem_id, file, rows), files by their number in `files`."""
 
-    Args:
-        tables: by stage; the first one decides which problems lie together.
-        rows: the batch's size in rows of the first table.
-        among: only these problems; None takes all.
-    """
-    places = {name: _places(parts, among) for name, parts in tables.items()}
-    first = next(iter(places.values()))
-    names, codes = np.unique(first["problem_id"].to_numpy(), return_inverse=True)
-    order = by_locality(codes, first["file"].to_numpy())
-    sizes = np.bincount(codes, weights=first["rows"].to_numpy())[order]
-    bounds = _bounds(sizes, rows)
-    batch_of = np.empty(len(names), np.int64)
-    batch_of[order] = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    files = {name: _files_of_batches(table, names, batch_of, tables[name]) for name, table in places.items()}
-    return [
-        Batch(names[order[begin:end]].tolist(), {name: found.get(index, []) for name, found in files.items()})
-        for index, (begin, end) in enumerate(pairwise(bounds))
-    ]
+    files: dict[str, list[str]]
+    pairs: dict[str, pa.Table]
+
+    @classmethod
+    def find(cls, tables: dict[str, Parts]) -> Places:
+        """Read the problem ids of all parts. The first table decides which problems lie together."""
+        files = {name: parts.files() for name, parts in tables.items()}
+        return cls(files, {name: _pairs(paths) for name, paths in files.items()})
+
+    def batches(self, rows: int, among: pa.Array | None = None) -> list[Batch]:
+        """Every problem of the first table in one batch, of at most `rows` rows unless one problem has more.
+
+        Args:
+            rows: size of a batch in rows of the first table.
+            among: only these problems; None takes all.
+        """
+        first = next(iter(self.pairs.values()))
+        if among is not None:
+            first = first.filter(pc.is_in(first["problem_id"], value_set=among))
+        names, codes = np.unique(first["problem_id"].to_numpy(), return_inverse=True)
+        order = by_locality(codes, first["file"].to_numpy())
+        bounds = _bounds(np.bincount(codes, weights=first["rows"].to_numpy())[order], rows)
+        batch_of = np.empty(len(names), np.int64)
+        batch_of[order] = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        files = {name: self._files_of(name, names, batch_of) for name in self.pairs}
+        return [
+            Batch(names[order[begin:end]].tolist(), {name: found.get(index, []) for name, found in files.items()})
+            for index, (begin, end) in enumerate(pairwise(bounds))
+        ]
+
+    def _files_of(self, table: str, names: np.ndarray, batch_of: np.ndarray) -> dict[int, list[str]]:
+        """The files of one table that each batch has to read."""
+        pairs = self.pairs[table]
+        codes = pc.index_in(pairs["problem_id"], value_set=pa.array(names, pa.string()))
+        pairs = pairs.append_column("code", codes).filter(pc.is_valid(codes))
+        found: dict[int, list[str]] = {}
+        distinct = np.unique(np.stack([batch_of[pairs["code"].to_numpy()], pairs["file"].to_numpy()]), axis=1)
+        for batch, file in distinct.T.tolist():
+            found.setdefault(batch, []).append(self.files[table][file])
+        return found
 
 
 def _bounds(sizes: np.ndarray, most: int) -> list[int]:
@@ -75,20 +97,18 @@ def _bounds(sizes: np.ndarray, most: int) -> list[int]:
     return [*bounds, len(sizes)] if len(sizes) else bounds
 
 
-def _places(parts: Parts, among: list[str] | None) -> pa.Table:
-    """(problem_id, file, rows): how many rows of each problem each file has; files by their number in `parts.files()`."""
-    files = [{"file": index, "path": path} for index, path in enumerate(parts.files())]
-    if not files:
-        return PLACES.empty_table()
+def _pairs(paths: list[str]) -> pa.Table:
+    """How many rows of each problem each file has."""
+    if not paths:
+        return PAIRS.empty_table()
+    files = [{"file": index, "path": path} for index, path in enumerate(paths)]
     tasks = ray.data.from_items(files, override_num_blocks=math.ceil(len(files) / FILES_PER_TASK))
     counted = tasks.map_batches(count_rows, batch_format="pyarrow", batch_size=None, num_cpus=0.5)
-    places = pa.concat_tables(ray.get(counted.to_arrow_refs()))
-    if among is not None:
-        places = places.filter(pc.is_in(places["problem_id"], value_set=pa.array(among, pa.string())))
-    return places.sort_by([("problem_id", "ascending"), ("file", "ascending")])
+    pairs = pa.concat_tables(ray.get(counted.to_arrow_refs()))
+    return pairs.sort_by([("problem_id", "ascending"), ("file", "ascending")])
 
 
-PLACES = pa.schema([("problem_id", pa.string()), ("file", pa.int64()), ("rows", pa.int64())])
+PAIRS = pa.schema([("problem_id", pa.string()), ("file", pa.int64()), ("rows", pa.int64())])
 
 
 def count_rows(batch: pa.Table) -> Iterator[pa.Table]:
@@ -96,20 +116,7 @@ def count_rows(batch: pa.Table) -> Iterator[pa.Table]:
     for row in batch.to_pylist():
         ids = pq.read_table(row["path"], columns=["problem_id"]).group_by("problem_id").aggregate([([], "count_all")])
         file = pa.array([row["file"]] * len(ids), pa.int64())
-        yield pa.table([ids["problem_id"], file, ids["count_all"]], schema=PLACES)
-
-
-def _files_of_batches(places: pa.Table, names: np.ndarray, batch_of: np.ndarray, parts: Parts) -> dict[int, list[str]]:
-    """The files of one table that each batch has to read."""
-    paths = parts.files()
-    codes = pc.index_in(places["problem_id"], value_set=pa.array(names, pa.string()))
-    places = places.append_column("code", codes).filter(pc.is_valid(codes))
-    batches = batch_of[places["code"].to_numpy()]
-    pairs = np.unique(np.stack([batches, places["file"].to_numpy()]), axis=1)
-    found: dict[int, list[str]] = {}
-    for batch, file in pairs.T.tolist():
-        found.setdefault(batch, []).append(paths[file])
-    return found
+        yield pa.table([ids["problem_id"], file, ids["count_all"]], schema=PAIRS)
 
 
 def map_problems(batches: list[Batch], work: Callable[..., pa.Table], **shared: Any) -> ray.data.Dataset:
@@ -137,8 +144,3 @@ def align(table: pa.Table, key: str, keys: pa.ChunkedArray) -> pa.Table:
         missing = keys.filter(pc.is_null(at))[0].as_py()
         raise ValueError(f"{key} {missing} has no row; tables of one run must fit together: run their stages again")
     return table.take(at)
-
-
-def arrays(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """Lists of numbers, without a Python object for each number."""
-    return [row.values.to_numpy() for row in column]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.by_problem import Batch, align, arrays, map_problems, problem_batches
+from pipelines.by_problem import Batch, Places, align, map_problems
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import UserError, open_stage
@@ -19,6 +19,7 @@ from pipelines.tables import Parts, count_by, parts_of, write
 from vgs_ray.config import Label, Recipe
 from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_labels
 from vgs_ray.labels.token_values import value_arrays
+from vgs_ray.lists import arrays, ragged
 from vgs_ray.schemas import LABELS
 
 BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # of the second, tokens and values are held
@@ -58,9 +59,7 @@ def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
         paths = [np.concatenate([prefixes[sources[row]][: cuts[row]], completions[row]]) for row in members]
         for row, found in zip(members, value_arrays(paths, correct[members].tolist()), strict=True):
             values[row] = found[cuts[row] :].astype(np.float32)
-    offsets = np.cumsum([0, *map(len, values)])
-    flat = np.concatenate([np.empty(0, np.float32), *values])
-    return pa.ListArray.fromarrays(pa.array(offsets, pa.int32()), pa.array(flat))
+    return ragged(values, pa.float32())
 
 
 def run(recipe: Recipe) -> None:
@@ -73,7 +72,7 @@ def run(recipe: Recipe) -> None:
     tables = {name: parts_of(recipe, name) for name in names}
     verified = tables["verify"]
     with ray_session(), progress("label", verified.rows(), out.rows):
-        batches = problem_batches(tables, BATCH_ROWS[recipe.label.kind])
+        batches = Places.find(tables).batches(BATCH_ROWS[recipe.label.kind])
         write(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
     if not out.rows():
         raise UserError(

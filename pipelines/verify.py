@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from pipelines.by_problem import Batch, arrays, problem_batches
+from pipelines.by_problem import Batch, Places
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import open_stage
@@ -20,6 +20,7 @@ from pipelines.tables import Parts, count_by, done_keys, parts_of, without, writ
 from vgs_ray.config import Recipe, Verify
 from vgs_ray.grade import Verdict, extract_answer, verdict, without_answer
 from vgs_ray.judge import Judge
+from vgs_ray.lists import arrays
 from vgs_ray.prompts import load_tokenizer, solution_text
 from vgs_ray.sandbox import model_path
 from vgs_ray.schemas import VERIFIED
@@ -84,7 +85,7 @@ def run(recipe: Recipe) -> None:
     expected = tables["roll_out"].rows()
     with ray_session(), progress("verify", expected, out.rows):
         if out.rows() < expected:
-            batches = [batch._asdict() for batch in problem_batches(tables, BATCH_ROWS)]
+            batches = [batch._asdict() for batch in Places.find(tables).batches(BATCH_ROWS)]
             judged = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
                 JudgeProblems,
                 batch_size=None,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_up_run import CUTS, PROBLEMS, ROLL_INS, rows_of_run, write_run
 
 from pipelines import label
-from pipelines.by_problem import problem_batches
+from pipelines.by_problem import Places
 from pipelines.session import ray_session
 from pipelines.stage import UserError
 from pipelines.tables import parts_of
@@ -87,7 +87,7 @@ def test_token_values_of_the_stage_are_those_of_the_paths(tmp_path: Path) -> Non
 def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label())
     tables = {name: parts_of(recipe, name) for name in ("roll_out", "roll_in")}
-    batches = problem_batches(tables, rows=50)
+    batches = Places.find(tables).batches(rows=50)
     assert len(batches) > 3
     read = [batch.read("roll_out", tables["roll_out"], ["problem_id"])["problem_id"].to_pylist() for batch in batches]
     assert all(len(rows) == ROLL_INS * CUTS * len(set(rows)) <= 50 for rows in read)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.plan import plan
 from pipelines.recipes import parse
 from pipelines.roll_in import assign
 from pipelines.stage import summary_line
@@ -153,3 +154,12 @@ def test_second_run_with_another_configuration_is_refused(finished: tuple[Recipe
     assert again.returncode == 2
     assert "config.lr was 0.001 and is now 0.5" in output
     assert "--run-name" in output
+
+
+@pytest.mark.timeout(900)
+def test_plan_has_the_rows_of_the_run(finished: tuple[Recipe, str]) -> None:
+    recipe, _ = finished
+    costs = {cost.stage: cost for cost in plan(recipe)[0]}
+    for stage in ("clean", "roll_in", "roll_out", "verify", "label", "evaluate"):
+        assert costs[stage].rows == parts_of(recipe, stage).rows(), stage
+    assert costs["roll_out"].hours

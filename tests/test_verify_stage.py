@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import verify
-from pipelines.by_problem import problem_batches
+from pipelines.by_problem import Places
 from pipelines.recipes import sandbox
 from pipelines.session import ray_session
 from pipelines.stage import open_stage
@@ -124,7 +124,7 @@ def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recip
 def test_each_pair_is_judged_once_however_its_rows_are_scattered(recipe: Recipe) -> None:
     tables = {name: parts_of(recipe, name) for name in ("roll_out", "roll_in", "clean")}
     actor = JudgeProblems(recipe.roll_out.model, recipe.verify, tables, parts_of(recipe, "verify"))
-    batches = problem_batches(tables, rows=10)  # fewer than a problem has, and each problem lies in many parts
+    batches = Places.find(tables).batches(rows=10)  # fewer than a problem has, and each problem lies in many parts
     assert sorted(problem for batch in batches for problem in batch.problems) == sorted(GOLDS)
     found = [row for batch in batches for row in actor.verify(batch).to_pylist()]
     hard = {(row["problem_id"], row["answer"]) for row in found if row["answer"] and row["problem_id"] not in QUICK}

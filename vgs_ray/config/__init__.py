@@ -13,8 +13,8 @@ from vgs_ray.config.engine import Beam, Engine, Sampling
 from vgs_ray.config.model import Evaluate, Serve, Train
 
 __all__ = [
-    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Generator", "Label", "Recipe", "RollIn", "RollOut", "Sampling", "Serve",
-    "Train", "Verify",
+    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Export", "Generator", "ImportVM", "Label", "Plan", "Recipe", "RollIn",
+    "RollOut", "Sampling", "Serve", "Train", "Verify",
 ]  # fmt: skip
 
 STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate")
@@ -143,6 +143,64 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Tables to the published layouts, `export/OpenR1-VM` and `export/OpenR1-Cleaned`.
+
+    Attributes:
+        responses: responses of each row of OpenR1-VM: problems with fewer labels are left out, of others the first ones are
+            taken (the published trainer needs the same number in every row: 56). 0 writes all there are.
+        shard_mib: a shard ends when it has this size, in MiB.
+        license: what the card says, an identifier that Hugging Face knows.
+        hub: account or organisation to push to, with the token in HF_TOKEN; empty pushes nothing.
+    """
+
+    responses: int = 0
+    shard_mib: int = 256
+    license: str = "other"
+    hub: str = ""
+
+
+@dataclass(frozen=True)
+class ImportVM:
+    """A published OpenR1-VM data set to our tables.
+
+    Attributes:
+        source: local folder of its Parquet shards. Shards named validation-* are the validation split; without any,
+            problems go there by `clean.validation_share`.
+    """
+
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `python -m pipelines.plan` assumes. A 0 is read from the recipe's run folder, or has the default that is named.
+
+    Attributes:
+        problems: problems after clean; default 0.527 of `clean.limit` (or of OpenR1-Math's 93,733), as in the paper.
+        prompt_tokens: mean; default 150.
+        roll_in_tokens: mean of a whole answer; default 0.85 of the longest, from the paper's tokens of an epoch.
+        roll_out_tokens: mean of a completion; default 0.353 of the longest, from the same.
+        tokens_per_s: that one GPU generates with the reference policy; a larger policy is slower by its size. Default:
+            `generate_share` of the peak.
+        peak_tflops: dense bfloat16 peak of one GPU in TFLOP/s (H100: 989).
+        generate_share: share of the peak that generation reaches: an assumption until you measure.
+        train_share: share of the peak that training reaches: about what the paper's hours come to.
+        hopeless: share of the roll-outs whose problem nothing solved; default 0.099, as in the paper.
+    """
+
+    problems: int = 0
+    prompt_tokens: float = 0.0
+    roll_in_tokens: float = 0.0
+    roll_out_tokens: float = 0.0
+    tokens_per_s: float = 0.0
+    peak_tflops: float = 989.0
+    generate_share: float = 0.04
+    train_share: float = 0.15
+    hopeless: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A full configuration: every stage of one run.
 
@@ -167,6 +225,9 @@ class Recipe:
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
     serve: Serve = field(default_factory=Serve)
+    export: Export = field(default_factory=Export)
+    import_vm: ImportVM = field(default_factory=ImportVM)
+    plan: Plan = field(default_factory=Plan)
 
     @property
     def folder(self) -> Path:

@@ -15,8 +15,9 @@ writes the block, the value model while it scores it. What engines really forwar
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vgs_ray.search.tree import Node, Tree
 
@@ -72,12 +73,17 @@ def model_size(config_json: str | Path) -> ModelSize:
     path = path / "config.json" if path.is_dir() else path
     config = json.loads(path.read_text())
     try:
-        hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-        inner, vocabulary = config["intermediate_size"], config["vocab_size"]
+        return size_of(config)
     except KeyError as error:
         raise ValueError(
             f"{path} has no {error}: FLOPs are counted for Qwen2, Qwen3 and Llama configurations"
         ) from None
+
+
+def size_of(config: Mapping[str, Any]) -> ModelSize:
+    """The same from the values of a config.json; KeyError names a field that is missing."""
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    inner, vocabulary = config["intermediate_size"], config["vocab_size"]
     head = config.get("head_dim") or hidden // heads
     queries, keys = heads * head, config.get("num_key_value_heads", heads) * head
     kind = config.get("model_type")

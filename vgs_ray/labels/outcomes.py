@@ -56,5 +56,6 @@ def cut_positions(
     """
     draw = random.Random(seed)
     power = 2 / 3 if law == "sqrt" else 1.0
-    drawn = sorted(min(int(length * draw.random() ** power), max(length - 1, 0)) for _ in range(cuts))
-    return drawn[:1] * cuts if scheme == "fan" else drawn
+    places = 1 if scheme == "fan" else cuts  # the earliest of several would not follow the law
+    drawn = sorted(min(int(length * draw.random() ** power), max(length - 1, 0)) for _ in range(places))
+    return drawn * cuts if scheme == "fan" else drawn

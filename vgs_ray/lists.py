@@ -1,0 +1,30 @@
+"""Arrow list columns as numpy arrays and back, without Python objects for the items. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def arrays(column: pa.ChunkedArray | pa.Array) -> list[NDArray[Any]]:
+    """The rows of a column of lists, as views."""
+    return [row.values.to_numpy() for row in column]
+
+
+def ragged(rows: Sequence[NDArray[Any]], item: pa.DataType) -> pa.ListArray:
+    """A column of lists from one array for each row.
+
+    Raises:
+        pyarrow.ArrowInvalid: the items together are 2**31 or more; a batch of problems is far below that.
+    """
+    flat = np.concatenate([np.empty(0, item.to_pandas_dtype()), *rows])
+    return nested(pa.array(flat, item), [len(row) for row in rows])
+
+
+def nested(items: pa.Array, lengths: Sequence[int] | NDArray[np.int64]) -> pa.ListArray:
+    """Consecutive items in lists of the given lengths."""
+    return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), items)

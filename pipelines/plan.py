@@ -16,7 +16,6 @@ from huggingface_hub import try_to_load_from_cache
 
 from pipelines.recipes import cli
 from pipelines.roll_in import assign
-from pipelines.sources import SANDBOX_BENCHMARK
 from pipelines.stage import UserError
 from pipelines.tables import Parts, count_by, parts_of
 from vgs_ray.config import Recipe
@@ -33,6 +32,7 @@ from vgs_ray.evaluate.estimate import (
     estimate,
 )
 from vgs_ray.evaluate.flops import ModelSize, size_of
+from vgs_ray.raw_rows import SANDBOX_ROWS
 from vgs_ray.sandbox import model_path
 
 HEAD = ("stage", "rows", "tokens", "Parquet", "FLOPs", "hours")
@@ -168,7 +168,7 @@ def benchmark_size(recipe: Recipe) -> int:
     """Problems of the benchmark: the limit, the rows of a local file, or as many as one contest has."""
     config, path = recipe.evaluate, Path(recipe.evaluate.benchmark)
     if config.limit or config.benchmark == "sandbox":
-        return config.limit or SANDBOX_BENCHMARK
+        return config.limit or SANDBOX_ROWS["benchmark"]
     if path.suffix == ".parquet" and path.is_file():
         return int(pq.read_metadata(path).num_rows)
     if path.suffix == ".jsonl" and path.is_file():

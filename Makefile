@@ -22,6 +22,10 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python bench/engine.py
+	@$(BIN)/python bench/rollout.py
+	@$(BIN)/python bench/kills.py
+	@$(BIN)/python bench/train.py
+	@if [ -n "$(GOLDS)" ]; then $(BIN)/python bench/verify.py --golds "$(GOLDS)"; else echo "bench/verify.py: pass GOLDS=folder of benchmarks"; fi
 
 clean-run:
 	rm -rf runs/$(RECIPE)

@@ -1,6 +1,6 @@
 """Stage clean on the real rows: rows/s, the table of kept and dropped rows by source, and a sample to read by hand.
 
-`python bench/clean.py --data ../shared/data --out FOLDER` writes the rows in the layout of OpenR1-Math to FOLDER/problems,
+`python bench/clean.py --data DATA --out FOLDER` writes the rows in the layout of OpenR1-Math to FOLDER/problems,
 one JSONL file for each set, and runs the stage on them with the benchmarks left out. `--sample 50` also writes that many
 kept and as many dropped rows to FOLDER/sample.jsonl. `--rules` times the rules alone, in one process, without math-verify.
 """
@@ -143,7 +143,7 @@ def time_rules(out: Path, exclude: tuple[str, ...]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True, help="folder with problems/ and benchmarks/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--contamination", type=float, default=Clean().contamination)
     parser.add_argument("--sample", type=int, default=0)

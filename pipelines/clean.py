@@ -33,7 +33,6 @@ from vgs_ray.schemas import PROBLEMS_CHECKED
 BATCH_ROWS = 500
 CHECK_CPUS = 0.5
 FINGERPRINT = ("row", "answer", "text", "shingles", "bands")
-UNREADABLE = ("unparsable_gold", "timeout", "crash", "too_long", "error")
 
 
 class CheckRows:
@@ -64,7 +63,7 @@ class CheckRows:
 
     def _parses(self, answer: str) -> bool:
         """math-verify tells of a gold answer that it can't read, whatever it is compared with."""
-        return self.judge.judge_pairs([(answer, "0")])[answer, "0"].reason not in UNREADABLE
+        return self.judge.judge_pairs([(answer, "0")])[answer, "0"].equivalent is not None
 
     def _contamination(self, problem: str) -> str | None:
         found = overlap(problem, self.index)

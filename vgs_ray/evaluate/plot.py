@@ -45,6 +45,8 @@ LOOKS = {
 
 VARIANT_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#117733", "#882255")
 
+CURVES = ("sample", "beam")
+"""Searches whose calibration is drawn; those of all variants together could not be told apart, and are in the table."""
 CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", *VARIANT_COLOURS)
 
 STYLE = {
@@ -91,13 +93,14 @@ def accuracy(rows: Sequence[Mapping[str, Any]], against: Literal["flops", "budge
 
 
 def calibration(answers: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what values of finished answers promised and what came, one line for each search; dots by their number of answers."""
+    """Draw what values of finished answers promised and what came, of samples and of guided search; dots by number of answers."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 5), dpi=200, layout="constrained")
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1, label="calibrated")
         several = len({row["benchmark"] for row in answers}) > 1
-        for row, colour in zip((row for row in answers if row["calibration"]), cycle(CURVE_COLOURS)):
+        drawn = [row for row in answers if row["calibration"] and row["search"] in CURVES]
+        for row, colour in zip(drawn, cycle(CURVE_COLOURS)):
             bins = row["calibration"]["bins"]
             x, y = ([100 * each[name] for each in bins] for name in ("value", "correct"))
             name = f"{row['benchmark']}, {row['search']}" if several else row["search"]

@@ -23,6 +23,7 @@ KEY = "VGS_RAY_API_KEY"
 SHOWN_CHARS = 60
 COLOURS = ("red", "dark_orange", "yellow", "green_yellow", "green")
 """Of values from 0 to 1."""
+NODE = "vgs_ray.node"
 MARKS = {"kept": "→", "pruned": "×", "finished": "●", "length": "…"}
 
 
@@ -100,8 +101,9 @@ def ask(url: str, body: dict[str, Any], console: Console) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with Live(picture.tree, console=console, refresh_per_second=8, vertical_overflow="ellipsis") as live:
         for event, data in events(url, body, os.environ.get(KEY, "")):
-            if event:
+            if event == NODE:
                 picture.add(data)
+            if event:
                 continue
             said += "".join(choice["delta"].get("content") or "" for choice in data["choices"])
             found |= data.get("vgs_ray", {})

@@ -39,8 +39,11 @@ FIELDS = {
     "search": SEARCH | JSON,
     "stream": st.booleans() | SCALARS,
     "stream_options": st.just({"include_usage": True}) | JSON,
-    **{name: SMALL | st.floats(-1, 3) | SCALARS for name in ("temperature", "top_p", "max_tokens", "seed", "n")},
-    **dict.fromkeys(("stop", "tools", "logprobs", "user", "metadata", "every_token", "anything"), JSON),
+    **{
+        name: SMALL | st.floats(-1, 3) | SCALARS
+        for name in ("temperature", "top_p", "max_tokens", "seed", "n", "from_token")
+    },
+    **dict.fromkeys(("stop", "tools", "logprobs", "user", "metadata", "every_token", "return_text", "anything"), JSON),
 }
 ROUTES = {
     "/v1/chat/completions": ("model", "messages"),

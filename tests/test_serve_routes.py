@@ -83,6 +83,30 @@ def test_events_are_the_tree(served: Served) -> None:
     assert sum(node["tokens"] for node in nodes) == ask(served, extra_body=SEED).usage.completion_tokens
     assert found[-1] == ("", "[DONE]")
     assert not any(event for event, _ in frames(served))
+    assert all(len(node["token_ids"]) == node["tokens"] for node in nodes)
+    assert nodes[0]["text"] == decode(tuple(nodes[0]["token_ids"]))
+
+
+def test_the_first_event_says_how_the_search_runs(served: Served) -> None:
+    (event, data), *_ = frames(served, search={"events": True, "budget": 16})
+    assert event == "vgs_ray.start"
+    start = json.loads(data)
+    assert start["prompt_token_ids"] == list(encode("3"))
+    seed = start["search"].pop("seed")
+    assert start["search"] == {"method": "beam", "budget": 16, "keep": 2, "branch": 2, "block": 6, "groups": 4,
+                               "select": "weighted_majority", "max_tokens": 40, "deadline_s": None}  # fmt: skip
+    again = ask(served, extra_body={"search": {"budget": 16, "seed": seed}}).model_extra["vgs_ray"]
+    told = json.loads(frames(served, search={"events": True, "budget": 16, "seed": seed})[-2][1])["vgs_ray"]
+    assert again["leaves"] == told["leaves"]
+    sample = json.loads(frames(served, model="policy", search={"events": True})[0][1])["search"]
+    assert (sample["method"], sample["budget"], "keep" in sample) == ("sample", 1, False)
+
+
+def test_the_official_client_reads_a_stream_with_events(served: Served) -> None:
+    body: Any = {"search": {"seed": 5, "events": True}}
+    chunks = list(ask(served, stream=True, extra_body=body))
+    said = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(said) == ask(served, extra_body=SEED).choices[0].message.content
 
 
 def test_an_error_in_a_stream_is_told_there(served: Served) -> None:
@@ -133,30 +157,6 @@ def test_completions_continue_the_prompt_as_it_stands(served: Served) -> None:
     assert "".join(chunk.choices[0].text for chunk in chunks) == reply.choices[0].text
     with pytest.raises(openai.BadRequestError, match="prompt is empty"):
         served.client.completions.create(model="scripted", prompt=" ")
-
-
-def score(served: Served, **body: Any) -> httpx.Response:
-    return httpx.post(f"{served.url}/v1/score", json={"model": "scripted", **body}, timeout=10)
-
-
-def test_scores_are_the_value_models(served: Served) -> None:
-    reply = score(served, input=[[3, 0, 0], "start", [3]]).json()
-    assert [len(row["values"]) for row in reply["data"]] == [1, 1, 1]
-    assert reply["usage"]["prompt_tokens"] == 3 + 5 + 1
-    every = score(served, input=[[3, 0, 0]], every_token=True).json()["data"][0]["values"]
-    assert len(every) == 3
-    assert every[-1] == reply["data"][0]["values"][0]
-
-
-@pytest.mark.parametrize(
-    ("body", "named"),
-    [({"input": []}, "input"), ({"input": [[]]}, "1 to 50"), ({"input": [[1] * 51]}, "1 to 50"), ({"input": [[-1]]}, "input"),
-     ({"input": [["a"]]}, "input"), ({"input": ["a"] * 65}, "input"), ({}, "input"), ({"input": ["a"], "model": "x"}, "model")],
-)  # fmt: skip
-def test_what_can_not_be_scored_is_named(served: Served, body: dict[str, Any], named: str) -> None:
-    reply = score(served, **body)
-    assert reply.status_code in (400, 404)
-    assert named in reply.json()["error"]["message"]
 
 
 class Slow(Moody):

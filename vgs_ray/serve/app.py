@@ -10,7 +10,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -19,7 +20,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from vgs_ray import config
-from vgs_ray.engines.interface import EngineDied
+from vgs_ray.engines.interface import EngineDied, Tokens
 from vgs_ray.search.tree import Listener
 from vgs_ray.serve.guard import Admission, ApiKeys, BodyLimit, keys_of_environment
 from vgs_ray.serve.metrics import Metrics
@@ -31,13 +32,12 @@ from vgs_ray.serve.protocol import (
     CompletionRequest,
     ErrorType,
     ScoreRequest,
-    SearchOptions,
     error_body,
     invalid,
 )
 from vgs_ray.serve.reply import chat_completion, scores, text_completion
-from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate
-from vgs_ray.serve.stream import Stream
+from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate, seed_of
+from vgs_ray.serve.stream import Stream, start_of
 
 POLL_S = 0.2
 """How often a search looks whether its client is still there."""
@@ -79,9 +79,11 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
         plan = plan_of(body, settings)
         admission.check(plan.budget)
         if body.stream:
-            options = body.search or SearchOptions()
+            events = body.search is not None and body.search.events
+            plan = replace(plan, seed=seed_of(plan))
             usage = body.stream_options is not None and body.stream_options.include_usage
-            told = Stream(body.model, usage, search.decode if options.events else None, _told, reply is text_completion)
+            start = start_of(plan, search.prompt(plan)) if events else None
+            told = Stream(body.model, usage, search.decode if events else None, _told, reply is text_completion, start)
             frames = told.frames(lambda listen: solve(plan, listen))
             return StreamingResponse(frames, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         try:
@@ -107,12 +109,18 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
         check_model(body.model, settings)
         try:
             given = [search.tokenize(each) if isinstance(each, str) else tuple(each) for each in body.input]
-            found = await _while_connected(request, search.score(given, body.every_token))
+            found = await _while_connected(request, search.score(given, body.every_token, body.from_token))
+            texts = await asyncio.to_thread(_texts, search, given, body) if body.return_text else None
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
             raise _told(error, "input") from error
-        return JSONResponse(scores(found, body.model, sum(map(len, given))))
+        return JSONResponse(scores(found, body.model, sum(map(len, given)), texts))
+
+
+def _texts(search: Searcher, given: Sequence[Tokens], body: ScoreRequest) -> list[list[str]]:
+    """Of the tokens that have a value: all from `from_token` on, or the last one."""
+    return [search.pieces(tokens[body.from_token if body.every_token else -1 :]) for tokens in given]
 
 
 def _model_routes(app: FastAPI, settings: config.Serve) -> None:

@@ -170,13 +170,30 @@ class CompletionRequest(SearchRequest):
 
 
 class ScoreRequest(Wire):
-    """Texts or token ids to score, as they stand."""
+    """Texts or token ids to score, as they stand.
+
+    Attributes:
+        every_token: a value after each token, not only at the last one.
+        from_token: index of the first token whose value is wanted, of every sequence (with `every_token`).
+        return_text: also the text of each token that has a value.
+    """
 
     model: str
     input: Annotated[
         list[str | list[Annotated[int, Field(ge=0, lt=2**31)]]], Field(min_length=1, max_length=MAX_SCORED)
     ]
     every_token: bool = False
+    from_token: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    return_text: bool = False
+
+    @model_validator(mode="after")
+    def _from_one_of_many(self) -> ScoreRequest:
+        if self.from_token and not self.every_token:
+            raise ApiError(
+                400, f"from_token is {self.from_token} and every_token is false; without it only the last token has a value: "
+                "leave from_token out or set every_token", "from_token", "invalid_value",
+            )  # fmt: skip
+        return self
 
 
 def refuse_unsupported(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,12 +44,14 @@ def text_completion(found: Found, model: str) -> dict[str, Any]:
     }
 
 
-def scores(found: list[list[float]], model: str, tokens: int) -> dict[str, Any]:
-    """Values by sequence; one that is no number is null."""
-    data = [
+def scores(found: list[list[float]], model: str, tokens: int, texts: list[list[str]] | None = None) -> dict[str, Any]:
+    """Values by sequence, and the texts of their tokens where there are some; a value that is no number is null."""
+    data: list[dict[str, Any]] = [
         {"index": index, "object": "score", "values": [None if math.isnan(value) else value for value in values]}
         for index, values in enumerate(found)
     ]
+    for row, pieces in zip(data, texts or [], strict=False):
+        row["tokens"] = pieces
     return {"object": "list", "model": model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
 

@@ -26,6 +26,10 @@ VOTE_LIMIT_S = 10.0
 """Time for comparing answers of one search; pairs that are left after it count as different."""
 PROBE_LIMIT_S = 10.0
 PROBE = "1+1"
+BROKEN = "\ufffd"
+"""What tokenizers decode a part of a character to."""
+MOST_OF_CHARACTER = 8
+"""Tokens that one character may have; what is longer is no character."""
 
 
 class PromptTooLong(ValueError):
@@ -121,8 +125,7 @@ class Searcher:
             EngineDied: an engine is gone.
         """
         started = time.perf_counter()
-        seed = secrets.randbits(31) if plan.seed is None else plan.seed
-        prompt = self.tokenize(plan.problem) if plan.raw else self.encode(plan.problem)
+        seed, prompt = seed_of(plan), self.prompt(plan)
         room = self.context - len(prompt)
         if room < 1:
             raise PromptTooLong(
@@ -138,6 +141,26 @@ class Searcher:
             raise TooLate(f"not even one block was there after {plan.deadline_s} s; raise search.deadline_s")
         chosen = votes[0].leaf if votes else max(everyone, key=lambda at: _standing(leaves[at]))
         return Found(leaves, votes, chosen, len(prompt), tree.usage(), seed, time.perf_counter() - started, late)
+
+    def prompt(self, plan: Plan) -> Tokens:
+        """The problem as the engines read it."""
+        return self.tokenize(plan.problem) if plan.raw else self.encode(plan.problem)
+
+    def pieces(self, tokens: Tokens) -> list[str]:
+        """The text of each token; joined they are the text of all.
+
+        A character of several tokens belongs to the last of them. Each token is decoded behind a few before it, because
+        tokenizers write the first one of a text differently; the time is linear in the tokens.
+        """
+        found: list[str] = []
+        start = end = 0  # of the last piece
+        for stop in range(1, len(tokens) + 1):
+            before, text = self.decode(tokens[start:end]), self.decode(tokens[start:stop])
+            whole = not text.endswith(BROKEN) or stop == len(tokens) or stop - end >= MOST_OF_CHARACTER
+            found.append(text[len(before) :] if whole else "")
+            if whole:
+                start, end = end, stop
+        return found
 
     async def probe(self) -> dict[str, str]:
         """Ask each engine for one token: its name, and `ok` or what is wrong."""
@@ -156,11 +179,11 @@ class Searcher:
 
         return dict(zip(calls, await asyncio.gather(*map(state, calls.values())), strict=True))
 
-    async def score(self, sequences: Sequence[Tokens], every_token: bool) -> list[list[float]]:
-        """Values of sequences at their last token, or after each of their tokens.
+    async def score(self, sequences: Sequence[Tokens], every_token: bool, first: int = 0) -> list[list[float]]:
+        """Values of sequences at their last token, or after each of their tokens from index `first` on.
 
         Raises:
-            PromptTooLong: a sequence is empty or does not fit the engines' context.
+            PromptTooLong: a sequence is empty, ends before `first` or does not fit the engines' context.
             EngineDied: the engine is gone.
         """
         for tokens in sequences:
@@ -168,7 +191,9 @@ class Searcher:
                 raise PromptTooLong(
                     f"a sequence has {len(tokens)} tokens; this server scores 1 to {self.context}: shorten or fill it"
                 )
-        ends = [range(1, len(tokens) + 1) if every_token else [len(tokens)] for tokens in sequences]
+            if first >= len(tokens):
+                raise PromptTooLong(f"from_token is {first}, and a sequence has {len(tokens)} tokens: lower it")
+        ends = [range(first + 1, len(tokens) + 1) if every_token else [len(tokens)] for tokens in sequences]
         asked = [tokens[:end] for tokens, places in zip(sequences, ends, strict=True) for end in places]
         found = iter(await together(self.value.score(tokens) for tokens in asked))
         return [[next(found).value for _ in places] for places in ends]
@@ -222,6 +247,11 @@ class Searcher:
         # As in evaluation: what was cut off has given no answer.
         answer = extract_answer(text) if finished else None
         return Leaf(text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
+
+
+def seed_of(plan: Plan) -> int:
+    """The plan's seed; one is drawn where it has none."""
+    return secrets.randbits(31) if plan.seed is None else plan.seed
 
 
 def split_thought(text: str) -> tuple[str, str]:

@@ -16,12 +16,13 @@ from typing import Any
 from vgs_ray.engines.interface import Tokens
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search.tree import Listener, Node
+from vgs_ray.serve.plan import Plan
 from vgs_ray.serve.protocol import ApiError
 from vgs_ray.serve.reply import search_details, usage_of
 from vgs_ray.serve.searcher import Found, split_thought
 
 DONE = "data: [DONE]\n\n"
-NODE = "vgs_ray.node"
+START, NODE = "vgs_ray.start", "vgs_ray.node"
 ALIVE_S = 10.0
 """Seconds of silence after which a comment tells proxies that somebody is there."""
 PIECE = 2048
@@ -39,6 +40,7 @@ class Stream:
         decode: block to text where events for blocks are asked for, else None.
         failed: what a client may know of an error.
         text: in the layout of completions, not of chats.
+        start: what the first event says, where events are asked for.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Stream:
         decode: Callable[[Tokens], str] | None,
         failed: Callable[[Exception], ApiError],
         text: bool = False,
+        start: dict[str, Any] | None = None,
     ) -> None:
         self.include_usage, self.decode, self.failed, self.text = include_usage, decode, failed, text
+        self.start = start
         self.same = {
             "id": f"{'cmpl' if text else 'chatcmpl'}-{secrets.token_hex(12)}",
             "object": "text_completion" if text else "chat.completion.chunk",
@@ -63,6 +67,8 @@ class Stream:
         task = asyncio.ensure_future(solve(nodes.put_nowait if self.decode else None))
         task.add_done_callback(lambda _: nodes.put_nowait(None))
         try:
+            if self.start:
+                yield _event(START, self.start)
             yield self._chunk({"role": "assistant", "content": ""})
             async for frame in self._blocks(nodes):
                 yield frame
@@ -82,14 +88,14 @@ class Stream:
                 continue
             if node is None:
                 return
-            yield f"event: {NODE}\ndata: {json.dumps(self._node(node))}\n\n"
+            yield _event(NODE, self._node(node))
 
     def _node(self, node: Node) -> dict[str, Any]:
         assert self.decode is not None, "nobody listens to nodes otherwise"
         told = {name: getattr(node, name) for name in ("id", "parent", "group", "round", "index", "value", "state")}
         # What a policy without thoughts writes is decoded as if its thought had just ended; a block is only its own text.
         text = self.decode(node.tokens).removeprefix(END_OF_THOUGHT)
-        return {**told, "tokens": len(node.tokens), "text": text}
+        return {**told, "tokens": len(node.tokens), "token_ids": node.tokens, "text": text}
 
     def _answer(self, found: Found) -> list[str]:
         chosen = found.leaves[found.chosen]
@@ -108,3 +114,22 @@ class Stream:
         said = {"text": delta.get("content", "")} if self.text else {"delta": delta}
         choice = {"index": 0, **said, "finish_reason": finish, "logprobs": None}
         return f"data: {json.dumps({**self.same, 'choices': [choice], **more})}\n\n"
+
+
+def start_of(plan: Plan, prompt: Tokens) -> dict[str, Any]:
+    """The prompt's tokens and the search as it will run, with every default filled in; sizes of a beam only with a beam."""
+    sizes = {name: getattr(plan.beam, name) for name in ("keep", "branch", "block", "groups")}
+    search = {
+        "method": plan.method,
+        "budget": plan.budget,
+        **(sizes if plan.method == "beam" else {}),
+        "select": plan.select,
+        "max_tokens": plan.sampling.max_tokens,
+        "seed": plan.seed,
+        "deadline_s": plan.deadline_s,
+    }
+    return {"prompt_token_ids": prompt, "search": search}
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

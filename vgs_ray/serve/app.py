@@ -38,6 +38,7 @@ from vgs_ray.serve.protocol import (
 from vgs_ray.serve.reply import chat_completion, scores, text_completion
 from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate, seed_of
 from vgs_ray.serve.stream import Stream, start_of
+from vgs_ray.serve.web import add_page
 
 POLL_S = 0.2
 """How often a search looks whether its client is still there."""
@@ -63,6 +64,7 @@ def create_app(search: Searcher, settings: config.Serve) -> FastAPI:
     _search_routes(app, search, settings, metrics)
     _model_routes(app, settings)
     _state_routes(app, search, metrics)
+    add_page(app)
     return app
 
 

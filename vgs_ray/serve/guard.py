@@ -11,13 +11,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vgs_ray.serve.protocol import ApiError
+from vgs_ray.serve.web import OPEN_PREFIX
 
 KEYS = "VGS_RAY_API_KEYS"
 """Environment variable with the keys that open the endpoint, with commas between; without it everybody may ask."""
 RETRY_S = 5
 """What a client that was refused for want of room is told to wait, in seconds."""
-OPEN_PATHS = ("/healthz", "/readyz")
-"""Asked by machines that have no key; they tell nothing about requests."""
+OPEN_PATHS = ("/", "/healthz", "/readyz")
+"""The page, and what is asked by machines that have no key; they tell nothing about requests."""
 
 
 class BodyLimit:
@@ -82,13 +83,16 @@ class ApiKeys:
         self.app, self.keys = app, [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._knows(scope):
+        if scope["type"] != "http" or self._open(scope["path"]) or self._knows(scope):
             return await self.app(scope, receive, send)
         refused = ApiError(
             401, "the request has no valid API key; this server needs one: send it as Authorization: Bearer KEY", None,
             "invalid_api_key",
         )  # fmt: skip
         return await JSONResponse(refused.body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+
+    def _open(self, path: str) -> bool:
+        return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
     def _knows(self, scope: Scope) -> bool:
         given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")

@@ -1,0 +1,162 @@
+"""What a person does on the page, in a headless Chromium against a real server with scripted engines."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from page_server import ask, browser, context, opened, served, serving, state
+from playwright.sync_api import BrowserContext, expect
+from test_serve import HANG, Served, wait_until
+
+from vgs_ray.serve.guard import KEYS
+
+__all__ = ["browser", "context", "served"]  # fixtures
+
+
+def test_from_question_to_vote(context: BrowserContext, served: Served) -> None:
+    page = opened(context, served)
+    ask(page, Seed=5)
+    state(page, "done")
+    found = served.post(search={"seed": 5}).json()
+    said, usage = found["vgs_ray"], found["usage"]
+    assert re.fullmatch(r"\\frac\{\d\}\{7\}", said["answer"])
+    over = said["answer"][6]
+
+    items = page.get_by_role("treeitem")
+    labels = [items.nth(at).get_attribute("aria-label") or "" for at in range(items.count())]
+    assert all(
+        re.fullmatch(r"block \d+ of group [12], value \d\.\d\d, (kept|pruned|finished|cut off)", it) for it in labels
+    )
+    assert sum("finished" in label for label in labels) == len(said["leaves"])
+    assert page.locator("#box .node.pruned").count() == sum("pruned" in label for label in labels) > 0
+    assert page.locator(".edge.chosen").count() == 1
+
+    expect(page.locator("#status")).to_have_text(f"Done: the answer is {over}/7")
+    expect(page.locator("#answer .katex-mathml annotation")).to_have_text(said["answer"])
+    assert page.locator("#said .katex").count() == 3
+    assert page.locator("#said .katex-display .mop").count() > 0
+    votes = page.locator("#votes li")
+    assert votes.count() == len(said["votes"])
+    leaves = said["votes"][0]["leaves"]
+    expect(votes.first.locator(".weight")).to_have_text(
+        f"{said['votes'][0]['weight']:.2f} from {leaves} answer{'s' if leaves > 1 else ''}"
+    )
+    cost = page.locator("#cost")
+    for text in (f"Generated{usage['completion_tokens']} tokens", f"Scored{said['usage']['scored']} tokens", "Seed5"):
+        expect(cost).to_contain_text(text)
+    page.get_by_text("Thought", exact=True).click()
+    expect(page.locator("#thought-text .katex").nth(20)).to_be_visible()
+
+
+def test_a_block_is_shaded_by_the_values_of_its_tokens_once(context: BrowserContext, served: Served) -> None:
+    page = opened(context, served)
+    scored: list[dict[str, Any]] = []
+    page.on("request", lambda request: scored.append(request.post_data_json) if "/v1/score" in request.url else None)
+    ask(page, Seed=5)
+    state(page, "done")
+    first = page.get_by_role("treeitem").first
+    first.click()
+    tokens = page.locator("#text .token")
+    expect(tokens).to_have_count(6)
+    assert all(re.fullmatch(r"0\.\d\d", tokens.nth(at).get_attribute("title") or "") for at in range(6))
+    asked = scored[-1]
+    values = httpx.post(f"{served.url}/v1/score", json={**asked, "return_text": False}).json()["data"][0]["values"]
+    assert [tokens.nth(at).get_attribute("title") for at in range(6)] == [f"{value:.2f}" for value in values]
+    assert asked["from_token"] == len(asked["input"][0]) - 6 == 1
+    many = len(scored)
+    page.get_by_role("treeitem").nth(1).click()
+    expect(page.locator("#node-about")).to_contain_text("Block 1 of group")
+    expect(tokens).to_have_count(6)
+    first.click()
+    expect(tokens).to_have_count(6)
+    page.wait_for_timeout(400)
+    assert len(scored) == many + 1
+
+
+def test_cancel_ends_the_search_on_the_server(context: BrowserContext, served: Served) -> None:
+    page = opened(context, served)
+    before = served.policy.cancelled
+    ask(page, HANG)
+    wait_until(lambda: served.policy.started - served.policy.cancelled >= 8)
+    state(page, "searching")
+    expect(page.locator("#status")).to_contain_text("Searching")
+    page.get_by_role("button", name="Cancel").click()
+    state(page, "cancelled")
+    expect(page.locator("#status")).to_contain_text("Cancelled after")
+    wait_until(lambda: served.policy.cancelled == before + 8)
+    expect(page.get_by_role("button", name="Search", exact=True)).to_be_focused()
+    ask(page)
+    state(page, "done")
+
+
+@pytest.mark.parametrize(
+    ("problem", "options", "said"),
+    [(" ", {}, "it is the problem to solve"), ("3", {"Budget": 1000}, "at most 32"), ("die", {}, "an engine is gone")],
+)
+def test_errors_are_told_in_the_servers_words(
+    context: BrowserContext, served: Served, problem: str, options: dict[str, Any], said: str
+) -> None:
+    page = opened(context, served)
+    ask(page, problem, **options)
+    expect(page.get_by_role("alert")).to_contain_text(said)
+    state(page, "failed")
+    ask(page, **dict.fromkeys(options, ""))
+    state(page, "done")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_the_keyboard_is_enough(context: BrowserContext, served: Served) -> None:
+    page = opened(context, served)
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "problem":
+            break
+    page.keyboard.type("3")
+    page.keyboard.press("Control+Enter")
+    state(page, "done")
+
+    def focused() -> dict[str, Any]:
+        return page.evaluate("({role: document.activeElement.getAttribute('role'), "
+                             "label: document.activeElement.getAttribute('aria-label'), "
+                             "selected: document.activeElement.getAttribute('aria-selected')})")  # fmt: skip
+
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if focused()["role"] == "treeitem":
+            break
+    page.keyboard.press("Home")
+    start = focused()
+    assert start["label"].startswith("block 1 of group 1")
+    assert start["selected"] == "true"
+    page.keyboard.press("ArrowDown")
+    assert focused()["label"].startswith("block 1 of group 1")
+    page.keyboard.press("End")
+    assert "of group 2" in focused()["label"]
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#node-about")).to_contain_text(focused()["label"][1:])
+    assert page.locator("[role=treeitem][tabindex='0']").count() == 1
+    assert page.locator("[role=treeitem][aria-selected=true]").count() == 1
+
+
+def test_keys_close_the_endpoint_and_not_the_page(context: BrowserContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS, "sesame")
+    with serving() as endpoint:
+        page = context.new_page()
+        page.goto(endpoint.url)
+        expect(page.get_by_role("alert")).to_contain_text("This server needs an API key")
+        expect(page.get_by_label("API key")).to_be_focused()
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("alert")).to_contain_text("is not one of this server's")
+        page.get_by_label("API key").fill("sesame")
+        page.keyboard.press("Tab")
+        expect(page.locator("#model option")).to_have_count(6)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        ask(page)
+        state(page, "done")
+        page.reload()
+        expect(page.locator("#model option")).to_have_count(6)

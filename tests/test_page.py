@@ -138,6 +138,10 @@ def test_the_keyboard_is_enough(context: BrowserContext, served: Served) -> None
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#node-about")).to_contain_text(focused()["label"][1:])
+    page.get_by_role("treeitem").nth(3).focus()  # as a screen reader does
+    page.keyboard.press("Enter")
+    expect(page.locator("#node-about")).to_contain_text(focused()["label"][1:])
+    assert focused()["selected"] == "true"
     assert page.locator("[role=treeitem][tabindex='0']").count() == 1
     assert page.locator("[role=treeitem][aria-selected=true]").count() == 1
 

@@ -73,7 +73,9 @@ def test_formulas_are_set_and_money_is_not(context: BrowserContext, served: Serv
             assert page.evaluate(set_as, text)[0] == 1, text
     for text in ("it costs $5 and then $6", "a $ b $ c", r"\boxed{unfinished", r"$\unknown{$", "<b>no</b>"):
         assert page.evaluate(set_as, text) == [0, text]
-    page.wait_for_function("[...document.fonts].some(font => font.family === 'KaTeX_Main' && font.status === 'loaded')")
+    assert page.evaluate(
+        "document.fonts.ready.then(() => [...document.fonts].some((it) => it.family === 'KaTeX_Main' && it.status === 'loaded'))"
+    )
 
 
 def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, served: Served) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from pipelines.generate import turn_to_start
 from vgs_ray.config import Engine, Recipe, Sampling
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.engines.interface import SEARCH, Completion, EngineDied, Policy, Score, Tokens, Usage, Value
@@ -49,7 +51,8 @@ class PolicyReplica:
     """A policy engine for the searches of all search replicas."""
 
     def __init__(self, model: str, engine: Engine) -> None:
-        self.policy = build_policy(model, engine, logprobs=False)
+        with _turn(engine):
+            self.policy = build_policy(model, engine, logprobs=False)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`. Cancelling the call aborts the sequence."""
@@ -67,7 +70,8 @@ class ValueReplica:
     """A value engine for the searches of all search replicas."""
 
     def __init__(self, model: str, engine: Engine, policy: str) -> None:
-        self.value = build_value(model, engine, policy)
+        with _turn(engine):
+            self.value = build_value(model, engine, policy)
 
     async def score(self, tokens: Tokens) -> Score:
         """As `Value.score`. Cancelling the call aborts the sequence."""
@@ -75,6 +79,11 @@ class ValueReplica:
             return await self.value.score(tokens)
         except EngineDied as error:
             _end(error)
+
+
+def _turn(engine: Engine) -> AbstractContextManager[None]:
+    """Engines that share a GPU start one after the other: each measures how much of its memory is free."""
+    return turn_to_start(1 if engine.num_gpus % 1 else engine.starts_at_once)
 
 
 def _end(error: EngineDied) -> NoReturn:

@@ -32,10 +32,13 @@ from vgs_ray.serve.searcher import Searcher
 
 DRAIN_S = 60.0
 """How long searches that are under way may take when the endpoint ends."""
-MAX_ONGOING = 64
-"""Searches of one replica at a time; the engines batch over their blocks."""
+SPARE = 64
+"""Requests that a search replica takes beside searches of one beam each: scores, metrics, health, and searches to refuse.
+
+With them the replica itself decides when there are too many beams, and says 429 and when to come again; Ray Serve would say 503.
+"""
 MAX_QUEUED = 256
-"""Requests that wait for a replica; more are refused with 503."""
+"""Requests that wait for a replica while there is none; more are refused with 503."""
 STICKY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter")
 """Blocks of one search go where its prefixes are cached, and elsewhere only while that replica is full or gone."""
 BUSY = 0.7
@@ -211,7 +214,7 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
         serve.ingress()(Endpoint),
         name="search",
         num_replicas=settings.replicas,
-        max_ongoing_requests=MAX_ONGOING,
+        max_ongoing_requests=settings.max_beams + SPARE,
         max_queued_requests=MAX_QUEUED,
         max_constructor_retry_count=1,
         graceful_shutdown_wait_loop_s=0.5,

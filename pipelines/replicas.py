@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from contextlib import AbstractContextManager
+from contextvars import Context
 from functools import partial
 from typing import Any, NoReturn
 
@@ -139,7 +140,10 @@ async def _call(replicas: DeploymentHandle[Any], method: str, limit_s: float, *a
     try:
         async with asyncio.timeout(limit_s):
             while True:
-                answer = replicas.options(method_name=method, session_id=SEARCH.get()).remote(*args)
+                handle = replicas.options(method_name=method, session_id=SEARCH.get())
+                # Outside of the HTTP request's context: from there all calls of a search would have the id of that request, and
+                # the router, which finds waiting calls by their id, would lose all but one of them.
+                answer = Context().run(handle.remote, *args)
                 try:
                     return await answer
                 except asyncio.CancelledError:

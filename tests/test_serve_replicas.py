@@ -122,8 +122,9 @@ def test_a_client_that_leaves_ends_its_blocks_on_the_replicas(url: str) -> None:
         "model": "vgs",
         "messages": [{"role": "user", "content": PROBLEMS[0]}],
         "stream": True,
-        "search": {"budget": 128, "events": True, "seed": 77},
+        "search": {"budget": 128, "block": 1, "events": True, "seed": 77},
     }
+    assert sum(unfinished()) == 0  # also makes the handle, which takes a second
     with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False) as reply:
         next(line for line in reply.iter_lines() if "vgs_ray.node" in line)
         assert sum(unfinished()) > 0

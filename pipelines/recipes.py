@@ -94,7 +94,14 @@ def sandbox() -> Recipe:
             policy_engine=replace(engine, replicas=2),
             value_engine=replace(engine, replicas=2),
         ),
-        serve=Serve(beam=beam, sampling=sampling, policy_engine=engine, value_engine=engine, model_name="vgs-sandbox"),
+        serve=Serve(
+            beam=beam,
+            sampling=sampling,
+            layout="together",
+            policy_engine=engine,
+            value_engine=engine,
+            model_name="vgs-sandbox",
+        ),
     )
 
 

@@ -8,89 +8,44 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import shlex
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import openai
 import ray
-from fastapi import FastAPI
 from ray import serve
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-from pipelines.recipes import cli
+from pipelines.recipes import cli, parse
+from pipelines.replicas import DRAIN_S, application
 from pipelines.session import logs, progress, ray_session
 from pipelines.stage import UserError, value_model
 from vgs_ray.config import Recipe
-from vgs_ray.engines import build_policy, build_value
-from vgs_ray.judge import Judge
-from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
-from vgs_ray.sandbox import model_path
-from vgs_ray.serve.app import create_app
-from vgs_ray.serve.searcher import Searcher
 
 APPLICATION = "vgs"
-MAX_ONGOING = 64
-"""Searches of one replica at a time; the engines batch over their blocks."""
-MAX_QUEUED = 256
-"""Requests that wait for a replica; more are refused with 503."""
-DRAIN_S = 60.0
-"""How long searches that are under way may take when the endpoint ends."""
 ASK_LIMIT_S = 600.0
 SHOWN_CHARS = 300
 RAISED = re.compile(r"[\w.]*(?:Error|Exception|Died)\b: ")
 
 
-class Endpoint:
-    """One replica: the HTTP application with a policy and a value engine in its process."""
+def build(args: dict[str, str]) -> serve.Application:
+    """The application for `serve run` and `serve deploy` (see jobs/serve.yaml).
 
-    def __init__(self, recipe: Recipe, value_folder: str) -> None:
-        self.settings = recipe.serve
-        model = model_path(recipe.roll_out.model)
-        tokenizer = load_tokenizer(model)
-        self.searcher = Searcher(
-            policy=build_policy(model, self.settings.policy_engine),
-            value=build_value(value_folder, self.settings.value_engine, model),
-            encode=partial(prompt_tokens, tokenizer, instruction=recipe.instruction),
-            tokenize=lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]),
-            decode=partial(response_text, tokenizer),
-            judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
-            context=min(self.settings.policy_engine.max_model_len, self.settings.value_engine.max_model_len),
-        )
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.searcher, self.settings)
-
-    async def check_health(self) -> None:
-        """Called by Ray Serve, which replaces a replica that raises. A slow engine is busy, not dead."""
-        failed = {name: state for name, state in (await self.searcher.probe()).items() if state.startswith("failed")}
-        if failed:
-            raise RuntimeError(f"an engine is gone: {failed}")
-
-
-def application(recipe: Recipe) -> serve.Application:
-    """The endpoint as a Ray Serve application.
+    Args:
+        args: `recipe`, and `options` of the command line, as one line.
 
     Raises:
-        UserError: stage train left no value model.
+        UserError: an unknown key, or no value model.
     """
-    policy, value = recipe.serve.policy_engine, recipe.serve.value_engine
-    deployment = serve.deployment(
-        serve.ingress()(Endpoint),
-        name="endpoint",
-        num_replicas=policy.replicas,
-        max_ongoing_requests=MAX_ONGOING,
-        max_queued_requests=MAX_QUEUED,
-        max_constructor_retry_count=1,
-        graceful_shutdown_wait_loop_s=0.5,
-        graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options={"num_cpus": policy.num_cpus + value.num_cpus, "num_gpus": policy.num_gpus + value.num_gpus},
-    )
-    return deployment.bind(recipe, value_model(recipe, recipe.serve.value_model))
+    if unknown := set(args) - {"recipe", "options"}:
+        raise UserError(f"args has {', '.join(sorted(unknown))}; it may have recipe and options: see jobs/serve.yaml")
+    recipe = parse("pipelines.serve", [args.get("recipe", "sandbox"), *shlex.split(args.get("options", ""))])
+    return application(recipe, value_model(recipe, recipe.serve.value_model))
 
 
 def start(recipe: Recipe) -> None:
@@ -101,10 +56,10 @@ def start(recipe: Recipe) -> None:
     """
     host, port = recipe.serve.host, recipe.serve.port
     check_address(host, port)
-    app = application(recipe)
+    app = application(recipe, value_model(recipe, recipe.serve.value_model))
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Serve has set it to tell the terminal everything
-    with progress("serve", recipe.serve.policy_engine.replicas, lambda: 0, "replica", lambda: "starting engines"):
+    with progress("serve", recipe.serve.replicas, lambda: 0, "replica", lambda: "starting engines"):
         try:
             serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
             serve.run(app, name=APPLICATION, logging_config=quiet)

@@ -65,7 +65,7 @@ def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
 
 def test_the_same_vocabulary_is_read_as_it_is(tmp_path: Path) -> None:
     assert translation(REFERENCE, REFERENCE) is None
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     assert translation(REFERENCE, str(tmp_path)) is None
 
 

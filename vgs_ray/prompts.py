@@ -95,6 +95,9 @@ def delimiter_tokens(tokenizer: PreTrainedTokenizerBase, delimiter: str) -> tupl
     return found
 
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
 def translation(policy: str, scorer: str) -> tuple[Callable[[Tokens], str], Callable[[str], Tokens]] | None:
     """How a scorer reads a policy's tokens: a function to text and one to the scorer's tokens. None where they mean the same.
 
@@ -103,12 +106,14 @@ def translation(policy: str, scorer: str) -> tuple[Callable[[Tokens], str], Call
         scorer: the same; one without a tokenizer has that of the policy.
     """
     from transformers import AutoTokenizer
+    from transformers.utils import cached_file
 
-    ours = load_tokenizer(policy)
-    try:
-        theirs = AutoTokenizer.from_pretrained(scorer)
-    except (OSError, ValueError):  # a value model of ours, which was saved without one
+    # A value model may be saved without its tokenizer; transformers would make up an empty one for such a folder.
+    files = (cached_file(scorer, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
+    if not any(files):
         return None
+    ours = load_tokenizer(policy)
+    theirs = AutoTokenizer.from_pretrained(scorer)
     if theirs.get_vocab() == ours.get_vocab():
         return None
     return partial(text_of, ours), lambda text: tuple(theirs(text, add_special_tokens=False)["input_ids"])

@@ -161,7 +161,13 @@ class Serve:
         value_model: as in `Evaluate`.
         beam: the search of a request that names none.
         sampling: of a request that sets none.
-        policy_engine, value_engine: the two engines of one replica.
+        layout: `together` holds a policy and a value engine in the process of each search replica: nothing crosses a process for
+            a block, which suits tiny models. `apart` gives each its own replicas, which the searches share: engines scale on
+            their own, and a search survives the death of one.
+        replicas: of the search (with their engines where they are together).
+        policy_engine, value_engine: the engines; their `replicas` count where they are apart.
+        policy_max_replicas, value_max_replicas: how far these grow with the beams in flight; 0 keeps their number.
+        block_timeout_s: seconds for one block or one score, with the wait for a replica that replaces a dead one; then 503.
         max_budget: largest budget that a request may ask for.
         max_beams: beams that one replica runs at a time, over all its searches; more are refused with 429.
         max_problem_chars: longest problem text that is accepted.
@@ -173,8 +179,13 @@ class Serve:
     value_model: str = ""
     beam: Beam = Beam(keep=2, branch=2, groups=4)
     sampling: Sampling = Sampling()
+    layout: Literal["together", "apart"] = "apart"
+    replicas: int = 1
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5, num_gpus=0.5)
     value_engine: Engine = Engine(gpu_memory_utilization=0.4, num_gpus=0.5)
+    policy_max_replicas: int = 0
+    value_max_replicas: int = 0
+    block_timeout_s: float = 1800.0
     max_budget: int = 256
     max_beams: int = 1024
     max_problem_chars: int = 16384

@@ -5,6 +5,7 @@ One sequence a call. Batching, caching and scheduling are the engine's business,
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -13,6 +14,10 @@ from vgs_ray.config import Sampling
 Tokens = tuple[int, ...]
 FinishReason = Literal["stop", "length"]
 """`stop`: the policy ended its answer (end-of-sequence), or a block met a delimiter. `length`: the token limit."""
+
+
+SEARCH: ContextVar[str] = ContextVar("SEARCH", default="")
+"""Names the search that a call belongs to. Calls of one search share prefixes: what routes them keeps them on one engine."""
 
 
 class Completion(NamedTuple):

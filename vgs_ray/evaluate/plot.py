@@ -41,6 +41,8 @@ LOOKS = {
     "single": _Look("one sample", "#444444", "-", "X", True),
     "pass": _Look("pass@N, samples", "#767676", "--", "s", False),
     "vgs_pass": _Look("pass@N, VGS", "#767676", ":", "o", False),
+    "adaptive_weighted_majority": _Look("weighted, adaptive", "#CC79A7", "-.", "P", False),
+    "vgs_adaptive_weighted_majority": _Look("VGS, weighted, adaptive", "#56B4E9", "-.", "P", False),
 }
 
 VARIANT_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#117733", "#882255")

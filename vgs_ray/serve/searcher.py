@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import FinishReason, Policy, Tokens, Usage, Value
+from vgs_ray.engines.interface import SEARCH, FinishReason, Policy, Tokens, Usage, Value
 from vgs_ray.grade import extract_answer
 from vgs_ray.ids import stable_seed
 from vgs_ray.judge import Judge
@@ -125,6 +125,7 @@ class Searcher:
             EngineDied: an engine is gone.
         """
         started = time.perf_counter()
+        SEARCH.set(secrets.token_hex(8))
         seed, prompt = seed_of(plan), self.prompt(plan)
         room = self.context - len(prompt)
         if room < 1:

@@ -1,0 +1,88 @@
+"""What the endpoint's benchmarks share: a sandbox endpoint with a value model of random head, and clients that search."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from pipelines.recipes import parse
+from vgs_ray.config import Recipe
+from vgs_ray.sandbox import model_path
+from vgs_ray.sandbox.rows import benchmark_rows
+from vgs_ray.value.model import ValueModel
+
+PATIENCE_S = 600.0
+
+
+class Took(NamedTuple):
+    """Seconds of one search: until its first block, where that was told, and until its reply."""
+
+    first: float
+    whole: float
+
+
+def sandbox_endpoint(folder: Path, *options: str) -> Recipe:
+    """The sandbox's recipe with a value model whose head is random: the cost of a search, not its accuracy, is measured."""
+    ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    fixed = ["--serve.value-model", str(folder), "--serve.port", str(port), "--serve.max-beams", "4096"]
+    return parse("pipelines.serve", ["sandbox", *fixed, *options])
+
+
+def problems(count: int) -> list[str]:
+    return [row["problem"] for row in benchmark_rows(count)]
+
+
+def body(problem: str, seed: int, events: bool = False) -> dict[str, Any]:
+    """A request for a search that can be repeated."""
+    search = {"seed": seed, "events": events}
+    return {"model": "vgs", "messages": [{"role": "user", "content": problem}], "stream": events, "search": search}
+
+
+def client(url: str, connections: int) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False, limits=limits)
+
+
+async def search(server: httpx.AsyncClient, request: dict[str, Any]) -> Took:
+    """One search over HTTP.
+
+    Raises:
+        httpx.HTTPStatusError: the endpoint refused or failed.
+    """
+    began = time.perf_counter()
+    if not request["stream"]:
+        reply = await server.post("/chat/completions", json=request)
+        reply.raise_for_status()
+        return Took(0.0, time.perf_counter() - began)
+    first = 0.0
+    async with server.stream("POST", "/chat/completions", json=request) as reply:
+        reply.raise_for_status()
+        async for line in reply.aiter_lines():
+            if not first and line.startswith("event: vgs_ray.node"):
+                first = time.perf_counter() - began
+            if line.startswith("data: {") and "error" in json.loads(line[6:]):
+                raise RuntimeError(line)
+    return Took(first, time.perf_counter() - began)
+
+
+async def closed_loop(count: int, work: Sequence[Callable[[], Awaitable[Took]]]) -> tuple[float, list[Took]]:
+    """Seconds for all of `work`, `count` pieces at a time, and what each took."""
+    waiting = iter(work)
+    took: list[Took] = []
+
+    async def worker() -> None:
+        for piece in waiting:
+            took.append(await piece())
+
+    began = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(count)))
+    return time.perf_counter() - began, took

@@ -1,0 +1,111 @@
+"""What the endpoint adds to a search: python bench/serve.py [--concurrent 1 8 32 128] [--searches 96] [--rounds 3].
+
+The same searches of the sandbox, with the same seeds and settings, by a `Searcher` in this process and through Ray Serve and
+HTTP, in turns; clients take the next search when theirs is done. Out: searches a second with the ratio of the medians, the 50th
+and 99th percentile of their seconds, and the seconds to the first block. `--layout apart` gives each engine a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+from load import Took, body, client, closed_loop, problems, sandbox_endpoint, search
+
+from pipelines.replicas import engines, searcher
+from pipelines.serve import endpoint
+from vgs_ray.search.tree import Node
+from vgs_ray.serve.plan import plan_of
+from vgs_ray.serve.protocol import ChatRequest
+from vgs_ray.serve.searcher import Searcher
+
+Call = Callable[[], Awaitable[Took]]
+
+
+def in_process(own: Searcher, settings: object, problem: str, seed: int) -> Call:
+    plan = plan_of(ChatRequest(**body(problem, seed)), settings)  # type: ignore[arg-type]
+
+    async def call() -> Took:
+        began, first = time.perf_counter(), []
+
+        def listen(_: Node) -> None:
+            if not first:
+                first.append(time.perf_counter() - began)
+
+        await own.solve(plan, listen)
+        return Took(first[0], time.perf_counter() - began)
+
+    return call
+
+
+def over_http(server: httpx.AsyncClient, problem: str, seed: int, events: bool) -> Call:
+    async def call() -> Took:
+        return await search(server, body(problem, seed, events))
+
+    return call
+
+
+def percentiles(took: list[Took]) -> str:
+    p50, p99 = np.percentile([each.whole for each in took], [50, 99])
+    return f"{p50:.2f}, {p99:.2f}"
+
+
+async def measure(own: Searcher, settings: object, url: str, count: int, searches: int, rounds: int) -> None:
+    """One line of the table."""
+    texts = problems(searches)
+    rates: dict[str, list[float]] = {"inside": [], "http": []}
+    took: dict[str, list[Took]] = {"inside": [], "http": [], "stream": []}
+    async with client(url, count) as server:
+        for round in range(rounds):
+            # New seeds in each round, the same ones in its turns: engines that have seen a search before would find it cached.
+            seeds = [round * searches + at for at in range(searches)]
+            turns = {
+                "inside": [in_process(own, settings, text, seed) for text, seed in zip(texts, seeds, strict=True)],
+                "http": [over_http(server, text, seed, False) for text, seed in zip(texts, seeds, strict=True)],
+            }
+            # What is first in one round is last in the next: a machine that slows down must not favour either.
+            for name in sorted(turns, reverse=bool(round % 2)):
+                seconds, found = await closed_loop(count, turns[name])
+                rates[name].append(searches / seconds)
+                took[name] += found
+            streams = [over_http(server, text, seed + 10**6, True) for text, seed in zip(texts, seeds, strict=True)]
+            took["stream"] += (await closed_loop(count, streams))[1]
+    inside, http = (statistics.median(rates[name]) for name in ("inside", "http"))
+    added = [statistics.median(each.first for each in took[name]) for name in ("inside", "stream")]
+    print(
+        f"| {count} | {inside:.2f} | {http:.2f} | {http / inside:.3f} | {percentiles(took['inside'])} | "
+        f"{percentiles(took['http'])} | {1000 * added[0]:.0f} | {1000 * added[1]:.0f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--concurrent", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--searches", type=int, default=96, help="of each turn; at least as many as are concurrent")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layout", choices=("together", "apart"), default="together")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = sandbox_endpoint(Path(folder) / "value", "--serve.layout", options.layout)
+        own = searcher(recipe, *engines(recipe, recipe.serve.value_model))
+        with endpoint(recipe) as url:
+            print(
+                f"searches of budget {recipe.serve.beam.budget}, layout {options.layout}, medians of {options.rounds} turns"
+            )
+            print("| concurrent | in process, searches/s | HTTP | ratio | p50, p99 s | HTTP | first block ms | HTTP |")
+            print("|---|---|---|---|---|---|---|---|", flush=True)
+            for count in options.concurrent:
+                searches = max(options.searches if count > 1 else options.searches // 4, count)
+                asyncio.run(measure(own, recipe.serve, url, count, searches, options.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""What the endpoint consists of on Ray Serve: search replicas, and the engines in their processes or in replicas of their own.
+
+In: a recipe and a value model. Out: a Ray Serve application. The tree of a search lives in its search replica, so an engine's
+replica that dies loses no search: its blocks are asked again of another one, with the same seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import AbstractContextManager
+from contextvars import Context
+from functools import partial
+from typing import Any, NoReturn
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from pipelines.generate import turn_to_start
+from vgs_ray.config import Engine, Recipe, Sampling
+from vgs_ray.engines import build_policy, build_value
+from vgs_ray.engines.interface import SEARCH, Completion, EngineDied, Policy, Score, Tokens, Usage, Value
+from vgs_ray.judge import Judge
+from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
+from vgs_ray.sandbox import model_path
+from vgs_ray.serve.app import create_app
+from vgs_ray.serve.searcher import Searcher
+
+DRAIN_S = 60.0
+"""How long searches that are under way may take when the endpoint ends."""
+SPARE = 64
+"""Requests that a search replica takes beside searches of one beam each: scores, metrics, health, and searches to refuse.
+
+With them the replica itself decides when there are too many beams, and says 429 and when to come again; Ray Serve would say 503.
+"""
+MAX_QUEUED = 256
+"""Requests that wait for a replica while there is none; more are refused with 503."""
+STICKY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter")
+"""Blocks of one search go where its prefixes are cached, and elsewhere only while that replica is full or gone."""
+BUSY = 0.7
+"""Share of an engine's batch that autoscaling keeps filled with beams."""
+DEATHS = 3
+"""Replicas that may die under one block before it is given up: the block might be what kills them."""
+PAUSE_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class PolicyReplica:
+    """A policy engine for the searches of all search replicas."""
+
+    def __init__(self, model: str, engine: Engine) -> None:
+        with _turn(engine):
+            self.policy = build_policy(model, engine, logprobs=False)
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        """As `Policy.extend`. Cancelling the call aborts the sequence."""
+        try:
+            return await self.policy.extend(prefix, sampling, seed)
+        except EngineDied as error:
+            _end(error)
+
+    async def unfinished(self) -> int:
+        """Sequences that the engine holds."""
+        return self.policy.loop.unfinished
+
+
+class ValueReplica:
+    """A value engine for the searches of all search replicas."""
+
+    def __init__(self, model: str, engine: Engine, policy: str) -> None:
+        with _turn(engine):
+            self.value = build_value(model, engine, policy)
+
+    async def score(self, tokens: Tokens) -> Score:
+        """As `Value.score`. Cancelling the call aborts the sequence."""
+        try:
+            return await self.value.score(tokens)
+        except EngineDied as error:
+            _end(error)
+
+
+def _turn(engine: Engine) -> AbstractContextManager[None]:
+    """Engines that share a GPU start one after the other: each measures how much of its memory is free."""
+    return turn_to_start(1 if engine.num_gpus % 1 else engine.starts_at_once)
+
+
+def _end(error: EngineDied) -> NoReturn:
+    """End this process: Ray Serve replaces a replica at once when its process is gone, and after half a minute when it is ill."""
+    log.error("the engine is gone; the replica ends", exc_info=error)
+    logging.shutdown()
+    os._exit(1)
+
+
+class RemotePolicy:
+    """`Policy` on the replicas of a deployment."""
+
+    def __init__(self, replicas: DeploymentHandle[PolicyReplica], limit_s: float) -> None:
+        self.usage, self._replicas, self._limit_s = Usage(), replicas, limit_s
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        """As `Policy.extend`, on another replica where one dies.
+
+        Raises:
+            EngineDied: no replica answered in time, or several died.
+        """
+        made: Completion = await _call(self._replicas, "extend", self._limit_s, prefix, sampling, seed)
+        self.usage.generated += len(made.tokens)
+        self.usage.prefilled += made.prefilled
+        self.usage.cached += len(prefix) - made.prefilled
+        return made
+
+
+class RemoteValue:
+    """`Value` on the replicas of a deployment."""
+
+    def __init__(self, replicas: DeploymentHandle[ValueReplica], limit_s: float) -> None:
+        self.usage, self._replicas, self._limit_s = Usage(), replicas, limit_s
+
+    async def score(self, tokens: Tokens) -> Score:
+        """As `Value.score`, on another replica where one dies.
+
+        Raises:
+            EngineDied: no replica answered in time, or several died.
+        """
+        read: Score = await _call(self._replicas, "score", self._limit_s, tokens)
+        self.usage.scored += read.scored
+        self.usage.cached += max(len(tokens) - read.scored, 0)
+        return read
+
+
+async def _call(replicas: DeploymentHandle[Any], method: str, limit_s: float, *args: object) -> Any:
+    """One call, repeated on another replica while its own dies; cancelling it cancels what it started."""
+    deaths = 0
+    try:
+        async with asyncio.timeout(limit_s):
+            while True:
+                handle = replicas.options(method_name=method, session_id=SEARCH.get())
+                # Outside of the HTTP request's context: from there all calls of a search would have the id of that request, and
+                # the router, which finds waiting calls by their id, would lose all but one of them.
+                answer = Context().run(handle.remote, *args)
+                try:
+                    return await answer
+                except asyncio.CancelledError:
+                    answer.cancel()
+                    raise
+                except (RayActorError, DeploymentUnavailableError) as error:
+                    deaths += 1
+                    log.warning("%s: a replica died (%s)", method, type(error).__name__)
+                    if deaths == DEATHS:
+                        raise EngineDied(f"{deaths} replicas died in one call of {method}") from error
+                await asyncio.sleep(PAUSE_S)
+    except TimeoutError as error:
+        raise EngineDied(f"no replica answered {method} within {limit_s} s (serve.block_timeout_s)") from error
+
+
+def engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
+    """Both engines of the endpoint, in this process."""
+    model = model_path(recipe.roll_out.model)
+    policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
+    return policy, build_value(value_folder, recipe.serve.value_engine, model)
+
+
+def searcher(recipe: Recipe, policy: Policy, value: Value) -> Searcher:
+    """What searches with these engines as the recipe says."""
+    tokenizer = load_tokenizer(model_path(recipe.roll_out.model))
+    return Searcher(
+        policy=policy,
+        value=value,
+        encode=partial(prompt_tokens, tokenizer, instruction=recipe.instruction),
+        tokenize=lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        decode=partial(response_text, tokenizer),
+        judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
+        context=min(recipe.serve.policy_engine.max_model_len, recipe.serve.value_engine.max_model_len),
+    )
+
+
+class Endpoint:
+    """A search replica: the HTTP application, with its own engines or with those of other replicas."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        value_folder: str,
+        policies: DeploymentHandle[PolicyReplica] | None = None,
+        values: DeploymentHandle[ValueReplica] | None = None,
+    ) -> None:
+        self.settings = settings = recipe.serve
+        if policies and values:
+            limit_s = settings.block_timeout_s
+            self.searcher = searcher(recipe, RemotePolicy(policies, limit_s), RemoteValue(values, limit_s))
+        else:
+            self.searcher = searcher(recipe, *engines(recipe, value_folder))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self.searcher, self.settings)
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve, which replaces a replica that raises. A slow engine is busy, not dead."""
+        if self.settings.layout == "apart":
+            return  # engines' replicas are watched themselves; their death is no fault of this one
+        failed = {name: state for name, state in (await self.searcher.probe()).items() if state.startswith("failed")}
+        if failed:
+            raise RuntimeError(f"an engine is gone: {failed}")
+
+
+def application(recipe: Recipe, value_folder: str) -> serve.Application:
+    """The endpoint as a Ray Serve application."""
+    settings = recipe.serve
+    together = settings.layout == "together"
+    held = (settings.policy_engine, settings.value_engine) if together else ()
+    search = serve.deployment(
+        serve.ingress()(Endpoint),
+        name="search",
+        num_replicas=settings.replicas,
+        max_ongoing_requests=settings.max_beams + SPARE,
+        max_queued_requests=MAX_QUEUED,
+        max_constructor_retry_count=1,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        ray_actor_options=_resources(*held),
+    )
+    if together:
+        return search.bind(recipe, value_folder)
+    model = model_path(recipe.roll_out.model)
+    policies = _engine_deployment(PolicyReplica, "policy", settings.policy_engine, settings.policy_max_replicas)
+    values = _engine_deployment(ValueReplica, "value", settings.value_engine, settings.value_max_replicas)
+    return search.bind(
+        recipe,
+        value_folder,
+        policies.bind(model, settings.policy_engine),
+        values.bind(value_folder, settings.value_engine, model),
+    )
+
+
+def _engine_deployment(replica: type, name: str, engine: Engine, most: int) -> serve.Deployment:
+    """Replicas with one engine each, as many as `engine.replicas`, or up to `most` of them under load.
+
+    An ongoing request is a beam in flight, so that is what autoscaling counts.
+    """
+    size: dict[str, Any] = {"num_replicas": engine.replicas}
+    if most > engine.replicas:
+        scaling = AutoscalingConfig(
+            min_replicas=engine.replicas, max_replicas=most, target_ongoing_requests=BUSY * engine.max_num_seqs
+        )
+        size = {"autoscaling_config": scaling}
+    return serve.deployment(
+        replica,
+        name=name,
+        max_ongoing_requests=engine.max_num_seqs,
+        max_constructor_retry_count=1,
+        request_router_config=STICKY,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        ray_actor_options=_resources(engine),
+        **size,
+    )
+
+
+def _resources(*engines: Engine) -> dict[str, Any]:
+    """What Ray reserves for one replica with these engines; one without reserves the little that searching takes."""
+    cpus = sum(engine.num_cpus for engine in engines) or 0.1
+    return {"num_cpus": cpus, "num_gpus": sum(engine.num_gpus for engine in engines)}

@@ -1,0 +1,150 @@
+"""Policy and value replicas of their own on Ray Serve: one replica for each search, and none lost by kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from ray import serve
+
+from pipelines.recipes import parse
+from pipelines.replicas import application
+from pipelines.serve import APPLICATION, build, endpoint
+from pipelines.stage import UserError
+from vgs_ray.config import Recipe
+from vgs_ray.sandbox import model_path
+from vgs_ray.sandbox.rows import benchmark_rows
+
+PROBLEMS = [row["problem"] for row in benchmark_rows(8)]
+LIMIT_S = 120.0
+REPLICA = "ray::ServeReplica:vgs:"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Two policies and one value model, each in a process of its own."""
+    from vgs_ray.value.model import ValueModel
+
+    folder = tmp_path_factory.mktemp("value")
+    ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return parse(
+        "pipelines.serve",
+        [
+            "sandbox", "--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.port", str(port),
+            "--serve.value-model", str(folder),
+        ],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def url(recipe: Recipe) -> Iterator[str]:
+    with endpoint(recipe) as url:
+        yield url
+
+
+def ask(url: str, problem: str, seed: int) -> dict[str, Any]:
+    """The reply; 503 and other errors raise."""
+    body = {
+        "model": "vgs",
+        "messages": [{"role": "user", "content": problem}],
+        "search": {"seed": seed, "budget": 8},
+    }
+    reply = httpx.post(f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def ask_all(url: str) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(len(PROBLEMS)) as pool:
+        return list(pool.map(lambda at: ask(url, PROBLEMS[at], at), range(len(PROBLEMS))))
+
+
+def answers(replies: list[dict[str, Any]]) -> list[list[tuple[str | None, int]]]:
+    """What of a reply does not depend on which replica wrote it; values differ in their last digits by batch."""
+    return [[(leaf["answer"], leaf["tokens"]) for leaf in reply["vgs_ray"]["leaves"]] for reply in replies]
+
+
+def replicas(kind: str) -> list[psutil.Process]:
+    """Processes of a deployment's replicas below this session's raylet, by their titles."""
+    below = psutil.Process().children(recursive=True)
+    return [process for process in below if _title(process).startswith(f"{REPLICA}{kind}")]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
+
+
+@pytest.fixture(scope="module")
+def first(url: str) -> list[dict[str, Any]]:
+    """Replies of an undisturbed endpoint."""
+    return ask_all(url)
+
+
+@pytest.mark.timeout(600)
+def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict[str, Any]]) -> None:
+    assert len(replicas("policy")) == 2
+    assert len(replicas("value")) == 1
+    for reply in first:
+        usage = reply["usage"]
+        read = reply["vgs_ray"]["usage"]
+        # Were blocks spread over both policies, half of the prefixes would be forwarded again by the other one.
+        assert read["cached"] > usage["completion_tokens"]
+
+
+@pytest.mark.timeout(600)
+def test_no_search_is_lost_when_replicas_are_killed(url: str, first: list[dict[str, Any]]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(ask_all, url)
+        time.sleep(0.3)
+        for kind in ("policy", "value"):
+            os.kill(replicas(kind)[0].pid, signal.SIGKILL)
+        assert answers(again.result(timeout=LIMIT_S)) == answers(first)
+
+
+@pytest.mark.timeout(600)
+def test_a_client_that_leaves_ends_its_blocks_on_the_replicas(url: str) -> None:
+    body = {
+        "model": "vgs",
+        "messages": [{"role": "user", "content": PROBLEMS[0]}],
+        "stream": True,
+        "search": {"budget": 128, "block": 1, "events": True, "seed": 77},
+    }
+    assert sum(unfinished()) == 0  # also makes the handle, which takes a second
+    with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False) as reply:
+        next(line for line in reply.iter_lines() if "vgs_ray.node" in line)
+        assert sum(unfinished()) > 0
+    left = time.monotonic()
+    while sum(unfinished()):
+        assert time.monotonic() - left < 5.0
+    assert time.monotonic() - left < 2.0
+
+
+def unfinished() -> list[int]:
+    """Sequences in the policies' engines; asked under many names, so that both replicas are among those that answer."""
+    handle = serve.get_deployment_handle("policy", APPLICATION)
+    asked = [handle.options(method_name="unfinished", session_id=str(name)).remote() for name in range(12)]
+    return [each.result(timeout_s=LIMIT_S) for each in asked]
+
+
+def test_the_application_of_a_config_file_is_checked(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="port"):
+        build({"recipe": "sandbox", "port": "80"})
+    with pytest.raises(UserError, match=r"run python -m pipelines\.train"):
+        build({"recipe": "sandbox", "options": f"--root {tmp_path}"})
+    held = replace(recipe, serve=replace(recipe.serve, layout="together"))
+    assert application(held, "folder") != application(recipe, "folder")

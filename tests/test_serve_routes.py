@@ -80,6 +80,8 @@ def test_events_are_the_tree(served: Served) -> None:
     leaves = [node for node in nodes if node["state"] in ("finished", "length")]
     last = json.loads(found[-2][1])
     assert sorted(leaf["value"] for leaf in leaves) == sorted(leaf["value"] for leaf in last["vgs_ray"]["leaves"])
+    chosen = nodes[last["vgs_ray"]["node"] - 1]
+    assert (chosen["state"], chosen["value"]) == ("finished", last["vgs_ray"]["value"])
     assert sum(node["tokens"] for node in nodes) == ask(served, extra_body=SEED).usage.completion_tokens
     assert found[-1] == ("", "[DONE]")
     assert not any(event for event, _ in frames(served))

@@ -72,6 +72,7 @@ def search_details(found: Found) -> dict[str, Any]:
     return {
         "answer": chosen.answer,
         "value": chosen.value,
+        "node": chosen.node,
         "votes": [
             {"answer": found.leaves[vote.leaf].answer, "weight": vote.weight, "leaves": len(vote.leaves)}
             for vote in found.votes

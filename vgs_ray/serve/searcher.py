@@ -42,8 +42,9 @@ class TooLate(RuntimeError):
 
 @dataclass(frozen=True)
 class Leaf:
-    """One answer of the tree; `answer` is None when it was cut off or has no box."""
+    """One answer of the tree, which ends at `node`; `answer` is None when it was cut off or has no box."""
 
+    node: int
     text: str
     answer: str | None
     value: float | None
@@ -187,6 +188,7 @@ class Searcher:
             PromptTooLong: a sequence is empty, ends before `first` or does not fit the engines' context.
             EngineDied: the engine is gone.
         """
+        SEARCH.set(secrets.token_hex(8))  # prefixes of one sequence are scored where the shorter ones are cached
         for tokens in sequences:
             if not 0 < len(tokens) <= self.context:
                 raise PromptTooLong(
@@ -247,7 +249,7 @@ class Searcher:
         finished = node.state == "finished"
         # As in evaluation: what was cut off has given no answer.
         answer = extract_answer(text) if finished else None
-        return Leaf(text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
+        return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
 
 
 def seed_of(plan: Plan) -> int:

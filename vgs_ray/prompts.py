@@ -6,6 +6,7 @@ transformers is imported inside the call that loads a tokenizer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ R1_INSTRUCTION = r" Please think step-by-step and put your final answer within \
 """What the paper appends to each problem for the DeepSeek-R1-Distill policies (deepseek_utils.py in its code)."""
 THINK, END_OF_THOUGHT = "<think>", "</think>"
 PLACE = "{problem}"
+PRIVATE_USE = range(0xE000, 0xF900)
+"""Characters without a meaning of their own."""
 
 
 @lru_cache(maxsize=8)
@@ -45,18 +48,41 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str = "") -> Tokens:
     """The problem as one user message, followed by an opened thought where the tokenizer knows the tag.
 
+    Text of the problem that looks like one of the tokenizer's own tokens, such as the end of a turn, stays text: whoever asks
+    must not be able to write the turns of others.
+
     Args:
         problem: its text, as in the tables.
         instruction: appended to the problem as it stands, `R1_INSTRUCTION` for R1-distilled policies; one that holds
             `{problem}` is a template, and the problem takes that place.
     """
+    problem, seam = _inert(tokenizer, problem, instruction)
     asked = instruction.replace(PLACE, problem) if PLACE in instruction else problem + instruction
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
     )
     if not text.rstrip().endswith(THINK) and _known(tokenizer, THINK):
         text += f"{THINK}\n"  # older R1 templates leave the tag to the policy; the paper's prompt opens it
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    pieces = text.split(seam) if seam else [text]
+    return tuple(token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"])
+
+
+def _inert(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str) -> tuple[str, str]:
+    """The problem with a seam behind the first character of each text that would be read as an added token, and the seam.
+
+    What is tokenized in pieces that end there has no such token. There is no seam, and no change, where nothing looks like one.
+    """
+    added = [text for text in _added_tokens(tokenizer) if text in problem]
+    if not added:
+        return problem, ""
+    seam = next(chr(code) for code in PRIVATE_USE if chr(code) not in problem + instruction)
+    # Looking ahead finds those that overlap, too.
+    return re.sub(f"(?=(?:{'|'.join(map(re.escape, added))}))(.)", rf"\1{seam}", problem, flags=re.DOTALL), seam
+
+
+@lru_cache(maxsize=8)
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    return tuple(text for text in tokenizer.get_added_vocab() if len(text) > 1)
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:

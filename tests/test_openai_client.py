@@ -1,0 +1,148 @@
+"""What users of the `openai` package meet: errors, retries, timeouts, streams, the asynchronous client; against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+from test_serve import HANG, SETTINGS, WORLD, Moody, Served, ask, decode, encode, served, tokenize, wait_until
+
+from vgs_ray.config import Serve
+from vgs_ray.engines.scripted import ScriptedValue
+from vgs_ray.judge import Judge
+from vgs_ray.serve.app import create_app
+from vgs_ray.serve.guard import KEYS, RETRY_S
+from vgs_ray.serve.searcher import Searcher
+
+__all__ = ["served"]  # a fixture
+AT_ONCE = 50
+
+
+@contextmanager
+def serving(settings: Serve = SETTINGS) -> Iterator[Served]:
+    """A server of other settings than the shared one."""
+    policy, value = Moody(WORLD, latency=3), ScriptedValue(WORLD, latency=3)
+    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context=50), settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    [listening] = server.servers[0].sockets
+    yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", policy, value)
+    server.should_exit = True
+    thread.join(10)
+
+
+def problem(text: str) -> Any:
+    return [{"role": "user", "content": text}]
+
+
+async def test_fifty_at_once_get_what_each_gets_alone(served: Served) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        replies = await asyncio.gather(
+            *(client.chat.completions.create(model="vgs", messages=problem("3"), seed=at) for at in range(AT_ONCE))
+        )
+    alone = [ask(served, seed=at) for at in range(AT_ONCE)]
+    assert [reply.choices[0].message.content for reply in replies] == [
+        reply.choices[0].message.content for reply in alone
+    ]
+    assert len({reply.id for reply in replies}) == AT_ONCE
+    for together, single in zip(replies, alone, strict=True):
+        assert together.usage.completion_tokens == single.usage.completion_tokens
+        assert together.model_extra["vgs_ray"]["votes"] == single.model_extra["vgs_ray"]["votes"]
+
+
+async def test_an_asynchronous_stream_adds_up(served: Served) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", timeout=10) as client:
+        stream = await client.chat.completions.create(
+            model="vgs", messages=problem("3"), seed=4, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+    whole = ask(served, seed=4)
+    assert (
+        "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        == whole.choices[0].message.content
+    )
+    usage = chunks[-1].usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+
+
+def test_an_impatient_client_raises_and_its_search_ends(served: Served) -> None:
+    started, cancelled = served.policy.started, served.policy.cancelled
+    with pytest.raises(openai.APITimeoutError):
+        served.client.with_options(timeout=0.5).chat.completions.create(model="vgs", messages=problem(HANG))
+    begun = served.policy.started - started
+    assert begun > 0
+    wait_until(lambda: served.policy.cancelled - cancelled == begun, seconds=1.0)
+
+
+def test_closing_a_stream_ends_its_search(served: Served) -> None:
+    started, cancelled = served.policy.started, served.policy.cancelled
+    stream = ask(served, HANG, stream=True)
+    next(iter(stream))
+    wait_until(lambda: served.policy.started > started)
+    begun = served.policy.started - started
+    stream.close()
+    wait_until(lambda: served.policy.cancelled - cancelled == begun, seconds=1.0)
+
+
+def test_a_refused_client_comes_again_and_is_answered() -> None:
+    with serving(replace(SETTINGS, max_beams=8)) as server:
+        stream = ask(server, HANG, stream=True)  # takes all beams
+        next(iter(stream))
+        wait_until(lambda: server.policy.started > 0)
+        with pytest.raises(openai.RateLimitError, match="beams are running") as refused:
+            ask(server)
+        assert refused.value.response.headers["retry-after"] == str(RETRY_S)
+        threading.Timer(0.5, stream.close).start()
+        began = time.monotonic()
+        reply = server.client.with_options(max_retries=2, timeout=30).chat.completions.create(
+            model="vgs", messages=problem("3")
+        )
+        assert reply.choices[0].message.content
+        assert time.monotonic() - began >= RETRY_S - 1  # the client waited as long as it was told
+
+
+@pytest.mark.parametrize(
+    ("more", "raised", "param"),
+    [
+        ({"model": "gpt-4"}, openai.NotFoundError, "model"),
+        ({"n": 2}, openai.BadRequestError, "n"),
+        ({"stop": ["x"]}, openai.BadRequestError, "stop"),
+        ({"extra_body": {"search": {"budget": 10**6}}}, openai.BadRequestError, "search.budget"),
+        ({"extra_body": {"search": {"depth": 1}}}, openai.BadRequestError, "search.depth"),
+    ],
+)
+def test_errors_are_of_the_clients_classes(
+    served: Served, more: Any, raised: type[openai.APIStatusError], param: str
+) -> None:
+    with pytest.raises(raised) as error:
+        served.client.chat.completions.create(**{"model": "vgs", "messages": problem("3"), **more})
+    assert error.value.param == param
+    assert error.value.body["message"]
+
+
+def test_a_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS, "right")
+    with serving() as server:
+        with pytest.raises(openai.AuthenticationError, match="API key"):
+            ask(server)
+        assert server.client.with_options(api_key="right").models.list().data[0].id == "scripted"
+
+
+def test_raw_replies_and_completions(served: Served) -> None:
+    raw = served.client.chat.completions.with_raw_response.create(model="vgs", messages=problem("3"), seed=1)
+    assert raw.http_response.headers["content-type"] == "application/json"
+    assert raw.parse().choices[0].message.content == ask(served, seed=1).choices[0].message.content
+    told = served.client.completions.create(model="vgs", prompt="300", seed=1, max_tokens=30)
+    assert told.object == "text_completion"
+    assert told.usage.completion_tokens > 0

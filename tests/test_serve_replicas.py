@@ -18,10 +18,12 @@ import pytest
 from ray import serve
 
 from pipelines.recipes import parse
-from pipelines.replicas import application
+from pipelines.replicas import _sizes, application
 from pipelines.serve import APPLICATION, build, endpoint
 from pipelines.stage import UserError
 from vgs_ray.config import Recipe
+from vgs_ray.engines.baselines import RANDOM
+from vgs_ray.evaluate.flops import NO_MODEL, model_size
 from vgs_ray.sandbox import model_path
 from vgs_ray.sandbox.rows import benchmark_rows
 
@@ -104,6 +106,9 @@ def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict
         read = reply["vgs_ray"]["usage"]
         # Were blocks spread over both policies, half of the prefixes would be forwarded again by the other one.
         assert read["cached"] > usage["completion_tokens"]
+        forwarded = read["generated"] + read["prefilled"]
+        size = model_size(model_path("sandbox:ref"))
+        assert reply["vgs_ray"]["flops"] > 2 * size.params * forwarded
 
 
 @pytest.mark.timeout(600)
@@ -138,6 +143,12 @@ def unfinished() -> list[int]:
     handle = serve.get_deployment_handle("policy", APPLICATION)
     asked = [handle.options(method_name="unfinished", session_id=str(name)).remote() for name in range(12)]
     return [each.result(timeout_s=LIMIT_S) for each in asked]
+
+
+def test_a_model_of_unknown_size_is_served_without_flops(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    assert _sizes("sandbox:ref", str(tmp_path)) is None
+    assert _sizes("sandbox:ref", RANDOM) == (model_size(model_path("sandbox:ref")), NO_MODEL)
 
 
 def test_the_application_of_a_config_file_is_checked(recipe: Recipe, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from pipelines.generate import turn_to_start
+from pipelines.ray_metrics import RayMetrics
 from pipelines.sizes import model_sizes
 from vgs_ray.config import Engine, Recipe, Sampling
 from vgs_ray.engines import build_policy, build_value
@@ -211,7 +212,7 @@ class Endpoint:
             self.searcher = searcher(recipe, value_folder, *engines(recipe, value_folder))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.searcher, self.settings)
+        return create_app(self.searcher, self.settings, RayMetrics())
 
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises. A slow engine is busy, not dead."""

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from pipelines.recipes import parse
@@ -34,7 +36,7 @@ REPLICA = "ray::ServeReplica:vgs:"
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Two policies and one value model, each in a process of its own."""
+    """Two policies, one value model and two replicas that search, each in a process of its own."""
     from vgs_ray.value.model import ValueModel
 
     folder = tmp_path_factory.mktemp("value")
@@ -44,8 +46,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return parse(
         "pipelines.serve",
         [
-            "sandbox", "--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.port", str(port),
-            "--serve.value-model", str(folder),
+            "sandbox", "--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.replicas", "2",
+            "--serve.port", str(port), "--serve.value-model", str(folder),
         ],
     )  # fmt: skip
 
@@ -109,6 +111,31 @@ def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict
         forwarded = read["generated"] + read["prefilled"]
         size = model_size(model_path("sandbox:ref"))
         assert reply["vgs_ray"]["flops"] > 2 * size.params * forwarded
+
+
+@pytest.mark.timeout(600)
+def test_rays_agent_has_the_metrics_of_all_search_replicas(first: list[dict[str, Any]]) -> None:
+    def sums() -> dict[str, float]:
+        """Over replicas, by name and label."""
+        node = ray.nodes()[0]
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(httpx.get(url, trust_env=False).text):
+            for sample in family.samples:
+                if sample.labels.get("deployment") == "search" and sample.name.startswith("ray_vgs_ray"):
+                    name = sample.name + "".join(sample.labels.get(label, "") for label in ("end", "kind", "engine"))
+                    found[name] = found.get(name, 0) + sample.value
+        return found
+
+    deadline = time.monotonic() + 30
+    while (now := sums()).get("ray_vgs_ray_searches_totaldone", 0) < len(first):  # agents are told every few seconds
+        assert time.monotonic() < deadline, now
+        time.sleep(0.5)
+    for kind in ("generated", "scored"):
+        told = sum(reply["vgs_ray"]["usage"][kind] for reply in first)
+        assert now[f"ray_vgs_ray_tokens_total{kind}"] == told
+    assert now["ray_vgs_ray_beams_running"] == 0
+    assert now["ray_vgs_ray_call_seconds_countpolicy"] == now["ray_vgs_ray_call_seconds_countvalue"] > 0
 
 
 @pytest.mark.timeout(600)

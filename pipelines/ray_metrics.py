@@ -6,11 +6,16 @@ node, as `ray_vgs_ray_...` with the replica as a label.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import threading
+import time
+from collections import defaultdict, deque
 
 from ray.serve import metrics
 
 from vgs_ray.serve.metrics import METRICS, SECONDS, Metric
+
+EVERY_S = 1.0
+"""Recording takes microseconds, and a block has a dozen numbers: counters and gauges are added up between two turns."""
 
 
 class RayMetrics:
@@ -18,18 +23,37 @@ class RayMetrics:
 
     def __init__(self) -> None:
         self._made = {metric: _made(metric) for metric in METRICS}
-        self._levels: dict[tuple[str, str], float] = defaultdict(float)
+        self._levels: dict[tuple[Metric, str], float] = defaultdict(float)
+        self._heard: deque[tuple[Metric, float, str]] = deque()
+        threading.Thread(target=self._follow, name="metrics", daemon=True).start()
 
     def __call__(self, metric: Metric, amount: float, label: str) -> None:
-        """Record one more amount."""
-        made, tags = self._made[metric], {metric.label: label} if metric.label else {}
-        if isinstance(made, metrics.Histogram):
-            made.observe(amount, tags)
-        elif isinstance(made, metrics.Gauge):  # Ray's are only set
-            self._levels[metric.name, label] += amount
-            made.set(self._levels[metric.name, label], tags)
-        elif amount > 0:  # Ray's counters refuse 0
-            made.inc(amount, tags)
+        """Note one more amount, for the next turn."""
+        self._heard.append((metric, amount, label))
+
+    def _follow(self) -> None:
+        while True:
+            time.sleep(EVERY_S)
+            self._record()
+
+    def _record(self) -> None:
+        sums: dict[tuple[Metric, str], float] = defaultdict(float)
+        while self._heard:
+            metric, amount, label = self._heard.popleft()
+            if metric.kind == "histogram":
+                self._made[metric].observe(amount, _tags(metric, label))
+            else:
+                sums[metric, label] += amount
+        for (metric, label), amount in sums.items():
+            if metric.kind == "gauge":  # Ray's are only set
+                self._levels[metric, label] += amount
+                self._made[metric].set(self._levels[metric, label], _tags(metric, label))
+            elif amount > 0:  # Ray's counters refuse 0
+                self._made[metric].inc(amount, _tags(metric, label))
+
+
+def _tags(metric: Metric, label: str) -> dict[str, str]:
+    return {metric.label: label} if metric.label else {}
 
 
 def _made(metric: Metric) -> metrics.Counter | metrics.Gauge | metrics.Histogram:

@@ -95,7 +95,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recipe = sandbox_endpoint(Path(folder) / "value", "--serve.layout", options.layout)
-        own = searcher(recipe, *engines(recipe, recipe.serve.value_model))
+        own = searcher(recipe, recipe.serve.value_model, *engines(recipe, recipe.serve.value_model))
         with endpoint(recipe) as url:
             print(
                 f"searches of budget {recipe.serve.beam.budget}, layout {options.layout}, medians of {options.rounds} turns"

@@ -118,18 +118,25 @@ def show(found: dict[str, Any], console: Console) -> None:
     """The answer, the vote and what it cost."""
     value = "unknown" if found["value"] is None else f"{found['value']:.3f}"
     votes = "   ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in found["votes"][:5])
-    usage = found["tokens"]
     rows = {
         "answer": found["answer"] or "none",
         "value": f"{value}   P(correct) by the value model",
         "votes": votes or "none",
-        "usage": f"{usage['prompt_tokens']:,} prompt, {usage['completion_tokens']:,} generated, "
-        f"{found['usage']['scored']:,} scored tokens in {found['seconds']:.1f} s",
+        "usage": spent(found, found["tokens"]),
     }
     if found["text"]:
         console.print(found["text"], markup=False)
     for name, text in rows.items():
         console.print(f"{name:<9} {text}", markup=False, highlight=False)
+
+
+def spent(found: dict[str, Any], usage: dict[str, Any]) -> str:
+    """What a search cost, from a reply's `vgs_ray` and its usage, in one line; FLOPs where the server knows them."""
+    flops = "" if found["flops"] is None else f", {found['flops']:.2e} FLOPs"
+    return (
+        f"{usage['prompt_tokens']:,} prompt, {found['usage']['generated']:,} generated, "
+        f"{found['usage']['scored']:,} scored tokens{flops} in {found['seconds']:.1f} s"
+    )
 
 
 def main() -> None:

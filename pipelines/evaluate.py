@@ -8,32 +8,28 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 import ray
-from huggingface_hub import hf_hub_download
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
+from pipelines.sizes import model_sizes
 from pipelines.solve import Solve
 from pipelines.sources import benchmark_problems, readable_source
 from pipelines.stage import UserError, open_stage, value_model
 from pipelines.tables import Parts, done_keys, parts_of, without
 from vgs_ray.config import Evaluate, Recipe
-from vgs_ray.engines.baselines import RANDOM
 from vgs_ray.evaluate.answers import answer_rows
 from vgs_ray.evaluate.benchmarks import label_of, pinned, source_of
-from vgs_ray.evaluate.flops import NO_MODEL, model_size
 from vgs_ray.evaluate.methods import measure
 from vgs_ray.evaluate.report import write_report
 from vgs_ray.evaluate.solved import Solved
 from vgs_ray.evaluate.tables import terminal_table
 from vgs_ray.ids import problem_id
 from vgs_ray.judge import Judge
-from vgs_ray.sandbox import model_path
 
 BLOCK_ROWS = 32
 FROM_TREES = "--from-trees"
@@ -135,18 +131,10 @@ def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
     return len(rows)
 
 
-def config_of(model: str) -> str:
-    """Where a model's config.json lies; fetched when the model is a hub id."""
-    path = model_path(model)
-    return path if Path(path).is_dir() else hf_hub_download(path, "config.json")
-
-
 def report(recipe: Recipe, out: Parts) -> dict[str, list[dict[str, Any]]]:
     """Write the report of every method at every budget, from the durable searches alone."""
     config = recipe.evaluate
-    scorer = value_model(recipe, config.value_model)
-    policy = model_size(config_of(recipe.roll_out.model))
-    value = NO_MODEL if scorer == RANDOM else model_size(config_of(scorer))
+    policy, value = model_sizes(recipe.roll_out.model, value_model(recipe, config.value_model))
     batches = pads.dataset(out.files(), schema=out.schema).to_batches()
     solved = [Solved.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
     labels, names = [label_of(name) for name in config.benchmarks], explorers(config)

@@ -22,9 +22,12 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from pipelines.generate import turn_to_start
+from pipelines.ray_metrics import RayMetrics
+from pipelines.sizes import model_sizes
 from vgs_ray.config import Engine, Recipe, Sampling
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.engines.interface import SEARCH, Completion, EngineDied, Policy, Score, Tokens, Usage, Value
+from vgs_ray.evaluate.flops import ModelSizes
 from vgs_ray.judge import Judge
 from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
 from vgs_ray.sandbox import model_path
@@ -166,8 +169,8 @@ def engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     return policy, build_value(value_folder, recipe.serve.value_engine, model)
 
 
-def searcher(recipe: Recipe, policy: Policy, value: Value) -> Searcher:
-    """What searches with these engines as the recipe says."""
+def searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Value) -> Searcher:
+    """What searches with these engines as the recipe says; `value_folder` is the value model behind `value`."""
     tokenizer = load_tokenizer(model_path(recipe.roll_out.model))
     return Searcher(
         policy=policy,
@@ -177,7 +180,17 @@ def searcher(recipe: Recipe, policy: Policy, value: Value) -> Searcher:
         decode=partial(response_text, tokenizer),
         judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
         context=min(recipe.serve.policy_engine.max_model_len, recipe.serve.value_engine.max_model_len),
+        sizes=_sizes(recipe.roll_out.model, value_folder),
     )
+
+
+def _sizes(policy: str, value_folder: str) -> ModelSizes | None:
+    """None where an engine serves a model whose FLOPs nobody counts: that is no reason not to serve it."""
+    try:
+        return model_sizes(policy, value_folder)
+    except ValueError as error:
+        log.warning("replies will have no FLOPs: %s", error)
+        return None
 
 
 class Endpoint:
@@ -193,12 +206,13 @@ class Endpoint:
         self.settings = settings = recipe.serve
         if policies and values:
             limit_s = settings.block_timeout_s
-            self.searcher = searcher(recipe, RemotePolicy(policies, limit_s), RemoteValue(values, limit_s))
+            remote = RemotePolicy(policies, limit_s), RemoteValue(values, limit_s)
+            self.searcher = searcher(recipe, value_folder, *remote)
         else:
-            self.searcher = searcher(recipe, *engines(recipe, value_folder))
+            self.searcher = searcher(recipe, value_folder, *engines(recipe, value_folder))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.searcher, self.settings)
+        return create_app(self.searcher, self.settings, RayMetrics())
 
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises. A slow engine is busy, not dead."""

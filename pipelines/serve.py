@@ -21,6 +21,7 @@ import ray
 from ray import serve
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
+from pipelines.ask import spent
 from pipelines.recipes import cli, parse
 from pipelines.replicas import DRAIN_S, application
 from pipelines.session import logs, progress, ray_session
@@ -170,7 +171,7 @@ def ask(recipe: Recipe, problem: str) -> None:
 
 def shown(problem: str, url: str, reply: dict[str, Any]) -> str:
     """The reply for a terminal, at most 100 columns wide where the answer allows."""
-    found, usage = reply["vgs_ray"], reply["usage"]
+    found = reply["vgs_ray"]
     flat = " ".join(problem.split())
     value = "unknown" if found["value"] is None else f"{found['value']:.3f}"
     votes = "  ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in found["votes"][:5])
@@ -180,8 +181,7 @@ def shown(problem: str, url: str, reply: dict[str, Any]) -> str:
         "answer": found["answer"] or "none",
         "value": f"{value}   P(correct) by the value model",
         "votes": votes or "none",
-        "usage": f"{usage['prompt_tokens']:,} prompt, {usage['completion_tokens']:,} generated, "
-        f"{found['usage']['scored']:,} scored tokens in {found['seconds']:.1f} s",
+        "usage": spent(found, reply["usage"]),
     }
     return "\n".join(f"{name:<9} {text}" for name, text in lines.items())
 

@@ -20,8 +20,10 @@ import uvicorn
 from vgs_ray.config import Beam, Sampling, Serve
 from vgs_ray.engines.interface import Completion, EngineDied, Tokens
 from vgs_ray.engines.scripted import END, ScriptedPolicy, ScriptedValue, World
+from vgs_ray.evaluate.flops import NO_MODEL, ModelSize, ModelSizes
 from vgs_ray.judge import Judge
 from vgs_ray.serve.app import create_app
+from vgs_ray.serve.plan import Plan
 from vgs_ray.serve.protocol import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher, split_thought
 
@@ -129,12 +131,31 @@ def test_the_official_client_gets_an_answer(served: Served) -> None:
 
 
 def test_usage_counts_what_the_engines_did(served: Served) -> None:
-    before, scored = served.policy.usage.generated, served.value.usage.scored
+    before, prefilled, scored = (
+        served.policy.usage.generated,
+        served.policy.usage.prefilled,
+        served.value.usage.scored,
+    )
     reply = ask(served)
     assert reply.usage.completion_tokens == served.policy.usage.generated - before
     assert reply.usage.prompt_tokens == 1
     assert reply.usage.total_tokens == 1 + reply.usage.completion_tokens
-    assert reply.model_extra["vgs_ray"]["usage"]["scored"] == served.value.usage.scored - scored
+    used = reply.model_extra["vgs_ray"]["usage"]
+    assert used["scored"] == served.value.usage.scored - scored
+    assert used["generated"] == reply.usage.completion_tokens
+    assert used["prefilled"] == served.policy.usage.prefilled - prefilled
+    assert reply.model_extra["vgs_ray"]["flops"] is None, "nobody knows the size of a script"
+
+
+async def test_flops_are_counted_from_the_tokens() -> None:
+    # One weight and no attention: 2 FLOPs for each token that is forwarded.
+    one = ModelSize(params=1, layers=0, hidden=0)
+    for sizes, of_policy, of_value in ((ModelSizes(one, one), 2, 2), (ModelSizes(one, NO_MODEL), 2, 0)):
+        policy, value = ScriptedPolicy(WORLD), ScriptedValue(WORLD)
+        searcher = Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), 50, sizes)
+        beam = await searcher.solve(Plan("3", "beam", "majority", SETTINGS.beam, 8, SETTINGS.sampling, 1))
+        forwarded = policy.usage.generated + policy.usage.prefilled
+        assert beam.flops == of_policy * forwarded + of_value * value.usage.scored > 0
 
 
 def test_a_seed_repeats_a_search(served: Served) -> None:

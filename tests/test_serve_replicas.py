@@ -15,13 +15,17 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from pipelines.recipes import parse
-from pipelines.replicas import application
+from pipelines.replicas import _sizes, application
 from pipelines.serve import APPLICATION, build, endpoint
 from pipelines.stage import UserError
 from vgs_ray.config import Recipe
+from vgs_ray.engines.baselines import RANDOM
+from vgs_ray.evaluate.flops import NO_MODEL, model_size
 from vgs_ray.sandbox import model_path
 from vgs_ray.sandbox.rows import benchmark_rows
 
@@ -32,7 +36,7 @@ REPLICA = "ray::ServeReplica:vgs:"
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Two policies and one value model, each in a process of its own."""
+    """Two policies, one value model and two replicas that search, each in a process of its own."""
     from vgs_ray.value.model import ValueModel
 
     folder = tmp_path_factory.mktemp("value")
@@ -42,8 +46,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return parse(
         "pipelines.serve",
         [
-            "sandbox", "--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.port", str(port),
-            "--serve.value-model", str(folder),
+            "sandbox", "--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.replicas", "2",
+            "--serve.port", str(port), "--serve.value-model", str(folder),
         ],
     )  # fmt: skip
 
@@ -104,6 +108,34 @@ def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict
         read = reply["vgs_ray"]["usage"]
         # Were blocks spread over both policies, half of the prefixes would be forwarded again by the other one.
         assert read["cached"] > usage["completion_tokens"]
+        forwarded = read["generated"] + read["prefilled"]
+        size = model_size(model_path("sandbox:ref"))
+        assert reply["vgs_ray"]["flops"] > 2 * size.params * forwarded
+
+
+@pytest.mark.timeout(600)
+def test_rays_agent_has_the_metrics_of_all_search_replicas(first: list[dict[str, Any]]) -> None:
+    def sums() -> dict[str, float]:
+        """Over replicas, by name and label."""
+        node = ray.nodes()[0]
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(httpx.get(url, trust_env=False).text):
+            for sample in family.samples:
+                if sample.labels.get("deployment") == "search" and sample.name.startswith("ray_vgs_ray"):
+                    name = sample.name + "".join(sample.labels.get(label, "") for label in ("end", "kind", "engine"))
+                    found[name] = found.get(name, 0) + sample.value
+        return found
+
+    deadline = time.monotonic() + 30
+    while (now := sums()).get("ray_vgs_ray_searches_totaldone", 0) < len(first):  # agents are told every few seconds
+        assert time.monotonic() < deadline, now
+        time.sleep(0.5)
+    for kind in ("generated", "scored"):
+        told = sum(reply["vgs_ray"]["usage"][kind] for reply in first)
+        assert now[f"ray_vgs_ray_tokens_total{kind}"] == told
+    assert now["ray_vgs_ray_beams_running"] == 0
+    assert now["ray_vgs_ray_call_seconds_countpolicy"] == now["ray_vgs_ray_call_seconds_countvalue"] > 0
 
 
 @pytest.mark.timeout(600)
@@ -139,6 +171,12 @@ def unfinished() -> list[int]:
     handle = serve.get_deployment_handle("policy", APPLICATION)
     asked = [handle.options(method_name="unfinished", session_id=str(name)).remote() for name in range(12)]
     return [each.result(timeout_s=LIMIT_S) for each in asked]
+
+
+def test_a_model_of_unknown_size_is_served_without_flops(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    assert _sizes("sandbox:ref", str(tmp_path)) is None
+    assert _sizes("sandbox:ref", RANDOM) == (model_size(model_path("sandbox:ref")), NO_MODEL)
 
 
 def test_the_application_of_a_config_file_is_checked(recipe: Recipe, tmp_path: Path) -> None:

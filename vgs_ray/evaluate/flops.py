@@ -42,6 +42,13 @@ NO_MODEL = ModelSize(0, 0, 0)
 """A scorer without a model."""
 
 
+class ModelSizes(NamedTuple):
+    """Of the two models of a search."""
+
+    policy: ModelSize
+    value: ModelSize
+
+
 class Cost(NamedTuple):
     """Tokens and FLOPs of a part of a search.
 
@@ -105,6 +112,17 @@ def forward_flops(size: ModelSize, tokens: int, before: int) -> float:
     return 2.0 * size.params * tokens + 4.0 * size.layers * size.hidden * contexts
 
 
+def block_flops(policy: ModelSize, before: int, tokens: int, prefilled: int) -> float:
+    """FLOPs of writing `tokens` tokens after `before` others, of which `prefilled` were not cached."""
+    return forward_flops(policy, prefilled + tokens, before - prefilled)
+
+
+def score_flops(value: ModelSize, tokens: int, scored: int) -> float:
+    """FLOPs of scoring `tokens` tokens, of which `scored` were not cached."""
+    # A scorer with another vocabulary may forward more tokens than there are of the policy's.
+    return forward_flops(value, scored, max(tokens - scored, 0))
+
+
 class TreeCosts(NamedTuple):
     """What a tree cost by group, and what reading its prompt costs both models."""
 
@@ -134,7 +152,5 @@ def tree_flops(tree: Tree, policy: ModelSize, value: ModelSize) -> float:
 
 def _node_cost(tree: Tree, node: Node, policy: ModelSize, value: ModelSize) -> Cost:
     before, tokens = len(tree.prompt) + tree.start(node.id), len(node.tokens)
-    written = forward_flops(policy, node.prefilled + tokens, before - node.prefilled)
-    # A scorer with another vocabulary may forward more tokens than there are of the policy's.
-    read = forward_flops(value, node.scored, max(before + tokens - node.scored, 0))
-    return Cost(tokens, node.scored, written, read)
+    written = block_flops(policy, before, tokens, node.prefilled)
+    return Cost(tokens, node.scored, written, score_flops(value, before + tokens, node.scored))

@@ -23,7 +23,8 @@ from vgs_ray import config
 from vgs_ray.engines.interface import EngineDied, Tokens
 from vgs_ray.search.tree import Listener
 from vgs_ray.serve.guard import Admission, ApiKeys, BodyLimit, keys_of_environment
-from vgs_ray.serve.metrics import Metrics
+from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_search, measured
+from vgs_ray.serve.metrics import Metrics, Mirror
 from vgs_ray.serve.plan import Plan, check_model, plan_of, presets
 from vgs_ray.serve.protocol import (
     MAX_BODY_BYTES,
@@ -42,7 +43,6 @@ from vgs_ray.serve.web import add_page
 
 POLL_S = 0.2
 """How often a search looks whether its client is still there."""
-CLIENT_GONE = 499
 
 T = TypeVar("T")
 Reply = Callable[[Found, str], dict[str, Any]]
@@ -53,15 +53,20 @@ class ClientGone(Exception):
     """Nobody waits for the reply any more."""
 
 
-def create_app(search: Searcher, settings: config.Serve) -> FastAPI:
-    """The application with all its routes. Keys of the environment (see `guard.KEYS`) close it to others."""
+def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None = None) -> FastAPI:
+    """The application with all its routes. Keys of the environment (see `guard.KEYS`) close it to others.
+
+    Args:
+        mirror: told what /metrics counts, as it happens.
+    """
     app = FastAPI(title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0")
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     if keys := keys_of_environment():
         app.add_middleware(ApiKeys, keys=keys)
     _handle_errors(app)
-    metrics = Metrics()
-    _search_routes(app, search, settings, metrics)
+    metrics = Metrics(mirror)
+    app.add_middleware(CountRefusals, metrics=metrics)
+    _search_routes(app, measured(search, metrics), settings, metrics)
     _model_routes(app, settings)
     _state_routes(app, search, metrics)
     add_page(app)
@@ -72,10 +77,8 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
     admission = Admission(settings.max_beams)
 
     async def solve(plan: Plan, listen: Listener | None = None) -> Found:
-        with metrics.search(), admission.beams(plan.budget):
-            found = await search.solve(plan, listen)
-        metrics.count(found.usage)
-        return found
+        with admission.beams(plan.budget):
+            return await counted_search(search, metrics, plan, listen)
 
     async def answer(body: ChatRequest | CompletionRequest, request: Request, reply: Reply) -> Response:
         plan = plan_of(body, settings)

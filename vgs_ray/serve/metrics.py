@@ -1,51 +1,101 @@
-"""Numbers for Prometheus: one registry for each application, so that two of them in one process do not mix."""
+"""Numbers for Prometheus: what they are, and one registry for each application, so that two of them in one process do not mix."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from vgs_ray.engines.interface import Usage
+SECONDS = (*(float(f"{digit}e{power}") for power in range(-3, 3) for digit in (1.0, 2.5, 5.0)), 1000.0)
+"""Upper bounds of the histograms' buckets, from a millisecond on."""
 
-SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+class Metric(NamedTuple):
+    """One metric; the text after its name is what Prometheus shows.
+
+    Attributes:
+        name: without Prometheus' `_total` of counters.
+        label: its one label, where it has one.
+        values: of the label that are there from the start, at 0; others may come.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    text: str
+    label: str = ""
+    values: tuple[str, ...] = ()
+
+
+ENGINES = ("policy", "value")
+KINDS = ("generated", "prefilled", "cached", "scored")
+ENDS = ("done", "late", "cancelled", "refused", "failed")
+REFUSED = ("400", "401", "404", "413", "429")
+
+SEARCHES_RUNNING = Metric("vgs_ray_searches_running", "gauge", "Searches under way.")
+BEAMS_RUNNING = Metric("vgs_ray_beams_running", "gauge", "Beams of the searches under way: the sum of their budgets.")
+CALLS_RUNNING = Metric(
+    "vgs_ray_calls_running", "gauge", "Blocks or scores that an engine batches or that wait for it.", "engine", ENGINES
+)
+SEARCHES = Metric("vgs_ray_searches", "counter", "Searches by how they ended.", "end", ENDS)
+REFUSALS = Metric("vgs_ray_refused_requests", "counter", "Requests refused, by HTTP status.", "status", REFUSED)
+TOKENS = Metric(
+    "vgs_ray_tokens", "counter", "Tokens of blocks and scores, as the engines counted them, by kind.", "kind", KINDS
+)
+FLOPS = Metric("vgs_ray_flops", "counter", "Floating-point operations for these tokens.", "engine", ENGINES)
+SEARCH_SECONDS = Metric("vgs_ray_search_seconds", "histogram", "Time of a search, however it ended.")
+FIRST_BLOCK_SECONDS = Metric(
+    "vgs_ray_first_block_seconds", "histogram", "Time from a search's start to its tree's first block, scored."
+)
+CALL_SECONDS = Metric(
+    "vgs_ray_call_seconds", "histogram", "Time of one policy block or one value score.", "engine", ENGINES
+)
+METRICS = (
+    SEARCHES_RUNNING, BEAMS_RUNNING, CALLS_RUNNING, SEARCHES, REFUSALS, TOKENS, FLOPS, SEARCH_SECONDS,
+    FIRST_BLOCK_SECONDS, CALL_SECONDS,
+)  # fmt: skip
+
+Mirror = Callable[[Metric, float, str], None]
+"""Hears of every (metric, amount, label's value) as `Metrics.add` does."""
 
 
 class Metrics:
-    """What the endpoint counts. Names begin with `vgs_ray_`."""
+    """What the endpoint counts.
 
-    def __init__(self) -> None:
+    Args:
+        mirror: told the same, for another way out of the process.
+    """
+
+    def __init__(self, mirror: Mirror | None = None) -> None:
         self.registry = CollectorRegistry()
-        self.running = Gauge("vgs_ray_searches_running", "Searches under way.", registry=self.registry)
-        self.searches = Counter("vgs_ray_searches", "Searches by how they ended.", ["end"], registry=self.registry)
-        self.tokens = Counter(
-            "vgs_ray_tokens", "Tokens of finished searches by kind.", ["kind"], registry=self.registry
-        )
-        self.seconds = Histogram("vgs_ray_search_seconds", "Time of a search.", buckets=SECONDS, registry=self.registry)
+        self._mirror = mirror
+        self._made = {metric: _made(metric, self.registry) for metric in METRICS}
 
-    @contextmanager
-    def search(self) -> Iterator[None]:
-        """Around one search: how long it took, and whether it was done, cancelled or failed."""
-        began, end = time.perf_counter(), "cancelled"
-        self.running.inc()
-        try:
-            yield
-            end = "done"
-        except Exception:
-            end = "failed"
-            raise
-        finally:  # a cancelled search is no `Exception`
-            self.running.dec()
-            self.searches.labels(end).inc()
-            self.seconds.observe(time.perf_counter() - began)
-
-    def count(self, usage: Usage) -> None:
-        """Add a finished search's tokens."""
-        for kind in ("generated", "prefilled", "cached", "scored"):
-            self.tokens.labels(kind).inc(getattr(usage, kind))
+    def add(self, metric: Metric, amount: float = 1.0, label: str = "") -> None:
+        """Raise a counter, move a gauge up or down, or tell a histogram of one more case."""
+        made = self._made[metric]
+        target = made.labels(label) if metric.label else made
+        if isinstance(target, Histogram):
+            target.observe(amount)
+        else:
+            target.inc(amount)
+        if self._mirror:
+            self._mirror(metric, amount, label)
 
     def text(self) -> bytes:
         """In Prometheus' own format."""
         return generate_latest(self.registry)
+
+
+def _made(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    labels = [metric.label] if metric.label else []
+    if metric.kind == "histogram":
+        made: Counter | Gauge | Histogram = Histogram(
+            metric.name, metric.text, labels, buckets=SECONDS, registry=registry
+        )
+    else:
+        kind = Counter if metric.kind == "counter" else Gauge
+        made = kind(metric.name, metric.text, labels, registry=registry)
+    for value in metric.values:
+        made.labels(value)
+    return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from dataclasses import asdict
 from typing import Any
 
 from vgs_ray.serve.searcher import Found, split_thought
@@ -67,7 +68,7 @@ def usage_of(found: Found) -> dict[str, Any]:
 
 
 def search_details(found: Found) -> dict[str, Any]:
-    """The chosen answer and its value, the vote, the leaves, tokens and time."""
+    """The chosen answer and its value, the vote, the leaves, tokens, FLOPs and time."""
     chosen = found.leaves[found.chosen]
     return {
         "answer": chosen.answer,
@@ -87,7 +88,8 @@ def search_details(found: Found) -> dict[str, Any]:
             }
             for leaf in found.leaves
         ],
-        "usage": {"scored": found.usage.scored, "cached": found.usage.cached},
+        "usage": asdict(found.usage),
+        "flops": found.flops,
         "seed": found.seed,
         "seconds": round(found.seconds, 3),
     }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import SEARCH, FinishReason, Policy, Tokens, Usage, Value
+from vgs_ray.evaluate.flops import ModelSizes, tree_flops
 from vgs_ray.grade import extract_answer
 from vgs_ray.ids import stable_seed
 from vgs_ray.judge import Judge
@@ -75,6 +76,7 @@ class Found:
         seed: from which the search can be repeated.
         seconds: wall clock, with the vote.
         late: the deadline cut the search short.
+        flops: floating-point operations of both models, counted as in evaluation; None where their sizes are unknown.
     """
 
     leaves: tuple[Leaf, ...]
@@ -85,6 +87,7 @@ class Found:
     seed: int
     seconds: float
     late: bool = False
+    flops: float | None = None
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -103,6 +106,7 @@ class Searcher:
         decode: response tokens to text.
         judge: says whether two answers are equal, within its limits of time and memory.
         context: tokens of the longest sequence that both engines take.
+        sizes: of both models, to count FLOPs; None where they are unknown.
     """
 
     policy: Policy
@@ -112,6 +116,7 @@ class Searcher:
     decode: Callable[[Tokens], str]
     judge: Judge
     context: int
+    sizes: ModelSizes | None = None
 
     async def solve(self, plan: Plan, listen: Listener | None = None) -> Found:
         """Search, then vote.
@@ -142,7 +147,9 @@ class Searcher:
         if not leaves:
             raise TooLate(f"not even one block was there after {plan.deadline_s} s; raise search.deadline_s")
         chosen = votes[0].leaf if votes else max(everyone, key=lambda at: _standing(leaves[at]))
-        return Found(leaves, votes, chosen, len(prompt), tree.usage(), seed, time.perf_counter() - started, late)
+        flops = tree_flops(tree, *self.sizes) if self.sizes else None
+        seconds = time.perf_counter() - started
+        return Found(leaves, votes, chosen, len(prompt), tree.usage(), seed, seconds, late, flops)
 
     def prompt(self, plan: Plan) -> Tokens:
         """The problem as the engines read it."""

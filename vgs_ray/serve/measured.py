@@ -1,0 +1,136 @@
+"""Where the endpoint's metrics come from: the engines' calls, searches and refused requests.
+
+Tokens are counted call by call, so that a search that is cancelled or fails has counted what it spent; only calls that were
+cut off in the middle are not in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vgs_ray.config import Sampling
+from vgs_ray.engines.interface import Completion, Policy, Score, Tokens, Value
+from vgs_ray.evaluate.flops import ModelSize, block_flops, score_flops
+from vgs_ray.search.tree import Listener, Node
+from vgs_ray.serve.metrics import (
+    BEAMS_RUNNING,
+    CALL_SECONDS,
+    CALLS_RUNNING,
+    FIRST_BLOCK_SECONDS,
+    FLOPS,
+    REFUSALS,
+    SEARCH_SECONDS,
+    SEARCHES,
+    SEARCHES_RUNNING,
+    TOKENS,
+    Metrics,
+)
+from vgs_ray.serve.plan import Plan
+from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate
+
+CLIENT_GONE = 499
+"""Status of a reply that nobody reads."""
+
+
+def measured(search: Searcher, metrics: Metrics) -> Searcher:
+    """The same with its engines' calls timed and counted."""
+    policy, value = search.sizes or (None, None)
+    return replace(
+        search,
+        policy=MeasuredPolicy(search.policy, metrics, policy),
+        value=MeasuredValue(search.value, metrics, value),
+    )
+
+
+class MeasuredPolicy:
+    """A `Policy` whose calls are timed and counted; FLOPs where its size is known."""
+
+    def __init__(self, policy: Policy, metrics: Metrics, size: ModelSize | None) -> None:
+        self.policy, self.metrics, self.size, self.usage = policy, metrics, size, policy.usage
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        """As `Policy.extend`."""
+        with _call(self.metrics, "policy"):
+            made = await self.policy.extend(prefix, sampling, seed)
+        self.metrics.add(TOKENS, len(made.tokens), "generated")
+        self.metrics.add(TOKENS, made.prefilled, "prefilled")
+        self.metrics.add(TOKENS, len(prefix) - made.prefilled, "cached")
+        if self.size:
+            self.metrics.add(FLOPS, block_flops(self.size, len(prefix), len(made.tokens), made.prefilled), "policy")
+        return made
+
+
+class MeasuredValue:
+    """A `Value` whose calls are timed and counted; FLOPs where its size is known."""
+
+    def __init__(self, value: Value, metrics: Metrics, size: ModelSize | None) -> None:
+        self.value, self.metrics, self.size, self.usage = value, metrics, size, value.usage
+
+    async def score(self, tokens: Tokens) -> Score:
+        """As `Value.score`."""
+        with _call(self.metrics, "value"):
+            read = await self.value.score(tokens)
+        if read.scored:  # else it forwards nothing, and has no cache
+            self.metrics.add(TOKENS, read.scored, "scored")
+            self.metrics.add(TOKENS, max(len(tokens) - read.scored, 0), "cached")
+        if self.size:
+            self.metrics.add(FLOPS, score_flops(self.size, len(tokens), read.scored), "value")
+        return read
+
+
+@contextmanager
+def _call(metrics: Metrics, engine: str) -> Iterator[None]:
+    """Around one call of an engine; the time of one that was cancelled or failed says nothing about the engine."""
+    began = time.perf_counter()
+    metrics.add(CALLS_RUNNING, 1, engine)
+    try:
+        yield
+        metrics.add(CALL_SECONDS, time.perf_counter() - began, engine)
+    finally:
+        metrics.add(CALLS_RUNNING, -1, engine)
+
+
+async def counted_search(search: Searcher, metrics: Metrics, plan: Plan, listen: Listener | None) -> Found:
+    """`search.solve`, counted by how it ended."""
+    began, end = time.perf_counter(), "cancelled"
+
+    def heard(node: Node) -> None:
+        if node.id == 1:  # the root is 0
+            metrics.add(FIRST_BLOCK_SECONDS, time.perf_counter() - began)
+        if listen:
+            listen(node)
+
+    metrics.add(SEARCHES_RUNNING, 1)
+    metrics.add(BEAMS_RUNNING, plan.budget)
+    try:
+        found = await search.solve(plan, heard)
+        end = "late" if found.late else "done"
+        return found
+    except Exception as error:  # a cancelled search is no `Exception`
+        end = "late" if isinstance(error, TooLate) else "refused" if isinstance(error, PromptTooLong) else "failed"
+        raise
+    finally:
+        metrics.add(SEARCHES_RUNNING, -1)
+        metrics.add(BEAMS_RUNNING, -plan.budget)
+        metrics.add(SEARCHES, 1, end)
+        metrics.add(SEARCH_SECONDS, time.perf_counter() - began)
+
+
+class CountRefusals:
+    """Counts replies of status 4xx, whoever gave them: the routes, or what stands before them."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start" and 400 <= message["status"] < CLIENT_GONE:
+                self.metrics.add(REFUSALS, 1, str(message["status"]))
+            await send(message)
+
+        await self.app(scope, receive, counted)

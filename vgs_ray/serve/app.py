@@ -25,6 +25,7 @@ from vgs_ray.search.tree import Listener
 from vgs_ray.serve.guard import Admission, ApiKeys, BodyLimit, keys_of_environment
 from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_search, measured
 from vgs_ray.serve.metrics import Metrics, Mirror
+from vgs_ray.serve.openapi import ERRORS, PLAIN, STREAMED, describe
 from vgs_ray.serve.plan import Plan, check_model, plan_of, presets
 from vgs_ray.serve.protocol import (
     MAX_BODY_BYTES,
@@ -59,7 +60,10 @@ def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None =
     Args:
         mirror: told what /metrics counts, as it happens.
     """
-    app = FastAPI(title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0")
+    app = FastAPI(
+        title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0", responses=ERRORS
+    )
+    describe(app)
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     if keys := keys_of_environment():
         app.add_middleware(ApiKeys, keys=keys)
@@ -98,12 +102,12 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
         except Exception as error:
             raise _told(error) from error
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=STREAMED)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Search an answer to the last user message."""
         return await answer(body, request, chat_completion)
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=STREAMED)
     async def completion(body: CompletionRequest, request: Request) -> Response:
         """Search a continuation of the prompt as it stands."""
         return await answer(body, request, text_completion)
@@ -137,10 +141,12 @@ def _model_routes(app: FastAPI, settings: config.Serve) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
+        """Names of ways to search, with their options."""
         return {"object": "list", "data": list(known.values())}
 
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> dict[str, Any]:
+        """One way to search."""
         check_model(name, settings)
         return known[name]
 
@@ -159,7 +165,7 @@ def _state_routes(app: FastAPI, search: Searcher, metrics: Metrics) -> None:
         """200 as soon as the engines have started; asks nobody."""
         return {"status": "ready"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", responses=PLAIN, response_class=Response)
     async def numbers() -> Response:
         """For Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")

@@ -112,6 +112,24 @@ def test_a_refused_client_comes_again_and_is_answered() -> None:
         assert time.monotonic() - began >= RETRY_S - 1  # the client waited as long as it was told
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_crowd_takes_no_more_beams_than_there_are(stream: bool) -> None:
+    with serving(replace(SETTINGS, max_beams=20)) as server:  # two searches of 8 beams
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=1) as client:
+
+            async def hang() -> None:
+                reply: Any = await client.chat.completions.create(model="vgs", messages=problem(HANG), stream=stream)
+                async for _ in reply:
+                    pass
+
+            ends = await asyncio.gather(*(hang() for _ in range(AT_ONCE)), return_exceptions=True)
+        assert server.policy.started == 16
+        assert sum(isinstance(end, openai.RateLimitError) for end in ends) == AT_ONCE - 2
+        wait_until(lambda: server.policy.cancelled == 16, seconds=1.0)
+        for _ in range(3):  # the room is free again
+            assert ask(server).choices[0].finish_reason == "stop"
+
+
 @pytest.mark.parametrize(
     ("more", "raised", "param"),
     [

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from vgs_ray import config
@@ -39,7 +39,7 @@ from vgs_ray.serve.protocol import (
 )
 from vgs_ray.serve.reply import chat_completion, scores, text_completion
 from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate, seed_of
-from vgs_ray.serve.stream import Stream, start_of
+from vgs_ray.serve.stream import EventStream, Stream, start_of
 from vgs_ray.serve.web import add_page
 
 POLL_S = 0.2
@@ -81,12 +81,10 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
     admission = Admission(settings.max_beams)
 
     async def solve(plan: Plan, listen: Listener | None = None) -> Found:
-        with admission.beams(plan.budget):
-            return await counted_search(search, metrics, plan, listen)
+        return await counted_search(search, metrics, plan, listen)
 
     async def answer(body: ChatRequest | CompletionRequest, request: Request, reply: Reply) -> Response:
         plan = plan_of(body, settings)
-        admission.check(plan.budget)
         if body.stream:
             events = body.search is not None and body.search.events
             plan = replace(plan, seed=seed_of(plan))
@@ -94,9 +92,10 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
             start = start_of(plan, search.prompt(plan)) if events else None
             told = Stream(body.model, usage, search.decode if events else None, _told, reply is text_completion, start)
             frames = told.frames(lambda listen: solve(plan, listen))
-            return StreamingResponse(frames, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+            return EventStream(frames, admission.take(plan.budget))
         try:
-            return JSONResponse(reply(await _while_connected(request, solve(plan)), body.model))
+            with admission.take(plan.budget):
+                return JSONResponse(reply(await _while_connected(request, solve(plan)), body.model))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:

@@ -10,10 +10,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import uvicorn
-from test_serve import HANG, SETTINGS, WORLD, Moody, Served, ask, decode, encode, served, tokenize, wait_until
+from test_serve import (
+    BREAK,
+    DIE,
+    HANG,
+    SETTINGS,
+    WORLD,
+    Moody,
+    Served,
+    ask,
+    decode,
+    encode,
+    served,
+    tokenize,
+    wait_until,
+)
 
 from vgs_ray.config import Serve
 from vgs_ray.engines.scripted import ScriptedValue
@@ -112,6 +127,24 @@ def test_a_refused_client_comes_again_and_is_answered() -> None:
         assert time.monotonic() - began >= RETRY_S - 1  # the client waited as long as it was told
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_crowd_takes_no_more_beams_than_there_are(stream: bool) -> None:
+    with serving(replace(SETTINGS, max_beams=20)) as server:  # two searches of 8 beams
+        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=1) as client:
+
+            async def hang() -> None:
+                reply: Any = await client.chat.completions.create(model="vgs", messages=problem(HANG), stream=stream)
+                async for _ in reply:
+                    pass
+
+            ends = await asyncio.gather(*(hang() for _ in range(AT_ONCE)), return_exceptions=True)
+        assert server.policy.started == 16
+        assert sum(isinstance(end, openai.RateLimitError) for end in ends) == AT_ONCE - 2
+        wait_until(lambda: server.policy.cancelled == 16, seconds=1.0)
+        for _ in range(3):  # the room is free again
+            assert ask(server).choices[0].finish_reason == "stop"
+
+
 @pytest.mark.parametrize(
     ("more", "raised", "param"),
     [
@@ -146,3 +179,82 @@ def test_raw_replies_and_completions(served: Served) -> None:
     told = served.client.completions.create(model="vgs", prompt="300", seed=1, max_tokens=30)
     assert told.object == "text_completion"
     assert told.usage.completion_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "search", "status"), [(DIE, {}, 503), (BREAK, {}, 500), (HANG, {"deadline_s": 0.1}, 504)]
+)
+def test_failures_are_internal_server_errors(served: Served, asked: str, search: Any, status: int) -> None:
+    with pytest.raises(openai.InternalServerError) as error:
+        ask(served, asked, extra_body={"search": search})
+    assert error.value.status_code == status
+    assert error.value.type == "server_error"
+
+
+def running(server: Served) -> float:
+    """Calls of both engines, and beams, that the server itself counts as under way."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    names = ("vgs_ray_calls_running", "vgs_ray_beams_running")
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_asynchronous_client_that_is_cancelled_leaves_empty_engines(served: Served, stream: bool) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+
+        async def hang() -> None:
+            async for _ in await client.chat.completions.create(
+                model="vgs", messages=problem(HANG), stream=stream, extra_body={"search": {"events": stream}}
+            ):
+                pass
+
+        task = asyncio.create_task(hang())
+        async with asyncio.timeout(5):
+            while await asyncio.to_thread(running, served) < 16:  # 8 beams, each with a call
+                await asyncio.sleep(0.01)
+        task.cancel()
+        async with asyncio.timeout(1):
+            while await asyncio.to_thread(running, served):
+                await asyncio.sleep(0.01)
+
+
+def test_completions_stream_and_add_up(served: Served) -> None:
+    asked: Any = {"model": "vgs", "prompt": "300", "seed": 1}
+    whole = served.client.completions.create(**asked)
+    *chunks, last = served.client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+    assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == whole.choices[0].finish_reason
+    assert (last.choices, last.usage) == ([], whole.usage)
+    assert whole.usage.prompt_tokens + whole.usage.completion_tokens == whole.usage.total_tokens
+    assert not any(chunk.usage for chunk in served.client.completions.create(**asked, stream=True))
+
+
+def test_the_clients_own_helpers(served: Served) -> None:
+    asked: Any = {"model": "vgs", "messages": problem("3"), "seed": 1}
+    whole = served.client.chat.completions.create(**asked)
+    with served.client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
+        said = [event.content for event in stream if event.type == "content.done"]
+        gathered = stream.get_final_completion()
+    assert said == [whole.choices[0].message.content] == [gathered.choices[0].message.content]
+    assert gathered.usage == whole.usage
+    assert served.client.chat.completions.parse(**asked).choices[0].message.content == said[0]
+    with served.client.chat.completions.with_streaming_response.create(**asked, stream=True) as raw:
+        assert raw.headers["content-type"].startswith("text/event-stream")
+        assert [line for line in raw.iter_lines() if line][-1] == "data: [DONE]"
+
+
+def test_events_of_blocks_are_chunks_without_choices(served: Served) -> None:
+    chunks = list(ask(served, stream=True, seed=1, extra_body={"search": {"events": True}}))
+    plain = list(ask(served, stream=True, seed=1))
+    assert [chunk.choices[0].delta for chunk in chunks if chunk.choices] == [one.choices[0].delta for one in plain]
+    assert any("parent" in (chunk.model_extra or {}) for chunk in chunks if not chunk.choices)
+
+
+def test_fields_that_front_ends_send_along(served: Served) -> None:
+    told = {"user": "me", "prompt_cache_key": "a", "safety_identifier": "b"}
+    assert ask(served, metadata={"page": "1"}, store=False, **told).choices
+    assert served.client.completions.create(model="vgs", prompt="3", best_of=1, echo=False, suffix=None).choices
+    for name, asked in (("best_of", 2), ("echo", True), ("suffix", "end")):
+        more: Any = {name: asked}
+        with pytest.raises(openai.BadRequestError, match=f"leave {name} out"):
+            served.client.completions.create(model="vgs", prompt="3", **more)

@@ -69,6 +69,22 @@ def test_nor_can_it_with_a_real_vocabulary(problem: str) -> None:
     assert problem in real.decode(found)
 
 
+def test_whatever_characters_a_problem_uses(tokenizer: Any) -> None:
+    every = "".join(map(chr, range(0xE000, 0xF900)))  # the private use area that is easiest to write
+    assert tokenizer.convert_tokens_to_ids("<|user|>") not in prompt_tokens(tokenizer, f"{every}<|user|>")[1:]
+
+
+@pytest.mark.parametrize(
+    "problem", [PROBLEM, "if x < 1 |or| y > 2 then <x, y>", "a    b\n\n\tc  ", "< |user|> <user> |>"]
+)
+def test_other_problems_keep_their_tokens(problem: str) -> None:
+    spaced = build_tokenizer()
+    spaced.add_tokens(["    ", "\n\n"])  # as tokenizers for code do
+    chat = [{"role": "user", "content": problem}]
+    text = spaced.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert prompt_tokens(spaced, problem) == tuple(spaced(text, add_special_tokens=False)["input_ids"])
+
+
 def test_a_template_that_leaves_the_thought_closed_gets_it_opened(tokenizer: Any) -> None:
     other = build_tokenizer()
     other.chat_template = other.chat_template.replace("<think>", "")

@@ -23,8 +23,8 @@ R1_INSTRUCTION = r" Please think step-by-step and put your final answer within \
 """What the paper appends to each problem for the DeepSeek-R1-Distill policies (deepseek_utils.py in its code)."""
 THINK, END_OF_THOUGHT = "<think>", "</think>"
 PLACE = "{problem}"
-PRIVATE_USE = range(0xE000, 0xF900)
-"""Characters without a meaning of their own."""
+PRIVATE_USE = range(0xF0000, 0xFFFFE)
+"""Characters without a meaning of their own: 65,534, more than a problem can use up."""
 
 
 @lru_cache(maxsize=8)
@@ -75,14 +75,16 @@ def _inert(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str) -
     added = [text for text in _added_tokens(tokenizer) if text in problem]
     if not added:
         return problem, ""
-    seam = next(chr(code) for code in PRIVATE_USE if chr(code) not in problem + instruction)
+    used = set(problem + instruction)
+    seam = next(free for code in PRIVATE_USE if (free := chr(code)) not in used)
     # Looking ahead finds those that overlap, too.
     return re.sub(f"(?=(?:{'|'.join(map(re.escape, added))}))(.)", rf"\1{seam}", problem, flags=re.DOTALL), seam
 
 
 @lru_cache(maxsize=8)
 def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    return tuple(text for text in tokenizer.get_added_vocab() if len(text) > 1)
+    """Those that a problem could write. Some tokenizers add runs of spaces: these say nothing but spaces, and stay."""
+    return tuple(text for text in tokenizer.get_added_vocab() if len(text) > 1 and text.strip())
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from vgs_ray import config
@@ -25,7 +25,20 @@ from vgs_ray.search.tree import Listener
 from vgs_ray.serve.guard import Admission, ApiKeys, BodyLimit, keys_of_environment
 from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_search, measured
 from vgs_ray.serve.metrics import Metrics, Mirror
-from vgs_ray.serve.openapi import ERRORS, PLAIN, STREAMED, describe
+from vgs_ray.serve.openapi import (
+    EVERYWHERE,
+    HEALTH,
+    PLAIN,
+    SCORED,
+    ChatReply,
+    ModelReply,
+    ModelsReply,
+    Ready,
+    TextReply,
+    describe,
+    errors,
+    searched,
+)
 from vgs_ray.serve.plan import Plan, check_model, plan_of, presets
 from vgs_ray.serve.protocol import (
     MAX_BODY_BYTES,
@@ -39,7 +52,7 @@ from vgs_ray.serve.protocol import (
 )
 from vgs_ray.serve.reply import chat_completion, scores, text_completion
 from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate, seed_of
-from vgs_ray.serve.stream import Stream, start_of
+from vgs_ray.serve.stream import EventStream, Stream, start_of
 from vgs_ray.serve.web import add_page
 
 POLL_S = 0.2
@@ -61,7 +74,7 @@ def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None =
         mirror: told what /metrics counts, as it happens.
     """
     app = FastAPI(
-        title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0", responses=ERRORS
+        title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0", responses=EVERYWHERE
     )
     describe(app)
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
@@ -81,12 +94,10 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
     admission = Admission(settings.max_beams)
 
     async def solve(plan: Plan, listen: Listener | None = None) -> Found:
-        with admission.beams(plan.budget):
-            return await counted_search(search, metrics, plan, listen)
+        return await counted_search(search, metrics, plan, listen)
 
     async def answer(body: ChatRequest | CompletionRequest, request: Request, reply: Reply) -> Response:
         plan = plan_of(body, settings)
-        admission.check(plan.budget)
         if body.stream:
             events = body.search is not None and body.search.events
             plan = replace(plan, seed=seed_of(plan))
@@ -94,25 +105,26 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
             start = start_of(plan, search.prompt(plan)) if events else None
             told = Stream(body.model, usage, search.decode if events else None, _told, reply is text_completion, start)
             frames = told.frames(lambda listen: solve(plan, listen))
-            return StreamingResponse(frames, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+            return EventStream(frames, admission.take(plan.budget))
         try:
-            return JSONResponse(reply(await _while_connected(request, solve(plan)), body.model))
+            with admission.take(plan.budget):
+                return JSONResponse(reply(await _while_connected(request, solve(plan)), body.model))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
             raise _told(error) from error
 
-    @app.post("/v1/chat/completions", responses=STREAMED)
+    @app.post("/v1/chat/completions", responses=searched(ChatReply))
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Search an answer to the last user message."""
         return await answer(body, request, chat_completion)
 
-    @app.post("/v1/completions", responses=STREAMED)
+    @app.post("/v1/completions", responses=searched(TextReply))
     async def completion(body: CompletionRequest, request: Request) -> Response:
         """Search a continuation of the prompt as it stands."""
         return await answer(body, request, text_completion)
 
-    @app.post("/v1/score")
+    @app.post("/v1/score", responses=SCORED)
     async def score(body: ScoreRequest, request: Request) -> Response:
         """Values of texts or token ids, P(the finished answer will be correct)."""
         check_model(body.model, settings)
@@ -139,12 +151,12 @@ def _model_routes(app: FastAPI, settings: config.Serve) -> None:
         for name, options in presets(settings).items()
     }
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", response_model=ModelsReply)
     async def models() -> dict[str, Any]:
         """Names of ways to search, with their options."""
         return {"object": "list", "data": list(known.values())}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name}", response_model=ModelReply, responses=errors(404))
     async def one_model(name: str) -> dict[str, Any]:
         """One way to search."""
         check_model(name, settings)
@@ -152,7 +164,7 @@ def _model_routes(app: FastAPI, settings: config.Serve) -> None:
 
 
 def _state_routes(app: FastAPI, search: Searcher, metrics: Metrics) -> None:
-    @app.get("/healthz")
+    @app.get("/healthz", responses=HEALTH)
     async def health() -> Response:
         """200 when both engines answer, else 503; asks each of them for one token."""
         engines = await search.probe()
@@ -160,7 +172,7 @@ def _state_routes(app: FastAPI, search: Searcher, metrics: Metrics) -> None:
         body = {"status": "ok" if well else "unhealthy", "engines": engines}
         return JSONResponse(body, 200 if well else 503)
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_model=Ready)
     async def ready() -> dict[str, str]:
         """200 as soon as the engines have started; asks nobody."""
         return {"status": "ready"}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,23 +56,27 @@ class Admission:
     def __init__(self, most: int) -> None:
         self.most, self.running = most, 0
 
-    def check(self, beams: int) -> None:
-        """Raise 429 where so many more do not fit."""
+    def take(self, beams: int) -> ExitStack:
+        """Room for so many more, taken at once, until what is returned is closed.
+
+        Looking and taking are one step: requests that come together would else all find the same room free.
+
+        Raises:
+            ApiError: 429 where they do not fit.
+        """
         if self.running and self.running + beams > self.most:
             raise ApiError(
                 429, f"{self.running} beams are running and this server runs at most {self.most}; this search needs {beams}: "
                 "try again later or ask for a smaller budget", "search.budget", "overloaded",
                 headers={"Retry-After": str(RETRY_S)},
             )  # fmt: skip
+        self.running += beams
+        room = ExitStack()
+        room.callback(self._give_back, beams)
+        return room
 
-    @contextmanager
-    def beams(self, count: int) -> Iterator[None]:
-        """Count a search's beams while it runs."""
-        self.running += count
-        try:
-            yield
-        finally:
-            self.running -= count
+    def _give_back(self, beams: int) -> None:
+        self.running -= beams
 
 
 class ApiKeys:

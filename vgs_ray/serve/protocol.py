@@ -22,6 +22,9 @@ MAX_SCORED = 64
 """Sequences of one request to score."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": (),
     "stop": ([],),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -147,6 +150,8 @@ class SearchRequest(Wire):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
     search: SearchOptions | None = None
 

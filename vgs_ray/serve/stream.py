@@ -11,7 +11,11 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from vgs_ray.engines.interface import Tokens
 from vgs_ray.prompts import END_OF_THOUGHT
@@ -29,6 +33,18 @@ PIECE = 2048
 """Characters of one chunk of the answer."""
 
 Solve = Callable[[Listener | None], Awaitable[Found]]
+
+
+class EventStream(StreamingResponse):
+    """Frames as a reply; `room` is closed when it ends, also where the client was gone before the first frame."""
+
+    def __init__(self, frames: AsyncIterator[str], room: AbstractContextManager[object]) -> None:
+        super().__init__(frames, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self.room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.room:
+            await super().__call__(scope, receive, send)
 
 
 class Stream:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,9 @@ def test_a_client_that_leaves_ends_its_blocks_on_the_replicas(url: str) -> None:
     }
     assert sum(unfinished()) == 0  # also makes the handle, which takes a second
     with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False) as reply:
-        next(line for line in reply.iter_lines() if "vgs_ray.node" in line)
-        assert sum(unfinished()) > 0
+        nodes = (line for line in reply.iter_lines() if "vgs_ray.node" in line)
+        # Not at the first one only: there are moments at which all blocks are with the value model.
+        assert any(sum(unfinished()) for _ in islice(nodes, 20))
     left = time.monotonic()
     while sum(unfinished()):
         assert time.monotonic() - left < 5.0

@@ -299,6 +299,7 @@ def test_what_is_no_request_gets_an_error_in_the_same_layout(served: Served, bod
     reply = httpx.post(url, content=body, headers={"content-type": "application/json"})
     assert reply.status_code == 400, reply.text
     assert reply.json()["error"]["message"]
+    assert "None" not in reply.json()["error"]["message"]
 
 
 def test_the_official_client_raises_its_own_errors(served: Served) -> None:

@@ -234,7 +234,9 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
             400, f"{param} is not a known field: leave it out (the fields are listed at /docs)", param, "unknown_field"
         )
     if first["type"] == "missing":
-        return ApiError(400, f"{param or 'the body'} is missing, and every request needs it: add it", param, "missing_field")
+        return ApiError(
+            400, f"{param or 'the body'} is missing, and every request needs it: add it", param, "missing_field"
+        )
     if first["type"] == "json_invalid":
         return ApiError(
             400, f"the body is not valid JSON ({first.get('ctx', {}).get('error', first['msg'])}): send a JSON object"

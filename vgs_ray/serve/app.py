@@ -55,9 +55,6 @@ from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate, seed
 from vgs_ray.serve.stream import EventStream, Stream, start_of
 from vgs_ray.serve.web import add_page
 
-POLL_S = 0.2
-"""How often a search looks whether its client is still there."""
-
 T = TypeVar("T")
 Reply = Callable[[Found, str], dict[str, Any]]
 log = logging.getLogger(__name__)
@@ -189,14 +186,21 @@ async def _while_connected(request: Request, search: Coroutine[Any, Any, T]) -> 
     Raises:
         ClientGone: the client went away.
     """
-    task = asyncio.ensure_future(search)
+    task, gone = asyncio.ensure_future(search), asyncio.ensure_future(_disconnect(request))
     try:
-        while not (await asyncio.wait({task}, timeout=POLL_S))[0]:
-            if await request.is_disconnected():
-                raise ClientGone
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
         return task.result()
     finally:
         task.cancel()
+        gone.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    """Returns when the client goes away; the request's body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _told(error: Exception, param: str = "messages") -> ApiError:

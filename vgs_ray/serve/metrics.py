@@ -70,17 +70,23 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._mirror = mirror
         self._made = {metric: _made(metric, self.registry) for metric in METRICS}
+        self._adders: dict[
+            tuple[Metric, str], Callable[[float], None]
+        ] = {}  # a block has a dozen numbers: each found once
 
     def add(self, metric: Metric, amount: float = 1.0, label: str = "") -> None:
         """Raise a counter, move a gauge up or down, or tell a histogram of one more case."""
-        made = self._made[metric]
-        target = made.labels(label) if metric.label else made
-        if isinstance(target, Histogram):
-            target.observe(amount)
-        else:
-            target.inc(amount)
+        adder = self._adders.get((metric, label))
+        if adder is None:
+            adder = self._adders[metric, label] = self._adder(metric, label)
+        adder(amount)
         if self._mirror:
             self._mirror(metric, amount, label)
+
+    def _adder(self, metric: Metric, label: str) -> Callable[[float], None]:
+        made = self._made[metric]
+        target = made.labels(label) if metric.label else made
+        return target.observe if isinstance(target, Histogram) else target.inc
 
     def text(self) -> bytes:
         """In Prometheus' own format."""

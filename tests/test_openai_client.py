@@ -149,8 +149,9 @@ async def test_a_crowd_takes_no_more_beams_than_there_are(stream: bool) -> None:
     ("more", "raised", "param"),
     [
         ({"model": "gpt-4"}, openai.NotFoundError, "model"),
-        ({"n": 2}, openai.BadRequestError, "n"),
-        ({"stop": ["x"]}, openai.BadRequestError, "stop"),
+        ({"n": 129}, openai.BadRequestError, "n"),
+        ({"stop": [""]}, openai.BadRequestError, "stop.0"),
+        ({"logprobs": True}, openai.BadRequestError, "logprobs"),
         ({"extra_body": {"search": {"budget": 10**6}}}, openai.BadRequestError, "search.budget"),
         ({"extra_body": {"search": {"depth": 1}}}, openai.BadRequestError, "search.depth"),
     ],

@@ -100,6 +100,22 @@ def first(url: str) -> list[dict[str, Any]]:
     return ask_all(url)
 
 
+def test_a_stop_string_ends_what_a_real_policy_writes(url: str) -> None:
+    def written(**more: Any) -> dict[str, Any]:
+        body = {"model": "policy", "messages": [{"role": "user", "content": PROBLEMS[0]}], "temperature": 0, **more}
+        reply = httpx.post(f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False)
+        assert reply.status_code == 200, reply.text
+        return reply.json()["choices"][0]
+
+    whole = written()["message"]["reasoning_content"]
+    middle = len(whole) // 2
+    stop = whole[middle : middle + 5]
+    cut = written(stop=stop)
+    assert cut["finish_reason"] == "stop"
+    assert cut["message"]["reasoning_content"] == whole[: whole.index(stop)].strip()
+    assert cut["message"]["content"] == ""
+
+
 @pytest.mark.timeout(600)
 def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict[str, Any]]) -> None:
     assert len(replicas("policy")) == 2

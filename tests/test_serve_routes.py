@@ -178,7 +178,7 @@ async def test_a_deadline_gives_what_there_is() -> None:
     search = Searcher(policy, ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
     found = await search.solve(plan(deadline_s=0.3))
     assert found.late
-    assert found.finish_reason == "length"
+    assert found.finish_reason(found.chosen) == "length"
     assert 0.3 <= found.seconds < 5
     assert {leaf.tokens for leaf in found.leaves} == {12}
     assert policy.cancelled == policy.started == 8

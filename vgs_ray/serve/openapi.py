@@ -99,14 +99,14 @@ class MessageReply(Told):
 
 
 class ChatChoice(Told):
-    index: Literal[0]
+    index: int
     message: MessageReply
     finish_reason: FinishReason
     logprobs: None
 
 
 class TextChoice(Told):
-    index: Literal[0]
+    index: int
     text: str
     finish_reason: FinishReason
     logprobs: None

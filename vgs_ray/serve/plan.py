@@ -22,6 +22,8 @@ class Plan:
         raw: the problem is a text to continue, not one to ask.
         seed: None lets the searcher draw one; the reply says which.
         deadline_s: None waits for all.
+        n: answers of the reply.
+        stop: strings before which an answer ends.
     """
 
     problem: str
@@ -33,6 +35,8 @@ class Plan:
     seed: int | None
     deadline_s: float | None = None
     raw: bool = False
+    n: int = 1
+    stop: tuple[str, ...] = ()
 
 
 def presets(settings: config.Serve) -> dict[str, dict[str, Any]]:
@@ -56,6 +60,7 @@ def plan_of(request: ChatRequest | CompletionRequest, settings: config.Serve) ->
     """
     options = _options(request, settings)
     shape, budget = _shape(options, settings)
+    n = _choices(request, options, budget if options.method == "sample" else shape.keep * shape.groups)
     chat = isinstance(request, ChatRequest)
     return Plan(
         problem=_problem(request, settings.max_problem_chars),
@@ -67,6 +72,8 @@ def plan_of(request: ChatRequest | CompletionRequest, settings: config.Serve) ->
         seed=request.seed if options.seed is None else options.seed,
         deadline_s=options.deadline_s,
         raw=not chat,
+        n=n,
+        stop=tuple(request.stop or ()),
     )
 
 
@@ -88,7 +95,26 @@ def _options(request: ChatRequest | CompletionRequest, settings: config.Serve) -
     if given.get("method", preset.get("method")) != preset.get("method") or "budget" in given:
         # Sizes of a preset belong to its method, and a budget says what its number of groups would.
         preset = {name: value for name, value in preset.items() if name not in ("budget", "groups")}
-    return SearchOptions(**preset | given)
+    options = SearchOptions(**preset | given)
+    if (
+        options.method == "sample"
+        and "budget" not in given
+        and (request.n or 1) > (options.budget or settings.beam.budget)
+    ):
+        options = options.model_copy(update={"budget": request.n})
+    return options
+
+
+def _choices(request: ChatRequest | CompletionRequest, options: SearchOptions, answers: int) -> int:
+    """As many as asked for, of the answers that the search ends with."""
+    n = request.n or 1
+    if n > answers:
+        count = "search.budget" if options.method == "sample" else "keep * groups"
+        raise ApiError(
+            400, f"n is {n}; this search ends with {answers} answers ({count}): lower n or raise search.budget", "n",
+            "invalid_value",
+        )  # fmt: skip
+    return n
 
 
 def _problem(request: ChatRequest | CompletionRequest, longest: int) -> str:

@@ -1,7 +1,7 @@
 """What goes over the wire: requests and replies in the OpenAI layout, with `search` and `vgs_ray` as extra objects.
 
 In: JSON. Out: checked models, or an `ApiError` that names the field, its value, the rule and the remedy. A field of
-OpenAI's that is not supported passes with the value that asks for nothing (`n: 1`, `tools: []`), else it is refused
+OpenAI's that is not supported passes with the value that asks for nothing (`best_of: 1`, `tools: []`), else it is refused
 by name: an ignored option would look like one that works.
 """
 
@@ -12,20 +12,19 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_BODY_BYTES = 2**20
 MAX_MESSAGES = 256
 INT64 = 2**63
 MAX_DEADLINE_S = 3600.0
+MAX_CHOICES = 128
 MAX_SCORED = 64
 """Sequences of one request to score."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
     "suffix": (),
-    "stop": ([],),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
@@ -107,6 +106,14 @@ class Message(BaseModel):
 
 Size = Annotated[int, Field(ge=1, lt=INT64)]
 Seed = Annotated[int, Field(ge=-INT64, lt=INT64)]
+Stop = Annotated[str, Field(min_length=1, max_length=64)]
+Stops = Annotated[
+    list[Stop],
+    Field(max_length=4),
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=Stop | list[Stop]
+    ),
+]
 
 
 class SearchOptions(Wire):
@@ -140,13 +147,20 @@ class StreamOptions(Wire):
 
 
 class SearchRequest(Wire):
-    """What chats and completions share; `NEUTRAL` fields are checked before these."""
+    """What chats and completions share; `NEUTRAL` fields are checked before these.
+
+    Attributes:
+        n: choices of the reply: the answers of one search, the chosen one first.
+        stop: strings before which an answer ends.
+    """
 
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Size | None = None
     seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stop: Stops | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,16 +16,13 @@ from vgs_ray.serve.searcher import Found, split_thought
 
 
 def chat_completion(found: Found, model: str) -> dict[str, Any]:
-    """One choice; `usage` counts every generated token, those of pruned blocks too."""
-    chosen = found.leaves[found.chosen]
-    thought, content = split_thought(chosen.text)
-    message = {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": None}
+    """`usage` counts every generated token, those of pruned blocks too."""
     return {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": found.finish_reason, "logprobs": None}],
+        "choices": choices(found, lambda text: {"message": _message(text)}),
         "usage": usage_of(found),
         "vgs_ray": search_details(found),
     }
@@ -32,17 +30,28 @@ def chat_completion(found: Found, model: str) -> dict[str, Any]:
 
 def text_completion(found: Found, model: str) -> dict[str, Any]:
     """The same in the layout of completions: the text as it was written."""
-    chosen = found.leaves[found.chosen]
-    choice = {"index": 0, "text": chosen.text, "finish_reason": found.finish_reason, "logprobs": None}
     return {
         "id": f"cmpl-{secrets.token_hex(12)}",
         "object": "text_completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [choice],
+        "choices": choices(found, lambda text: {"text": text}),
         "usage": usage_of(found),
         "vgs_ray": search_details(found),
     }
+
+
+def choices(found: Found, said: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many as were asked for, the chosen answer first; a deadline may leave fewer."""
+    return [
+        {"index": index, **said(found.leaves[leaf].text), "finish_reason": found.finish_reason(leaf), "logprobs": None}
+        for index, leaf in enumerate(found.choices)
+    ]
+
+
+def _message(text: str) -> dict[str, Any]:
+    thought, content = split_thought(text)
+    return {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": None}
 
 
 def scores(found: list[list[float]], model: str, tokens: int, texts: list[list[str]] | None = None) -> dict[str, Any]:

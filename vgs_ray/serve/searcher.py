@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import SEARCH, FinishReason, Policy, Tokens, Usage, Value
@@ -22,13 +23,12 @@ from vgs_ray.search import select
 from vgs_ray.search.explore import beam, sample, together
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.plan import Plan
+from vgs_ray.serve.stop import BROKEN, StopAt, until
 
 VOTE_LIMIT_S = 10.0
 """Time for comparing answers of one search; pairs that are left after it count as different."""
 PROBE_LIMIT_S = 10.0
 PROBE = "1+1"
-BROKEN = "\ufffd"
-"""What tokenizers decode a part of a character to."""
 MOST_OF_CHARACTER = 8
 """Tokens that one character may have; what is longer is no character."""
 
@@ -70,7 +70,7 @@ class Found:
     Attributes:
         leaves: all answers.
         votes: classes of equal answers, the winner first; empty when nobody answered.
-        chosen: index of the leaf that is the reply: the winner's, or the most valued one when nobody answered.
+        choices: indices of the leaves that are the reply, the chosen one first (see `ranked`).
         prompt_tokens: of the prompt, once.
         usage: tokens of the tree, as the engines counted them.
         seed: from which the search can be repeated.
@@ -81,7 +81,7 @@ class Found:
 
     leaves: tuple[Leaf, ...]
     votes: tuple[Vote, ...]
-    chosen: int
+    choices: tuple[int, ...]
     prompt_tokens: int
     usage: Usage
     seed: int
@@ -90,9 +90,13 @@ class Found:
     flops: float | None = None
 
     @property
-    def finish_reason(self) -> FinishReason:
-        """Of the reply: `length` also where a deadline ended the search."""
-        return "length" if self.late else self.leaves[self.chosen].finish_reason
+    def chosen(self) -> int:
+        """Index of the leaf that won."""
+        return self.choices[0]
+
+    def finish_reason(self, leaf: int) -> FinishReason:
+        """Of a choice: `length` also where a deadline ended the search."""
+        return "length" if self.late else self.leaves[leaf].finish_reason
 
 
 @dataclass(frozen=True)
@@ -140,16 +144,19 @@ class Searcher:
             )
         # An answer ends at the context's end, not in an engine's refusal of a prefix that fills it.
         sampling = replace(plan.sampling, max_tokens=min(plan.sampling.max_tokens, room))
-        tree, late = await self._in_time(replace(plan, sampling=sampling), prompt, stable_seed(seed), listen)
+        policy = StopAt(self.policy, len(prompt), plan.stop, self.decode, self.pieces) if plan.stop else self.policy
+        grow = partial(self._grow, policy, replace(plan, sampling=sampling), prompt, stable_seed(seed))
+        tree, late = await _in_time(grow, plan.deadline_s, prompt, listen)
         # In a thread: texts of many long answers, and sympy, would hold up every other search.
-        leaves, votes = await asyncio.to_thread(self._vote, tree, plan.select)
-        everyone = range(len(leaves))
+        leaves, votes = await asyncio.to_thread(self._vote, tree, plan)
         if not leaves:
             raise TooLate(f"not even one block was there after {plan.deadline_s} s; raise search.deadline_s")
-        chosen = votes[0].leaf if votes else max(everyone, key=lambda at: _standing(leaves[at]))
+        used = tree.usage()
+        if isinstance(policy, StopAt):
+            used.generated += policy.wasted
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
-        return Found(leaves, votes, chosen, len(prompt), tree.usage(), seed, seconds, late, flops)
+        return Found(leaves, votes, ranked(leaves, votes)[: plan.n], len(prompt), used, seed, seconds, late, flops)
 
     def prompt(self, plan: Plan) -> Tokens:
         """The problem as the engines read it."""
@@ -208,33 +215,14 @@ class Searcher:
         found = iter(await together(self.value.score(tokens) for tokens in asked))
         return [[next(found).value for _ in places] for places in ends]
 
-    async def _in_time(self, plan: Plan, prompt: Tokens, seed: int, listen: Listener | None) -> tuple[Tree, bool]:
-        """The tree, and whether it is what there was at the deadline: then its open prefixes are answers that were cut off."""
-        if plan.deadline_s is None:
-            return await self._grow(plan, prompt, seed, listen), False
-        grown = Tree(prompt)
-
-        def copy(node: Node) -> None:
-            grown.copy(node)
-            if listen:
-                listen(node)
-
-        try:
-            return await asyncio.wait_for(self._grow(plan, prompt, seed, copy), plan.deadline_s), False
-        except TimeoutError:
-            return grown.cut(), True
-
-    async def _grow(self, plan: Plan, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
+    async def _grow(self, policy: Policy, plan: Plan, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
+        models = policy, self.value, prompt
         if plan.method == "sample":
-            return await sample(
-                self.policy, self.value, prompt, count=plan.budget, sampling=plan.sampling, seed=seed, listen=listen
-            )
-        return await beam(
-            self.policy, self.value, prompt, beam=plan.beam, sampling=plan.sampling, seed=seed, listen=listen
-        )
+            return await sample(*models, count=plan.budget, sampling=plan.sampling, seed=seed, listen=listen)
+        return await beam(*models, beam=plan.beam, sampling=plan.sampling, seed=seed, listen=listen)
 
-    def _vote(self, tree: Tree, method: select.Method) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
-        leaves = tuple(self._leaf(tree, node.id) for node in tree.leaves())
+    def _vote(self, tree: Tree, plan: Plan) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
+        leaves = tuple(self._leaf(tree, node.id, plan.stop) for node in tree.leaves())
         deadline = time.monotonic() + VOTE_LIMIT_S
 
         def same(first: str, other: str) -> bool:
@@ -243,20 +231,46 @@ class Searcher:
             return self.judge.equivalent_pairs([(first, other)])[first, other] is True
 
         classes = select.classes([leaf.answer for leaf in leaves], same)
-        weighed = select.weigh(method, classes, [leaf.value for leaf in leaves])
+        weighed = select.weigh(plan.select, classes, [leaf.value for leaf in leaves])
         weighed.sort(key=lambda found: (-found.weight, -found.peak))  # stable, so the first of equals stays first
         return leaves, tuple(
             Vote(max(found.members, key=lambda at: _standing(leaves[at])), found.members, found.weight)
             for found in weighed
         )
 
-    def _leaf(self, tree: Tree, id: int) -> Leaf:
+    def _leaf(self, tree: Tree, id: int, stop: tuple[str, ...]) -> Leaf:
         node = tree.nodes[id]
-        text = self.decode(tree.path(id))
+        text = until(self.decode(tree.path(id)), stop, len(self.decode(())))
         finished = node.state == "finished"
         # As in evaluation: what was cut off has given no answer.
         answer = extract_answer(text) if finished else None
         return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
+
+
+async def _in_time(
+    grow: Callable[[Listener | None], Awaitable[Tree]], limit_s: float | None, prompt: Tokens, listen: Listener | None
+) -> tuple[Tree, bool]:
+    """The tree, and whether it is what there was at the deadline: then its open prefixes are answers that were cut off."""
+    if limit_s is None:
+        return await grow(listen), False
+    grown = Tree(prompt)
+
+    def copy(node: Node) -> None:
+        grown.copy(node)
+        if listen:
+            listen(node)
+
+    try:
+        return await asyncio.wait_for(grow(copy), limit_s), False
+    except TimeoutError:
+        return grown.cut(), True
+
+
+def ranked(leaves: Sequence[Leaf], votes: Sequence[Vote]) -> tuple[int, ...]:
+    """Indices of all leaves, the best first: who speaks for each vote, in their order, then the others by value."""
+    speakers = [vote.leaf for vote in votes]
+    others = sorted(set(range(len(leaves))) - set(speakers), key=lambda at: (_standing(leaves[at]), -at), reverse=True)
+    return *speakers, *others
 
 
 def seed_of(plan: Plan) -> int:

@@ -26,6 +26,7 @@ from vgs_ray.serve.reply import search_details, usage_of
 from vgs_ray.serve.searcher import Found, split_thought
 
 DONE = "data: [DONE]\n\n"
+ROLE = {"role": "assistant", "content": ""}
 START, NODE = "vgs_ray.start", "vgs_ray.node"
 ALIVE_S = 10.0
 """Seconds of silence after which a comment tells proxies that somebody is there."""
@@ -85,7 +86,7 @@ class Stream:
         try:
             if self.start:
                 yield _event(START, self.start)
-            yield self._chunk({"role": "assistant", "content": ""})
+            yield self._chunk(ROLE)
             async for frame in self._blocks(nodes):
                 yield frame
             for frame in self._answer(task.result()):
@@ -96,15 +97,19 @@ class Stream:
             task.cancel()
 
     async def _blocks(self, nodes: asyncio.Queue[Node | None]) -> AsyncIterator[str]:
+        """Nodes that come together leave as one frame: every frame is a message through Ray Serve's proxy."""
         while True:
             try:
-                node = await asyncio.wait_for(nodes.get(), ALIVE_S)
+                heard = [await asyncio.wait_for(nodes.get(), ALIVE_S)]
             except TimeoutError:
                 yield ": searching\n\n"
                 continue
-            if node is None:
+            while not nodes.empty():
+                heard.append(nodes.get_nowait())
+            if told := "".join(_event(NODE, self._node(node)) for node in heard if node):
+                yield told
+            if heard[-1] is None:
                 return
-            yield _event(NODE, self._node(node))
 
     def _node(self, node: Node) -> dict[str, Any]:
         assert self.decode is not None, "nobody listens to nodes otherwise"
@@ -114,21 +119,27 @@ class Stream:
         return {**told, "tokens": len(node.tokens), "token_ids": node.tokens, "text": text}
 
     def _answer(self, found: Found) -> list[str]:
-        chosen = found.leaves[found.chosen]
-        thought, content = ("", chosen.text) if self.text else split_thought(chosen.text)
         frames = [
-            self._chunk({name: text[at : at + PIECE]})
-            for name, text in (("reasoning_content", thought), ("content", content))
+            self._chunk({name: text[at : at + PIECE]}, index)
+            for index, leaf in enumerate(found.choices)
+            for name, text in self._parts(found.leaves[leaf].text)
             for at in range(0, len(text), PIECE)
         ]
-        frames.append(self._chunk({}, found.finish_reason, vgs_ray=search_details(found)))
+        frames = [*(self._chunk(ROLE, index) for index in range(1, len(found.choices))), *frames]
+        for index, leaf in enumerate(found.choices):
+            details = {"vgs_ray": search_details(found)} if leaf == found.chosen else {}
+            frames.append(self._chunk({}, index, found.finish_reason(leaf), **details))
         if self.include_usage:
             frames.append(f"data: {json.dumps({**self.same, 'choices': [], 'usage': usage_of(found)})}\n\n")
         return [*frames, DONE]
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+    def _parts(self, text: str) -> list[tuple[str, str]]:
+        thought, content = ("", text) if self.text else split_thought(text)
+        return [("reasoning_content", thought), ("content", content)]
+
+    def _chunk(self, delta: dict[str, Any], index: int = 0, finish: str | None = None, **more: Any) -> str:
         said = {"text": delta.get("content", "")} if self.text else {"delta": delta}
-        choice = {"index": 0, **said, "finish_reason": finish, "logprobs": None}
+        choice = {"index": index, **said, "finish_reason": finish, "logprobs": None}
         return f"data: {json.dumps({**self.same, 'choices': [choice], **more})}\n\n"
 
 

@@ -33,6 +33,7 @@ from vgs_ray.config import (
     Verify,
 )
 from vgs_ray.prompts import PLACE, R1_INSTRUCTION
+from vgs_ray.sandbox.packaged import NotInstalled
 
 
 def sandbox() -> Recipe:
@@ -246,7 +247,7 @@ def cli(run: Callable[[Recipe], object], command: str, writes: bool = True) -> N
         recipe = parse(command, sys.argv[1:])
         with only_writer(recipe) if writes else contextlib.nullcontext():
             run(recipe)
-    except UserError as error:
+    except (UserError, NotInstalled) as error:
         _stop(f"error: {error}", 2)
     except KeyboardInterrupt:
         _stop("interrupted: what is durable stays; run the same command to go on", 130)

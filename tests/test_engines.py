@@ -121,6 +121,24 @@ async def test_value_is_the_model_with_and_without_cached_prefix(value: Any, val
     assert value.usage.scored - scored == 40 + 48 + 86 + 22
 
 
+async def test_values_after_each_token_are_those_of_the_prefixes(value: Any) -> None:
+    """In one pass, beside scores of last tokens in the same steps, and whatever is cached."""
+    long, short = some_tokens(31, 200), some_tokens(32, 3)
+    scored = value.usage.scored
+    each, last, few = await asyncio.gather(value.score_each(long), value.score(long), value.score_each(short))
+    assert (len(each), len(few)) == (200, 3)
+    assert each[-1].value == pytest.approx(last.value, abs=1e-5)
+    assert value.usage.scored - scored == 200 + 3 + last.scored
+    for at in (0, 1, 31, 32, 150):
+        assert each[at].value == pytest.approx((await value.score(long[: at + 1])).value, abs=1e-5)
+        assert (each[at].scored, each[at].value) == (1, each[at].probs[1])
+    assert [read.value for read in await value.score_each(long)] == pytest.approx(
+        [read.value for read in each], abs=1e-5
+    )
+    with pytest.raises(ValueError, match="1 to 256"):
+        await value.score_each(())
+
+
 async def test_many_scores_at_once_are_those_of_single_calls(value: Any) -> None:
     prefixes = [some_tokens(seed, 20 + seed) for seed in range(80)]
     together = await asyncio.gather(*map(value.score, prefixes))
@@ -131,13 +149,14 @@ async def test_many_scores_at_once_are_those_of_single_calls(value: Any) -> None
 async def test_cancelling_frees_the_engine(policy: Any) -> None:
     long = Sampling(temperature=1.0, top_p=1.0, max_tokens=240)
     task = asyncio.create_task(policy.extend(some_tokens(9, 10), long, seed=1))
-    while policy.loop.unfinished == 0:
+    while policy.kv_usage == 0:
         await asyncio.sleep(0.001)
+    assert policy.loop.unfinished == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     async with asyncio.timeout(10):
-        while policy.loop.engine.has_unfinished_requests() or policy.loop.unfinished:
+        while policy.loop.engine.has_unfinished_requests() or policy.loop.unfinished or policy.kv_usage:
             await asyncio.sleep(0.001)
     assert (await policy.extend(some_tokens(9, 10), GREEDY, seed=1)).tokens
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vgs_ray.engines.interface import Score, Tokens, Usage
+from vgs_ray.engines.interface import Score, Tokens, Usage, Value
 from vgs_ray.ids import stable_seed
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ RANDOM = "random"
 """Name that stands for `RandomValue` where a model's folder or hub id may stand."""
 
 
-class RandomValue:
+class RandomValue(Value):
     """A `Value` that knows nothing: uniform in [0, 1), a function of the tokens. It forwards no token."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class RandomValue:
         """Nothing is held."""
 
 
-class Translated:
+class Translated(Value):
     """A `Value` over another vocabulary: the policy's tokens become text, and the text becomes the scorer's tokens.
 
     Special tokens of the policy (the turns of its chat template) are left out, because the scorer does not know them.

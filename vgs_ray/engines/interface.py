@@ -5,6 +5,7 @@ One sequence a call. Batching, caching and scheduling are the engine's business,
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -92,3 +93,7 @@ class Value(Protocol):
     async def score(self, tokens: Tokens) -> Score:
         """P(correct) at the last of `tokens`, which start with the prompt."""
         ...
+
+    async def score_each(self, tokens: Tokens) -> list[Score]:
+        """P(correct) after each of `tokens`. By a call for each prefix, unless the engine reads all of them in one pass."""
+        return list(await asyncio.gather(*(self.score(tokens[:end]) for end in range(1, len(tokens) + 1))))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import Completion, Score, Tokens, Usage
+from vgs_ray.engines.interface import Completion, Score, Tokens, Usage, Value
 from vgs_ray.ids import stable_seed
 
 END = 9
@@ -99,7 +99,7 @@ class ScriptedPolicy:
 
 
 @dataclass
-class ScriptedValue:
+class ScriptedValue(Value):
     """A `Value` that knows the world's chances, blurred.
 
     Attributes:

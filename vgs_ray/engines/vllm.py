@@ -97,6 +97,12 @@ class VllmPolicy:
         )
         return await self.loop.submit(prefix, params)
 
+    @property
+    def kv_usage(self) -> float:
+        """Share of the cache's memory that sequences hold, 0 to 1; what is only kept for later prefixes is free."""
+        engine: Any = self.loop.engine
+        return float(engine.engine_core.engine_core.scheduler.kv_cache_manager.usage)
+
     def close(self) -> None:
         """End the engine and free its memory."""
         self.loop.close()
@@ -134,7 +140,8 @@ class VllmValue:
         self.max_model_len = engine.max_model_len
         args = {**engine_args(model, engine), "runner": "pooling", "hf_overrides": _overrides(model)}
         self.loop = _start(args, engine.threads, self._read)
-        self._params = PoolingParams(task="classify", use_activation=True)
+        self._last = PoolingParams(task="classify", use_activation=True)
+        self._each = PoolingParams(task="token_classify", use_activation=True)
 
     async def score(self, tokens: Tokens) -> Score:
         """Read the value at the last of `tokens`; only what follows a cached prefix is forwarded.
@@ -143,25 +150,44 @@ class VllmValue:
             ValueError: `tokens` is empty or too long.
             EngineDied: the engine is gone.
         """
+        [score] = await self.loop.submit(self._checked(tokens), self._last)
+        return score
+
+    async def score_each(self, tokens: Tokens) -> list[Score]:
+        """Read the value after each of `tokens` in one pass; caches hold no values, so that all of them are forwarded.
+
+        Raises:
+            ValueError: `tokens` is empty or too long.
+            EngineDied: the engine is gone.
+        """
+        return await self.loop.submit(self._checked(tokens), self._each)
+
+    def _checked(self, tokens: Tokens) -> Tokens:
         if not 0 < len(tokens) <= self.max_model_len:
             raise ValueError(
                 f"sequence has {len(tokens)} tokens; scoring takes 1 to {self.max_model_len} (max_model_len): "
                 f"shorten it or raise Engine.max_model_len"
             )
-        return await self.loop.submit(tokens, self._params)
+        return tokens
 
     def close(self) -> None:
         """End the engine and free its memory."""
         self.loop.close()
 
-    def _read(self, output: Any) -> Score:
+    def _read(self, output: Any) -> list[Score]:
+        """The score of the last token, or one of each; what was forwarded is shared among them."""
         cached = output.num_cached_tokens or 0
         self.usage.cached += cached
         scored = len(output.prompt_token_ids) - cached
         self.usage.scored += scored
-        probs = tuple(output.outputs.data.tolist())
-        # One output is P(correct) itself: there are no classes.
-        return Score(probs[0], (), scored) if len(probs) == 1 else Score(probs[CORRECT], probs, scored)
+        read = output.outputs.data
+        rows = read.tolist() if read.ndim == 2 else [read.tolist()]
+        return [_score(tuple(probs), scored // len(rows)) for probs in rows]
+
+
+def _score(probs: tuple[float, ...], scored: int) -> Score:
+    # One output is P(correct) itself: there are no classes.
+    return Score(probs[0], (), scored) if len(probs) == 1 else Score(probs[CORRECT], probs, scored)
 
 
 def _overrides(model: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from vgs_ray.serve.searcher import Searcher
 DRAIN_S = 60.0
 """How long searches that are under way may take when the endpoint ends."""
 SPARE = 64
-"""Requests that a search replica takes beside searches of one beam each: scores, metrics, health, and searches to refuse.
+"""Requests that a search replica takes beside searches of one beam each and those that wait: metrics, health, what it refuses.
 
 With them the replica itself decides when there are too many beams, and says 429 and when to come again; Ray Serve would say 503.
 """
@@ -68,9 +68,9 @@ class PolicyReplica:
         except EngineDied as error:
             _end(error)
 
-    async def unfinished(self) -> int:
-        """Sequences that the engine holds."""
-        return self.policy.loop.unfinished
+    async def held(self) -> tuple[int, float]:
+        """Sequences that the engine holds, and the share of its cache's memory that they hold."""
+        return self.policy.loop.unfinished, self.policy.kv_usage
 
 
 class ValueReplica:
@@ -84,6 +84,13 @@ class ValueReplica:
         """As `Value.score`. Cancelling the call aborts the sequence."""
         try:
             return await self.value.score(tokens)
+        except EngineDied as error:
+            _end(error)
+
+    async def score_each(self, tokens: Tokens) -> list[Score]:
+        """As `Value.score_each`."""
+        try:
+            return await self.value.score_each(tokens)
         except EngineDied as error:
             _end(error)
 
@@ -134,6 +141,16 @@ class RemoteValue:
         read: Score = await _call(self._replicas, "score", self._limit_s, tokens)
         self.usage.scored += read.scored
         self.usage.cached += max(len(tokens) - read.scored, 0)
+        return read
+
+    async def score_each(self, tokens: Tokens) -> list[Score]:
+        """As `Value.score_each`, on another replica where one dies.
+
+        Raises:
+            EngineDied: no replica answered in time, or several died.
+        """
+        read: list[Score] = await _call(self._replicas, "score_each", self._limit_s, tokens)
+        self.usage.scored += sum(score.scored for score in read)
         return read
 
 
@@ -204,6 +221,9 @@ class Endpoint:
         values: DeploymentHandle[ValueReplica] | None = None,
     ) -> None:
         self.settings = settings = recipe.serve
+        if settings.log_requests:
+            logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+            logging.getLogger("vgs_ray.serve").setLevel(logging.INFO)
         if policies and values:
             limit_s = settings.block_timeout_s
             remote = RemotePolicy(policies, limit_s), RemoteValue(values, limit_s)
@@ -232,7 +252,7 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
         serve.ingress()(Endpoint),
         name="search",
         num_replicas=settings.replicas,
-        max_ongoing_requests=settings.max_beams + SPARE,
+        max_ongoing_requests=settings.max_beams + settings.max_waiting + SPARE,
         max_queued_requests=MAX_QUEUED,
         max_constructor_retry_count=1,
         graceful_shutdown_wait_loop_s=0.5,

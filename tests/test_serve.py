@@ -34,6 +34,7 @@ SETTINGS = Serve(
     sampling=Sampling(max_tokens=40),
     max_budget=32,
     max_problem_chars=100,
+    max_waiting=0,
 )
 HANG, DIE, BREAK, LONG = "hang", "die", "break", "long"
 
@@ -143,6 +144,7 @@ def test_usage_counts_what_the_engines_did(served: Served) -> None:
     used = reply.model_extra["vgs_ray"]["usage"]
     assert used["scored"] == served.value.usage.scored - scored
     assert used["generated"] == reply.usage.completion_tokens
+    assert reply.usage.scored_tokens == used["scored"] > 0
     assert used["prefilled"] == served.policy.usage.prefilled - prefilled
     assert reply.model_extra["vgs_ray"]["flops"] is None, "nobody knows the size of a script"
 

@@ -169,8 +169,11 @@ class Serve:
         policy_max_replicas, value_max_replicas: how far these grow with the beams in flight; 0 keeps their number.
         block_timeout_s: seconds for one block or one score, with the wait for a replica that replaces a dead one; then 503.
         max_budget: largest budget that a request may ask for.
-        max_beams: beams that one replica runs at a time, over all its searches; more are refused with 429.
+        max_beams: beams that one replica runs at a time, over all its searches; a search that does not fit waits.
+        max_waiting: searches that wait in one replica; more are refused with 429.
         max_problem_chars: longest problem text that is accepted.
+        cors_origins: origins whose pages a browser lets ask, such as `https://chat.example`; `*` means all.
+        log_requests: write each problem and what was found into the log of its search replica.
     """
 
     host: str = "127.0.0.1"
@@ -188,4 +191,7 @@ class Serve:
     block_timeout_s: float = 1800.0
     max_budget: int = 256
     max_beams: int = 1024
+    max_waiting: int = 64
     max_problem_chars: int = 16384
+    cors_origins: tuple[str, ...] = ()
+    log_requests: bool = False

@@ -1,12 +1,13 @@
 """The endpoint as an ASGI application: value-guided search that speaks like any OpenAI-compatible server. No Ray here.
 
 In: a `Searcher` and `config.Serve`. Out: a FastAPI application; any server can run it, Ray Serve or uvicorn. Problems
-and answers are never logged.
+and answers are logged only where `Serve.log_requests` says so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import time
@@ -17,13 +18,15 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from vgs_ray import config
 from vgs_ray.engines.interface import EngineDied, Tokens
 from vgs_ray.search.tree import Listener
-from vgs_ray.serve.guard import Admission, ApiKeys, BodyLimit, keys_of_environment
-from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_search, measured
+from vgs_ray.serve.admission import Admission, Place
+from vgs_ray.serve.guard import ApiKeys, BodyLimit, allow_origins, keys_of_environment
+from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_search, measured, waited
 from vgs_ray.serve.metrics import Metrics, Mirror
 from vgs_ray.serve.openapi import (
     EVERYWHERE,
@@ -50,10 +53,10 @@ from vgs_ray.serve.protocol import (
     error_body,
     invalid,
 )
-from vgs_ray.serve.reply import chat_completion, scores, text_completion
+from vgs_ray.serve.reply import chat_completion, scores, search_details, text_completion
 from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate, seed_of
 from vgs_ray.serve.stream import EventStream, Stream, start_of
-from vgs_ray.serve.web import add_page
+from vgs_ray.serve.web import DOCS_FILES, add_page
 
 T = TypeVar("T")
 Reply = Callable[[Found, str], dict[str, Any]]
@@ -70,9 +73,10 @@ def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None =
     Args:
         mirror: told what /metrics counts, as it happens.
     """
-    app = FastAPI(
-        title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0", responses=EVERYWHERE
-    )
+    app = FastAPIOffline(  # its /docs asks no other host for Swagger's files
+        title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0",
+        responses=EVERYWHERE, redoc_url=None, static_url=DOCS_FILES,
+    )  # fmt: skip
     describe(app)
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     if keys := keys_of_environment():
@@ -80,6 +84,7 @@ def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None =
     _handle_errors(app)
     metrics = Metrics(mirror)
     app.add_middleware(CountRefusals, metrics=metrics)
+    allow_origins(app, settings.cors_origins)
     _search_routes(app, measured(search, metrics), settings, metrics)
     _model_routes(app, settings)
     _state_routes(app, search, metrics)
@@ -88,10 +93,13 @@ def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None =
 
 
 def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metrics: Metrics) -> None:
-    admission = Admission(settings.max_beams)
+    admission = Admission(settings.max_beams, settings.max_waiting)
 
-    async def solve(plan: Plan, listen: Listener | None = None) -> Found:
-        return await counted_search(search, metrics, plan, listen)
+    async def solve(plan: Plan, place: Place, listen: Listener | None = None) -> Found:
+        found = await counted_search(search, metrics, plan, place, listen)
+        if settings.log_requests:
+            log.info("%s", json.dumps({"problem": plan.problem, **search_details(found)}))
+        return found
 
     async def answer(body: ChatRequest | CompletionRequest, request: Request, reply: Reply) -> Response:
         plan = plan_of(body, settings)
@@ -101,11 +109,11 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
             usage = body.stream_options is not None and body.stream_options.include_usage
             start = start_of(plan, search.prompt(plan)) if events else None
             told = Stream(body.model, usage, search.decode if events else None, _told, reply is text_completion, start)
-            frames = told.frames(lambda listen: solve(plan, listen))
-            return EventStream(frames, admission.take(plan.budget))
+            place = admission.take(plan.budget)
+            return EventStream(told.frames(lambda listen: solve(plan, place, listen)), place)
         try:
-            with admission.take(plan.budget):
-                return JSONResponse(reply(await _while_connected(request, solve(plan)), body.model))
+            with admission.take(plan.budget) as place:
+                return JSONResponse(reply(await _while_connected(request, solve(plan, place)), body.model))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
@@ -121,13 +129,18 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
         """Search a continuation of the prompt as it stands."""
         return await answer(body, request, text_completion)
 
+    async def scored(given: Sequence[Tokens], body: ScoreRequest, place: Place) -> list[list[float]]:
+        await waited(place, metrics)
+        return await search.score(given, body.every_token, body.from_token)
+
     @app.post("/v1/score", responses=SCORED)
     async def score(body: ScoreRequest, request: Request) -> Response:
         """Values of texts or token ids, P(the finished answer will be correct)."""
         check_model(body.model, settings)
         try:
             given = [search.tokenize(each) if isinstance(each, str) else tuple(each) for each in body.input]
-            found = await _while_connected(request, search.score(given, body.every_token, body.from_token))
+            with admission.take(len(given)) as place:
+                found = await _while_connected(request, scored(given, body, place))
             texts = await asyncio.to_thread(_texts, search, given, body) if body.return_text else None
         except ClientGone:
             return Response(status_code=CLIENT_GONE)

@@ -1,11 +1,12 @@
-"""What stands before a search: limits on bodies and on beams, and API keys where the environment has some."""
+"""What stands before every request: a limit on its body, and API keys where the environment has some."""
 
 from __future__ import annotations
 
 import hmac
 import os
-from contextlib import ExitStack
 
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,10 +15,8 @@ from vgs_ray.serve.web import OPEN_PREFIX
 
 KEYS = "VGS_RAY_API_KEYS"
 """Environment variable with the keys that open the endpoint, with commas between; without it everybody may ask."""
-RETRY_S = 5
-"""What a client that was refused for want of room is told to wait, in seconds."""
-OPEN_PATHS = ("/", "/healthz", "/readyz")
-"""The page, and what is asked by machines that have no key; they tell nothing about requests."""
+OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
+"""What browsers open, and what is asked by machines that have no key; they tell nothing about requests."""
 
 
 class BodyLimit:
@@ -46,39 +45,6 @@ class BodyLimit:
         return await self.app(scope, counted, send)
 
 
-class Admission:
-    """How many beams run in this process; a search that would be too much is refused at once, so that none waits without end.
-
-    Args:
-        most: beams side by side, of all searches. One search alone always fits.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most, self.running = most, 0
-
-    def take(self, beams: int) -> ExitStack:
-        """Room for so many more, taken at once, until what is returned is closed.
-
-        Looking and taking are one step: requests that come together would else all find the same room free.
-
-        Raises:
-            ApiError: 429 where they do not fit.
-        """
-        if self.running and self.running + beams > self.most:
-            raise ApiError(
-                429, f"{self.running} beams are running and this server runs at most {self.most}; this search needs {beams}: "
-                "try again later or ask for a smaller budget", "search.budget", "overloaded",
-                headers={"Retry-After": str(RETRY_S)},
-            )  # fmt: skip
-        self.running += beams
-        room = ExitStack()
-        room.callback(self._give_back, beams)
-        return room
-
-    def _give_back(self, beams: int) -> None:
-        self.running -= beams
-
-
 class ApiKeys:
     """Refuses requests without one of the keys. Keys are compared in constant time."""
 
@@ -101,6 +67,15 @@ class ApiKeys:
         given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
         # All are compared, so that the time says nothing about which one was near.
         return sum(hmac.compare_digest(given, key) for key in self.keys) > 0
+
+
+def allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
+    """Let pages of these origins (`https://chat.example`, or `*` for all) ask; without any, browsers let none but our own."""
+    if origins:  # added last, it stands first: a browser's question before a request has no key
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"], expose_headers=["Retry-After"],
+        )  # fmt: skip
 
 
 def keys_of_environment() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ cut off in the middle are not in it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import Completion, Policy, Score, Tokens, Value
 from vgs_ray.evaluate.flops import ModelSize, block_flops, score_flops
 from vgs_ray.search.tree import Listener, Node
+from vgs_ray.serve.admission import Place
 from vgs_ray.serve.metrics import (
     BEAMS_RUNNING,
     CALL_SECONDS,
@@ -27,7 +29,9 @@ from vgs_ray.serve.metrics import (
     SEARCH_SECONDS,
     SEARCHES,
     SEARCHES_RUNNING,
+    SEARCHES_WAITING,
     TOKENS,
+    WAIT_SECONDS,
     Metrics,
 )
 from vgs_ray.serve.plan import Plan
@@ -75,12 +79,22 @@ class MeasuredValue:
         """As `Value.score`."""
         with _call(self.metrics, "value"):
             read = await self.value.score(tokens)
-        if read.scored:  # else it forwards nothing, and has no cache
-            self.metrics.add(TOKENS, read.scored, "scored")
-            self.metrics.add(TOKENS, max(len(tokens) - read.scored, 0), "cached")
-        if self.size:
-            self.metrics.add(FLOPS, score_flops(self.size, len(tokens), read.scored), "value")
+        self._count(len(tokens), read.scored)
         return read
+
+    async def score_each(self, tokens: Tokens) -> list[Score]:
+        """As `Value.score_each`, counted as one call."""
+        with _call(self.metrics, "value"):
+            read = await self.value.score_each(tokens)
+        self._count(len(tokens), sum(score.scored for score in read))
+        return read
+
+    def _count(self, length: int, scored: int) -> None:
+        if scored:  # else it forwards nothing, and has no cache
+            self.metrics.add(TOKENS, scored, "scored")
+            self.metrics.add(TOKENS, max(length - scored, 0), "cached")
+        if self.size:
+            self.metrics.add(FLOPS, score_flops(self.size, length, scored), "value")
 
 
 @contextmanager
@@ -95,9 +109,47 @@ def _call(metrics: Metrics, engine: str) -> Iterator[None]:
         metrics.add(CALLS_RUNNING, -1, engine)
 
 
-async def counted_search(search: Searcher, metrics: Metrics, plan: Plan, listen: Listener | None) -> Found:
-    """`search.solve`, counted by how it ended."""
-    began, end = time.perf_counter(), "cancelled"
+async def waited(place: Place, metrics: Metrics, limit_s: float | None = None) -> float:
+    """Seconds until there was room.
+
+    Raises:
+        TooLate: `limit_s` came first.
+    """
+    began = time.perf_counter()
+    metrics.add(SEARCHES_WAITING, 1)
+    try:
+        async with asyncio.timeout(limit_s):
+            await place.room.wait()
+    except TimeoutError as error:
+        raise TooLate(f"no room came free in {limit_s} s; raise search.deadline_s or try again later") from error
+    finally:
+        took = time.perf_counter() - began
+        metrics.add(SEARCHES_WAITING, -1)
+        metrics.add(WAIT_SECONDS, took)
+    return took
+
+
+async def counted_search(
+    search: Searcher, metrics: Metrics, plan: Plan, place: Place, listen: Listener | None
+) -> Found:
+    """`search.solve` once there is room for it, counted by how it ended."""
+    end = "cancelled"
+    try:
+        waited_s = await waited(place, metrics, plan.deadline_s)
+        found = await _timed_search(search, metrics, plan, waited_s, listen)
+        end = "late" if found.late else "done"
+        return found
+    except Exception as error:  # a cancelled search is no `Exception`
+        end = "late" if isinstance(error, TooLate) else "refused" if isinstance(error, PromptTooLong) else "failed"
+        raise
+    finally:
+        metrics.add(SEARCHES, 1, end)
+
+
+async def _timed_search(
+    search: Searcher, metrics: Metrics, plan: Plan, waited_s: float, listen: Listener | None
+) -> Found:
+    began = time.perf_counter()
 
     def heard(node: Node) -> None:
         if node.id == 1:  # the root is 0
@@ -108,16 +160,10 @@ async def counted_search(search: Searcher, metrics: Metrics, plan: Plan, listen:
     metrics.add(SEARCHES_RUNNING, 1)
     metrics.add(BEAMS_RUNNING, plan.budget)
     try:
-        found = await search.solve(plan, heard)
-        end = "late" if found.late else "done"
-        return found
-    except Exception as error:  # a cancelled search is no `Exception`
-        end = "late" if isinstance(error, TooLate) else "refused" if isinstance(error, PromptTooLong) else "failed"
-        raise
+        return await search.solve(plan, heard, waited_s)
     finally:
         metrics.add(SEARCHES_RUNNING, -1)
         metrics.add(BEAMS_RUNNING, -plan.budget)
-        metrics.add(SEARCHES, 1, end)
         metrics.add(SEARCH_SECONDS, time.perf_counter() - began)
 
 

@@ -33,6 +33,7 @@ ENDS = ("done", "late", "cancelled", "refused", "failed")
 REFUSED = ("400", "401", "404", "413", "429")
 
 SEARCHES_RUNNING = Metric("vgs_ray_searches_running", "gauge", "Searches under way.")
+SEARCHES_WAITING = Metric("vgs_ray_searches_waiting", "gauge", "Searches and scores that wait for room.")
 BEAMS_RUNNING = Metric("vgs_ray_beams_running", "gauge", "Beams of the searches under way: the sum of their budgets.")
 CALLS_RUNNING = Metric(
     "vgs_ray_calls_running", "gauge", "Blocks or scores that an engine batches or that wait for it.", "engine", ENGINES
@@ -43,7 +44,8 @@ TOKENS = Metric(
     "vgs_ray_tokens", "counter", "Tokens of blocks and scores, as the engines counted them, by kind.", "kind", KINDS
 )
 FLOPS = Metric("vgs_ray_flops", "counter", "Floating-point operations for these tokens.", "engine", ENGINES)
-SEARCH_SECONDS = Metric("vgs_ray_search_seconds", "histogram", "Time of a search, however it ended.")
+SEARCH_SECONDS = Metric("vgs_ray_search_seconds", "histogram", "Time of a search, however it ended, without its wait.")
+WAIT_SECONDS = Metric("vgs_ray_wait_seconds", "histogram", "Time that a search or a score waited for room.")
 FIRST_BLOCK_SECONDS = Metric(
     "vgs_ray_first_block_seconds", "histogram", "Time from a search's start to its tree's first block, scored."
 )
@@ -51,8 +53,8 @@ CALL_SECONDS = Metric(
     "vgs_ray_call_seconds", "histogram", "Time of one policy block or one value score.", "engine", ENGINES
 )
 METRICS = (
-    SEARCHES_RUNNING, BEAMS_RUNNING, CALLS_RUNNING, SEARCHES, REFUSALS, TOKENS, FLOPS, SEARCH_SECONDS,
-    FIRST_BLOCK_SECONDS, CALL_SECONDS,
+    SEARCHES_RUNNING, SEARCHES_WAITING, BEAMS_RUNNING, CALLS_RUNNING, SEARCHES, REFUSALS, TOKENS, FLOPS, SEARCH_SECONDS,
+    WAIT_SECONDS, FIRST_BLOCK_SECONDS, CALL_SECONDS,
 )  # fmt: skip
 
 Mirror = Callable[[Metric, float, str], None]

@@ -42,12 +42,13 @@ class CachedTokens(Told):
 
 
 class UsageReply(Told):
-    """Prompt once; every generated token, those of pruned blocks too."""
+    """Prompt once; every generated token, those of pruned blocks too; tokens that the value model read."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
+    scored_tokens: int
 
 
 class VoteReply(Told):
@@ -185,7 +186,7 @@ MEANINGS = {
     404: "No such model.",
     405: "The route has another method.",
     413: "The body is too large.",
-    429: "More beams would run than the server allows.",
+    429: "All beams that the server allows are running, and its queue is full.",
     500: "The server failed; the error id finds the trace in its log.",
     503: "An engine is gone, or not yet there.",
     504: "The deadline came before the first block.",
@@ -206,7 +207,7 @@ def errors(*statuses: int) -> Description:
 
 
 EVERYWHERE = errors(401, 405, 500)
-ASKED = errors(400, 404, 413, 503)
+ASKED = errors(400, 404, 413, 429, 503)
 SCORED: Description = {200: {"model": ScoreReply, "description": "A row for each sequence."}, **ASKED}
 HEALTH: Description = {
     200: {"model": Health, "description": "Both engines answer."},
@@ -231,7 +232,7 @@ def searched(reply: type[Reply]) -> Description:
     """Replies of a search: whole, or streamed in the events of docs/serving.md."""
     streamed = {"text/event-stream": {"itemSchema": EVENT}}
     said = "The reply, or with `stream: true` its server-sent events; an error after their start is one of them."
-    return {200: {"model": reply, "description": said, "content": streamed}, **ASKED, **errors(429, 504)}
+    return {200: {"model": reply, "description": said, "content": streamed}, **ASKED, **errors(504)}
 
 
 KEY = {"type": "http", "scheme": "bearer", "description": "Where the server has API keys."}

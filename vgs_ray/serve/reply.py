@@ -66,13 +66,14 @@ def scores(found: list[list[float]], model: str, tokens: int, texts: list[list[s
 
 
 def usage_of(found: Found) -> dict[str, Any]:
-    """Prompt once; every generated token, those of pruned blocks too; what came from the engines' caches."""
+    """Prompt once; every generated token, those of pruned blocks too; what caches held; what the value model read."""
     generated = found.usage.generated
     return {
         "prompt_tokens": found.prompt_tokens,
         "completion_tokens": generated,
         "total_tokens": found.prompt_tokens + generated,
         "prompt_tokens_details": {"cached_tokens": found.usage.cached},
+        "scored_tokens": found.usage.scored,
     }
 
 

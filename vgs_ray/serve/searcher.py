@@ -122,12 +122,13 @@ class Searcher:
     context: int
     sizes: ModelSizes | None = None
 
-    async def solve(self, plan: Plan, listen: Listener | None = None) -> Found:
+    async def solve(self, plan: Plan, listen: Listener | None = None, waited_s: float = 0.0) -> Found:
         """Search, then vote.
 
         Args:
             plan: the problem and how to search it.
             listen: called with each node of the tree as it is added.
+            waited_s: seconds of the deadline that are over.
 
         Raises:
             PromptTooLong: the prompt fills the engines' context.
@@ -146,7 +147,8 @@ class Searcher:
         sampling = replace(plan.sampling, max_tokens=min(plan.sampling.max_tokens, room))
         policy = StopAt(self.policy, len(prompt), plan.stop, self.decode, self.pieces) if plan.stop else self.policy
         grow = partial(self._grow, policy, replace(plan, sampling=sampling), prompt, stable_seed(seed))
-        tree, late = await _in_time(grow, plan.deadline_s, prompt, listen)
+        left_s = None if plan.deadline_s is None else max(plan.deadline_s - waited_s, 0.0)
+        tree, late = await _in_time(grow, left_s, prompt, listen)
         # In a thread: texts of many long answers, and sympy, would hold up every other search.
         leaves, votes = await asyncio.to_thread(self._vote, tree, plan)
         if not leaves:
@@ -202,7 +204,6 @@ class Searcher:
             PromptTooLong: a sequence is empty, ends before `first` or does not fit the engines' context.
             EngineDied: the engine is gone.
         """
-        SEARCH.set(secrets.token_hex(8))  # prefixes of one sequence are scored where the shorter ones are cached
         for tokens in sequences:
             if not 0 < len(tokens) <= self.context:
                 raise PromptTooLong(
@@ -210,10 +211,10 @@ class Searcher:
                 )
             if first >= len(tokens):
                 raise PromptTooLong(f"from_token is {first}, and a sequence has {len(tokens)} tokens: lower it")
-        ends = [range(first + 1, len(tokens) + 1) if every_token else [len(tokens)] for tokens in sequences]
-        asked = [tokens[:end] for tokens, places in zip(sequences, ends, strict=True) for end in places]
-        found = iter(await together(self.value.score(tokens) for tokens in asked))
-        return [[next(found).value for _ in places] for places in ends]
+        if not every_token:
+            return [[read.value] for read in await together(map(self.value.score, sequences))]
+        found = await together(map(self.value.score_each, sequences))
+        return [[read.value for read in reads[first:]] for reads in found]
 
     async def _grow(self, policy: Policy, plan: Plan, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
         models = policy, self.value, prompt

@@ -80,8 +80,13 @@ class Stream:
 
     async def frames(self, solve: Solve) -> AsyncIterator[str]:
         """Run the search; it is cancelled when nobody reads on."""
-        nodes: asyncio.Queue[Node | None] = asyncio.Queue()
-        task = asyncio.ensure_future(solve(nodes.put_nowait if self.decode else None))
+        nodes: asyncio.Queue[tuple[Node, float] | None] = asyncio.Queue()
+        began = time.monotonic()
+
+        def heard(node: Node) -> None:
+            nodes.put_nowait((node, time.monotonic() - began))
+
+        task = asyncio.ensure_future(solve(heard if self.decode else None))
         task.add_done_callback(lambda _: nodes.put_nowait(None))
         try:
             if self.start:
@@ -96,7 +101,7 @@ class Stream:
         finally:
             task.cancel()
 
-    async def _blocks(self, nodes: asyncio.Queue[Node | None]) -> AsyncIterator[str]:
+    async def _blocks(self, nodes: asyncio.Queue[tuple[Node, float] | None]) -> AsyncIterator[str]:
         """Nodes that come together leave as one frame: every frame is a message through Ray Serve's proxy."""
         while True:
             try:
@@ -106,17 +111,18 @@ class Stream:
                 continue
             while not nodes.empty():
                 heard.append(nodes.get_nowait())
-            if told := "".join(_event(NODE, self._node(node)) for node in heard if node):
+            if told := "".join(_event(NODE, self._node(*each)) for each in heard if each):
                 yield told
             if heard[-1] is None:
                 return
 
-    def _node(self, node: Node) -> dict[str, Any]:
+    def _node(self, node: Node, seconds: float) -> dict[str, Any]:
         assert self.decode is not None, "nobody listens to nodes otherwise"
         told = {name: getattr(node, name) for name in ("id", "parent", "group", "round", "index", "value", "state")}
         # What a policy without thoughts writes is decoded as if its thought had just ended; a block is only its own text.
         text = self.decode(node.tokens).removeprefix(END_OF_THOUGHT)
-        return {**told, "tokens": len(node.tokens), "token_ids": node.tokens, "text": text}
+        size = len(node.tokens)
+        return {**told, "seconds": round(seconds, 4), "tokens": size, "token_ids": node.tokens, "text": text}
 
     def _answer(self, found: Found) -> list[str]:
         frames = [

@@ -17,7 +17,8 @@ from starlette.staticfiles import StaticFiles
 
 PAGE = Path(__file__).parent / "page"
 OPEN_PREFIX = "/static/"
-"""Of the page's own files."""
+"""Of the page's own files, and of those of /docs."""
+DOCS_FILES = f"{OPEN_PREFIX}docs"
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 """`no-cache` has browsers ask whether a file is still the same, so that an upgraded server shows its own page."""
 

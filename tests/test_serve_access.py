@@ -1,0 +1,84 @@
+"""Who may ask, from where, and what is written down: API keys, other origins, the pages that need no key, the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from test_serve import SETTINGS, WORLD, Moody, decode, encode, tokenize
+
+from vgs_ray.engines.scripted import ScriptedValue
+from vgs_ray.judge import Judge
+from vgs_ray.serve.app import create_app
+from vgs_ray.serve.guard import KEYS
+from vgs_ray.serve.searcher import Searcher
+
+
+def app_with(**settings: Any) -> httpx.AsyncClient:
+    """A client of an application with other settings, in this process."""
+    search = Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
+    transport = httpx.ASGITransport(create_app(search, replace(SETTINGS, **settings)))
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+async def test_keys_of_the_environment_close_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS, "first, second")
+    async with app_with() as client:
+        for key, status in (("first", 200), ("second", 200), ("third", 401), ("", 401)):
+            reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+            assert reply.status_code == status, key
+        assert (await client.get("/v1/models")).json()["error"]["code"] == "invalid_api_key"
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+async def test_problems_are_logged_only_where_that_is_asked_for(asked_for: bool, caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "a secret problem"}]}
+    async with app_with(log_requests=asked_for) as client:
+        for stream in (False, True):
+            reply = await client.post("/v1/chat/completions", json={**body, "stream": stream})
+            assert reply.status_code == 200
+        await client.post(
+            "/v1/chat/completions", json={**body, "messages": [*body["messages"], {"role": "bad secret"}]}
+        )
+    assert caplog.text.count("a secret problem") == 2 * asked_for
+    assert caplog.text.count('"a secret problem", "answer": ') == 2 * asked_for
+    assert "bad secret" not in caplog.text
+
+
+async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS, "key")
+    allowed = "access-control-allow-origin"
+    question = {
+        "origin": "https://chat.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    async with app_with() as client:
+        assert allowed not in (await client.options("/v1/chat/completions", headers=question)).headers
+    async with app_with(cors_origins=("https://chat.example",)) as client:
+        before = await client.options("/v1/chat/completions", headers=question)  # browsers send no key with it
+        assert (before.status_code, before.headers[allowed]) == (200, "https://chat.example")
+        refused = await client.get("/v1/models", headers={"origin": "https://chat.example"})
+        assert (refused.status_code, refused.headers[allowed]) == (401, "https://chat.example")
+        assert allowed not in (await client.get("/v1/models", headers={"origin": "https://other.example"})).headers
+
+
+async def test_the_documentation_asks_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS, "key")  # browsers open it without one
+    async with app_with() as client:
+        page = await client.get("/docs")
+        assert page.status_code == 200
+        files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(files) == 3
+        for file in files:
+            assert file.startswith("/")
+            assert (await client.get(file)).status_code == 200
+        assert "://" not in page.text
+        assert "/v1/score" in (await client.get("/openapi.json")).json()["paths"]

@@ -1,8 +1,9 @@
 """What the endpoint adds to a search: python bench/serve.py [--concurrent 1 8 32 128] [--searches 96] [--rounds 3].
 
 The same searches of the sandbox, with the same seeds and settings, by a `Searcher` in this process and through Ray Serve and
-HTTP, in turns; clients take the next search when theirs is done. Out: searches a second with the ratio of the medians, the 50th
-and 99th percentile of their seconds, and the seconds to the first block. `--layout apart` gives each engine a process of its own.
+HTTP, in turns; clients take the next search when theirs is done. Out: searches a second with the ratio of the medians and its
+interval (95%, turns resampled), the 50th and 99th percentile of their seconds, the milliseconds to the first block, and those of
+them that the endpoint took. `--layout apart` gives each engine a process of its own.
 """
 
 from __future__ import annotations
@@ -57,6 +58,15 @@ def percentiles(took: list[Took]) -> str:
     return f"{p50:.2f}, {p99:.2f}"
 
 
+def interval(inside: list[float], http: list[float]) -> tuple[float, float]:
+    """Of the ratio of the medians: turns that followed each other are drawn together, with replacement."""
+    pairs = np.array([inside, http]).T
+    drawn = np.random.default_rng(0).integers(len(pairs), size=(2000, len(pairs)))
+    ratios = np.median(pairs[drawn, 1], axis=1) / np.median(pairs[drawn, 0], axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(low), float(high)
+
+
 async def measure(own: Searcher, settings: object, url: str, count: int, searches: int, rounds: int) -> None:
     """One line of the table."""
     texts = problems(searches)
@@ -78,10 +88,13 @@ async def measure(own: Searcher, settings: object, url: str, count: int, searche
             streams = [over_http(server, text, seed + 10**6, True) for text, seed in zip(texts, seeds, strict=True)]
             took["stream"] += (await closed_loop(count, streams))[1]
     inside, http = (statistics.median(rates[name]) for name in ("inside", "http"))
-    added = [statistics.median(each.first for each in took[name]) for name in ("inside", "stream")]
+    low, high = interval(rates["inside"], rates["http"])
+    first = [statistics.median(each.first for each in took[name]) for name in ("inside", "stream")]
+    added = statistics.median(each.added for each in took["stream"])
     print(
-        f"| {count} | {inside:.2f} | {http:.2f} | {http / inside:.3f} | {percentiles(took['inside'])} | "
-        f"{percentiles(took['http'])} | {1000 * added[0]:.0f} | {1000 * added[1]:.0f} |",
+        f"| {count} | {inside:.2f} | {http:.2f} | {http / inside:.3f} ({low:.3f} to {high:.3f}) | "
+        f"{percentiles(took['inside'])} | {percentiles(took['http'])} | {1000 * first[0]:.0f} | {1000 * first[1]:.0f} | "
+        f"{1000 * added:.1f} |",
         flush=True,
     )
 
@@ -100,8 +113,10 @@ def main() -> None:
             print(
                 f"searches of budget {recipe.serve.beam.budget}, layout {options.layout}, medians of {options.rounds} turns"
             )
-            print("| concurrent | in process, searches/s | HTTP | ratio | p50, p99 s | HTTP | first block ms | HTTP |")
-            print("|---|---|---|---|---|---|---|---|", flush=True)
+            print(
+                "| concurrent | in process, searches/s | HTTP | ratio | p50, p99 s | HTTP | first block ms | HTTP | added ms |"
+            )
+            print("|---|---|---|---|---|---|---|---|---|", flush=True)
             for count in options.concurrent:
                 searches = max(options.searches if count > 1 else options.searches // 4, count)
                 asyncio.run(measure(own, recipe.serve, url, count, searches, options.rounds))

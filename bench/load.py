@@ -81,21 +81,21 @@ async def search(server: httpx.AsyncClient, request: dict[str, Any]) -> Took:
             data = json.loads(text) if name == "data" and text != DONE else {}
             if "error" in data:
                 raise RuntimeError(text)
-            if not first and event == NODE:
+            if not first and data and event == NODE:
                 first = time.perf_counter() - began
                 added = first - data["seconds"]
     return Took(first, time.perf_counter() - began, added)
 
 
 async def closed_loop(count: int, work: Sequence[Callable[[], Awaitable[Took]]]) -> tuple[float, list[Took]]:
-    """Seconds for all of `work`, `count` pieces at a time, and what each took."""
-    waiting = iter(work)
-    took: list[Took] = []
+    """Seconds for all of `work`, `count` pieces at a time, and what each took, in their order."""
+    waiting = iter(enumerate(work))
+    took: dict[int, Took] = {}
 
     async def worker() -> None:
-        for piece in waiting:
-            took.append(await piece())
+        for at, piece in waiting:
+            took[at] = await piece()
 
     began = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(count)))
-    return time.perf_counter() - began, took
+    return time.perf_counter() - began, [took[at] for at in range(len(work))]

@@ -68,7 +68,11 @@ def interval(inside: list[float], http: list[float]) -> tuple[float, float]:
 
 
 async def measure(own: Searcher, settings: object, url: str, count: int, searches: int, rounds: int) -> None:
-    """One line of the table."""
+    """One line of the table.
+
+    Times are of all but the first searches of a turn, which come all at once, as no crowd of people does; after them each comes
+    when another one ends.
+    """
     texts = problems(searches)
     rates: dict[str, list[float]] = {"inside": [], "http": []}
     took: dict[str, list[Took]] = {"inside": [], "http": [], "stream": []}
@@ -84,9 +88,9 @@ async def measure(own: Searcher, settings: object, url: str, count: int, searche
             for name in sorted(turns, reverse=bool(round % 2)):
                 seconds, found = await closed_loop(count, turns[name])
                 rates[name].append(searches / seconds)
-                took[name] += found
+                took[name] += found[count:]
             streams = [over_http(server, text, seed + 10**6, True) for text, seed in zip(texts, seeds, strict=True)]
-            took["stream"] += (await closed_loop(count, streams))[1]
+            took["stream"] += (await closed_loop(count, streams))[1][count:]
     inside, http = (statistics.median(rates[name]) for name in ("inside", "http"))
     low, high = interval(rates["inside"], rates["http"])
     first = [statistics.median(each.first for each in took[name]) for name in ("inside", "stream")]
@@ -102,7 +106,9 @@ async def measure(own: Searcher, settings: object, url: str, count: int, searche
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concurrent", type=int, nargs="+", default=[1, 8, 32, 128])
-    parser.add_argument("--searches", type=int, default=96, help="of each turn; at least as many as are concurrent")
+    parser.add_argument(
+        "--searches", type=int, default=96, help="of each turn; at least 1.5 times as many as are concurrent"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layout", choices=("together", "apart"), default="together")
     options = parser.parse_args()
@@ -118,7 +124,7 @@ def main() -> None:
             )
             print("|---|---|---|---|---|---|---|---|---|", flush=True)
             for count in options.concurrent:
-                searches = max(options.searches if count > 1 else options.searches // 4, count)
+                searches = max(options.searches if count > 1 else options.searches // 4, 3 * count // 2)
                 asyncio.run(measure(own, recipe.serve, url, count, searches, options.rounds))
 
 

@@ -89,10 +89,16 @@ def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     """Text of generated tokens without special ones, but with the tags that open and end a thought."""
-    tags = {tokenizer.convert_tokens_to_ids(tag) for tag in (THINK, END_OF_THOUGHT) if _known(tokenizer, tag)}
-    hidden = set(tokenizer.all_special_ids) - tags
+    hidden = _hidden(tokenizer)
     kept = [token for token in tokens if token not in hidden]
     return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@lru_cache(maxsize=8)
+def _hidden(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens other than the tags of a thought."""
+    tags = {tokenizer.convert_tokens_to_ids(tag) for tag in (THINK, END_OF_THOUGHT) if _known(tokenizer, tag)}
+    return frozenset(tokenizer.all_special_ids) - tags
 
 
 def response_text(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
@@ -163,6 +169,7 @@ def solution_text(tokenizer: PreTrainedTokenizerBase, tokens: NDArray[np.int32])
     return response_text(tokenizer, tokens.tolist())
 
 
+@lru_cache(maxsize=64)
 def _known(tokenizer: PreTrainedTokenizerBase, tag: str) -> bool:
     """Whether the tag is one token; asking for the whole vocabulary would take milliseconds a call."""
     return tokenizer.convert_tokens_to_ids(tag) not in (None, tokenizer.unk_token_id)

@@ -14,11 +14,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from vgs_ray.engines.interface import EngineDied, Tokens
 
 T = TypeVar("T")
+DELIVERED_AT_ONCE = 16
+"""Results that one turn of an asyncio loop hands out. Blocks of many searches end in the same step, by the hundred."""
 
 
 class Stepper(Protocol):
@@ -207,14 +210,18 @@ def _settle(results: Sequence[tuple[Job[Any], Any]]) -> None:
         by_loop[job.loop].append((job, result))
     for loop, batch in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_deliver, batch)
+            loop.call_soon_threadsafe(_deliver, loop, iter(batch))
         except RuntimeError:
             if not loop.is_closed():  # a closed loop has nobody left who waits
                 raise
 
 
-def _deliver(batch: list[tuple[Job[Any], Any]]) -> None:
-    for job, result in batch:
+def _deliver(loop: asyncio.AbstractEventLoop, batch: Iterator[tuple[Job[Any], Any]]) -> None:
+    """Settle the futures a few in each turn of their loop: whoever waits for them has work to do, and others have a turn too."""
+    here = list(islice(batch, DELIVERED_AT_ONCE))
+    if len(here) == DELIVERED_AT_ONCE:
+        loop.call_soon(_deliver, loop, batch)
+    for job, result in here:
         if job.future.done():
             continue
         if isinstance(result, Exception):

@@ -157,6 +157,21 @@ def test_a_stop_string_ends_what_a_real_policy_writes(url: str) -> None:
     assert cut["message"]["content"] == ""
 
 
+def test_values_after_each_token_come_out_of_the_replicas(url: str) -> None:
+    def scores(**more: Any) -> list[list[float]]:
+        body = {"model": "vgs", **more}
+        reply = httpx.post(f"{url}/score", json=body, timeout=LIMIT_S, trust_env=False)
+        assert reply.status_code == 200, reply.text
+        return [row["values"] for row in reply.json()["data"]]
+
+    tokens = list(range(20, 60))
+    [each] = scores(input=[tokens], every_token=True)
+    assert len(each) == len(tokens)
+    last = scores(input=[tokens[: at + 1] for at in (0, 20, 39)])
+    assert [each[0], each[20], each[39]] == pytest.approx([value for [value] in last], abs=1e-5)
+    assert scores(input=[tokens], every_token=True, from_token=38) == [pytest.approx(each[38:], abs=1e-5)]
+
+
 @pytest.mark.timeout(600)
 def test_no_search_is_lost_when_replicas_are_killed(url: str, first: list[dict[str, Any]]) -> None:
     with ThreadPoolExecutor(1) as pool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import SEARCH, FinishReason, Policy, Tokens, Usage, Value
@@ -25,6 +26,7 @@ from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.plan import Plan
 from vgs_ray.serve.stop import BROKEN, StopAt, until
 
+T = TypeVar("T")
 VOTE_LIMIT_S = 10.0
 """Time for comparing answers of one search; pairs that are left after it count as different."""
 PROBE_LIMIT_S = 10.0
@@ -212,8 +214,8 @@ class Searcher:
             if first >= len(tokens):
                 raise PromptTooLong(f"from_token is {first}, and a sequence has {len(tokens)} tokens: lower it")
         if not every_token:
-            return [[read.value] for read in await together(map(self.value.score, sequences))]
-        found = await together(map(self.value.score_each, sequences))
+            return [[read.value] for read in await together(_apart(self.value.score, each) for each in sequences)]
+        found = await together(_apart(self.value.score_each, each) for each in sequences)
         return [[read.value for read in reads[first:]] for reads in found]
 
     async def _grow(self, policy: Policy, plan: Plan, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
@@ -246,6 +248,12 @@ class Searcher:
         # As in evaluation: what was cut off has given no answer.
         answer = extract_answer(text) if finished else None
         return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
+
+
+async def _apart(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:
+    """A call that shares no prefix with others, so that it may go to any engine."""
+    SEARCH.set(secrets.token_hex(8))
+    return await call(tokens)
 
 
 async def _in_time(

@@ -23,7 +23,7 @@ KEY = "VGS_RAY_API_KEY"
 SHOWN_CHARS = 60
 COLOURS = ("red", "dark_orange", "yellow", "green_yellow", "green")
 """Of values from 0 to 1."""
-NODE = "vgs_ray.node"
+START, NODE = "vgs_ray.start", "vgs_ray.node"
 MARKS = {"kept": "→", "pruned": "×", "finished": "●", "length": "…"}
 
 
@@ -103,6 +103,8 @@ def ask(url: str, body: dict[str, Any], console: Console) -> dict[str, Any]:
         for event, data in events(url, body, os.environ.get(KEY, "")):
             if event == NODE:
                 picture.add(data)
+            if event == START and data["queue_position"]:
+                live.console.print(f"the server is busy: number {data['queue_position']} in its queue")
             if event:
                 continue
             said += "".join(choice["delta"].get("content") or "" for choice in data["choices"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from page_server import ask, browser, context, opened, served, serving, state
 from playwright.sync_api import BrowserContext, expect
-from test_serve import HANG, Served, wait_until
+from test_serve import HANG, SETTINGS, Served, wait_until
 
 from vgs_ray.serve.guard import KEYS
 
@@ -90,6 +91,20 @@ def test_cancel_ends_the_search_on_the_server(context: BrowserContext, served: S
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_focused()
     ask(page)
     state(page, "done")
+
+
+def test_a_search_that_waits_says_so(context: BrowserContext) -> None:
+    with serving(settings=replace(SETTINGS, max_beams=8, max_waiting=1)) as busy:
+        first, second = opened(context, busy), opened(context, busy)
+        ask(first, HANG)
+        wait_until(lambda: busy.policy.started >= 8)
+        ask(second)
+        expect(second.locator("#status")).to_have_text("Waiting for room: number 1 in the queue")
+        third = opened(context, busy)
+        ask(third)
+        expect(third.get_by_role("alert")).to_contain_text("waiting searches: 1 (at most 1)")
+        first.get_by_role("button", name="Cancel").click()
+        state(second, "done")
 
 
 @pytest.mark.parametrize(

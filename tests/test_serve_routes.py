@@ -96,6 +96,7 @@ def test_the_first_event_says_how_the_search_runs(served: Served) -> None:
     assert event == "vgs_ray.start"
     start = json.loads(data)
     assert start["prompt_token_ids"] == list(encode("3"))
+    assert start["queue_position"] == 0
     seed = start["search"].pop("seed")
     assert start["search"] == {"method": "beam", "budget": 16, "keep": 2, "branch": 2, "block": 6, "groups": 4,
                                "select": "weighted_majority", "max_tokens": 40, "deadline_s": None}  # fmt: skip
@@ -237,7 +238,7 @@ async def test_a_full_server_says_when_to_come_again() -> None:
         for stream in (False, True):
             refused = await post(json={**body, "stream": stream})
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
-            assert "16 beams are running" in refused.json()["error"]["message"]
+            assert "running beams: 16 (at most 20)" in refused.json()["error"]["message"]
         small = {"model": "policy", "messages": [{"role": "user", "content": "3"}]}
         assert (await post(json=small)).status_code == 200
         for task in running:

@@ -53,10 +53,11 @@ class Admission:
             self._admit(place)
         elif self.waiting < self.most_waiting:
             self._queue.append(place)
+            place.position = self.waiting
         else:
             raise ApiError(
-                429, f"{self.running} beams are running and {self.waiting} searches wait; this server runs at most {self.most} "
-                f"and lets at most {self.most_waiting} wait: try again later", None, "overloaded",
+                429, f"running beams: {self.running} (at most {self.most}), waiting searches: {self.waiting} (at most "
+                f"{self.most_waiting}); a search needs room or a turn in the queue: try again later", None, "overloaded",
                 headers={"Retry-After": str(self.retry_s())},
             )  # fmt: skip
         return place
@@ -94,12 +95,14 @@ class Place:
 
     Attributes:
         beams: how many it is for.
+        position: in the queue when it came, from 1; 0 where there was room.
         room: set once they may run.
         began: when that was; None before.
     """
 
     def __init__(self, admission: Admission, beams: int) -> None:
         self._admission, self.beams = admission, beams
+        self.position = 0
         self.room = asyncio.Event()
         self.began: float | None = None
 

@@ -85,16 +85,18 @@ def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None =
     metrics = Metrics(mirror)
     app.add_middleware(CountRefusals, metrics=metrics)
     allow_origins(app, settings.cors_origins)
-    _search_routes(app, measured(search, metrics), settings, metrics)
+    admission, counted = Admission(settings.max_beams, settings.max_waiting), measured(search, metrics)
+    _search_routes(app, counted, settings, metrics, admission)
+    _score_route(app, counted, settings, metrics, admission)
     _model_routes(app, settings)
     _state_routes(app, search, metrics)
     add_page(app)
     return app
 
 
-def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metrics: Metrics) -> None:
-    admission = Admission(settings.max_beams, settings.max_waiting)
-
+def _search_routes(
+    app: FastAPI, search: Searcher, settings: config.Serve, metrics: Metrics, admission: Admission
+) -> None:
     async def solve(plan: Plan, place: Place, listen: Listener | None = None) -> Found:
         found = await counted_search(search, metrics, plan, place, listen)
         if settings.log_requests:
@@ -107,9 +109,10 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
             events = body.search is not None and body.search.events
             plan = replace(plan, seed=seed_of(plan))
             usage = body.stream_options is not None and body.stream_options.include_usage
-            start = start_of(plan, search.prompt(plan)) if events else None
+            prompt = search.prompt(plan) if events else ()
+            place = admission.take(plan.budget)  # what may fail comes before it
+            start = start_of(plan, prompt, place.position) if events else None
             told = Stream(body.model, usage, search.decode if events else None, _told, reply is text_completion, start)
-            place = admission.take(plan.budget)
             return EventStream(told.frames(lambda listen: solve(plan, place, listen)), place)
         try:
             with admission.take(plan.budget) as place:
@@ -129,6 +132,10 @@ def _search_routes(app: FastAPI, search: Searcher, settings: config.Serve, metri
         """Search a continuation of the prompt as it stands."""
         return await answer(body, request, text_completion)
 
+
+def _score_route(
+    app: FastAPI, search: Searcher, settings: config.Serve, metrics: Metrics, admission: Admission
+) -> None:
     async def scored(given: Sequence[Tokens], body: ScoreRequest, place: Place) -> list[list[float]]:
         await waited(place, metrics)
         return await search.score(given, body.every_token, body.from_token)

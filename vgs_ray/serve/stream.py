@@ -149,19 +149,19 @@ class Stream:
         return f"data: {json.dumps({**self.same, 'choices': [choice], **more})}\n\n"
 
 
-def start_of(plan: Plan, prompt: Tokens) -> dict[str, Any]:
-    """The prompt's tokens and the search as it will run, with every default filled in; sizes of a beam only with a beam."""
+def start_of(plan: Plan, prompt: Tokens, position: int) -> dict[str, Any]:
+    """The prompt's tokens, the search as it will run, with every default filled in, and its position in the queue."""
     sizes = {name: getattr(plan.beam, name) for name in ("keep", "branch", "block", "groups")}
     search = {
         "method": plan.method,
         "budget": plan.budget,
-        **(sizes if plan.method == "beam" else {}),
+        **(sizes if plan.method == "beam" else {}),  # only a beam has them
         "select": plan.select,
         "max_tokens": plan.sampling.max_tokens,
         "seed": plan.seed,
         "deadline_s": plan.deadline_s,
     }
-    return {"prompt_token_ids": prompt, "search": search}
+    return {"prompt_token_ids": prompt, "search": search, "queue_position": position}
 
 
 def _event(name: str, data: dict[str, Any]) -> str:

@@ -108,6 +108,8 @@ def test_vllm_is_transformers_with_and_without_cached_prefix(name: str, outputs:
             assert score.value == pytest.approx(wanted[length - 1].item(), abs=1e-4)
             assert len(score.probs) == (0 if outputs == 1 else 3)
             assert (engine.usage.cached > cached) == (length > 60)
+        each = asyncio.run(engine.score_each(tokens))
+        assert [read.value for read in each] == pytest.approx(wanted.tolist(), abs=1e-4)
     finally:
         engine.close()
 
@@ -138,6 +140,7 @@ def test_process_reward_models_of_transformers_score_as_they_do_there(name: str,
                 logits = model(torch.tensor([tokens[:length]])).logits.reshape(-1, labels)[-1]
             wanted = logits.softmax(-1)[1] if labels == 2 else logits[0].sigmoid()
             assert asyncio.run(engine.score(tokens[:length])).value == pytest.approx(wanted.item(), abs=1e-4)
+            assert asyncio.run(engine.score_each(tokens))[length - 1].value == pytest.approx(wanted.item(), abs=1e-4)
         assert engine.usage.cached > 0
     finally:
         engine.close()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -57,10 +58,8 @@ class PolicyReplica:
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`. Cancelling the call aborts the sequence."""
-        try:
+        with _ends_with_engine():
             return await self.policy.extend(prefix, sampling, seed)
-        except EngineDied as error:
-            _end(error)
 
     async def held(self) -> tuple[int, float]:
         """Sequences that the engine holds, and the share of its cache's memory that they hold."""
@@ -76,17 +75,13 @@ class ValueReplica:
 
     async def score(self, tokens: Tokens) -> Score:
         """As `Value.score`. Cancelling the call aborts the sequence."""
-        try:
+        with _ends_with_engine():
             return await self.value.score(tokens)
-        except EngineDied as error:
-            _end(error)
 
     async def score_each(self, tokens: Tokens) -> list[Score]:
         """As `Value.score_each`."""
-        try:
+        with _ends_with_engine():
             return await self.value.score_each(tokens)
-        except EngineDied as error:
-            _end(error)
 
 
 def _turn(engine: Engine) -> AbstractContextManager[None]:
@@ -94,11 +89,18 @@ def _turn(engine: Engine) -> AbstractContextManager[None]:
     return turn_to_start(1 if engine.num_gpus % 1 else engine.starts_at_once)
 
 
-def _end(error: EngineDied) -> NoReturn:
-    """End this process: Ray Serve replaces a replica at once when its process is gone, and after half a minute when it is ill."""
-    log.error("the engine is gone; the replica ends", exc_info=error)
-    logging.shutdown()
-    os._exit(1)
+@contextmanager
+def _ends_with_engine() -> Iterator[None]:
+    """End this process where the engine is gone.
+
+    Ray Serve replaces a replica at once when its process is gone, and after half a minute when it is ill.
+    """
+    try:
+        yield
+    except EngineDied as error:
+        log.error("the engine is gone; the replica ends", exc_info=error)
+        logging.shutdown()
+        os._exit(1)
 
 
 def engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:

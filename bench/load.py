@@ -1,4 +1,4 @@
-"""What the endpoint's benchmarks share: a sandbox endpoint with a value model of random head, and clients that search."""
+"""What the endpoint's benchmarks and tests share: a sandbox endpoint whose value model has a random head, and clients of it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from pipelines.recipes import parse
 from vgs_ray.config import Recipe
 from vgs_ray.sandbox import model_path
 from vgs_ray.sandbox.rows import benchmark_rows
+from vgs_ray.serve.stream import NODE
 from vgs_ray.value.model import ValueModel
 
 PATIENCE_S = 600.0
-NODE, DONE = "vgs_ray.node", "[DONE]"
+DONE = "[DONE]"
 
 
 class Took(NamedTuple):
@@ -41,7 +42,7 @@ def sandbox_endpoint(folder: Path, *options: str) -> Recipe:
     ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    fixed = ["--serve.value-model", str(folder), "--serve.port", str(port), "--serve.max-beams", "4096"]
+    fixed = ["--serve.value-model", str(folder), "--serve.port", str(port)]
     return parse("pipelines.serve", ["sandbox", *fixed, *options])
 
 

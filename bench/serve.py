@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--layout", choices=("together", "apart"), default="together")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        recipe = sandbox_endpoint(Path(folder) / "value", "--serve.layout", options.layout)
+        recipe = sandbox_endpoint(Path(folder) / "value", "--serve.layout", options.layout, "--serve.max-beams", "4096")
         own = searcher(recipe, recipe.serve.value_model, *engines(recipe, recipe.serve.value_model))
         with endpoint(recipe) as url:
             print(

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_serve import HANG, SETTINGS, WORLD, Moody, decode, encode, tokenize
+from test_serve import HANG, WORLD, Moody
+from test_serve_access import app_with
 
-from vgs_ray.config import Serve
-from vgs_ray.engines.scripted import ScriptedValue
-from vgs_ray.judge import Judge
 from vgs_ray.serve.admission import LONGEST_RETRY_S, Admission, Place
-from vgs_ray.serve.app import create_app
 from vgs_ray.serve.protocol import ApiError
-from vgs_ray.serve.searcher import Searcher
 
 STEPS = st.lists(st.integers(1, 12) | st.tuples(st.just("leave"), st.integers(0, 30)), max_size=60)
 
@@ -59,11 +54,6 @@ def test_a_large_search_is_not_passed_by_small_ones() -> None:
     assert [place.room.is_set() for place in (large, small)] == [True, True]
 
 
-def client_of(policy: Moody, settings: Serve) -> httpx.AsyncClient:
-    search = Searcher(policy, ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(search, settings)), base_url="http://test")
-
-
 def body(problem: str, **search: Any) -> dict[str, Any]:
     return {"model": "scripted", "messages": [{"role": "user", "content": problem}], "search": search}
 
@@ -71,7 +61,7 @@ def body(problem: str, **search: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_searches_that_find_no_room_wait_and_the_next_are_refused(stream: bool) -> None:
     policy = Moody(WORLD)
-    async with client_of(policy, replace(SETTINGS, max_beams=8, max_waiting=2)) as client:
+    async with app_with(policy, max_beams=8, max_waiting=2) as client:
 
         def post(problem: str, **search: Any) -> asyncio.Task[httpx.Response]:
             whole = body(problem, **search) | {"stream": stream}

@@ -18,9 +18,11 @@ from vgs_ray.serve.guard import KEYS
 from vgs_ray.serve.searcher import Searcher
 
 
-def app_with(**settings: Any) -> httpx.AsyncClient:
+def app_with(policy: Moody | None = None, **settings: Any) -> httpx.AsyncClient:
     """A client of an application with other settings, in this process."""
-    search = Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
+    search = Searcher(
+        policy or Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50
+    )
     transport = httpx.ASGITransport(create_app(search, replace(SETTINGS, **settings)))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 

@@ -4,43 +4,36 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+from load import problems, sandbox_endpoint
 
-from vgs_ray.sandbox import model_path
-from vgs_ray.sandbox.rows import benchmark_rows
-
-PROBLEM = next(iter(benchmark_rows(1)))["problem"]
+[PROBLEM] = problems(1)
 LIMIT_S = 120.0
 
 
 @pytest.mark.timeout(400)
 def test_ctrl_c_lets_a_search_finish(tmp_path: Path) -> None:
-    from vgs_ray.value.model import ValueModel
-
-    ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    settings = sandbox_endpoint(tmp_path).serve
     command = [
-        sys.executable, "-m", "pipelines.serve", "sandbox", "--serve.port", str(port), "--serve.value-model", str(tmp_path),
-        "--serve.log-requests", "--serve.cors-origins", "https://chat.example",
+        sys.executable, "-m", "pipelines.serve", "sandbox", "--serve.port", str(settings.port),
+        "--serve.value-model", settings.value_model, "--serve.log-requests", "--serve.cors-origins", "https://chat.example",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout
         try:
             said = [next(line for line in server.stdout if line.startswith("engine and worker logs: "))]
             said.append(next(line for line in server.stdout if line.startswith("serving ")))
-            frames = list(search_under_ctrl_c(f"http://127.0.0.1:{port}/v1", server))
+            frames = list(search_under_ctrl_c(f"http://127.0.0.1:{settings.port}/v1", server))
             rest = server.stdout.read()
             assert server.wait(LIMIT_S) == 0
         finally:
             server.kill()
-    assert f"127.0.0.1:{port}/v1; Ctrl-C ends it" in said[1]
+    assert f"127.0.0.1:{settings.port}/v1; Ctrl-C ends it" in said[1]
     assert frames[-1] == "data: [DONE]"
     assert '"finish_reason": "stop"' in frames[-2]
     assert rest.index("draining") < rest.index("the endpoint has ended")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,10 @@ import httpx
 import psutil
 import pytest
 import ray
+from load import problems, sandbox_endpoint
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from pipelines.recipes import parse
 from pipelines.replicas import _sizes, application
 from pipelines.serve import APPLICATION, build, endpoint
 from pipelines.stage import UserError
@@ -28,9 +27,8 @@ from vgs_ray.config import Recipe
 from vgs_ray.engines.baselines import RANDOM
 from vgs_ray.evaluate.flops import NO_MODEL, model_size
 from vgs_ray.sandbox import model_path
-from vgs_ray.sandbox.rows import benchmark_rows
 
-PROBLEMS = [row["problem"] for row in benchmark_rows(8)]
+PROBLEMS = problems(8)
 LIMIT_S = 120.0
 REPLICA = "ray::ServeReplica:vgs:"
 
@@ -38,19 +36,8 @@ REPLICA = "ray::ServeReplica:vgs:"
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Two policies, one value model and two replicas that search, each in a process of its own."""
-    from vgs_ray.value.model import ValueModel
-
-    folder = tmp_path_factory.mktemp("value")
-    ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    return parse(
-        "pipelines.serve",
-        [
-            "sandbox", "--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.replicas", "2",
-            "--serve.port", str(port), "--serve.value-model", str(folder),
-        ],
-    )  # fmt: skip
+    apart = ("--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.replicas", "2")
+    return sandbox_endpoint(tmp_path_factory.mktemp("value"), *apart)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,13 +26,13 @@ from test_serve import (
     tokenize,
     wait_until,
 )  # fmt: skip
+from test_serve_access import app_with
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import Completion, Tokens
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.judge import Judge
 from vgs_ray.search.tree import Tree
-from vgs_ray.serve.app import create_app
 from vgs_ray.serve.plan import Plan
 from vgs_ray.serve.searcher import Searcher
 
@@ -227,10 +226,8 @@ def test_metrics_count_searches_and_tokens(served: Served) -> None:
 
 async def test_a_full_server_says_when_to_come_again() -> None:
     policy = Moody(WORLD)
-    search = Searcher(policy, ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
-    app = create_app(search, replace(SETTINGS, max_beams=20))
     body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": HANG}]}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with app_with(policy, max_beams=20) as client:
         post = partial(client.post, "/v1/chat/completions")
         running = [asyncio.create_task(post(json=body)) for _ in range(2)]
         while policy.started < 16:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,30 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from load import sandbox_endpoint
 from test_serve_replicas import PROBLEMS, ask, replicas
 
-from pipelines.recipes import parse
 from pipelines.serve import endpoint
-from vgs_ray.sandbox import model_path
 
 PATIENCE_S = 180.0
 
 
 @pytest.mark.timeout(400)
 def test_a_second_policy_starts_while_one_search_has_more_beams_than_one_engine_batches(tmp_path: Path) -> None:
-    from vgs_ray.value.model import ValueModel
-
-    ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    recipe = parse(
-        "pipelines.serve",
-        [
-            "sandbox", "--serve.layout", "apart", "--serve.port", str(port), "--serve.value-model", str(tmp_path),
-            "--serve.policy-engine.max-num-seqs", "4", "--serve.policy-max-replicas", "2",
-        ],
-    )  # fmt: skip
-    with endpoint(recipe) as url:
+    growing = ("--serve.policy-engine.max-num-seqs", "4", "--serve.policy-max-replicas", "2")
+    with endpoint(sandbox_endpoint(tmp_path, "--serve.layout", "apart", *growing)) as url:
         assert len(replicas("policy")) == 1
         with one_search_at_a_time(url) as done:
             began = time.monotonic()

@@ -15,7 +15,7 @@ from vgs_ray.config import STAGES, Recipe
 
 
 def run(recipe: Recipe) -> None:
-    with ray_session():
+    with ray_session(recipe.serve.host):
         for name in STAGES:
             import_module(f"pipelines.{name}").run(recipe)
         import_module("pipelines.evaluate").show(recipe)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import shlex
 import signal
@@ -22,6 +23,7 @@ from ray import serve
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from pipelines.ask import spent
+from pipelines.ingress import EVERY_INTERFACE, SWITCH
 from pipelines.recipes import cli, parse
 from pipelines.replicas import DRAIN_S, application
 from pipelines.session import logs, progress, ray_session
@@ -57,6 +59,7 @@ def start(recipe: Recipe) -> None:
     """
     host, port = recipe.serve.host, recipe.serve.port
     check_address(host, port)
+    check_nodes(host)
     app = application(recipe, value_model(recipe, recipe.serve.value_model))
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Serve has set it to tell the terminal everything
@@ -99,6 +102,20 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
+def check_nodes(host: str) -> None:
+    """Whether HAProxy finds the search replicas of all nodes of the open Ray session.
+
+    Raises:
+        UserError: they listen on their own node's loopback.
+    """
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1 and os.environ.get(SWITCH) == "1" and host != EVERY_INTERFACE:
+        raise UserError(
+            f"serve.host is {host}, and {SWITCH} is 1 on a cluster of {nodes} nodes; HAProxy reaches the search replicas of "
+            f"other nodes only where they listen on every interface: pass --serve.host {EVERY_INTERFACE}, with API keys"
+        )
+
+
 def stop() -> None:
     """Let searches under way finish, then end the endpoint."""
     serve.delete(APPLICATION)  # the proxy lives on meanwhile and delivers their replies
@@ -125,7 +142,7 @@ def endpoint(recipe: Recipe) -> Iterator[str]:
     # Asked here too, so that a bad answer comes before Ray starts.
     check_address(recipe.serve.host, recipe.serve.port)
     value_model(recipe, recipe.serve.value_model)
-    with ray_session():
+    with ray_session(recipe.serve.host):
         start(recipe)
         try:
             yield base_url(recipe)
@@ -134,7 +151,7 @@ def endpoint(recipe: Recipe) -> Iterator[str]:
 
 
 def base_url(recipe: Recipe) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(recipe.serve.host, recipe.serve.host)
+    host = {EVERY_INTERFACE: "127.0.0.1", "::": "::1"}.get(recipe.serve.host, recipe.serve.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{recipe.serve.port}/v1"
 
 

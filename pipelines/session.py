@@ -8,29 +8,36 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
 from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
+from pipelines.ingress import haproxy_in_front
+
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Connect to the cluster that the environment names (as in a Ray job), or start a local one; reuse an open one."""
+def ray_session(host: str = "127.0.0.1") -> Iterator[None]:
+    """Connect to the cluster that the environment names (as in a Ray job), or start a local one; reuse an open one.
+
+    Args:
+        host: where an endpoint on this session would listen.
+    """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
-    _quiet_ray_data()
-    print(f"engine and worker logs: {logs()}", flush=True)
-    with _native_stderr_to(f"{logs()}/driver.err"):
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    with haproxy_in_front(host) if local else nullcontext():  # what Ray starts on this machine has our environment
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+        _quiet_ray_data()
+        print(f"engine and worker logs: {logs()}", flush=True)
+        with _native_stderr_to(f"{logs()}/driver.err"):
+            try:
+                yield
+            finally:
+                ray.shutdown()
 
 
 @contextmanager

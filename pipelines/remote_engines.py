@@ -77,7 +77,8 @@ async def _call(replicas: DeploymentHandle[Any], method: str, limit_s: float, *a
     try:
         async with asyncio.timeout(limit_s):
             while True:
-                handle = replicas.options(method_name=method, session_id=SEARCH.get())
+                # By value, from process to process: through Ray's object store, searches of short blocks take twice as long.
+                handle = replicas.options(method_name=method, session_id=SEARCH.get(), _by_reference=False)
                 # Outside of the HTTP request's context: from there all calls of a search would have the id of that request, and
                 # the router, which finds waiting calls by their id, would lose all but one of them.
                 answer = Context().run(handle.remote, *args)

@@ -45,6 +45,8 @@ STICKY = RequestRouterConfig(request_router_class="ray.serve.experimental.consis
 """Blocks of one search go where its prefixes are cached, and elsewhere only while that replica is full or gone."""
 BUSY = 0.7
 """Share of an engine's batch that autoscaling keeps filled with beams."""
+UPSCALE_S = 10.0
+"""So long it has to be fuller than that before an engine is added. Loading one takes longer, so nothing is gained by Ray's 30."""
 
 log = logging.getLogger(__name__)
 
@@ -204,8 +206,9 @@ def _engine_deployment(replica: type, name: str, engine: Engine, most: int) -> s
     size: dict[str, Any] = {"num_replicas": engine.replicas}
     if most > engine.replicas:
         scaling = AutoscalingConfig(
-            min_replicas=engine.replicas, max_replicas=most, target_ongoing_requests=BUSY * engine.max_num_seqs
-        )
+            min_replicas=engine.replicas, max_replicas=most, target_ongoing_requests=BUSY * engine.max_num_seqs,
+            upscale_delay_s=UPSCALE_S,
+        )  # fmt: skip
         size = {"autoscaling_config": scaling}
     return serve.deployment(
         replica,

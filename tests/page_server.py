@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
-from test_serve import SETTINGS, WORLD, Moody, Served, encode, tokenize
+from scripted_server import SETTINGS, WORLD, Moody, Served, encode, tokenize
 
 from vgs_ray.config import Sampling, Serve
 from vgs_ray.engines.interface import Completion, Score, Tokens

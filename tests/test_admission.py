@@ -9,7 +9,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_serve import HANG, WORLD, Moody
+from scripted_server import HANG, WORLD, Moody
 from test_serve_access import app_with
 
 from vgs_ray.serve.admission import LONGEST_RETRY_S, Admission, Place

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_serve import DIE, Served, served
+from scripted_server import DIE, Served, served
 
 __all__ = ["served"]  # a fixture
 

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
-from test_serve import (
+from scripted_server import (
     BREAK,
     DIE,
     HANG,

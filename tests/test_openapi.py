@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from test_serve import BREAK, DIE, HANG, SETTINGS, WORLD, Moody, decode, encode, tokenize
+from scripted_server import BREAK, DIE, HANG, SETTINGS, WORLD, Moody, decode, encode, tokenize
 
 from vgs_ray.config import Serve
 from vgs_ray.engines.interface import EngineDied, Score, Tokens

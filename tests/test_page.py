@@ -10,7 +10,7 @@ import httpx
 import pytest
 from page_server import ask, browser, context, opened, served, serving, state
 from playwright.sync_api import BrowserContext, expect
-from test_serve import HANG, SETTINGS, Served, wait_until
+from scripted_server import HANG, SETTINGS, Served, wait_until
 
 from vgs_ray.serve.guard import KEYS
 

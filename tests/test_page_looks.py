@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from page_server import ask, browser, context, opened, served, serving, state, watched
 from playwright.sync_api import Browser, BrowserContext, expect
-from test_serve import SETTINGS, Served
+from scripted_server import SETTINGS, Served
 
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.engines.scripted import World

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import uvicorn
+from scripted_server import (
+    BREAK,
+    DIE,
+    HANG,
+    LONG,
+    SETTINGS,
+    WORLD,
+    Served,
+    decode,
+    encode,
+    served,
+    tokenize,
+    wait_until,
+)
 
-from vgs_ray.config import Beam, Sampling, Serve
-from vgs_ray.engines.interface import Completion, EngineDied, Tokens
-from vgs_ray.engines.scripted import END, ScriptedPolicy, ScriptedValue, World
+from vgs_ray.engines.interface import EngineDied, Tokens
+from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue
 from vgs_ray.evaluate.flops import NO_MODEL, ModelSize, ModelSizes
 from vgs_ray.judge import Judge
 from vgs_ray.serve.app import create_app
@@ -27,89 +34,7 @@ from vgs_ray.serve.plan import Plan
 from vgs_ray.serve.protocol import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher, split_thought
 
-WORLD = World(steps=24, slip=0.08)
-SETTINGS = Serve(
-    model_name="scripted",
-    beam=Beam(keep=2, branch=2, block=6, groups=2),
-    sampling=Sampling(max_tokens=40),
-    max_budget=32,
-    max_problem_chars=100,
-    max_waiting=0,
-)
-HANG, DIE, BREAK, LONG = "hang", "die", "break", "long"
-
-
-def decode(tokens: Tokens) -> str:
-    """A finished chain answers how far its slips went: 0 is right."""
-    body = [token for token in tokens if token != END]
-    thought = f"<think>{' '.join(map(str, body))}"
-    return f"{thought}</think>\nSo \\boxed{{{sum(body) % 7}}}" if END in tokens else thought
-
-
-def encode(problem: str) -> Tokens:
-    """Problems are words that the policy below knows; all others are ordinary."""
-    kinds = {HANG: 1, DIE: 2, BREAK: 3}
-    return (0,) * 50 if problem == LONG else (kinds.get(problem, 0),)
-
-
-def tokenize(text: str) -> Tokens:
-    """Raw text: a problem number, then right steps."""
-    return (4, *(0 for _ in text[1:]))
-
-
-@dataclass
-class Moody(ScriptedPolicy):
-    """A policy that can hang, die or break; it counts the calls that were cancelled."""
-
-    started: int = 0
-    cancelled: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        if prefix[0] == 2:
-            raise EngineDied("the engine is gone (secret)")
-        if prefix[0] == 3:
-            raise ZeroDivisionError("secret")
-        if prefix[0] == 1:
-            self.started += 1
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-        return await super().extend(prefix, sampling, seed)
-
-
-@dataclass
-class Served:
-    """A running server."""
-
-    url: str
-    policy: Moody
-    value: ScriptedValue
-
-    @property
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=10)
-
-    def post(self, **body: Any) -> httpx.Response:
-        whole = {"model": "scripted", "messages": [{"role": "user", "content": "3"}], **body}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=whole, timeout=10)
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    policy, value = Moody(WORLD, latency=3), ScriptedValue(WORLD, latency=3)
-    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context=50), SETTINGS)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", policy, value)
-        server.should_exit = True
-        thread.join(10)
+__all__ = ["served"]  # a fixture
 
 
 def ask(served: Served, problem: str = "3", **more: Any) -> Any:
@@ -356,13 +281,6 @@ def test_a_client_that_goes_away_ends_its_search(served: Served) -> None:
     wait_until(lambda: served.policy.started == 8)
     connection.close()
     wait_until(lambda: served.policy.cancelled == 8)
-
-
-def wait_until(holds: Any, seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 async def test_health_says_which_engine_is_gone() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from test_serve import SETTINGS, WORLD, Moody, decode, encode, tokenize
+from scripted_server import SETTINGS, WORLD, Moody, decode, encode, tokenize
 
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.judge import Judge

@@ -1,34 +1,47 @@
-"""`python -m pipelines.serve` as people run it: it serves until Ctrl-C, lets searches finish, and logs what it was told to."""
+"""`python -m pipelines.serve` as people run it: closed to other machines, clear where a replica dies, and it drains at Ctrl-C."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 from load import problems, sandbox_endpoint
 
 [PROBLEM] = problems(1)
 LIMIT_S = 120.0
+LONG = {"budget": 128, "block": 4, "events": True, "seed": 1}
 
 
 @pytest.mark.timeout(400)
-def test_ctrl_c_lets_a_search_finish(tmp_path: Path) -> None:
+def test_a_served_endpoint_from_its_start_to_ctrl_c(tmp_path: Path) -> None:
     settings = sandbox_endpoint(tmp_path).serve
     command = [
         sys.executable, "-m", "pipelines.serve", "sandbox", "--serve.port", str(settings.port),
         "--serve.value-model", settings.value_model, "--serve.log-requests", "--serve.cors-origins", "https://chat.example",
     ]  # fmt: skip
+    url = f"http://127.0.0.1:{settings.port}/v1"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout
         try:
             said = [next(line for line in server.stdout if line.startswith("engine and worker logs: "))]
             said.append(next(line for line in server.stdout if line.startswith("serving ")))
-            frames = list(search_under_ctrl_c(f"http://127.0.0.1:{settings.port}/v1", server))
+            processes = psutil.Process(server.pid)
+            ingress = below(processes, "haproxy")
+            if sys.platform == "linux":
+                is_closed_to_other_machines(ingress, settings.port)
+                a_dying_replica_is_told_and_replaced(url, processes)
+            frames = list(search_under_ctrl_c(url, server))
             rest = server.stdout.read()
             assert server.wait(LIMIT_S) == 0
         finally:
@@ -37,23 +50,67 @@ def test_ctrl_c_lets_a_search_finish(tmp_path: Path) -> None:
     assert frames[-1] == "data: [DONE]"
     assert '"finish_reason": "stop"' in frames[-2]
     assert rest.index("draining") < rest.index("the endpoint has ended")
+    assert not psutil.wait_procs(ingress, timeout=10)[1]
     logs = Path(said[0].partition(": ")[2].strip())
     asked = json.dumps({"problem": PROBLEM})[1:-1]
-    assert sum(asked in file.read_text(errors="replace") for file in logs.glob("worker-*.err")) == 1
+    assert any(asked in file.read_text(errors="replace") for file in logs.glob("worker-*.err"))
 
 
-def search_under_ctrl_c(url: str, server: subprocess.Popen[str]):
+def is_closed_to_other_machines(ingress: list[psutil.Process], port: int) -> None:
+    [haproxy] = ingress
+    listens = [each.laddr for each in haproxy.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    assert port in {port for _, port in listens}
+    assert {host for host, _ in listens} == {"127.0.0.1"}
+
+
+def a_dying_replica_is_told_and_replaced(url: str, processes: psutil.Process) -> None:
+    """It dies under a stream and under a search whose reply has not begun; then another one answers."""
+    time.sleep(2)  # HAProxy sends requests to Ray's own proxy until it has seen a new replica answer twice
+    with ThreadPoolExecutor(2) as pool:
+        whole, stream = pool.submit(post, url, **LONG), pool.submit(lambda: list(lines(url)))
+        time.sleep(3)
+        [replica] = below(processes, "ray::ServeReplica:vgs:search")
+        os.kill(replica.pid, signal.SIGKILL)
+        reply = whole.result(LIMIT_S)
+        assert reply.status_code == 503, reply.text
+        assert reply.json()["error"]["code"] == "replica_gone"
+        assert reply.headers["Retry-After"] == "30"
+        with pytest.raises(httpx.RemoteProtocolError):  # it has begun with 200; nobody may take it for whole
+            stream.result(LIMIT_S)
+    deadline = time.monotonic() + LIMIT_S
+    while (reply := post(url, budget=1, method="sample")).status_code != 200:
+        assert reply.status_code == 503, reply.text
+        assert "error" in reply.json()
+        assert time.monotonic() < deadline, reply.text
+        time.sleep(0.5)
+
+
+def below(process: psutil.Process, title: str) -> list[psutil.Process]:
+    return [each for each in process.children(recursive=True) if title in " ".join(each.cmdline()[:1])]
+
+
+def post(url: str, **search: Any) -> httpx.Response:
+    return httpx.post(f"{url}/chat/completions", json=body(search, False), timeout=LIMIT_S, trust_env=False)
+
+
+def lines(url: str) -> Iterator[str]:
+    """Of a long search's stream."""
+    asked = body(LONG, True)
+    with httpx.stream("POST", f"{url}/chat/completions", json=asked, timeout=LIMIT_S, trust_env=False) as reply:
+        assert reply.status_code == 200
+        yield from filter(None, reply.iter_lines())
+
+
+def body(search: dict[str, Any], stream: bool) -> dict[str, Any]:
+    return {"model": "vgs", "messages": [{"role": "user", "content": PROBLEM}], "search": search, "stream": stream}
+
+
+def search_under_ctrl_c(url: str, server: subprocess.Popen[str]) -> Iterator[str]:
     """Lines of a long search, whose server is told to end at its first block."""
-    body = {
-        "model": "vgs", "messages": [{"role": "user", "content": PROBLEM}], "stream": True,
-        "search": {"budget": 128, "block": 4, "events": True, "seed": 1},
-    }  # fmt: skip
-    with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False) as reply:
-        told = False
-        for line in reply.iter_lines():
-            if not told and line == "event: vgs_ray.node":
-                told = True
-                server.send_signal(signal.SIGINT)
-            if line:
-                yield line
-        assert told
+    told = False
+    for line in lines(url):
+        if not told and line == "event: vgs_ray.node":
+            told = True
+            server.send_signal(signal.SIGINT)
+        yield line
+    assert told

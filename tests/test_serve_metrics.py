@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from test_serve import BREAK, DIE, HANG, LONG, SETTINGS, WORLD, Moody, decode, encode, tokenize
+from scripted_server import BREAK, DIE, HANG, LONG, SETTINGS, WORLD, Moody, decode, encode, tokenize
 from test_serve_routes import Slow
 
 from vgs_ray.config import Serve

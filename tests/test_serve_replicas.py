@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import psutil
 import pytest
 import ray
@@ -157,6 +159,24 @@ def test_values_after_each_token_come_out_of_the_replicas(url: str) -> None:
     last = scores(input=[tokens[: at + 1] for at in (0, 20, 39)])
     assert [each[0], each[20], each[39]] == pytest.approx([value for [value] in last], abs=1e-5)
     assert scores(input=[tokens], every_token=True, from_token=38) == [pytest.approx(each[38:], abs=1e-5)]
+
+
+@pytest.mark.timeout(600)
+async def test_fifty_official_clients_at_once_come_through_the_ingress(url: str) -> None:
+    async def streamed(client: openai.AsyncOpenAI, seed: int) -> tuple[str, int]:
+        stream = await client.chat.completions.create(
+            model="policy", messages=[{"role": "user", "content": PROBLEMS[seed % len(PROBLEMS)]}], seed=seed, stream=True,
+            stream_options={"include_usage": True},
+        )  # fmt: skip
+        chunks = [chunk async for chunk in stream]
+        thought = "".join(
+            choice.delta.model_extra.get("reasoning_content") or "" for c in chunks for choice in c.choices
+        )
+        return thought, chunks[-1].usage.completion_tokens
+
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=LIMIT_S) as client:
+        found = await asyncio.gather(*(streamed(client, seed) for seed in range(50)))
+    assert all(thought and tokens > 1 for thought, tokens in found)
 
 
 @pytest.mark.timeout(600)

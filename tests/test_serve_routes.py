@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from test_serve import (
+from scripted_server import (
     DIE,
     HANG,
     LONG,

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from test_serve import WORLD, Moody, Served, encode, served, tokenize
+from scripted_server import WORLD, Moody, Served, encode, served, tokenize
 
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.judge import Judge

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_serve import SETTINGS, Served, served
+from scripted_server import SETTINGS, Served, served
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import Completion, Tokens, Usage

@@ -28,7 +28,12 @@ from pipelines.serve import endpoint
 
 GIB = 1024**3
 PARTS = {"ServeReplica:vgs:search": "search", "ServeReplica:vgs:policy": "policy", "ServeReplica:vgs:value": "value"}
-PARTS |= {"ProxyActor": "proxy", "ServeController": "controller"}
+PARTS |= {
+    "ProxyActor": "proxy",
+    "bin/haproxy": "haproxy",
+    "HAProxyManager": "its manager",
+    "ServeController": "controller",
+}
 VICTIMS = ("policy", "value")
 PAUSE_S = 5.0
 

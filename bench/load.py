@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from pipelines.ingress import free_ports
 from pipelines.recipes import parse
 from vgs_ray.config import Recipe
 from vgs_ray.sandbox import model_path
@@ -40,8 +40,7 @@ class Took(NamedTuple):
 def sandbox_endpoint(folder: Path, *options: str) -> Recipe:
     """The sandbox's recipe with a value model whose head is random: the cost of a search, not its accuracy, is measured."""
     ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     fixed = ["--serve.value-model", str(folder), "--serve.port", str(port)]
     return parse("pipelines.serve", ["sandbox", *fixed, *options])
 

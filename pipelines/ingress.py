@@ -72,11 +72,12 @@ def _of_its_own(folder: str) -> dict[str, str]:
         "HAPROXY_SERVER_STATE_FILE": "server-state",
     }
     places = {name: str(Path(folder) / file) for name, file in files.items()}
-    free = {name: str(port) for name, port in zip(ports, _free_ports(len(ports)), strict=True)}
+    free = {name: str(port) for name, port in zip(ports, free_ports(len(ports)), strict=True)}
     return {f"RAY_SERVE_{name}": value for name, value in (places | free).items()}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback on which nobody listens now."""
     with ExitStack() as held:  # all at once, so that they differ
         sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
-from scripted_server import SETTINGS, WORLD, Moody, Served, encode, tokenize
+from scripted_server import SETTINGS, WORLD, Moody, Served, encode, running, tokenize
 
 from vgs_ray.config import Sampling, Serve
 from vgs_ray.engines.interface import Completion, Score, Tokens
@@ -67,17 +63,8 @@ def serving(world: World = WORLD, settings: Serve = SETTINGS) -> Iterator[Served
     policy, value = Writer(world), Reader(world)
     context = settings.sampling.max_tokens + 10
     app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context), settings)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", policy, value)
-        finally:
-            server.should_exit = True
-            thread.join(10)
+    with running(app) as url:
+        yield Served(url, policy, value)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from vgs_ray.config import Beam, Sampling, Serve
 from vgs_ray.engines.interface import Completion, EngineDied, Tokens
@@ -92,19 +94,34 @@ class Served:
         return httpx.post(f"{self.url}/v1/chat/completions", json=whole, timeout=10)
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    policy, value = Moody(WORLD, latency=3), ScriptedValue(WORLD, latency=3)
-    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context=50), SETTINGS)
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """The address of a server of its own for this application."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", policy, value)
-        server.should_exit = True
-        thread.join(10)
+        wait_until(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+@contextmanager
+def serving(settings: Serve = SETTINGS) -> Iterator[Served]:
+    """A server of these settings."""
+    policy, value = Moody(WORLD, latency=3), ScriptedValue(WORLD, latency=3)
+    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context=50), settings)
+    with running(app) as url:
+        yield Served(url, policy, value)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving() as found:
+        yield found
 
 
 def ask(served: Served, problem: str = "3", **more: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from pipelines.ingress import PROGRAM, SWITCH, closed, error_reply, haproxy_in_front
+from pipelines.ingress import PROGRAM, SWITCH, closed, error_reply, free_ports, haproxy_in_front
 from pipelines.serve import check_nodes
 from pipelines.stage import UserError
 
@@ -77,10 +76,7 @@ def test_only_what_has_no_address_is_bound_to_the_loopback() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
 def test_haproxy_answers_where_nobody_does_and_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
+    ports = free_ports(2)
     (tmp_path / "haproxy.cfg").write_text(CONFIG.format(folder=tmp_path, port=ports[0], other=ports[1]))
     program = [str(Path(sys.executable).with_name(PROGRAM)), "-db", "-f", str(tmp_path / "haproxy.cfg")]
     starts = f"import subprocess; print(subprocess.Popen({program}).pid, flush=True); input()"

@@ -5,56 +5,29 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
-import uvicorn
 from scripted_server import (
     BREAK,
     DIE,
     HANG,
     SETTINGS,
-    WORLD,
-    Moody,
     Served,
     ask,
-    decode,
-    encode,
     served,
-    tokenize,
+    serving,
     wait_until,
 )
 
-from vgs_ray.config import Serve
-from vgs_ray.engines.scripted import ScriptedValue
-from vgs_ray.judge import Judge
 from vgs_ray.serve.admission import FIRST_RETRY_S
-from vgs_ray.serve.app import create_app
 from vgs_ray.serve.guard import KEYS
-from vgs_ray.serve.searcher import Searcher
 
 __all__ = ["served"]  # a fixture
 AT_ONCE = 50
-
-
-@contextmanager
-def serving(settings: Serve = SETTINGS) -> Iterator[Served]:
-    """A server of other settings than the shared one."""
-    policy, value = Moody(WORLD, latency=3), ScriptedValue(WORLD, latency=3)
-    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context=50), settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    [listening] = server.servers[0].sockets
-    yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", policy, value)
-    server.should_exit = True
-    thread.join(10)
 
 
 def problem(text: str) -> Any:

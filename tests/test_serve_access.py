@@ -1,4 +1,4 @@
-"""Who may ask, from where, and what is written down: API keys, other origins, the pages that need no key, the log."""
+"""Who may ask, from where, and what is written down: API keys, other origins, the pages that need no key, how much, the log."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
-from scripted_server import SETTINGS, WORLD, Moody, decode, encode, tokenize
+from scripted_server import SETTINGS, WORLD, Moody, Served, decode, encode, served, tokenize
 
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.judge import Judge
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.guard import KEYS
+from vgs_ray.serve.protocol import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher
+
+__all__ = ["served"]  # a fixture
 
 
 def app_with(policy: Moody | None = None, **settings: Any) -> httpx.AsyncClient:
@@ -84,3 +87,12 @@ async def test_the_documentation_asks_no_other_host(monkeypatch: pytest.MonkeyPa
             assert (await client.get(file)).status_code == 200
         assert "://" not in page.text
         assert "/v1/score" in (await client.get("/openapi.json")).json()["paths"]
+
+
+def test_huge_bodies_are_refused(served: Served) -> None:
+    huge = b"x" * (MAX_BODY_BYTES + 1)
+    url = f"{served.url}/v1/chat/completions"
+    for content in (huge, (huge[at : at + 65536] for at in range(0, len(huge), 65536))):
+        reply = httpx.post(url, content=content, headers={"content-type": "application/json"})
+        assert reply.status_code == 413
+        assert reply.json()["error"]["code"] == "body_too_large"

@@ -53,7 +53,7 @@ def test_a_served_endpoint_from_its_start_to_ctrl_c(tmp_path: Path) -> None:
     assert not psutil.wait_procs(ingress, timeout=10)[1]
     logs = Path(said[0].partition(": ")[2].strip())
     asked = json.dumps({"problem": PROBLEM})[1:-1]
-    assert any(asked in file.read_text(errors="replace") for file in logs.glob("worker-*.err"))
+    assert sum(asked in file.read_text(errors="replace") for file in logs.glob("worker-*.err")) == 1
 
 
 def is_closed_to_other_machines(ingress: list[psutil.Process], port: int) -> None:

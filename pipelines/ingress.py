@@ -36,7 +36,7 @@ OF_THIS_PROJECT = {
 }
 PARENT_DIES = 1
 """Linux' PR_SET_PDEATHSIG."""
-EVERYWHERE = re.compile(r"^(\s*bind )\*?:(\d+)$", re.MULTILINE)
+STATISTICS = re.compile(r"^((?:frontend prometheus|listen stats)\n\s*bind )\*?:(\d+)$", re.MULTILINE)
 GONE = {
     "message": "no search replica answers: it has ended, and Ray Serve starts another one; ask again in half a minute",
     "type": "server_error", "param": None, "code": "replica_gone",
@@ -102,8 +102,11 @@ def run(arguments: Sequence[str] = sys.argv[1:]) -> None:
 
 
 def closed(config: str) -> str:
-    """Ray's configuration, with the pages of statistics, which Ray binds to every interface, on the loopback."""
-    return EVERYWHERE.sub(r"\g<1>127.0.0.1:\g<2>", config)
+    """Ray's configuration, with the pages of statistics, which Ray binds to every interface, on the loopback.
+
+    The endpoint stays where `serve.host` says.
+    """
+    return STATISTICS.sub(r"\g<1>127.0.0.1:\g<2>", config)
 
 
 def error_reply() -> bytes:

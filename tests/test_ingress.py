@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,11 +29,13 @@ defaults
     timeout server 5s
     errorfile 503 {folder}/500.http
 frontend prometheus
-    bind :{port}
+    bind :{metrics}
+frontend http_frontend
+    bind *:{port}
     default_backend none
 backend none
 listen stats
-  bind *:{other}
+  bind *:{stats}
 """
 
 
@@ -76,18 +79,23 @@ def test_what_haproxy_says_itself_is_one_whole_reply_in_the_layout_of_openai() -
     assert {"error": error} == ApiError(503, error["message"], code=error["code"]).body
 
 
-def test_only_what_has_no_address_is_bound_to_the_loopback() -> None:
-    config = "  bind *:8404\n    bind :9101\n    bind 0.0.0.0:8000\n    bind 10.0.0.1:80\n"
-    assert (
-        closed(config)
-        == "  bind 127.0.0.1:8404\n    bind 127.0.0.1:9101\n    bind 0.0.0.0:8000\n    bind 10.0.0.1:80\n"
-    )
+@pytest.mark.parametrize("host", ["*", "127.0.0.1", "10.0.0.1"])
+def test_rays_pages_of_statistics_are_closed_and_the_endpoint_is_where_it_was_told(host: str) -> None:
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+    config = re.sub(r"{{ config\.\w+_port }}", "80", HAPROXY_CONFIG_TEMPLATE)
+    config = re.sub(r"{{ config\.\w*frontend_host }}", host, config)
+    assert re.findall(r"^\s*bind (\S+)$", closed(config), re.MULTILINE) == [
+        "127.0.0.1:80",
+        f"{host}:80",
+        "127.0.0.1:80",
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
 def test_haproxy_answers_where_nobody_does_and_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    ports = free_ports(2)
-    (tmp_path / "haproxy.cfg").write_text(CONFIG.format(folder=tmp_path, port=ports[0], other=ports[1]))
+    port, stats, metrics = free_ports(3)
+    (tmp_path / "haproxy.cfg").write_text(CONFIG.format(folder=tmp_path, port=port, stats=stats, metrics=metrics))
     program = [str(Path(sys.executable).with_name(PROGRAM)), "-db", "-f", str(tmp_path / "haproxy.cfg")]
     starts = f"import subprocess; print(subprocess.Popen({program}).pid, flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", starts], stdin=-1, stdout=-1, stderr=-3, text=True) as parent:
@@ -95,9 +103,10 @@ def test_haproxy_answers_where_nobody_does_and_ends_with_the_process_that_starte
         haproxy = psutil.Process(int(parent.stdout.readline()))
         transport = httpx.HTTPTransport(retries=5)  # of the connection, while it starts
         with httpx.Client(transport=transport, trust_env=False) as client:
-            reply = client.get(f"http://127.0.0.1:{ports[0]}/v1/models")
+            reply = client.get(f"http://127.0.0.1:{port}/v1/models")
         assert reply.status_code == 503
         assert reply.json()["error"]["code"] == "replica_gone"
-        assert {each.laddr[0] for each in haproxy.net_connections("tcp") if each.laddr} == {"127.0.0.1"}
+        listens = [each.laddr for each in haproxy.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+        assert {(at.port, at.ip) for at in listens} == {(port, "0.0.0.0"), (stats, "127.0.0.1"), (metrics, "127.0.0.1")}
         parent.send_signal(signal.SIGKILL)
     haproxy.wait(10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,9 +38,9 @@ REPLICA = "ray::ServeReplica:vgs:"
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Two policies, one value model and two replicas that search, each in a process of its own."""
+    """Two policies, one value model and two replicas that search, each in a process of its own; open to every interface."""
     apart = ("--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.replicas", "2")
-    return sandbox_endpoint(tmp_path_factory.mktemp("value"), *apart)
+    return sandbox_endpoint(tmp_path_factory.mktemp("value"), *apart, "--serve.host", "0.0.0.0")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,12 @@ def agent_sums() -> dict[str, float]:
                 name = sample.name + "".join(sample.labels.get(label, "") for label in ("end", "kind", "engine"))
                 found[name] = found.get(name, 0) + sample.value
     return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux only")
+def test_host_0_0_0_0_is_every_interface(url: str) -> None:
+    elsewhere = url.replace("127.0.0.1", "127.0.0.2")
+    assert httpx.get(f"{elsewhere}/models", trust_env=False).status_code == 200
 
 
 def test_a_stop_string_ends_what_a_real_policy_writes(url: str) -> None:

@@ -30,6 +30,7 @@ from vgs_ray.judge import Judge
 from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
 from vgs_ray.sandbox import model_path
 from vgs_ray.serve.app import create_app
+from vgs_ray.serve.guard import key_digests
 from vgs_ray.serve.searcher import Searcher
 
 DRAIN_S = 60.0
@@ -143,10 +144,12 @@ class Endpoint:
         self,
         recipe: Recipe,
         value_folder: str,
+        keys: tuple[bytes, ...],
         policies: DeploymentHandle[PolicyReplica] | None = None,
         values: DeploymentHandle[ValueReplica] | None = None,
     ) -> None:
-        self.settings = settings = recipe.serve
+        settings = recipe.serve
+        self.settings, self.keys = settings, keys
         if settings.log_requests:
             logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
             logging.getLogger("vgs_ray.serve").setLevel(logging.INFO)
@@ -158,7 +161,7 @@ class Endpoint:
             self.searcher = searcher(recipe, value_folder, *engines(recipe, value_folder))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.searcher, self.settings, RayMetrics())
+        return create_app(self.searcher, self.settings, RayMetrics(), self.keys)
 
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces a replica that raises. A slow engine is busy, not dead."""
@@ -172,6 +175,7 @@ class Endpoint:
 def application(recipe: Recipe, value_folder: str) -> serve.Application:
     """The endpoint as a Ray Serve application."""
     settings = recipe.serve
+    keys = key_digests()  # on a cluster, replicas have the environment of their node, not that of this process
     together = settings.layout == "together"
     held = (settings.policy_engine, settings.value_engine) if together else ()
     search = serve.deployment(
@@ -186,13 +190,14 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
         ray_actor_options=_resources(*held),
     )
     if together:
-        return search.bind(recipe, value_folder)
+        return search.bind(recipe, value_folder, keys)
     model = model_path(recipe.roll_out.model)
     policies = _engine_deployment(PolicyReplica, "policy", settings.policy_engine, settings.policy_max_replicas)
     values = _engine_deployment(ValueReplica, "value", settings.value_engine, settings.value_max_replicas)
     return search.bind(
         recipe,
         value_folder,
+        keys,
         policies.bind(model, settings.policy_engine),
         values.bind(value_folder, settings.value_engine, model),
     )

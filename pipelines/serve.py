@@ -29,10 +29,12 @@ from pipelines.replicas import DRAIN_S, application
 from pipelines.session import logs, progress, ray_session
 from pipelines.stage import UserError, value_model
 from vgs_ray.config import Recipe
+from vgs_ray.serve.guard import KEYS, keys_of_environment
 
 APPLICATION = "vgs"
 ASK_LIMIT_S = 600.0
 SHOWN_CHARS = 300
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RAISED = re.compile(r"[\w.]*(?:Error|Exception|Died)\b: ")
 
 
@@ -115,6 +117,13 @@ def check_nodes(host: str, nodes: int) -> None:
         )
 
 
+def open_to_others(host: str) -> str:
+    """A warning where other machines may reach an endpoint for which this process has no key."""
+    if host in LOOPBACK or keys_of_environment():
+        return ""
+    return f"whoever reaches {host} may ask, unless the cluster's nodes have API keys: set {KEYS} to close the endpoint"
+
+
 def stop() -> None:
     """Let searches under way finish, then end the endpoint."""
     serve.delete(APPLICATION)  # the proxy lives on meanwhile and delivers their replies
@@ -160,6 +169,8 @@ def run(recipe: Recipe) -> None:
     with endpoint(recipe) as url:
         previous = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
         print(f"serving {recipe.serve.model_name} at {url}; Ctrl-C ends it", flush=True)
+        if note := open_to_others(recipe.serve.host):
+            print(note, flush=True)
         try:
             while not ended.wait(1.0):  # a wait without a limit would not hear the signal on every platform
                 pass
@@ -175,7 +186,7 @@ def ask(recipe: Recipe, problem: str) -> None:
     with endpoint(recipe) as url:
         # No proxy of the environment may stand between this machine and itself.
         client = openai.OpenAI(
-            base_url=url, api_key="none", max_retries=0, timeout=ASK_LIMIT_S,
+            base_url=url, api_key=next(iter(keys_of_environment()), "none"), max_retries=0, timeout=ASK_LIMIT_S,
             http_client=openai.DefaultHttpxClient(trust_env=False),
         )  # fmt: skip
         with client, progress("ask", None, lambda: 0, "answer", lambda: "searching"):

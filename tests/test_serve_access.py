@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,22 +12,23 @@ import httpx
 import pytest
 from scripted_server import SETTINGS, WORLD, Moody, Served, decode, encode, served, tokenize
 
+from pipelines.serve import open_to_others
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.judge import Judge
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.guard import KEYS
+from vgs_ray.serve.guard import KEYS, key_digests
 from vgs_ray.serve.protocol import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher
 
 __all__ = ["served"]  # a fixture
 
 
-def app_with(policy: Moody | None = None, **settings: Any) -> httpx.AsyncClient:
+def app_with(policy: Moody | None = None, keys: Sequence[bytes] = (), **settings: Any) -> httpx.AsyncClient:
     """A client of an application with other settings, in this process."""
     search = Searcher(
         policy or Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50
     )
-    transport = httpx.ASGITransport(create_app(search, replace(SETTINGS, **settings)))
+    transport = httpx.ASGITransport(create_app(search, replace(SETTINGS, **settings), keys=keys))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
@@ -39,6 +41,24 @@ async def test_keys_of_the_environment_close_the_endpoint(monkeypatch: pytest.Mo
         assert (await client.get("/v1/models")).json()["error"]["code"] == "invalid_api_key"
         assert (await client.get("/metrics")).status_code == 401
         assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_digests_of_keys_close_it_where_the_environment_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEYS, "first")
+    keys = key_digests()
+    assert b"first" not in keys[0]
+    monkeypatch.delenv(KEYS)
+    async with app_with(keys=keys) as client:
+        for key, status in (("first", 200), (keys[0].hex(), 401), ("", 401)):
+            reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
+            assert reply.status_code == status, key
+
+
+def test_an_endpoint_that_others_reach_without_a_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "VGS_RAY_API_KEYS" in open_to_others("0.0.0.0")
+    assert not open_to_others("127.0.0.1")
+    monkeypatch.setenv(KEYS, "first")
+    assert not open_to_others("0.0.0.0")
 
 
 @pytest.mark.parametrize("asked_for", [False, True])

@@ -25,7 +25,7 @@ from vgs_ray import config
 from vgs_ray.engines.interface import EngineDied, Tokens
 from vgs_ray.search.tree import Listener
 from vgs_ray.serve.admission import Admission, Place
-from vgs_ray.serve.guard import ApiKeys, BodyLimit, allow_origins, keys_of_environment
+from vgs_ray.serve.guard import ApiKeys, BodyLimit, allow_origins, key_digests
 from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_search, measured, waited
 from vgs_ray.serve.metrics import Metrics, Mirror
 from vgs_ray.serve.openapi import (
@@ -67,11 +67,14 @@ class ClientGone(Exception):
     """Nobody waits for the reply any more."""
 
 
-def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None = None) -> FastAPI:
+def create_app(
+    search: Searcher, settings: config.Serve, mirror: Mirror | None = None, keys: Sequence[bytes] = ()
+) -> FastAPI:
     """The application with all its routes. Keys of the environment (see `guard.KEYS`) close it to others.
 
     Args:
         mirror: told what /metrics counts, as it happens.
+        keys: digests of more keys, of an environment that is not this process's.
     """
     app = FastAPIOffline(  # its /docs asks no other host for Swagger's files
         title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0",
@@ -79,8 +82,8 @@ def create_app(search: Searcher, settings: config.Serve, mirror: Mirror | None =
     )  # fmt: skip
     describe(app)
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
-    if keys := keys_of_environment():
-        app.add_middleware(ApiKeys, keys=keys)
+    if known := {*keys, *key_digests()}:
+        app.add_middleware(ApiKeys, keys=known)
     _handle_errors(app)
     metrics = Metrics(mirror)
     app.add_middleware(CountRefusals, metrics=metrics)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
+from collections.abc import Iterable
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -46,10 +48,10 @@ class BodyLimit:
 
 
 class ApiKeys:
-    """Refuses requests without one of the keys. Keys are compared in constant time."""
+    """Refuses requests without one of the keys, of which it knows the digests. They are compared in constant time."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[str, ...]) -> None:
-        self.app, self.keys = app, [key.encode() for key in keys]
+    def __init__(self, app: ASGIApp, keys: Iterable[bytes]) -> None:
+        self.app, self.keys = app, tuple(keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self._open(scope["path"]) or self._knows(scope):
@@ -64,7 +66,7 @@ class ApiKeys:
         return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
     def _knows(self, scope: Scope) -> bool:
-        given = dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer ")
+        given = _digest(dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer "))
         # All are compared, so that the time says nothing about which one was near.
         return sum(hmac.compare_digest(given, key) for key in self.keys) > 0
 
@@ -81,6 +83,15 @@ def allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
 def keys_of_environment() -> tuple[str, ...]:
     """The keys that the environment names."""
     return tuple(key for part in os.environ.get(KEYS, "").split(",") if (key := part.strip()))
+
+
+def key_digests() -> tuple[bytes, ...]:
+    """SHA-256 of the keys that the environment names: what other processes may know of them."""
+    return tuple(_digest(key.encode()) for key in keys_of_environment())
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def _too_large(limit: int) -> ApiError:

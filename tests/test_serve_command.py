@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from load import problems, sandbox_endpoint
 
 [PROBLEM] = problems(1)
 LIMIT_S = 120.0
+CLIENTS, NOTICED_S = 6, 2.0
 LONG = {"budget": 128, "block": 4, "events": True, "seed": 1}
 
 
@@ -41,6 +44,8 @@ def test_a_served_endpoint_from_its_start_to_ctrl_c(tmp_path: Path) -> None:
             if sys.platform == "linux":
                 is_closed_to_other_machines(ingress, settings.port)
                 a_dying_replica_is_told_and_replaced(url, processes)
+            for stream in (False, True):
+                asyncio.run(clients_that_go_are_noticed(url, stream))
             frames = list(search_under_ctrl_c(url, server))
             rest = server.stdout.read()
             assert server.wait(LIMIT_S) == 0
@@ -83,6 +88,30 @@ def a_dying_replica_is_told_and_replaced(url: str, processes: psutil.Process) ->
         assert "error" in reply.json()
         assert time.monotonic() < deadline, reply.text
         time.sleep(0.5)
+
+
+async def clients_that_go_are_noticed(url: str, stream: bool) -> None:
+    """Also before they have read anything, when nothing is written to them that would fail."""
+    asked = body(LONG | {"events": False}, stream)
+
+    async def ask_and_go() -> None:
+        async with httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.post(f"{url}/chat/completions", json=asked), 1.5)
+
+    before = searches_cancelled(url)
+    await asyncio.gather(*(ask_and_go() for _ in range(CLIENTS)))
+    ended = time.monotonic()
+    while searches_cancelled(url) < before + CLIENTS:  # one that comes to its end is not cancelled
+        assert time.monotonic() - ended < NOTICED_S
+
+
+def searches_cancelled(url: str) -> int:
+    [found] = re.findall(
+        r'searches_total{end="cancelled"} (\d+)',
+        httpx.get(f"{url[:-3]}/metrics", timeout=LIMIT_S, trust_env=False).text,
+    )
+    return int(found)
 
 
 def below(process: psutil.Process, title: str) -> list[psutil.Process]:

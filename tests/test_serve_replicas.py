@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -202,8 +202,9 @@ def test_a_search_that_ends_early_frees_its_memory_within_a_second(url: str, end
     goes = end == "the client goes"
     search = {"budget": 128, "block": 1, "seed": 77, **({"events": True} if goes else {"deadline_s": 1.5})}
     body = {"model": "vgs", "messages": [{"role": "user", "content": PROBLEMS[0]}], "search": search, "stream": True}
-
-    def search_and_end() -> None:
+    assert held() == (0, 0)  # also makes the handle, which takes a second
+    took = []
+    while len(took) < 3 and min(took, default=9.0) > 1.0:  # on a busy machine, a question to a replica may take as long
         with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False) as reply:
             if goes:
                 nodes = (line for line in reply.iter_lines() if "vgs_ray.node" in line)
@@ -212,42 +213,11 @@ def test_a_search_that_ends_early_frees_its_memory_within_a_second(url: str, end
             else:
                 assert any(all(held()) for _ in range(20))
                 assert '"finish_reason": "length"' in reply.read().decode()
-
-    assert quickest_to_free(search_and_end) < 1.0
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("stream", [False, True])
-def test_clients_that_go_before_they_have_read_anything_are_noticed_within_a_second(url: str, stream: bool) -> None:
-    """Nothing is written to them meanwhile, which would fail."""
-    search = {"budget": 64, "block": 1, "seed": 78}
-    body = {"model": "vgs", "messages": [{"role": "user", "content": PROBLEMS[0]}], "search": search, "stream": stream}
-
-    def wait_and_go() -> None:
-        with httpx.Client(timeout=1.5, trust_env=False) as client, pytest.raises(httpx.ReadTimeout):
-            client.post(f"{url}/chat/completions", json=body)
-
-    def four_go() -> None:
-        with ThreadPoolExecutor(4) as pool:
-            gone = [pool.submit(wait_and_go) for _ in range(4)]
-            assert any(all(held()) for _ in range(20))
-            for each in gone:
-                each.result(LIMIT_S)
-
-    assert quickest_to_free(four_go) < 1.0
-
-
-def quickest_to_free(search_and_end: Callable[[], None]) -> float:
-    """Seconds from its end until no policy holds a sequence; of up to three, as a busy machine takes as long to be asked."""
-    assert held() == (0, 0)  # also makes the handle, which takes a second
-    took: list[float] = []
-    while len(took) < 3 and min(took, default=9.0) > 1.0:
-        search_and_end()
         ended = time.monotonic()
         while any(held()):
             assert time.monotonic() - ended < 5.0
         took.append(time.monotonic() - ended)
-    return min(took)
+    assert min(took) < 1.0
 
 
 def held() -> tuple[int, float]:

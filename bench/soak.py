@@ -1,8 +1,10 @@
 """The endpoint under load while things break: python bench/soak.py [--minutes 30] [--clients 8] [--every 60].
 
-Engines have replicas of their own (two policies, one value model). Clients search without a pause; one in five goes away in
-the middle of a stream. Every so many seconds one engine's replica gets SIGKILL. Out: requests by how they ended (none may be
-without an end), and the memory of each part in the first and the last third; exit 1 where a request failed or was lost.
+Engines have replicas of their own (two policies, one value model). Clients search without a pause; one in five goes away,
+half of them in the middle of a stream and half before a plain reply. Every so many seconds one engine's replica gets SIGKILL.
+Out: requests by how they ended (none may be without an end), searches that the endpoint ended itself because their client was
+gone, searches and beams that it still has at the end (none may be), and the memory of each part in the first and the last third;
+exit 1 where a request failed or was lost.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def processes() -> Iterator[tuple[str, psutil.Process]]:
 async def ask(server: httpx.AsyncClient, draw: random.Random, texts: list[str]) -> str:
     """One request; how it ended."""
     leaves = draw.random() < 0.2
-    call = search(server, body(draw.choice(texts), draw.randrange(2**31), events=leaves or draw.random() < 0.2))
+    streams = draw.random() < (0.5 if leaves else 0.2)
+    call = search(server, body(draw.choice(texts), draw.randrange(2**31), events=streams))
     try:
         if leaves:
             await asyncio.wait_for(call, draw.uniform(0.05, 1.0))
@@ -104,6 +107,24 @@ async def watch(until: float, memory: dict[str, list[float]]) -> None:
         await asyncio.sleep(PAUSE_S)
 
 
+async def left_over(url: str) -> dict[str, int]:
+    """What the search replica says of itself once the clients are gone for as long as an abort may take."""
+    await asyncio.sleep(PAUSE_S)
+    async with client(url.removesuffix("/v1"), 1) as server:
+        text = (await server.get("/metrics")).raise_for_status().text
+    shown = {
+        'vgs_ray_searches_total{end="cancelled"}': "ended by the endpoint",
+        "vgs_ray_searches_running": "searches left over",
+        "vgs_ray_beams_running": "beams left over",
+    }
+    found = {
+        sample: float(value)
+        for sample, _, value in (line.rpartition(" ") for line in text.splitlines())
+        if sample in shown
+    }
+    return {name: int(found[sample]) for sample, name in shown.items()}
+
+
 async def soak(url: str, options: argparse.Namespace) -> tuple[Counter[str], dict[str, list[float]]]:
     until = time.monotonic() + 60 * options.minutes
     ends: Counter[str] = Counter()
@@ -111,6 +132,7 @@ async def soak(url: str, options: argparse.Namespace) -> tuple[Counter[str], dic
     await asyncio.gather(
         load(url, options.clients, until, ends), kills(options.every, until, ends), watch(until, memory)
     )
+    ends.update(await left_over(url))
     return ends, memory
 
 
@@ -131,7 +153,8 @@ def main() -> None:
         third = max(len(sizes) // 3, 1)
         first, last = statistics.median(sizes[:third]), statistics.median(sizes[-third:])
         print(f"| {part} | {first:.2f} | {last:.2f} | {max(sizes):.2f} |")
-    sys.exit(ends["asked"] != ends["answered"] + ends["left"])
+    lost = ends["asked"] - ends["answered"] - ends["left"]
+    sys.exit(bool(lost or ends["searches left over"] or ends["beams left over"]))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import ray
 
+from pipelines.checks import check_recipe
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.sizes import model_sizes
@@ -91,11 +92,8 @@ def sources(config: Evaluate) -> dict[str, str]:
     """Where each benchmark is read, by its label.
 
     Raises:
-        UserError: none is named, two have one label, or a data set can't be found.
+        UserError: a data set can't be found.
     """
-    labels = [label_of(name) for name in config.benchmarks]
-    if not labels or len(set(labels)) < len(labels):
-        raise UserError(f"evaluate.benchmarks is {labels}; it needs one name or more, each once: mend the list")
     with readable_source():
         return {label_of(name): pinned(source_of(name, config.benchmark_folder)) for name in config.benchmarks}
 
@@ -181,6 +179,7 @@ def from_trees(recipe: Recipe) -> None:
     Raises:
         UserError: there are none.
     """
+    check_recipe(recipe)
     out = parts_of(recipe, "evaluate")
     if not out.files():
         raise UserError(f"{out.folder} has no searches: run python -m pipelines.evaluate {recipe.name} first")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -23,7 +22,7 @@ from pipelines.by_problem import Batch, Places, align
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.shards import ShardWriter, number
-from pipelines.stage import UserError, open_stage
+from pipelines.stage import UserError, open_stage, read_manifest
 from pipelines.tables import Parts, parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.data_card import data_card
@@ -165,7 +164,7 @@ def export(recipe: Recipe, folder: Path, write: Callable[[Recipe, Path], dict[st
             f"no row of {recipe.folder} fits into {folder.name}; export.responses is {recipe.export.responses}, and a problem "
             "needs so many labels: lower it, or set 0 to write what there is"
         )
-    manifests = {name: json.loads((recipe.folder / name / "_stage.json").read_text()) for name in INPUTS}
+    manifests = {name: read_manifest(recipe.folder / name / "_stage.json") for name in INPUTS}
     card = data_card(folder.name, recipe.folder.name, manifests, counts, recipe.export.license)
     (folder / "README.md").write_text(card)
     return counts

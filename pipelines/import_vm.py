@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from pipelines.checks import check_recipe
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.stage import Stage, UserError, open_stage
@@ -87,6 +88,7 @@ def import_rows(items: pa.Table, tables: dict[str, Parts]) -> Iterator[pa.Table]
 
 
 def run(recipe: Recipe) -> None:
+    check_recipe(recipe)
     source = recipe.import_vm.source
     files = shards(source)
     if (recipe.folder / "clean" / "_stage.json").exists():

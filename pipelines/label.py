@@ -63,7 +63,6 @@ def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
 
 
 def run(recipe: Recipe) -> None:
-    _check(recipe.label)
     stage = open_stage(recipe, "label", inputs=("clean", "roll_in", "roll_out", "verify"), keep_parts=False)
     if stage is None:
         return
@@ -88,14 +87,6 @@ def left_out(verified: Parts, labels: Parts) -> dict[str, Any]:
     """Why roll-outs have no label."""
     unknown = count_by(verified, "outcome").get("unknown", 0)
     return {"left_out": {"unknown": unknown, "hopeless": verified.rows() - labels.rows() - unknown}}
-
-
-def _check(config: Label) -> None:
-    if not 0 <= config.hopeless_share <= 1:
-        raise UserError(
-            f"label.hopeless_share is {config.hopeless_share}; it must lie in [0, 1]: 0 leaves out the problems that no "
-            "roll-out solved (the paper), 1 keeps them all"
-        )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 from huggingface_hub import try_to_load_from_cache
 
+from pipelines.checks import check_recipe
 from pipelines.recipes import cli
 from pipelines.roll_in import assign
-from pipelines.stage import UserError
+from pipelines.stage import UserError, read_manifest
 from pipelines.tables import Parts, count_by, parts_of
 from vgs_ray.config import Evaluate, Recipe
 from vgs_ray.evaluate import estimate as defaults
@@ -73,16 +74,12 @@ def bytes_a_row(recipe: Recipe) -> dict[str, float]:
 def manifest(recipe: Recipe, stage: str) -> dict[str, Any]:
     """Counts of a finished stage; empty for another."""
     path = recipe.folder / stage / "_stage.json"
-    counts = json.loads(path.read_text())["counts"] if path.exists() else {}
+    counts = read_manifest(path)["counts"] if path.exists() else {}
     return dict(counts)
 
 
 def chosen(given: float, measured: Assumed | None, default: float, rule: str) -> Assumed:
     """What was given on the command line, else what was measured, else the default."""
-    if given < 0:
-        raise UserError(
-            f"plan has the value {given}; it must be 0 or more, and 0 means measured or default: mend the option"
-        )
     return Assumed(given, "given") if given else measured or Assumed(default, f"default: {rule}")
 
 
@@ -127,11 +124,6 @@ def speed_of(recipe: Recipe, reference: ModelSize) -> tuple[Speed, str]:
     measured = (
         Assumed(found / engine.replicas / engine.tensor_parallel_size, "measured by stage roll_out") if found else None
     )
-    if not (plan.peak_tflops > 0 and plan.generate_share > 0 and plan.train_share > 0):
-        raise UserError(
-            f"plan has peak_tflops {plan.peak_tflops}, generate_share {plan.generate_share} and train_share "
-            f"{plan.train_share}; each must be positive: mend the option"
-        )
     if not engine.num_gpus:  # a GPU's peak says nothing of a CPU
         rate = chosen(plan.tokens_per_s, measured, 0.0, "unknown on CPU; measure it")
         return Speed(rate.value, 0.0), f"{rate.value:,.0f} tokens/s ({rate.origin})"
@@ -185,6 +177,7 @@ def _one_benchmark(name: str, config: Evaluate) -> int:
 
 def plan(recipe: Recipe) -> tuple[list[Cost], list[str]]:
     """The cost of each stage, and lines that say what it rests on."""
+    check_recipe(recipe)
     assumed = assumptions(recipe)
     models = [generator.model for generator in assign(recipe.roll_in.generators, recipe.roll_in.per_problem)]
     sizes = sizes_of(recipe, models)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import tyro
-
+from pipelines.checks import URL, check_recipe
+from pipelines.errors import line_of
+from pipelines.options import overridden
 from pipelines.stage import UserError, only_writer
 from vgs_ray.config import (
     Beam,
@@ -33,6 +31,7 @@ from vgs_ray.config import (
     Verify,
 )
 from vgs_ray.prompts import PLACE, R1_INSTRUCTION
+from vgs_ray.raw_rows import SourceError
 from vgs_ray.sandbox.packaged import NotInstalled
 
 
@@ -208,7 +207,7 @@ def parse(command: str, arguments: list[str]) -> Recipe:
     """A recipe's name and overrides, such as `sandbox --train.steps 50`, to the full configuration.
 
     Raises:
-        UserError: no or an unknown recipe, an option that does not exist, or a value of the wrong type.
+        UserError: no or an unknown recipe, an option that does not exist, or a value that can't be.
     """
     known = ", ".join(RECIPES)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -218,24 +217,15 @@ def parse(command: str, arguments: list[str]) -> Recipe:
     name, overrides = arguments[0], arguments[1:]
     if name not in RECIPES:
         raise UserError(f"recipe {name!r} does not exist; it must be one of: {known}")
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            recipe = tyro.cli(Recipe, default=RECIPES[name](), args=overrides, prog=f"python -m {command} {name}")
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UserError(_one_line(printed.getvalue())) from None
-    return replace(recipe, root=str(Path(recipe.root).absolute()))  # workers have other working directories
+    recipe = overridden(RECIPES[name](), overrides, f"python -m {command} {name}")
+    if recipe.root:  # workers have other working directories
+        recipe = replace(recipe, root=recipe.root if URL.match(recipe.root) else absolute(recipe.root))
+    check_recipe(recipe)
+    return recipe
 
 
-def _one_line(box: str) -> str:
-    """tyro's framed message as one line: the complaint and the remedy, without the frame and the argument's help."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in plain.splitlines() if not line.startswith("╭")]
-    text, _, remedy = " ".join(line for line in lines if line).partition("For full helptext, ")
-    complaint = text.partition("Argument helptext:")[0].strip()
-    return f"{complaint}; every field is listed by: {remedy.removeprefix('run ').removeprefix('see ')}"
+def absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute())
 
 
 def cli(run: Callable[[Recipe], object], command: str, writes: bool = True) -> None:
@@ -247,18 +237,14 @@ def cli(run: Callable[[Recipe], object], command: str, writes: bool = True) -> N
         recipe = parse(command, sys.argv[1:])
         with only_writer(recipe) if writes else contextlib.nullcontext():
             run(recipe)
-    except (UserError, NotInstalled) as error:
+    except (UserError, NotInstalled, SourceError) as error:
         _stop(f"error: {error}", 2)
     except KeyboardInterrupt:
         _stop("interrupted: what is durable stays; run the same command to go on", 130)
-    except OSError as error:
-        cause = getattr(error, "cause", error)  # Ray hands on a worker's error as the cause of its own
-        if cause.errno != errno.ENOSPC:
+    except Exception as error:
+        if not (line := line_of(error)):
             raise
-        _stop(
-            f"error: no space left on the disk of {cause.filename or 'the run'}: free some, then run the same command",
-            2,
-        )
+        _stop(f"error: {line}", 2)
 
 
 def _stop(message: str, code: int) -> None:

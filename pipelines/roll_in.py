@@ -109,11 +109,8 @@ def run(recipe: Recipe) -> None:
 
 
 def _check(config: RollIn) -> None:
-    if not config.generators or config.per_problem < 1:
-        raise UserError(
-            f"roll_in has {len(config.generators)} generators and per_problem {config.per_problem}; both must be at least 1: "
-            "set them in the recipe"
-        )
+    if not config.generators:
+        raise UserError("roll_in.generators is empty; roll-ins need one policy at least: name one in the recipe")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from pipelines.checks import check_recipe
 from pipelines.evaluate import sources
+from pipelines.models import check_models
 from pipelines.recipes import cli
 from pipelines.session import ray_session
 from pipelines.sources import benchmark_problems
@@ -15,6 +17,10 @@ from vgs_ray.config import STAGES, Recipe
 
 
 def run(recipe: Recipe) -> None:
+    check_recipe(recipe)
+    for name in STAGES:  # before the first one takes hours
+        if not (recipe.folder / name / "_stage.json").exists():
+            check_models(recipe, name)
     with ray_session(recipe.serve.host):
         for name in STAGES:
             import_module(f"pipelines.{name}").run(recipe)

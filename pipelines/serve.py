@@ -23,7 +23,9 @@ from ray import serve
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from pipelines.ask import spent
+from pipelines.checks import check_recipe
 from pipelines.ingress import EVERY_INTERFACE, SWITCH
+from pipelines.models import check_models
 from pipelines.recipes import cli, parse
 from pipelines.replicas import DRAIN_S, application
 from pipelines.session import logs, progress, ray_session
@@ -57,8 +59,10 @@ def start(recipe: Recipe) -> None:
     """Start the endpoint on the open Ray session; it answers when this returns.
 
     Raises:
-        UserError: no value model, an address that can't be listened on, or a replica that does not start.
+        UserError: a recipe that can't run, no value model, an address that can't be listened on, a replica that does not
+            start.
     """
+    check_recipe(recipe)
     host, port = recipe.serve.host, recipe.serve.port
     check_address(host, port)
     check_nodes(host, sum(node["Alive"] for node in ray.nodes()))
@@ -85,10 +89,8 @@ def check_address(host: str, port: int) -> None:
     """Whether the endpoint can listen there; asked before engines take half a minute to start.
 
     Raises:
-        UserError: the port is in use or no port, or the host is not this machine's.
+        UserError: the port is in use, or the host is not this machine's.
     """
-    if not 0 < port < 65536:
-        raise UserError(f"serve.port is {port}; a port is 1 to 65535: pass another --serve.port")
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
             pass
@@ -148,8 +150,10 @@ def shut_down() -> None:
 def endpoint(recipe: Recipe) -> Iterator[str]:
     """A running endpoint's base URL."""
     # Asked here too, so that a bad answer comes before Ray starts.
+    check_recipe(recipe)
     check_address(recipe.serve.host, recipe.serve.port)
     value_model(recipe, recipe.serve.value_model)
+    check_models(recipe, "serve")
     with ray_session(recipe.serve.host):
         start(recipe)
         try:

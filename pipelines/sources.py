@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from pipelines.stage import UserError
+from pipelines.errors import UserError, causes
 from vgs_ray.config import Clean
 from vgs_ray.evaluate.benchmarks import answer_of, source_of
 from vgs_ray.raw_rows import Piece, Source, SourceError, measure, read, sandbox_source
@@ -30,12 +30,10 @@ def readable_source() -> Iterator[None]:
     try:
         yield
     except (SourceError, RayError) as error:
-        cause: BaseException | None = error
-        while isinstance(cause, RayError) or not (cause is None or isinstance(cause, SourceError)):  # Ray's own is both
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise UserError(str(cause)) from error
+        for cause in causes(error):
+            if isinstance(cause, SourceError) and not isinstance(cause, RayError):  # Ray's own is both
+                raise UserError(str(cause)) from error
+        raise
 
 
 @ray.remote(num_cpus=READER_CPUS)

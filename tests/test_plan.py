@@ -159,8 +159,8 @@ def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
     ("arguments", "named"),
     [
         (["--plan.tokens-a-second", "5"], "--plan.tokens-a-second"),
-        (["--plan.problems", "-3"], "-3; it must be 0 or more"),
-        (["--plan.train-share", "0"], "each must be positive"),
+        (["--plan.problems", "-3"], "plan.problems is -3; it must be greater than or equal to 0"),
+        (["--plan.train-share", "0"], "plan.train_share is 0.0; it must be greater than 0"),
         (["--roll-out.model", "somebody/unheard-of"], "hf download somebody/unheard-of config.json"),
     ],
 )

@@ -8,7 +8,9 @@ source, but for a JSON list, which is parsed as a whole. No ray here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +90,7 @@ def read(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
         SourceError: a row that can't be read, or a column that holds neither text nor numbers.
     """
     start = piece.first
-    for table in _READERS[piece.kind](piece, columns):
+    for table in _read(piece, columns):
         for offset in range(0, table.num_rows, TABLE_ROWS):
             part = table.slice(offset, min(TABLE_ROWS, piece.first + piece.rows - start))
             if not part.num_rows:
@@ -98,40 +100,53 @@ def read(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
             start += part.num_rows
 
 
+def _read(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+    with _readable(piece.path):
+        yield from _READERS[piece.kind](piece, columns)
+
+
+@contextmanager
+def _readable(place: str | Path) -> Iterator[None]:
+    """Turn what a file's library raises into a `SourceError`."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"{place} can't be read ({reason}): mend it or name another source") from error
+
+
 def _text(table: pa.Table, name: str, path: str) -> pa.ChunkedArray | pa.Array:
     if name not in table.column_names:
         return pa.nulls(table.num_rows, pa.string())
     column = table[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         raise SourceError(
             f"column {name} of {path} holds {column.type}, and must hold text or numbers: convert it, or name another column"
         )
-    return pc.cast(column, pa.string())
+    with _readable(f"column {name} of {path}"):
+        return pc.cast(column, pa.string())
 
 
 def _files(path: Path) -> list[Path]:
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.name not in NOT_ROWS)
-    kinds = {_SUFFIXES.get(file.suffix) for file in files}
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name not in NOT_ROWS)
+    kinds = {SUFFIXES.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise SourceError(
-            f"{path} can't be read as problems; it must be a {', '.join(_SUFFIXES)} file, or a folder of one kind of them: "
+            f"{path} can't be read as problems; it must be a {', '.join(SUFFIXES)} file, or a folder of one kind of them: "
             "convert it, or name another source"
         )
     return files
 
 
 def _measure_file(file: Path) -> list[tuple[list[str], Piece]]:
-    kind = _SUFFIXES[file.suffix]
-    try:
-        return _MEASURES[kind](file)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        if isinstance(error, SourceError):
-            raise
-        raise SourceError(
-            f"{file} can't be read ({str(error).splitlines()[0]}): mend the file or name another source"
-        ) from error
+    with _readable(file):
+        return _MEASURES[SUFFIXES[file.suffix]](file)
 
 
 def _measure_parquet(file: Path) -> list[tuple[list[str], Piece]]:
@@ -225,17 +240,12 @@ def _scalar(value: Any) -> str | None:
 
 
 def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:
-    if source.endswith(tuple(_SUFFIXES)) or source.startswith((".", "/")) or "/" not in source:
-        raise SourceError(
-            f"{source} does not exist; a source is `sandbox`, a {', '.join(_SUFFIXES)} file or folder, or a Hugging Face "
-            "data set id such as open-r1/OpenR1-Math-220k or id@revision:config/split: check the path"
-        )
+    HubId.parse(source)
     try:
         data = _hub(source)
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"data set {source} can't be loaded ({str(error).splitlines()[0]}): check the id and the network"
-        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"data set {source} can't be loaded ({reason}): check the id and the network") from error
     starts = range(0, len(data), HUB_PIECE_ROWS)
     counts = [min(HUB_PIECE_ROWS, len(data) - start) for start in starts]
     return [
@@ -253,9 +263,19 @@ class HubId(NamedTuple):
 
     @classmethod
     def parse(cls, source: str) -> HubId:
+        """Its parts.
+
+        Raises:
+            SourceError: it looks like a path, or is no id.
+        """
         name, _, place = source.partition(":")
         config, _, split = place.partition("/")
         id, _, revision = name.partition("@")
+        if name.endswith(tuple(SUFFIXES)) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", id):
+            raise SourceError(
+                f"{source} does not exist; a source is `sandbox`, a {', '.join(SUFFIXES)} file or folder, or a Hugging Face "
+                "data set id such as open-r1/OpenR1-Math-220k or id@revision:config/split: check the path"
+            )
         return cls(id, revision or None, config or None, split or "train")
 
 
@@ -278,7 +298,7 @@ def _sandbox_rows(split: str, seed: int, count: int) -> Iterator[dict[str, Any]]
     return benchmark_rows(count) if split == "benchmark" else raw_rows("train", count, seed)
 
 
-_SUFFIXES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
+SUFFIXES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
 _MEASURES: dict[str, Callable[[Path], list[tuple[list[str], Piece]]]] = {
     "parquet": _measure_parquet, "arrow": _measure_arrow, "jsonl": _measure_jsonl, "json": _measure_json
 }  # fmt: skip

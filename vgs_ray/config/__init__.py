@@ -11,6 +11,17 @@ from typing import Any, Literal
 
 from vgs_ray.config.engine import Beam, Engine, Mcts, Rebase, Sampling
 from vgs_ray.config.model import Evaluate, Serve, Train, Variant
+from vgs_ray.config.ranges import (
+    NonEmptyStr,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Seed,
+    Share,
+    ShareBelowOne,
+)
 
 __all__ = [
     "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Export", "Generator", "ImportVM", "Label", "Mcts", "Plan", "Rebase",
@@ -31,9 +42,9 @@ class Generator:
         engine: its engine, where it is not that of the other generators (such as more GPUs for a larger model).
     """
 
-    name: str
-    model: str
-    share: float = 1.0
+    name: NonEmptyStr
+    model: NonEmptyStr
+    share: NonNegativeFloat = 1.0
     engine: Engine | None = None
 
 
@@ -57,17 +68,17 @@ class Clean:
         timeout_s: wall-clock limit for one comparison of an answer with a box, in seconds.
     """
 
-    source: str = "open-r1/OpenR1-Math-220k"
-    problem_column: str = "problem"
+    source: NonEmptyStr = "open-r1/OpenR1-Math-220k"
+    problem_column: NonEmptyStr = "problem"
     answer_column: str = "answer"
     solution_column: str = "solution"
-    limit: int = 0
-    validation_share: float = 0.01
-    near_duplicate: float = 0.7
-    exclude: tuple[str, ...] = ()
-    contamination: float = 0.0
-    workers: int = 8
-    timeout_s: float = 5.0
+    limit: NonNegativeInt = 0
+    validation_share: ShareBelowOne = 0.01
+    near_duplicate: PositiveFloat = 0.7
+    exclude: tuple[NonEmptyStr, ...] = ()
+    contamination: Share = 0.0
+    workers: PositiveInt = 8
+    timeout_s: PositiveFloat = 5.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +94,10 @@ class RollIn:
     """
 
     generators: tuple[Generator, ...] = ()
-    per_problem: int = 14
+    per_problem: PositiveInt = 14
     sampling: Sampling = Sampling()
     engine: Engine = Engine()
-    max_error_share: float = 0.02
+    max_error_share: Share = 0.02
 
 
 @dataclass(frozen=True)
@@ -103,13 +114,13 @@ class RollOut:
         max_error_share: share of the samples that may fail; with more, the stage fails.
     """
 
-    model: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    model: NonEmptyStr = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
     scheme: Literal["cuts", "fan"] = "cuts"
-    cuts: int = 4
+    cuts: PositiveInt = 4
     positions: Literal["uniform", "sqrt"] = "sqrt"
     sampling: Sampling = Sampling()
     engine: Engine = Engine()
-    max_error_share: float = 0.02
+    max_error_share: Share = 0.02
 
 
 @dataclass(frozen=True)
@@ -122,9 +133,9 @@ class Verify:
         memory_gib: memory limit of one judging process, in GiB.
     """
 
-    workers: int = 8
-    timeout_s: float = 5.0
-    memory_gib: float = 4.0
+    workers: PositiveInt = 8
+    timeout_s: PositiveFloat = 5.0
+    memory_gib: PositiveFloat = 4.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ class Label:
     """
 
     kind: Literal["outcome", "token_values"] = "outcome"
-    hopeless_share: float = 0.0
+    hopeless_share: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -154,9 +165,9 @@ class Export:
         hub: account or organisation to push to, with the token in HF_TOKEN; empty pushes nothing.
     """
 
-    responses: int = 0
-    shard_mib: int = 256
-    license: str = "other"
+    responses: NonNegativeInt = 0
+    shard_mib: PositiveInt = 256
+    license: NonEmptyStr = "other"
     hub: str = ""
 
 
@@ -189,15 +200,15 @@ class Plan:
         hopeless: share of the roll-outs whose problem nothing solved; default 0.099, as in the paper.
     """
 
-    problems: int = 0
-    prompt_tokens: float = 0.0
-    roll_in_tokens: float = 0.0
-    roll_out_tokens: float = 0.0
-    tokens_per_s: float = 0.0
-    peak_tflops: float = 989.0
-    generate_share: float = 0.04
-    train_share: float = 0.15
-    hopeless: float = 0.0
+    problems: NonNegativeInt = 0
+    prompt_tokens: NonNegativeFloat = 0.0
+    roll_in_tokens: NonNegativeFloat = 0.0
+    roll_out_tokens: NonNegativeFloat = 0.0
+    tokens_per_s: NonNegativeFloat = 0.0
+    peak_tflops: PositiveFloat = 989.0
+    generate_share: PositiveShare = 0.04
+    train_share: PositiveShare = 0.15
+    hopeless: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -212,10 +223,10 @@ class Recipe:
         instruction: appended to every problem, in training and in search alike; one that holds `{problem}` is a template.
     """
 
-    name: str
-    root: str = "runs"
+    name: NonEmptyStr
+    root: NonEmptyStr = "runs"
     run_name: str = ""
-    seed: int = 0
+    seed: Seed = 0
     instruction: str = ""
     clean: Clean = field(default_factory=Clean)
     roll_in: RollIn = field(default_factory=RollIn)

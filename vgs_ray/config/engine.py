@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vgs_ray.config.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -17,10 +25,10 @@ class Sampling:
         stop_token_ids: tokens that end a block (a delimiter); the token itself is kept.
     """
 
-    temperature: float = 0.6
-    top_p: float = 0.95
-    max_tokens: int = 16384
-    stop_token_ids: tuple[int, ...] = ()
+    temperature: NonNegativeFloat = 0.6
+    top_p: PositiveShare = 0.95
+    max_tokens: PositiveInt = 16384
+    stop_token_ids: tuple[NonNegativeInt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,18 +50,18 @@ class Engine:
         threads: CPU threads of one engine; 0 leaves the choice to torch.
     """
 
-    replicas: int = 1
-    starts_at_once: int = 2
-    tensor_parallel_size: int = 1
-    num_cpus: float = 1.0
-    num_gpus: float = 1.0
-    max_model_len: int = 17408
-    max_num_seqs: int = 256
-    gpu_memory_utilization: float = 0.9
-    kv_cache_gib: float = 1.0
+    replicas: PositiveInt = 1
+    starts_at_once: PositiveInt = 2
+    tensor_parallel_size: PositiveInt = 1
+    num_cpus: NonNegativeFloat = 1.0
+    num_gpus: NonNegativeFloat = 1.0
+    max_model_len: PositiveInt = 17408
+    max_num_seqs: PositiveInt = 256
+    gpu_memory_utilization: PositiveShare = 0.9
+    kv_cache_gib: PositiveFloat = 1.0
     dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
     enforce_eager: bool = False
-    threads: int = 0
+    threads: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,10 @@ class Beam:
         choose: survivors by value, or at random (the paper's ablation).
     """
 
-    keep: int = 2
-    branch: int = 2
-    block: int = 4096
-    groups: int = 1
+    keep: PositiveInt = 2
+    branch: PositiveInt = 2
+    block: PositiveInt = 4096
+    groups: PositiveInt = 1
     delimiter: str = ""
     rank: Literal["tree", "parent"] = "tree"
     finished: Literal["retire", "reinvest"] = "retire"
@@ -102,13 +110,13 @@ class Mcts:
         parallel: descents that run side by side; each sees the earlier ones as visits without value.
     """
 
-    simulations: int = 16
-    width: int = 4
-    depth: int = 16
-    block: int = 1024
+    simulations: PositiveInt = 16
+    width: PositiveInt = 4
+    depth: PositiveInt = 16
+    block: PositiveInt = 1024
     delimiter: str = ""
-    c_puct: float = 1.25
-    parallel: int = 4
+    c_puct: NonNegativeFloat = 1.25
+    parallel: PositiveInt = 4
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Rebase:
         temperature: of the softmax over values that shares the blocks; a low one favours the best prefix.
     """
 
-    width: int = 16
-    block: int = 1024
+    width: PositiveInt = 16
+    block: PositiveInt = 1024
     delimiter: str = ""
-    temperature: float = 0.2
+    temperature: PositiveFloat = 0.2

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import MinLen
 
 from vgs_ray.config.engine import Beam, Engine, Mcts, Rebase, Sampling
+from vgs_ray.config.ranges import (
+    NonEmptyStr,
+    NonNegativeFloat,
+    NonNegativeInt,
+    Port,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    ShareBelowOne,
+)
 
 
 @dataclass(frozen=True)
@@ -45,38 +57,38 @@ class Train:
         push_to: Hugging Face repository that the finished model goes to; empty for none. Needs HF_TOKEN.
     """
 
-    init: str = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
+    init: NonEmptyStr = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
     loss: Literal["outcome", "soft", "mse", "bradley_terry"] = "outcome"
-    max_length: int = 16384
-    batch_size: int = 1024
-    micro_tokens: int = 16384
-    steps: int = 12170
-    lr: float = 1e-4
-    min_lr_share: float = 0.1
-    warmup_share: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-6
-    weight_decay: float = 0.1
-    clip_norm: float = 5.0
-    dropout: float = 0.05
-    trained_layers: int = 0
-    group_size: int = 2
-    workers: int = 8
-    min_workers: int = 0
-    cpus_per_worker: float = 1.0
-    gpus_per_worker: float = 1.0
-    max_failures: int = 3
-    timeout_s: int = 300
-    shard_size: int = 0
+    max_length: PositiveInt = 16384
+    batch_size: PositiveInt = 1024
+    micro_tokens: PositiveInt = 16384
+    steps: PositiveInt = 12170
+    lr: PositiveFloat = 1e-4
+    min_lr_share: Share = 0.1
+    warmup_share: Share = 0.05
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
+    eps: PositiveFloat = 1e-6
+    weight_decay: NonNegativeFloat = 0.1
+    clip_norm: PositiveFloat = 5.0
+    dropout: ShareBelowOne = 0.05
+    trained_layers: NonNegativeInt = 0
+    group_size: PositiveInt = 2
+    workers: PositiveInt = 8
+    min_workers: NonNegativeInt = 0
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: NonNegativeFloat = 1.0
+    max_failures: NonNegativeInt = 3
+    timeout_s: PositiveInt = 300
+    shard_size: NonNegativeInt = 0
     reshard: bool = False
     activation_checkpointing: bool = True
     compile: bool = False
     attention: Literal["auto", "varlen", "flash_attention_2", "flex_attention", "sdpa", "eager"] = "auto"
-    checkpoint_every: int = 486
-    checkpoints_kept: int = 2
+    checkpoint_every: PositiveInt = 486
+    checkpoints_kept: PositiveInt = 2
     async_checkpoints: bool = True
-    validate_every: int = 486
-    position_bin: int = 1024
+    validate_every: PositiveInt = 486
+    position_bin: PositiveInt = 1024
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     push_to: str = ""
 
@@ -94,7 +106,7 @@ class Variant:
         name: its methods are called `{name}_weighted_majority` and so on.
     """
 
-    name: str
+    name: NonEmptyStr
     beam: Beam | None = None
     mcts: Mcts | None = None
     rebase: Rebase | None = None
@@ -135,20 +147,20 @@ class Evaluate:
         bootstrap: resamples for the intervals.
     """
 
-    benchmarks: tuple[str, ...] = ("sandbox",)
+    benchmarks: Annotated[tuple[NonEmptyStr, ...], MinLen(1)] = ("sandbox",)
     benchmark_folder: str = ""
     value_model: str = ""
-    limit: int = 0
-    samples: int = 16
-    beam: Beam = Beam()
+    limit: NonNegativeInt = 0
+    samples: PositiveInt = 16
+    beam: Beam = Beam(groups=4)
     variants: tuple[Variant, ...] = ()
-    budgets: tuple[int, ...] = (4, 8, 16)
-    confidence: float = 0.95
+    budgets: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (4, 8, 16)
+    confidence: Share = 0.95
     sampling: Sampling = Sampling()
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5, num_gpus=0.5)
     value_engine: Engine = Engine(gpu_memory_utilization=0.4, num_gpus=0.5)
-    concurrent: int = 64
-    bootstrap: int = 2000
+    concurrent: PositiveInt = 64
+    bootstrap: PositiveInt = 2000
 
 
 @dataclass(frozen=True)
@@ -176,22 +188,22 @@ class Serve:
         log_requests: write each problem and what was found into the log of its search replica.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    model_name: str = "vgs"
+    host: NonEmptyStr = "127.0.0.1"
+    port: Port = 8000
+    model_name: NonEmptyStr = "vgs"
     value_model: str = ""
     beam: Beam = Beam(keep=2, branch=2, groups=4)
     sampling: Sampling = Sampling()
     layout: Literal["together", "apart"] = "apart"
-    replicas: int = 1
+    replicas: PositiveInt = 1
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5, num_gpus=0.5)
     value_engine: Engine = Engine(gpu_memory_utilization=0.4, num_gpus=0.5)
-    policy_max_replicas: int = 0
-    value_max_replicas: int = 0
-    block_timeout_s: float = 1800.0
-    max_budget: int = 256
-    max_beams: int = 1024
-    max_waiting: int = 64
-    max_problem_chars: int = 16384
-    cors_origins: tuple[str, ...] = ()
+    policy_max_replicas: NonNegativeInt = 0
+    value_max_replicas: NonNegativeInt = 0
+    block_timeout_s: PositiveFloat = 1800.0
+    max_budget: PositiveInt = 256
+    max_beams: PositiveInt = 1024
+    max_waiting: NonNegativeInt = 64
+    max_problem_chars: PositiveInt = 16384
+    cors_origins: tuple[NonEmptyStr, ...] = ()
     log_requests: bool = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vgs_ray.raw_rows import HubId, SourceError
+from vgs_ray.raw_rows import SUFFIXES, HubId, SourceError
 
 BENCHMARKS = {
     "aime-24": "HuggingFaceH4/aime_2024@2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
@@ -22,7 +22,16 @@ RATIONALE_ENDS = "####"
 
 
 def source_of(name: str, folder: str = "") -> str:
-    """The source of a benchmark: a local copy `{name}.jsonl`, `{name}-test.jsonl` or `.parquet` in `folder`, else the hub's."""
+    """The source of a benchmark: a local copy `{name}.jsonl`, `{name}-test.jsonl` or `.parquet` in `folder`, else the hub's.
+
+    Raises:
+        SourceError: the folder is not there.
+    """
+    if folder and not Path(folder).is_dir():
+        raise SourceError(
+            f"evaluate.benchmark_folder is {folder!r}, which is no folder; it holds copies such as aime-24.jsonl: pass another "
+            "--evaluate.benchmark-folder, or leave it out to ask Hugging Face"
+        )
     if folder and name in BENCHMARKS:
         copies = [Path(folder) / f"{name}{part}{kind}" for kind in (".jsonl", ".parquet") for part in ("", "-test")]
         if found := next((copy for copy in copies if copy.is_file()), None):
@@ -34,17 +43,18 @@ def pinned(source: str) -> str:
     """A hub source at the revision that it has now, where it names none; any other source as it is.
 
     Raises:
-        SourceError: the hub can't be asked.
+        SourceError: there is no such file, or the hub can't be asked.
     """
-    if source == "sandbox" or "/" not in source or Path(source).exists() or HubId.parse(source).revision:
+    if source == "sandbox" or Path(source).exists() or HubId.parse(source).revision:
         return source
+    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HFValidationError
 
     name, _, place = source.partition(":")
     try:
         revision = HfApi().dataset_info(name).sha
-    except (OSError, HfHubHTTPError) as error:
+    except (OSError, HFValidationError, httpx.HTTPError) as error:
         raise SourceError(
             f"data set {name} can't be found ({type(error).__name__}): check the id and the network"
         ) from error
@@ -57,5 +67,8 @@ def answer_of(text: str | None) -> str:
 
 
 def label_of(name: str) -> str:
-    """What reports call a benchmark: a known name, or that of the file or data set."""
-    return Path(name.partition("@")[0]).stem if name not in BENCHMARKS else name
+    """What reports call a benchmark: a known name, that of a file, or that of a data set with the subset that is named."""
+    place = name.partition(":")[2]
+    path = Path(name.partition(":")[0].partition("@")[0])
+    label = path.stem if path.suffix in SUFFIXES else path.name
+    return f"{label}:{place}" if place else label

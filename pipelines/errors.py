@@ -1,0 +1,42 @@
+"""What a person can mend, as one line: our own errors, and those of disks and sources wherever they came up."""
+
+from __future__ import annotations
+
+import errno
+
+
+class UserError(Exception):
+    """Something the person who typed the command can mend. The text names the value, the rule and the remedy."""
+
+
+DISK = {
+    errno.ENOSPC: "no space left on the disk of {place}: free some, then run the same command",
+    errno.EDQUOT: "the disk quota of {place} is used up: free some space, then run the same command",
+    errno.EROFS: "{place} is on a file system that is read-only; a run must write: mount it writable or pass another --root",
+    errno.EACCES: "{place} can't be used (permission denied): change its permissions, or name another place",
+    errno.EPERM: "{place} can't be used (not permitted): change its permissions, or name another place",
+    errno.EFBIG: "{place} would be larger than a file may be here: raise the limit (ulimit -f) or pass another --root",
+}
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """An error and what it was raised from, outermost first. Ray hands on a worker's error as the cause of its own."""
+    found: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in found:
+        found.append(following)
+        inner = getattr(following, "cause", None)
+        following = inner if isinstance(inner, BaseException) else following.__cause__
+    return found
+
+
+def line_of(error: BaseException) -> str:
+    """One line for an error that a person can mend; empty for any other, which deserves its traceback."""
+    for cause in causes(error):
+        if isinstance(cause, UserError):
+            return str(cause)
+        if type(cause).__name__ == "OutOfDiskError":  # by name: commands that need no Ray don't import it
+            return "no space left for Ray's object store: free some on the disk of RAY_TMPDIR (default /tmp), then run again"
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            return DISK[cause.errno].format(place=cause.filename or "the run")
+    return ""

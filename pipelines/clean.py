@@ -158,7 +158,7 @@ def run(recipe: Recipe) -> None:
         return
     kept, dropped = parts_of(recipe, "clean"), parts_of(recipe, "dropped")
     dropped.folder.mkdir(parents=True, exist_ok=True)
-    with ray_session():
+    with ray_session(folder=stage.folder):
         clean(recipe, kept, dropped)
     reasons = count_by(dropped, "reason")
     print(summary(kept.rows(), reasons), flush=True)

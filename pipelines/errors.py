@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
+
+from vgs_ray.raw_rows import SourceError
+from vgs_ray.sandbox.packaged import NotInstalled
 
 
 class UserError(Exception):
@@ -33,10 +37,26 @@ def causes(error: BaseException) -> list[BaseException]:
 def line_of(error: BaseException) -> str:
     """One line for an error that a person can mend; empty for any other, which deserves its traceback."""
     for cause in causes(error):
-        if isinstance(cause, UserError):
+        if isinstance(cause, UserError | SourceError | NotInstalled):
             return str(cause)
-        if type(cause).__name__ == "OutOfDiskError":  # by name: commands that need no Ray don't import it
-            return "no space left for Ray's object store: free some on the disk of RAY_TMPDIR (default /tmp), then run again"
-        if isinstance(cause, OSError) and cause.errno in DISK:
+        if type(cause).__module__.startswith("ray."):
+            if line := _line_in(str(cause)):
+                return line
+        elif isinstance(cause, OSError) and cause.errno in DISK:
             return DISK[cause.errno].format(place=cause.filename or "the run")
+    return ""
+
+
+def _line_in(text: str) -> str:
+    """The same from the text of an error of Ray: what an actor raises comes back as a traceback in words, at times."""
+    if found := re.findall(r"^[\w.]*\b(?:UserError|SourceError|NotInstalled): (.+)$", text, re.MULTILINE):
+        return str(found[-1])
+    for number, said in re.findall(r"^\w*Error: \[Errno (\d+)\] (.*)$", text, re.MULTILINE):
+        if int(number) in DISK:
+            place = re.search(r"'([^']+)'$", said)
+            return DISK[int(number)].format(place=place[1] if place else "the run")
+    if "OutOfDiskError" in text:
+        return (
+            "no space left for Ray's object store: free some on the disk of RAY_TMPDIR (default /tmp), then run again"
+        )
     return ""

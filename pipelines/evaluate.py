@@ -148,7 +148,7 @@ def run(recipe: Recipe) -> None:
     if stage is None:
         return
     out = parts_of(recipe, "evaluate")
-    with ray_session():
+    with ray_session(folder=stage.folder):
         found = sources(config)
         problems, count = all_problems(found, config.limit)
         expected = count * len(explorers(config))

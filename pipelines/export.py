@@ -157,7 +157,7 @@ def export(recipe: Recipe, folder: Path, write: Callable[[Recipe, Path], dict[st
     """Write one layout: its shards and its card; counts by split."""
     shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
     (folder / "data").mkdir(parents=True)
-    with ray_session(), progress(folder.name, None, lambda: 0):
+    with ray_session(folder=folder), progress(folder.name, None, lambda: 0):
         counts = write(recipe, folder / "data")
     if not counts:
         raise UserError(

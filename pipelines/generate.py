@@ -42,7 +42,7 @@ class Generate:
     """An actor that holds one policy engine and extends the rows of a batch together."""
 
     def __init__(self, model: str, engine: Engine, sampling: Sampling, out: Parts) -> None:
-        with turn_to_start(engine.starts_at_once):
+        with turn_to_start(engine.starts_at_once), starting(model):
             self.policy = build_policy(model_path(model), engine, logprobs=False)
         self.sampling, self.out = sampling, out
         self.made = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
@@ -90,6 +90,23 @@ def turn_to_start(at_once: int) -> Iterator[None]:
         finally:
             os.close(file)
         return
+
+
+@contextmanager
+def starting(model: str) -> Iterator[None]:
+    """Say in one line that an engine did not start; the actor's log has the rest.
+
+    Raises:
+        UserError: whatever was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"the engine of {model} did not start ({type(error).__name__}: {reason}); it needs a model that vLLM serves and "
+            "settings that fit the machine: change the model or its engine in the recipe; the workers' logs have the whole error"
+        ) from error
 
 
 def engine_version() -> str:

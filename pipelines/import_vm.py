@@ -96,7 +96,8 @@ def run(recipe: Recipe) -> None:
             f"{recipe.folder} has tables already; an import makes a run of its own: pass --run-name NAME, or remove the folder"
         )
     tables = {name: parts_of(recipe, name) for name in INPUTS}
-    with ray_session():
+    recipe.folder.mkdir(parents=True, exist_ok=True)
+    with ray_session(folder=recipe.folder):
         for name in INPUTS:
             tables[name].folder.mkdir(parents=True, exist_ok=True)
             for part in tables[name].folder.glob("part-*.parquet"):  # of an interrupted import

@@ -70,7 +70,7 @@ def run(recipe: Recipe) -> None:
     names = ("roll_out", "verify", "clean", *(("roll_in",) if recipe.label.kind == "token_values" else ()))
     tables = {name: parts_of(recipe, name) for name in names}
     verified = tables["verify"]
-    with ray_session(), progress("label", verified.rows(), out.rows):
+    with ray_session(folder=stage.folder), progress("label", verified.rows(), out.rows):
         batches = Places.find(tables).batches(BATCH_ROWS[recipe.label.kind])
         write(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
     if not out.rows():

@@ -85,8 +85,19 @@ def _check_folder(said: str, folder: Path, policy: bool, remedy: str) -> None:
         raise UserError(f"{said}, whose config.json names no model_type; Transformers needs one: mend it, or {remedy}")
     if not any(found for pattern in WEIGHTS for found in folder.glob(pattern)):
         raise UserError(f"{said}, a folder without weights ({', '.join(WEIGHTS)}): copy them there, or {remedy}")
-    if policy and not any((folder / name).is_file() for name in TOKENIZER):
+    if policy:
+        _check_tokenizer(said, folder, remedy)
+
+
+def _check_tokenizer(said: str, folder: Path, remedy: str) -> None:
+    if not any((folder / name).is_file() for name in TOKENIZER):
         raise UserError(f"{said}, a folder without a tokenizer ({', '.join(TOKENIZER)}): copy it there, or {remedy}")
+    config = folder / "tokenizer_config.json"
+    if (folder / "chat_template.jinja").is_file() or (config.is_file() and "chat_template" in config.read_text()):
+        return
+    raise UserError(
+        f"{said}, whose tokenizer has no chat template; a prompt needs one: add chat_template.jinja there, or {remedy}"
+    )
 
 
 def _check_hub(said: str, model: str, remedy: str) -> None:

@@ -31,8 +31,6 @@ from vgs_ray.config import (
     Verify,
 )
 from vgs_ray.prompts import PLACE, R1_INSTRUCTION
-from vgs_ray.raw_rows import SourceError
-from vgs_ray.sandbox.packaged import NotInstalled
 
 
 def sandbox() -> Recipe:
@@ -237,8 +235,6 @@ def cli(run: Callable[[Recipe], object], command: str, writes: bool = True) -> N
         recipe = parse(command, sys.argv[1:])
         with only_writer(recipe) if writes else contextlib.nullcontext():
             run(recipe)
-    except (UserError, NotInstalled, SourceError) as error:
-        _stop(f"error: {error}", 2)
     except KeyboardInterrupt:
         _stop("interrupted: what is durable stays; run the same command to go on", 130)
     except Exception as error:

@@ -93,7 +93,7 @@ def run(recipe: Recipe) -> None:
     places = assign(config.generators, config.per_problem)
     expected = problems.rows() * config.per_problem
     totals = Totals(config.max_error_share)
-    with ray_session(), progress("roll_in", expected, out.rows, note=totals.note):
+    with ray_session(folder=stage.folder), progress("roll_in", expected, out.rows, note=totals.note):
         if out.rows() < expected:
             done = ray.put(done_keys(out))
             gpus = ray.cluster_resources().get("GPU", 0.0)

@@ -59,7 +59,7 @@ def run(recipe: Recipe) -> None:
     roll_ins, out = parts_of(recipe, "roll_in"), parts_of(recipe, "roll_out").claim()
     expected = roll_ins.rows() * config.cuts
     totals = Totals(config.max_error_share)
-    with ray_session(), progress("roll_out", expected, out.rows, note=totals.note):
+    with ray_session(folder=stage.folder), progress("roll_out", expected, out.rows, note=totals.note):
         if out.rows() < expected:
             pending = requests(roll_ins, recipe, ray.put(done_keys(out)))
             totals.consume(generate(pending, config.model, config.engine, config.sampling, out))

@@ -9,22 +9,30 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import ray
 from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
 from pipelines.ingress import haproxy_in_front
+from pipelines.shared_folder import check_shared
 
 
 @contextmanager
-def ray_session(host: str = "127.0.0.1") -> Iterator[None]:
+def ray_session(host: str = "127.0.0.1", folder: Path | None = None) -> Iterator[None]:
     """Connect to the cluster that the environment names (as in a Ray job), or start a local one; reuse an open one.
 
     Args:
         host: where an endpoint on this session would listen.
+        folder: that the session's work writes and reads.
+
+    Raises:
+        UserError: a node of the cluster doesn't see that folder.
     """
     if ray.is_initialized():
+        if folder:
+            check_shared(folder)
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -35,6 +43,8 @@ def ray_session(host: str = "127.0.0.1") -> Iterator[None]:
         print(f"engine and worker logs: {logs()}", flush=True)
         with _native_stderr_to(f"{logs()}/driver.err"):
             try:
+                if folder:
+                    check_shared(folder)
                 yield
             finally:
                 ray.shutdown()

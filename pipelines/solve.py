@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.durable import Durable
+from pipelines.generate import starting
 from pipelines.tables import Parts
 from vgs_ray.config import Beam, Mcts, Rebase, Recipe
 from vgs_ray.engines import build_policy, build_value
@@ -41,8 +42,10 @@ class Solve:
         self.tokenizer = load_tokenizer(model)
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
-        self.policy = build_policy(model, self.config.policy_engine)
-        self.value = build_value(value_model, self.config.value_engine, model)
+        with starting(model):
+            self.policy = build_policy(model, self.config.policy_engine)
+        with starting(value_model):
+            self.value = build_value(value_model, self.config.value_engine, model)
         self.judge = Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib)
         self.judging = asyncio.Lock()  # its pipes take one batch at a time
         self.slots = asyncio.Semaphore(self.config.concurrent)

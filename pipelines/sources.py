@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from pipelines.errors import UserError, causes
+from pipelines.errors import UserError, line_of
 from vgs_ray.config import Clean
 from vgs_ray.evaluate.benchmarks import answer_of, source_of
 from vgs_ray.raw_rows import Piece, Source, SourceError, measure, read, sandbox_source
@@ -30,10 +30,9 @@ def readable_source() -> Iterator[None]:
     try:
         yield
     except (SourceError, RayError) as error:
-        for cause in causes(error):
-            if isinstance(cause, SourceError) and not isinstance(cause, RayError):  # Ray's own is both
-                raise UserError(str(cause)) from error
-        raise
+        if not (line := line_of(error)):
+            raise
+        raise UserError(line) from error
 
 
 @ray.remote(num_cpus=READER_CPUS)

@@ -125,7 +125,7 @@ def run(recipe: Recipe) -> None:
         raise UserError(str(error)) from None
     log = stage.folder / "metrics.jsonl"
     with (
-        ray_session(),
+        ray_session(folder=stage.folder),
         progress("train", config.steps, lambda: last_step(log), "step", lambda: shown(log), LINE),
     ):
         build_store(recipe, stage.folder / "store")

@@ -83,7 +83,7 @@ def run(recipe: Recipe) -> None:
         parts_of(recipe, "verify"),
     )
     expected = tables["roll_out"].rows()
-    with ray_session(), progress("verify", expected, out.rows):
+    with ray_session(folder=stage.folder), progress("verify", expected, out.rows):
         if out.rows() < expected:
             batches = [batch._asdict() for batch in Places.find(tables).batches(BATCH_ROWS)]
             judged = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(

@@ -45,8 +45,17 @@ def test_other_configuration_is_refused_with_the_field_and_two_ways_on(recipe: R
 
 def test_interrupted_stage_of_another_configuration_is_refused(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
+    parts_of(recipe, "clean").write(problems("a"))
     with pytest.raises(UserError, match=r"config\.source"):
         open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
+
+
+def test_a_stage_that_left_nothing_binds_nobody(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ())
+    assert open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
+    open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ()).close(kept=0)
+    with pytest.raises(UserError, match=r"config\.source"):
+        open_stage(recipe, "clean", ())
 
 
 def test_changed_input_is_refused(recipe: Recipe) -> None:

@@ -8,7 +8,6 @@ source, but for a JSON list, which is parsed as a whole. No ray here.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,16 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vgs_ray.hub_data import SUFFIXES, HubId, SourceError, load
 from vgs_ray.sandbox.rows import benchmark_rows, raw_rows
 
 TABLE_ROWS = 1000
 HUB_PIECE_ROWS = 20_000
 SANDBOX_ROWS = {"train": 4000, "benchmark": 1000}
 NOT_ROWS = ("state.json", "dataset_info.json", "dataset_dict.json")  # what `datasets` writes beside its Arrow files
-
-
-class SourceError(ValueError):
-    """A source that can't be read. The text names it, the rule and the remedy."""
 
 
 class Piece(NamedTuple):
@@ -114,7 +110,7 @@ def _readable(place: str | Path) -> Iterator[None]:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SourceError(f"{place} can't be read ({reason}): mend it or name another source") from error
+        raise SourceError(f"{place} can't be read ({reason}): mend the file or name another source") from error
 
 
 def _text(table: pa.Table, name: str, path: str) -> pa.ChunkedArray | pa.Array:
@@ -242,7 +238,7 @@ def _scalar(value: Any) -> str | None:
 def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:
     HubId.parse(source)
     try:
-        data = _hub(source)
+        data = load(source)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SourceError(f"data set {source} can't be loaded ({reason}): check the id and the network") from error
@@ -253,43 +249,8 @@ def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:
     ]
 
 
-class HubId(NamedTuple):
-    """A data set on Hugging Face, written `id`, `id@revision` or `id@revision:config/split`."""
-
-    id: str
-    revision: str | None
-    config: str | None
-    split: str
-
-    @classmethod
-    def parse(cls, source: str) -> HubId:
-        """Its parts.
-
-        Raises:
-            SourceError: it looks like a path, or is no id.
-        """
-        name, _, place = source.partition(":")
-        config, _, split = place.partition("/")
-        id, _, revision = name.partition("@")
-        if name.endswith(tuple(SUFFIXES)) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", id):
-            raise SourceError(
-                f"{source} does not exist; a source is `sandbox`, a {', '.join(SUFFIXES)} file or folder, or a Hugging Face "
-                "data set id such as open-r1/OpenR1-Math-220k or id@revision:config/split: check the path"
-            )
-        return cls(id, revision or None, config or None, split or "train")
-
-
-def _hub(source: str) -> Any:
-    """One split, `train` unless told otherwise; its rows stay in memory-mapped files of the library's cache."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    id, revision, config, split = HubId.parse(source)
-    return datasets.load_dataset(id, config, split=split, revision=revision)
-
-
 def _read_hub(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
-    data = _hub(piece.path)
+    data = load(piece.path)
     data = data.select_columns([name for name in columns if name in data.column_names]).with_format("arrow")
     yield from data.select(range(piece.part, piece.part + piece.rows)).iter(batch_size=TABLE_ROWS)
 
@@ -298,7 +259,6 @@ def _sandbox_rows(split: str, seed: int, count: int) -> Iterator[dict[str, Any]]
     return benchmark_rows(count) if split == "benchmark" else raw_rows("train", count, seed)
 
 
-SUFFIXES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
 _MEASURES: dict[str, Callable[[Path], list[tuple[list[str], Piece]]]] = {
     "parquet": _measure_parquet, "arrow": _measure_arrow, "jsonl": _measure_jsonl, "json": _measure_json
 }  # fmt: skip

@@ -19,10 +19,11 @@ import pyarrow.dataset as pads
 import ray
 
 from pipelines.by_problem import Batch, Places, align
+from pipelines.manifest import read_manifest
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.shards import ShardWriter, number
-from pipelines.stage import UserError, open_stage, read_manifest
+from pipelines.stage import UserError, open_stage
 from pipelines.tables import Parts, parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.data_card import data_card

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 from huggingface_hub import try_to_load_from_cache
 
 from pipelines.checks import check_recipe
+from pipelines.manifest import read_manifest
 from pipelines.recipes import cli
 from pipelines.roll_in import assign
-from pipelines.stage import UserError, read_manifest
-from pipelines.tables import Parts, count_by, parts_of
+from pipelines.stage import UserError
+from pipelines.tables import Parts, count_by, metadata_of, parts_of
 from vgs_ray.config import Evaluate, Recipe
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.benchmarks import source_of
@@ -53,7 +54,7 @@ def measured_tokens(parts: Parts, column: str) -> Assumed | None:
     """Mean length of a list column, from the parts' footers (an empty list counts as one item there)."""
     files, items, rows = parts.files(), 0, 0
     for file in files:
-        metadata = pq.read_metadata(file)
+        metadata = metadata_of(file)
         rows += metadata.num_rows
         for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
             columns = (group.column(index) for index in range(group.num_columns))

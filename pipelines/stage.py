@@ -18,12 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from pipelines.checks import check_recipe
 from pipelines.errors import UserError
+from pipelines.manifest import read_manifest, refuse_lost_rows
 from pipelines.models import check_models
-from pipelines.tables import LAYOUT, parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.engines.baselines import RANDOM
 
@@ -88,25 +86,6 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
     _prepare_folder(folder, keep_parts)
     _write_json(folder / "_started.json", identity)
     return Stage(name, folder, time.time(), identity)
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """A manifest as it was written.
-
-    Raises:
-        UserError: it can't be read.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.keys() >= {"stage", "config", "inputs"}:
-            return found
-        reason = "not what a stage writes"
-    except ValueError as error:
-        reason = str(error)
-    raise UserError(
-        f"{path} is damaged ({reason}); it says what the stage's table holds: remove {path.parent} and run python -m "
-        f"pipelines.{path.parent.name} again"
-    )
 
 
 def _has_work(folder: Path) -> bool:
@@ -177,31 +156,9 @@ def _fingerprint(recipe: Recipe, stage: str) -> str:
             f"{path} is missing, so stage {stage!r} is not complete: run python -m pipelines.{stage} {recipe.name} first"
         )
     manifest = read_manifest(path)
-    _refuse_lost_rows(recipe, stage, manifest)
+    refuse_lost_rows(recipe, stage, manifest)
     stable = {key: manifest[key] for key in ("stage", "config", "inputs")}
     return hashlib.blake2b(json.dumps(stable, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def _refuse_lost_rows(recipe: Recipe, stage: str, manifest: dict[str, Any]) -> None:
-    """A table that has other rows than its manifest says lost a part, or had one added."""
-    counts = manifest.get("counts", {})
-    said = counts.get("rows", counts.get("kept"))
-    if stage not in LAYOUT or stage == "evaluate" or said is None:
-        return
-    parts = parts_of(recipe, stage)
-    try:
-        found = parts.rows()
-    except (OSError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        found_said = f"a part of {parts.folder} can't be read ({reason})"
-    else:
-        if found == said:
-            return
-        found_said = f"{parts.folder} has {found:,} rows"
-    raise UserError(
-        f"{found_said}, and its manifest says {said:,}; a finished table must be whole: put the lost part-*.parquet back, or remove "
-        f"{parts.folder} and run python -m pipelines.{stage} {recipe.name} again"
-    )
 
 
 def _versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ import ray
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
+from pipelines.errors import UserError
 from pipelines.key_index import KeyIndex
 from vgs_ray.config import Recipe
 from vgs_ray.schemas import TABLES
@@ -140,7 +141,22 @@ _INDEXES: dict[tuple[Path, str], KeyIndex] = {}  # one for each table and proces
 @cache
 def _rows_of(file: str) -> int:
     """Rows of a part. Its name comes from its keys, so the count of one name never changes."""
-    return int(pq.read_metadata(file).num_rows)
+    return int(metadata_of(file).num_rows)
+
+
+def metadata_of(file: str) -> pq.FileMetaData:
+    """A part's footer.
+
+    Raises:
+        UserError: the file is damaged: parts appear whole, so a disk or a copy did it.
+    """
+    try:
+        return pq.read_metadata(file)
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            f"{file} is damaged ({(str(error).splitlines() or [''])[0]}); a part is a whole Parquet file: put it back, or "
+            "remove it and its stage's _stage.json, and run the stage again, which makes the missing rows"
+        ) from error
 
 
 class PartSink(Datasink):

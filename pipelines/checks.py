@@ -55,6 +55,7 @@ def _option(field: str) -> str:
 def _relations(recipe: Recipe) -> Iterator[str]:
     """Rules over more than one field, or over the text of one."""
     yield from _places(recipe)
+    yield from _uploads(recipe)
     yield from _generators(recipe.roll_in)
     yield from _engines(recipe)
     yield from _lengths(recipe)
@@ -103,6 +104,15 @@ def _places(recipe: Recipe) -> Iterator[str]:
                 f"{field} is {value!r}; URLs are not read: download it, and pass the local path or the Hugging Face id with "
                 f"{_option(field)}"
             )
+
+
+def _uploads(recipe: Recipe) -> Iterator[str]:
+    """Names on Hugging Face that results go to; asked now, as training ends days later."""
+    account, repository = recipe.export.hub, recipe.train.push_to
+    if account and not NAME.fullmatch(account):
+        yield f"export.hub is {account!r}; it is an account or organisation alone, such as my-team: pass another --export.hub"
+    if repository and not re.fullmatch(rf"{NAME.pattern}/{NAME.pattern}", repository):
+        yield f"train.push_to is {repository!r}; it is a repository such as my-team/my-model: pass another --train.push-to"
 
 
 def _generators(config: RollIn) -> Iterator[str]:

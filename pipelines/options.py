@@ -80,11 +80,13 @@ def range_of(hint: Any) -> str:
 
 
 def _one_line(box: str) -> str:
-    """tyro's framed message as one line: the complaint and the remedy, without the frame and the argument's help."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [re.sub(r"[│╭╮╰╯─]", "", line).strip() for line in plain.splitlines() if not line.startswith("╭")]
-    text, _, remedy = " ".join(line for line in lines if line).partition("For full helptext, ")
-    complaint = text.partition("Argument helptext:")[0].strip()
-    if meant := re.search(r"Perhaps you meant: (--\S+)", complaint):
-        complaint = f"{complaint.partition(' Available subcommands:')[0].partition(' Perhaps')[0]}; perhaps you meant {meant[1]}"
-    return f"{complaint}; every field is listed by: {remedy.removeprefix('run ').removeprefix('see ')}"
+    """tyro's framed message as one line: the complaint and the remedy, without the frame, its title and the argument's help."""
+    plain = re.sub(
+        r"\x1b\[[0-9;]*m|[│╭╮╰╯─]|-{5,}", "", box
+    )  # the frame is of dashes where the terminal has no other lines
+    _title, *lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    text, _, remedy = " ".join(lines).partition("For full helptext, ")
+    meant = re.search(r"Perhaps you meant: (--\S+)", text)
+    complaint = re.split(r"Argument helptext:|Available subcommands:|Perhaps you meant:", text)[0].strip()
+    guess = f"; perhaps you meant {meant[1]}" if meant else ""
+    return f"{complaint}{guess}; every field is listed by: {remedy.removeprefix('run ').removeprefix('see ')}"

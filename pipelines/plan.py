@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from pipelines.checks import check_recipe
 from pipelines.manifest import read_manifest
@@ -37,6 +38,7 @@ from vgs_ray.evaluate.estimate import (
 from vgs_ray.evaluate.flops import ModelSize, size_of
 from vgs_ray.raw_rows import SANDBOX_ROWS
 from vgs_ray.sandbox import model_path
+from vgs_ray.sandbox.packaged import NotInstalled
 
 KNOWN_SIZES = {"math-500": 500, "gsm8k": 1319}
 HEAD = ("stage", "rows", "tokens", "Parquet", "FLOPs", "hours")
@@ -135,10 +137,19 @@ def speed_of(recipe: Recipe, reference: ModelSize) -> tuple[Speed, str]:
 
 def config_of(model: str) -> dict[str, Any]:
     """A model's config.json from this machine, or what is known of the paper's policies; nothing is fetched."""
-    folder = Path(model_path(model))
-    found = str(folder / "config.json") if folder.is_dir() else try_to_load_from_cache(model, "config.json")
-    if isinstance(found, str):
-        return dict(json.loads(Path(found).read_text()))
+    try:
+        folder = Path(model_path(model))
+        found = str(folder / "config.json") if folder.is_dir() else try_to_load_from_cache(model, "config.json")
+        if isinstance(found, str):
+            return dict(json.loads(Path(found).read_text()))
+    except NotInstalled:
+        raise
+    except HFValidationError:
+        pass  # no id, so nothing is known of it
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the size of {model} can't be read ({error}); plan needs its config.json: name another model"
+        ) from error
     if model not in KNOWN_CONFIGS:
         raise UserError(
             f"the size of {model} is not known here; plan reads config.json from a folder or the Hugging Face cache: run "

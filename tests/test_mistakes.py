@@ -90,6 +90,8 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--evaluate.benchmark-folder s3://b", ["evaluate.benchmark_folder is 's3://b'"]),
         ("--import-vm.source s3://b", ["import_vm.source is 's3://b'"]),
         ("--serve.value-model s3://b/value", ["serve.value_model is 's3://b/value'"]),
+        ("--export.hub my/team", ["export.hub is 'my/team'"]),
+        ("--train.push-to my-model", ["train.push_to is 'my-model'"]),
         ("--roll_in.generators.1.name ref", ["names ref, ref", "must occur once"]),
         ("--roll_in.generators.0.share 0 --roll_in.generators.1.share 0", ["only shares of 0"]),
         ("--train.min-workers 3", ["train.min_workers is 3 and train.workers is 2", "--train.min-workers"]),

@@ -170,6 +170,37 @@ def test_what_cannot_be_read_is_named(name: str, content: str, message: str, tmp
         rows_of(measure(str(tmp_path / name), 0))
 
 
+def test_damage_behind_a_sound_footer_or_the_first_rows_is_named(tmp_path: Path) -> None:
+    table = pa.table({"problem": [f"{i} + {i}?" for i in range(3000)], "answer": ["1"] * 3000})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[10:2000] = bytes(1990)
+    (tmp_path / "a.parquet").write_bytes(content)
+    (tmp_path / "b.jsonl").write_bytes(
+        b'{"problem": "a", "answer": "1"}\n' * 2000 + b'{"problem": "\xff", "answer": "1"}\n'
+    )
+    for name in ("a.parquet", "b.jsonl"):
+        source = measure(str(tmp_path / name), 0)
+        with pytest.raises(SourceError, match=rf"{name} can't be read .*: mend the file or name another source"):
+            rows_of(source)
+
+
+def test_categories_are_text(tmp_path: Path) -> None:
+    column = pa.array(["a", "b", "a"]).dictionary_encode()
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file,
+        pa.ipc.new_file(file, pa.schema([("problem", column.type)])) as out,
+    ):
+        out.write_table(pa.table({"problem": column}))
+    assert [row["problem"] for row in rows_of(measure(str(tmp_path / "a.arrow"), 0), ["problem"])] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("name", ["https://example.org/rows", "some/where/else", "plain", "a b/c", "../up", "org/"])
+def test_what_is_no_hub_id_is_not_asked_for(name: str) -> None:
+    with pytest.raises(SourceError, match="does not exist; a source is"):
+        measure(name, 0)
+
+
 def test_folders_of_several_kinds_missing_paths_and_lists_are_refused(tmp_path: Path) -> None:
     write_json(tmp_path, ROWS[:2])
     write_parquet(tmp_path, ROWS[:2])

@@ -210,7 +210,7 @@ def parse(command: str, arguments: list[str]) -> Recipe:
     known = ", ".join(RECIPES)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: python -m {command} RECIPE [--section.field VALUE ...]\nrecipes: {known}")
-        print(f"python -m {command} RECIPE --help lists every field with its meaning and default")
+        print(f"python -m {command} RECIPE --help lists every field with its meaning, range and default")
         raise SystemExit(0 if arguments else 2)
     name, overrides = arguments[0], arguments[1:]
     if name not in RECIPES:

@@ -36,15 +36,21 @@ def causes(error: BaseException) -> list[BaseException]:
 
 def line_of(error: BaseException) -> str:
     """One line for an error that a person can mend; empty for any other, which deserves its traceback."""
-    for cause in causes(error):
+    found = causes(error)
+    for cause in found:
+        if _of_ray(cause):
+            continue
         if isinstance(cause, UserError | SourceError | NotInstalled):
             return str(cause)
-        if type(cause).__module__.startswith("ray."):
-            if line := _line_in(str(cause)):
-                return line
-        elif isinstance(cause, OSError) and cause.errno in DISK:
-            return DISK[cause.errno].format(place=cause.filename or "the run")
-    return ""
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            place = str(cause.filename or "")  # Ray Data may have put a sentence of its own there
+            return DISK[cause.errno].format(place=place if place.startswith("/") and "\n" not in place else "the run")
+    return next(filter(None, (_line_in(str(cause)) for cause in found if _of_ray(cause))), "")
+
+
+def _of_ray(error: BaseException) -> bool:
+    """Whether it is Ray's; such an error may also be of the class that it hands on, without being that error."""
+    return any(kind.__module__.startswith("ray.") for kind in type(error).__mro__)
 
 
 def _line_in(text: str) -> str:

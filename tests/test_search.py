@@ -134,7 +134,10 @@ class Recorded:
 
 
 def published(recorded: Recorded, keep: int, branch: int, longest: int) -> Counter[Tokens]:
-    """Algorithm 1 of arXiv 2505.17373 as its authors ran it, from its description: lockstep, lists, one slot for each beam."""
+    """Algorithm 1 of arXiv 2505.17373 as its authors ran it, from its description: lockstep, lists, one slot for each beam.
+
+    Of equal values it takes the first, in the order of the slots; the authors' `torch.topk` defines no order there.
+    """
     beams: list[Tokens] = [()] * keep
     alive = list(range(keep))
     asked: Counter[Tokens] = Counter()

@@ -151,7 +151,8 @@ async def _grow(search: Extender, beam: config.Beam, group: int) -> None:
         if beam.choose == "random":
             draw = random.Random(stable_seed(search.seed, "choose", round, group))
             values = [draw.random() for _ in candidates]
-        # Of equals the child of the better prefix wins, then the first one: the order in which the authors compared them.
+        # Of equals the child of the better prefix wins, then the first one. The published code leaves ties to torch.topk, which
+        # defines no order of equal elements; a search must not depend on it.
         order = sorted(range(len(values)), key=lambda at: (-values[at], standing[parents[at]], at))
         chosen = _survivors(order, parents, beam.rank)
         nodes = [

@@ -75,7 +75,7 @@ def draw(count: int, longest: int, mean: float, sigma: float, vocabulary: int) -
 def packed(examples: list[Example], budget: int, longest: int) -> list[MicroBatch]:
     """Our micro-batches of a whole batch."""
     lengths = np.array([[len(example.tokens)] for example in examples])
-    plan = plan_step(lengths, lengths, 1, budget, longest, "packed")
+    plan = plan_step(lengths, lengths, 1, budget, "packed")
     return [lay_out([examples[place] for place in pack], "packed") for pack in plan.packs[0]]
 
 

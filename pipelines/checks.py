@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, create_model
 
 from pipelines.errors import UserError
-from vgs_ray.config import Engine, Evaluate, Recipe, RollIn, Sampling, Serve
+from vgs_ray.config import Engine, Evaluate, Recipe, RollIn, Serve
+from vgs_ray.config.lengths import length_faults
 from vgs_ray.evaluate.benchmarks import label_of
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -58,7 +59,7 @@ def _relations(recipe: Recipe) -> Iterator[str]:
     yield from _uploads(recipe)
     yield from _generators(recipe.roll_in)
     yield from _engines(recipe)
-    yield from _lengths(recipe)
+    yield from length_faults(recipe)
     yield from _evaluation(recipe.evaluate)
     yield from _endpoint(recipe.serve)
     if not (recipe.clean.answer_column or recipe.clean.solution_column):
@@ -160,22 +161,6 @@ def _engines(recipe: Recipe) -> Iterator[str]:
             yield (
                 f"{name}.policy_engine and {name}.value_engine share a GPU and take {taken:g} of its memory together "
                 f"(gpu_memory_utilization); at most 1 is there: lower --{name}.policy-engine.gpu-memory-utilization"
-            )
-
-
-def _lengths(recipe: Recipe) -> Iterator[str]:
-    """A response that fills the context leaves no room for its prompt, and would be cut before its own limit."""
-    ins, outs = recipe.roll_in, recipe.roll_out
-    used: list[tuple[str, Sampling, str, Engine]] = [("roll_out", outs.sampling, "roll_out.engine", outs.engine)]
-    for index, generator in enumerate(ins.generators):
-        name = f"roll_in.generators.{index}.engine" if generator.engine else "roll_in.engine"
-        used.append(("roll_in", ins.sampling, name, generator.engine or ins.engine))
-    for section, sampling, name, engine in dict.fromkeys(used):
-        if sampling.max_tokens >= engine.max_model_len:
-            yield (
-                f"{section}.sampling.max_tokens is {sampling.max_tokens} and {name}.max_model_len {engine.max_model_len}; the "
-                f"longest response and its prompt must fit: lower {_option(section)}.sampling.max-tokens or raise "
-                f"{_option(name)}.max-model-len"
             )
 
 

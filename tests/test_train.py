@@ -1,6 +1,7 @@
 """Training: exact whatever the packing, the number of workers and the restarts; it learns; it stops on NaN."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from toy import CONFIG, CPU, load, loss_and_gradient, new_model, poison, sources
 from vgs_ray.config import Train
 from vgs_ray.schemas import ROLL_OUTS
 from vgs_ray.value.attention import attention_of, layout_of
-from vgs_ray.value.loader import Order, group_bounds
+from vgs_ray.value.loader import Order, group_bounds, spread
 from vgs_ray.value.log import append, last_step, mend, read_metrics, shown, summary
 from vgs_ray.value.loss import summed_loss
 from vgs_ray.value.metrics import read, summarize
@@ -26,7 +27,7 @@ from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.parallel import Worker
 from vgs_ray.value.plan import plan_step
 from vgs_ray.value.store import build
-from vgs_ray.value.train import Batches, LossDivergedError, fit
+from vgs_ray.value.train import LossDivergedError, fit
 
 LAYOUTS = ("packed", "bucketed")
 
@@ -131,7 +132,7 @@ def test_each_sample_of_an_epoch_occurs_once_whatever_the_workers_and_kills(size
         world, durable, lost = lives[life % len(lives)]
         for step in range(done, min(steps, done + durable + lost)):
             units = order.batch(step, batch)
-            plan = plan_step(lengths[units], lengths[units], world, 60, 100, layout)
+            plan = plan_step(lengths[units], lengths[units], world, 60, layout)
             assert len({len(own) for own in plan.packs}) == 1  # or a worker would wait for ever
             places = [place for own in plan.packs for pack in own for place in pack]
             assert sorted(places) == list(range(batch))  # each of the batch on exactly one worker
@@ -173,35 +174,24 @@ def test_diverged_gradient_stops_before_it_spoils_the_weights(backbone: str, tab
     assert torch.equal(weights_of(model), before)
 
 
-def test_overlong_sequences_are_counted(backbone: str, tables: Path, tmp_path: Path) -> None:
-    rows: list[dict[str, float]] = []
-    config, train = replace(CONFIG, steps=1, max_length=18), load(tables)
-    fit(new_model(backbone), config, train, [], tmp_path, 0, Worker(), lambda metrics, _: rows.append(metrics))
-    first = Batches(train, config, 0, Worker(), 0).plan(0)[0]
-    sizes = [len(train.example(i).tokens) for i in first.reshape(-1)]
-    assert 0 < rows[0]["overlong"] == sum(size > 18 for size in sizes)
-    assert rows[0]["tokens"] == sum(size for size in sizes if size <= 18)
-
-
-def test_nothing_to_validate_on_is_found_before_the_first_step(backbone: str, tables: Path, tmp_path: Path) -> None:
-    config, train = replace(CONFIG, max_length=4), load(tables)
-    with pytest.raises(ValueError, match="max_length=4"):
-        fit(new_model(backbone), config, train, [train.example(0)], tmp_path, 0, Worker(), lambda metrics, _: None)
-
-
-def test_nothing_to_train_on_is_named(tables: Path) -> None:
+def test_nothing_to_train_or_validate_on_is_named(tables: Path) -> None:
+    short = replace(CONFIG, max_length=4)
+    with pytest.raises(ValueError, match=r"none of the 40 sequences of the validation split.*max_length=4"):
+        load(tables, "validation", short).held_out(8)
+    with pytest.raises(ValueError, match=r"a label of at most 4 tokens"):
+        load(tables, config=short).units()
     with pytest.raises(ValueError, match=r"train\.loss=soft.*value for each token"):
-        load(tables).units("soft")
+        load(tables, config=replace(CONFIG, loss="soft")).units()
 
 
 def test_metrics_survive_a_torn_line_and_redone_steps(tmp_path: Path) -> None:
     log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 1, "tokens": 5, "overlong": 1}\n{"step": 2, "tokens": 6, "overlong": 0}\n{"step": 3, "to')
+    log.write_text('{"step": 1, "tokens": 5}\n{"step": 2, "tokens": 6}\n{"step": 3, "to')
     mend(log)
     final = {"cross_entropy": 0.5, "auc": 0.75, "brier": 0.2, "ece": 0.1, "auc_start": 0.6, "auc_end": 0.9}
-    for row in ({"step": 2, "tokens": 7, "overlong": 0}, {"step": 3, "tokens": 8, "overlong": 2, **final}):
+    for row in ({"step": 2, "tokens": 7}, {"step": 3, "tokens": 8, **final}):
         append(log, row)
-    assert summary(read_metrics(log)) == {"steps": 3, "tokens": 20, "overlong": 3, "validation": final}
+    assert summary(read_metrics(log)) == {"steps": 3, "tokens": 20, "validation": final}
 
 
 def test_progress_line_fits(tmp_path: Path) -> None:
@@ -223,18 +213,35 @@ def test_progress_line_fits(tmp_path: Path) -> None:
 
 
 def test_held_out_examples_are_spread() -> None:
-    from pipelines.train import spread
-
-    assert spread(3, 10) == [0, 1, 2]
-    assert spread(0, 10) == []
-    assert spread(100, 4) == [0, 25, 50, 75]
+    assert spread(3, 10).tolist() == [0, 1, 2]
+    assert spread(0, 10).tolist() == []
+    assert spread(100, 4).tolist() == [0, 25, 50, 75]
 
 
-def test_schedule_warms_up_and_falls_to_its_share() -> None:
-    config = Train(steps=100, lr=1.0, warmup_share=0.1, min_lr_share=0.1)
-    assert learning_rate(config, 0) == pytest.approx(0.1)
-    assert learning_rate(config, 9) == pytest.approx(1.0)
-    assert learning_rate(config, 99) == pytest.approx(0.1, abs=0.01)
+def test_published_schedule() -> None:
+    """By hand for the published run: 608 steps of warm-up (5% of 12,170 is 608.5, rounded to even), and the k-th step."""
+    config = Train()
+    by_step = {1: 1e-4 / 608, 304: 0.5e-4, 608: 1e-4, 6389: 0.55e-4, 12_170: 0.1e-4}
+    for step, wanted in by_step.items():
+        assert learning_rate(config, step - 1) == pytest.approx(wanted, rel=1e-9), step
+    quarter = 608 + (12_170 - 608) / 4  # between two steps: cos(pi / 4)
+    around = [learning_rate(config, math.floor(quarter) - 1), learning_rate(config, math.floor(quarter))]
+    assert np.mean(around) == pytest.approx(1e-5 + 9e-5 * (1 + math.sqrt(0.5)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("steps", "floor", "by_step"),
+    [
+        (1000, 100, {50: 0.5, 100: 1.0, 550: 0.55, 1000: 0.1}),  # 5% would be 50
+        (560, 0, {14: 0.5, 28: 1.0, 294: 0.55, 560: 0.1}),  # the sandbox
+        (100, 100, {1: 0.01, 100: 1.0}),
+        (60, 100, {60: 0.6}),  # ends before it is warm
+        (1, 0, {1: 1.0}),
+    ],
+)
+def test_floor_of_the_warm_up(steps: int, floor: int, by_step: dict[int, float]) -> None:
+    config = Train(steps=steps, lr=1.0, min_warmup_steps=floor)
+    assert {step: learning_rate(config, step - 1) for step in by_step} == pytest.approx(by_step)
 
 
 def test_missing_tokens_are_named(tables: Path, tmp_path: Path) -> None:

@@ -81,6 +81,34 @@ def test_loss_is_its_formula_however_it_is_packed(backbone: str, loss: str) -> N
         torch.testing.assert_close(grads, results[0][1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["outcome", "soft"])
+@pytest.mark.parametrize("empty", [(), (0,), (1, 4, 5)])
+def test_the_mean_is_the_published_one(backbone: str, loss: str, empty: tuple[int, ...]) -> None:
+    """A mean over a sequence's roll-out tokens, 0 for a sequence without any, then over all sequences of the batch."""
+    examples = [
+        each._replace(target_start=len(each.tokens), values=each.values[:0]) if index in empty else each._replace(label=index % 3)
+        for index, each in enumerate(some(6))
+    ]  # fmt: skip
+    labels = 3 if loss == "outcome" else 1
+    model, total = ValueModel.from_backbone(backbone, labels, seed=0).eval(), torch.zeros(())
+    for each in examples:
+        logits = model(torch.from_numpy(each.tokens).long()[None])[0, each.target_start :]
+        if not len(logits):
+            continue
+        if loss == "outcome":
+            total += -logits.log_softmax(-1)[:, each.label].mean()
+        else:
+            prob, value = logits[:, 0].sigmoid(), torch.from_numpy(each.values)
+            total += -(value * prob.log() + (1 - value) * (1 - prob).log()).mean()
+    (total / len(examples)).backward()
+    wanted = torch.cat([weight.grad.reshape(-1) for weight in model.parameters() if weight.grad is not None])
+    for layout, budget in (("packed", 10_000), ("packed", 40), ("bucketed", 10_000), ("bucketed", 40)):
+        fresh = ValueModel.from_backbone(backbone, labels, seed=0).eval()
+        found, gradient = loss_and_gradient(fresh, examples, layout, budget, loss)
+        torch.testing.assert_close(found, (total / len(examples)).detach(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", ["packed", "bucketed"])
 def test_a_micro_batch_without_target_adds_nothing(backbone: str, layout) -> None:
     for loss, labels in (("outcome", 3), ("soft", 1), ("bradley_terry", 1)):
@@ -92,10 +120,10 @@ def test_a_micro_batch_without_target_adds_nothing(backbone: str, layout) -> Non
 
 
 def test_sequences_without_values_take_no_part(valued: Path, tables: Path) -> None:
-    examples = Examples(valued, "train")
-    units = examples.units("mse")
+    examples = Examples(valued, "train", "mse", 64)
+    units = examples.units()
     assert len(units) == 180
-    assert len(examples.units("outcome")) == 200
+    assert len(Examples(valued, "train", "outcome", 64).units()) == 200
     for index in units[:20, 0]:
         example = examples.example(int(index))
         assert example.values is not None
@@ -105,8 +133,8 @@ def test_sequences_without_values_take_no_part(valued: Path, tables: Path) -> No
 
 
 def test_pairs_are_a_right_and_a_wrong_answer_to_one_problem(tables: Path) -> None:
-    examples = load(tables)
-    units = examples.units("bradley_terry")
+    examples = load(tables, config=replace(CONFIG, loss="bradley_terry"))
+    units = examples.units()
     assert examples.labels[units].tolist() == [[1, 0]] * len(units)
     problems = [[examples.id(index).partition("/")[0] for index in pair] for pair in units]
     assert all(left == right for left, right in problems)
@@ -120,13 +148,25 @@ def test_pairs_are_a_right_and_a_wrong_answer_to_one_problem(tables: Path) -> No
 @pytest.mark.parametrize("loss", ["soft", "mse", "bradley_terry"])
 def test_it_learns(backbone: str, valued: Path, tmp_path: Path, loss: str) -> None:
     config = replace(CONFIG, loss=loss, steps=60, batch_size=16, micro_tokens=1024, dropout=0.0)
-    model, validation = one_output(backbone), Examples(valued, "validation")
-    fit(model, config, Examples(valued, "train"), [], tmp_path, 0, Worker(), lambda metrics, _: None)
+    model, validation = one_output(backbone), Examples(valued, "validation", loss, 64)
+    fit(model, config, Examples(valued, "train", loss, 64), [], tmp_path, 0, Worker(), lambda metrics, _: None)
     readings = read(model, [validation.example(index) for index in range(len(validation))], config, Worker())
     assert summarize(readings)["auc_end"] > 0.9
     if loss != "bradley_terry":  # a ranking says nothing of the values' scale
         for hit, wanted in ((True, 0.9), (False, 0.2)):
             assert readings.value[readings.hit == hit].mean() == pytest.approx(wanted, abs=0.12)
+
+
+def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) -> None:
+    given = sources(tables)
+    rows = pq.read_table(given.labels[0]).to_pylist()
+    for row in rows[::5]:
+        row["split"] = "test"
+    pq.write_table(pa.Table.from_pylist(rows, schema=LABELS), tmp_path / "part-0.parquet")
+    build(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
+    both = [Examples(tmp_path / "store", split, "outcome", 64) for split in ("train", "validation")]
+    found = {examples.id(index) for examples in both for index in range(len(examples))}
+    assert found == {row["roll_out_id"] for row in rows if row["split"] != "test"}
 
 
 def test_values_of_another_length_are_named(tables: Path, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from vgs_ray.value.train import fit
 MODELS = ("transformers.models.qwen2.modeling_qwen2", "transformers.modeling_utils")
 CPU = torch.device("cpu")
 CONFIG = Train(
-    max_length=64, batch_size=8, micro_tokens=96, steps=6, lr=3e-3, workers=1, checkpoint_every=3, validate_every=100,
+    max_length=64, batch_size=8, micro_tokens=96, steps=6, lr=3e-3, min_warmup_steps=0, workers=1, checkpoint_every=3,
+    validate_every=100,
     dropout=0.1, activation_checkpointing=False, async_checkpoints=False,
 )  # fmt: skip
 
@@ -76,8 +77,8 @@ def sources(root: Path) -> Sources:
     return Sources(*([str(root / stage / "part-0.parquet")] for stage in ("label", "roll_in", "roll_out")))
 
 
-def load(tables: Path, split: str = "train") -> Examples:
-    return Examples(tables / "store", split)
+def load(tables: Path, split: str = "train", config: Train = CONFIG) -> Examples:
+    return Examples(tables / "store", split, config.loss, config.max_length)
 
 
 def new_model(backbone: str, dropout: float = CONFIG.dropout) -> ValueModel:
@@ -94,7 +95,7 @@ def loss_and_gradient(
     width = 2 if loss == "bradley_terry" else 1
     lengths = np.array([len(example.tokens) for example in examples]).reshape(-1, width)
     starts = np.array([example.target_start for example in examples]).reshape(-1, width)
-    plan, total = plan_step(lengths, lengths - starts, 1, budget, 64, layout), torch.zeros((), device=device)
+    plan, total = plan_step(lengths, lengths - starts, 1, budget, layout), torch.zeros((), device=device)
     for pack in plan.packs[0]:
         chosen = [examples[place * width + member] for place in pack for member in range(width)]
         part = summed_loss(model, lay_out(chosen, layout, loss == "bradley_terry"), loss, device) / plan.units

@@ -5,11 +5,12 @@ In: nothing. Out: plain values that any process can pickle, print as JSON and co
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from vgs_ray.config.engine import Beam, Engine, Mcts, Rebase, Sampling
+from vgs_ray.config.lengths import longest_sequence
 from vgs_ray.config.model import Evaluate, Serve, Train, Variant
 from vgs_ray.config.ranges import (
     NonEmptyStr,
@@ -53,27 +54,31 @@ class Clean:
     """Raw problems to clean ones.
 
     Attributes:
-        source: `sandbox`, a .parquet, .arrow, .jsonl or .json file (or a folder of one kind), or a Hugging Face data set id.
+        source: `sandbox`, a .parquet, .arrow, .jsonl or .json file (or a folder of one kind), or a Hugging Face data set,
+            `id@revision:config/split`. Without a revision, the stage notes the one that the hub has when it first runs.
         problem_column: the source's column with the problem.
         answer_column: its column with the answer; empty takes what the solution's last box holds.
         solution_column: its column with the solution, where it has one.
         limit: raw rows read at most; 0 reads all.
-        validation_share: share of the problems that are kept for validation.
+        validation: problems kept for the validation of the value model, chosen by a hash of their ids; at most a tenth of all.
+        test: problems that no later stage reads, chosen and limited in the same way.
         near_duplicate: similarity (Jaccard, runs of 3 tokens) from which two problems with the same numbers, operators and
             answer are one; over 1 drops exact duplicates only.
-        exclude: benchmark sources (as `source`) whose problems are dropped as contamination.
+        exclude: benchmarks (as in `evaluate.benchmarks`) whose problems are dropped as contamination; copies of the named
+            ones are read from `evaluate.benchmark_folder`.
         contamination: a problem is dropped when more than this share of its 8-grams lies in one benchmark problem; 0 drops
             it for a single one, as in the paper.
         workers: checking processes.
         timeout_s: wall-clock limit for one comparison of an answer with a box, in seconds.
     """
 
-    source: NonEmptyStr = "open-r1/OpenR1-Math-220k"
+    source: NonEmptyStr = "open-r1/OpenR1-Math-220k@e4e141ec9dea9f8326f4d347be56105859b2bd68:default/train"
     problem_column: NonEmptyStr = "problem"
     answer_column: str = "answer"
     solution_column: str = "solution"
     limit: NonNegativeInt = 0
-    validation_share: ShareBelowOne = 0.01
+    validation: NonNegativeInt = 500
+    test: NonNegativeInt = 500
     near_duplicate: PositiveFloat = 0.7
     exclude: tuple[NonEmptyStr, ...] = ()
     contamination: Share = 0.0
@@ -177,7 +182,7 @@ class ImportVM:
 
     Attributes:
         source: local folder of its Parquet shards. Shards named validation-* are the validation split; without any,
-            problems go there by `clean.validation_share`.
+            `clean.validation` problems go there. Nothing goes to the test split.
     """
 
     source: str = ""
@@ -245,6 +250,13 @@ class Recipe:
         """`{root}/{run_name}`."""
         return Path(self.root) / (self.run_name or self.name)
 
+    @property
+    def resolved_train(self) -> Train:
+        """The configuration of stage train with its lengths as numbers; a micro-batch holds one sequence at least."""
+        longest = self.train.max_length or longest_sequence(self)
+        return replace(self.train, max_length=longest, micro_tokens=max(self.train.micro_tokens, longest))
+
     def section(self, stage: str) -> dict[str, Any]:
         """The configuration of one stage as plain JSON values, with what all stages share."""
-        return {"seed": self.seed, "instruction": self.instruction, **asdict(getattr(self, stage))}
+        config = self.resolved_train if stage == "train" else getattr(self, stage)
+        return {"seed": self.seed, "instruction": self.instruction, **asdict(config)}

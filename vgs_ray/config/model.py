@@ -28,12 +28,15 @@ class Train:
         init: model that the backbone starts from.
         loss: `outcome` is the class of the finished answer on every roll-out token (VGS); `soft` and `mse` fit each token's
             own value, by cross-entropy or by squared error (TVM); `bradley_terry` ranks a right above a wrong answer.
-        max_length: tokens of one sequence; a longer one loses its label.
+        max_length: tokens of the longest training sequence, prompt and response; 0 is the longest that stage roll_out can write,
+            and less is refused. An imported sequence may be longer: docs/training.md says what becomes of it.
         batch_size: sequences in one optimizer step, over all workers, however many there are.
-        micro_tokens: tokens in one forward pass of one worker; peak memory follows it.
+        micro_tokens: tokens in one forward pass of one worker, at least `max_length`; peak memory follows it.
         steps: optimizer steps.
         lr, min_lr_share, warmup_share: peak learning rate, its last share of the peak, share of steps that warm up.
-        betas, eps, weight_decay, clip_norm, dropout: AdamW, gradient clipping and head dropout.
+        min_warmup_steps: steps that warm up at least.
+        betas, eps, weight_decay, clip_norm: AdamW (the decay is of matrices and embeddings only) and gradient clipping.
+        dropout: in attention and before the head.
         trained_layers: only the head, the last norm and so many last blocks learn, which is cheaper; 0 trains everything. MFU
             counts all blocks either way.
         group_size: responses of one problem that stay together in the shuffle.
@@ -59,13 +62,14 @@ class Train:
 
     init: NonEmptyStr = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
     loss: Literal["outcome", "soft", "mse", "bradley_terry"] = "outcome"
-    max_length: PositiveInt = 16384
+    max_length: NonNegativeInt = 0
     batch_size: PositiveInt = 1024
     micro_tokens: PositiveInt = 16384
     steps: PositiveInt = 12170
     lr: PositiveFloat = 1e-4
     min_lr_share: Share = 0.1
     warmup_share: Share = 0.05
+    min_warmup_steps: NonNegativeInt = 100
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
     eps: PositiveFloat = 1e-6
     weight_decay: NonNegativeFloat = 0.1

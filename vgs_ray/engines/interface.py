@@ -6,6 +6,7 @@ One sequence a call. Batching, caching and scheduling are the engine's business,
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -69,6 +70,21 @@ class Usage:
     prefilled: int = 0
     cached: int = 0
     scored: int = 0
+
+
+def room_for(prefix: Sequence[int], max_tokens: int, max_model_len: int) -> int:
+    """Tokens that an engine may add to `prefix`: at most `max_tokens`, fewer where `max_model_len` leaves less.
+
+    Raises:
+        ValueError: `prefix` is empty or leaves no room.
+    """
+    room = max_model_len - len(prefix)
+    if not len(prefix) or room < 1:
+        raise ValueError(
+            f"prefix has {len(prefix)} tokens; an extension needs 1 to {max_model_len - 1} "
+            f"(max_model_len - 1): shorten the prefix or raise Engine.max_model_len"
+        )
+    return min(max_tokens, room)
 
 
 class EngineDied(RuntimeError):

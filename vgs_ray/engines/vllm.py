@@ -25,7 +25,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from vgs_ray.config import Engine, Sampling
-from vgs_ray.engines.interface import Completion, Score, Tokens, Usage
+from vgs_ray.engines.interface import Completion, Score, Tokens, Usage, room_for
 from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.value.model import ARCHITECTURE, CORRECT
 from vgs_ray.value.vllm_plugin import REWARD_ARCHITECTURE
@@ -77,16 +77,11 @@ class VllmPolicy:
             ValueError: `prefix` is empty or leaves no room.
             EngineDied: the engine is gone.
         """
-        room = self.max_model_len - len(prefix)
-        if not prefix or room < 1:
-            raise ValueError(
-                f"prefix has {len(prefix)} tokens; an extension needs 1 to {self.max_model_len - 1} "
-                f"(max_model_len - 1): shorten the prefix or raise Engine.max_model_len"
-            )
+        room = room_for(prefix, sampling.max_tokens, self.max_model_len)
         params = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            max_tokens=min(sampling.max_tokens, room),
+            max_tokens=room,
             seed=seed if sampling.temperature > 0 else None,
             stop_token_ids=[*self._ends, *sampling.stop_token_ids],
             logprobs=self._logprobs,

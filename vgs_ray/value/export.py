@@ -43,7 +43,7 @@ def export(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, 
     beside.rename(folder)
 
 
-def model_card(name: str, config: dict[str, Any], metrics: dict[str, float], data: dict[str, Any]) -> str:
+def model_card(name: str, config: dict[str, Any], metrics: dict[str, float], data: dict[str, dict[str, int]]) -> str:
     """README.md of a value model.
 
     Args:
@@ -78,7 +78,7 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, float], dat
             "## Data",
             "| split | examples | incorrect | correct | incomplete |",
             "|---|---|---|---|---|",
-            *(f"| {split} | {' | '.join(f'{count:,}' for count in counts)} |" for split, counts in data.items()),
+            *(_counts(split, classes) for split, classes in data.items()),
             "",
             "## Recipe",
             "```json",
@@ -87,6 +87,10 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, float], dat
             "",
         ]
     )
+
+
+def _counts(split: str, classes: dict[str, int]) -> str:
+    return f"| {split} | " + " | ".join(f"{count:,}" for count in (sum(classes.values()), *classes.values())) + " |"
 
 
 def check_push(repository: str) -> None:

@@ -48,12 +48,12 @@ def read_metrics(log: Path, tail: bool = False) -> list[dict[str, float]]:
 
 
 def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """What the manifest says of the whole training: steps, tokens, sequences too long for a label, last validation."""
+    """What the manifest says of the whole training: last validation, steps, tokens."""
     validated = [row for row in rows if "auc" in row][-1:]
     return {
-        "steps": len(rows),
         "validation": {name: round(row[name], 4) for row in validated for name in REPORTED if name in row},
-        **{name: int(sum(row.get(name, 0) for row in rows)) for name in ("tokens", "overlong")},
+        "steps": len(rows),
+        "tokens": int(sum(row.get("tokens", 0) for row in rows)),
     }
 
 

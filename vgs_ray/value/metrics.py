@@ -65,7 +65,7 @@ def read(model: ValueModel, examples: Sequence[Example], config: Train, worker: 
     """Values of held-out examples, each worker its share of them; the first worker gets all, the others None."""
     lengths = np.array([[len(example.tokens)] for example in examples])
     targets = lengths - np.array([[example.target_start] for example in examples])
-    plan = plan_step(lengths, targets, worker.world, config.micro_tokens, config.max_length, worker.layout)
+    plan = plan_step(lengths, targets, worker.world, config.micro_tokens, worker.layout)
     was_training = model.training
     model.eval()
     found = []
@@ -140,19 +140,6 @@ def _bins(readings: Readings, which: NDArray[np.integer], width: float) -> list[
         share = float(weight.sum(dtype=np.float64) / whole)
         found.append(Bin(float(index * width), share, mean, rate, right, auc(hit, value, weight)))
     return found
-
-
-def check_held_out(examples: Sequence[Example], max_length: int) -> None:
-    """Find out before the first step, not at the first validation.
-
-    Raises:
-        ValueError: no example has a target within `max_length`.
-    """
-    if not any(example.target_start < len(example.tokens) <= max_length for example in examples):
-        raise ValueError(
-            f"none of {len(examples)} held-out sequences has a roll-out token and fits train.max_length={max_length}; "
-            "validation needs one: raise train.max_length"
-        )
 
 
 def auc(hit: NDArray[np.bool_], value: NDArray[np.float32], weight: NDArray[np.float32] | None = None) -> float:

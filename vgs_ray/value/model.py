@@ -163,7 +163,7 @@ class ValueModel(nn.Module):
         Args:
             input_ids: (batch, length).
             labels: (batch,) class of each finished answer.
-            loss_mask: (batch, length), 1 on roll-out tokens; a sequence without any takes no part in the mean.
+            loss_mask: (batch, length), 1 on roll-out tokens; a sequence without any counts as 0 in the mean (as published).
             attention_mask: (batch, length), 0 on padding.
         """
         rows = loss_mask.nonzero()[:, 0]
@@ -171,7 +171,7 @@ class ValueModel(nn.Module):
         losses = F.cross_entropy(logits, labels[rows], reduction="none")
         lengths = loss_mask.sum(1)
         sums = losses.new_zeros(len(labels)).index_add(0, rows, losses)
-        return (sums / lengths.clamp(min=1)).sum() / (lengths > 0).sum().clamp(min=1)
+        return (sums / lengths.clamp(min=1)).mean()
 
     def save_pretrained(
         self, path: str | Path, state_dict: dict[str, Tensor] | None = None, dtype: torch.dtype = torch.float32

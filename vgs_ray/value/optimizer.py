@@ -11,11 +11,16 @@ from vgs_ray.value.model import ValueModel
 
 
 def learning_rate(config: Train, step: int) -> float:
-    """Linear warm-up, then cosine to `min_lr_share` of the peak."""
-    warmup = max(1, round(config.steps * config.warmup_share))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.steps - warmup)
+    """Of the optimizer step after `step` finished ones: linear warm-up, then cosine to `min_lr_share` of the peak.
+
+    As published, for the k-th step of 1 ... `steps` and w warm-up steps: k / w of the peak up to k = w, and from there half a
+    cosine over (k - w) / (steps - w), so that the last step has the smallest rate.
+    """
+    k = step + 1
+    warmup = max(1, round(config.steps * config.warmup_share), config.min_warmup_steps)
+    if k <= warmup:
+        return config.lr * k / warmup
+    progress = (k - warmup) / (config.steps - warmup)
     return config.lr * (config.min_lr_share + (1 - config.min_lr_share) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 

@@ -25,15 +25,13 @@ class Plan(NamedTuple):
     Attributes:
         packs: for each worker its micro-batches, each a list of positions in the batch; a worker that has fewer than the
             others has empty ones.
-        units: units with a target, over which the loss is a mean.
-        overlong: sequences that lost their label because their end does not fit.
+        units: units of the batch, over which the loss is a mean.
         tokens: in all forward passes, without padding.
         padded: the same with padding.
     """
 
     packs: list[list[list[int]]]
     units: int
-    overlong: int
     tokens: int
     padded: int
 
@@ -43,24 +41,20 @@ class Plan(NamedTuple):
         return 1 - self.tokens / self.padded if self.padded else 0.0
 
 
-def plan_step(
-    lengths: Ints, targets: Ints, world: int, budget: int, max_length: int, layout: Layout, attention: float = 0.0
-) -> Plan:
+def plan_step(lengths: Ints, targets: Ints, world: int, budget: int, layout: Layout, attention: float = 0.0) -> Plan:
     """Divide a batch among workers by cost, then each worker's share into micro-batches.
 
-    A sequence that is longer than `max_length` would be cut and so loses its label: its outcome belongs to an end that is
-    not there. It has no target then, so it is left out, with the whole pair where it is one of a pair.
+    A unit without a target is in no micro-batch. It counts in the mean, as a loss of 0: so does the published code.
 
     Args:
         lengths: (units, sequences of a unit) tokens.
         targets: the same shape; tokens with a target.
         world: workers.
         budget: tokens of a micro-batch, padding included; a longer unit is alone in one.
-        max_length: longest sequence with a label.
         layout: see `vgs_ray.value.packing`.
         attention: cost of one token's attention to one earlier token, relative to the rest of the token's cost.
     """
-    kept = np.flatnonzero((lengths <= max_length).all(1) & (targets > 0).all(1))
+    kept = np.flatnonzero((targets > 0).all(1))
     whole = lengths[kept]
     shares = share((whole * (1 + attention * whole)).sum(1), world)
     if layout == "packed":
@@ -73,7 +67,7 @@ def plan_step(
         for mine, own in zip(shares, packs, strict=True)
     ]
     area = [_area(lengths[pack], layout) for own in named for pack in own]
-    return Plan(named, len(kept), int((lengths > max_length).sum()), int(whole.sum()), sum(area))
+    return Plan(named, len(lengths), int(whole.sum()), sum(area))
 
 
 def share(costs: NDArray[np.float64], world: int) -> list[Ints]:

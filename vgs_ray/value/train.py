@@ -23,7 +23,7 @@ from vgs_ray.ids import stable_seed
 from vgs_ray.value.checkpoint import Checkpoints
 from vgs_ray.value.loader import Examples, Order
 from vgs_ray.value.loss import summed_loss
-from vgs_ray.value.metrics import Readings, check_held_out, read, summarize
+from vgs_ray.value.metrics import Readings, read, summarize
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.optimizer import learning_rate, make_optimizer
 from vgs_ray.value.packing import Example, MicroBatch, lay_out
@@ -42,6 +42,7 @@ ORDER_FIELDS = (
     "lr",
     "min_lr_share",
     "warmup_share",
+    "min_warmup_steps",
     "dropout",
 )
 """What decides which samples a step sees and what it does with them; a checkpoint of other values is refused."""
@@ -70,13 +71,12 @@ class LossDivergedError(RuntimeError):
 
 class StepResult(NamedTuple):
     """One optimizer step over all workers: mean loss, norm of the gradient before clipping, tokens in the forward passes
-    without padding, share of padding, and sequences that lost their label because they are longer than `max_length`."""
+    without padding, and share of padding."""
 
     loss: float
     grad_norm: float
     tokens: int
     padding: float
-    overlong: int
 
 
 class Batches:
@@ -84,7 +84,7 @@ class Batches:
 
     def __init__(self, examples: Examples, config: Train, seed: int, worker: Worker, attention: float) -> None:
         self._examples, self._config, self._worker, self._attention = examples, config, worker, attention
-        self._units = examples.units(config.loss)
+        self._units = examples.units()
         self._order = Order(examples.group_bounds(self._units, config.group_size), seed)
         self.size = max(1, config.batch_size // self._units.shape[1])  # in units
 
@@ -94,9 +94,7 @@ class Batches:
         lengths = self._examples.lengths[units].astype(np.int64)
         config, worker = self._config, self._worker
         targets = lengths - self._examples.starts[units]
-        return units, plan_step(
-            lengths, targets, worker.world, config.micro_tokens, config.max_length, worker.layout, self._attention
-        )
+        return units, plan_step(lengths, targets, worker.world, config.micro_tokens, worker.layout, self._attention)
 
     def micro_batches(self, units: Ints, plan: Plan) -> Iterator[MicroBatch]:
         """This worker's; as many as every other worker has."""
@@ -133,10 +131,8 @@ def fit(
     Raises:
         LossDivergedError: loss or gradient is NaN or infinite, on all workers alike; the message has the first ids of
             the roll-outs, `diverged.json` in `folder` all of them.
-        ValueError: there is nothing to train on or, within `max_length`, nothing to validate on.
+        ValueError: there is nothing to train on.
     """
-    if held_out:
-        check_held_out(held_out, config.max_length)
     cost = cost_of(model)  # before its weights are sharded
     batches = Batches(train, config, seed, worker, cost.ratio)
     prepare(model, config, worker)
@@ -190,7 +186,7 @@ def _step(
         loss.backward()
         losses.append((loss.detach(), micro.ids))
     if not count:  # nothing in the whole batch has a target
-        return StepResult(0.0, 0.0, 0, 0.0, plan.overlong)
+        return StepResult(0.0, 0.0, 0, 0.0)
     sum_gradients(model, worker)
     total = sum((loss for loss, _ in losses), torch.zeros((), device=worker.device))
     if worker.world > 1:
@@ -199,7 +195,7 @@ def _step(
     if not (math.isfinite(mean) and math.isfinite(norm)):
         raise LossDivergedError({"step": step, "loss": mean, "grad_norm": norm, **_suspects(losses, worker)})
     optimizer.step()
-    return StepResult(mean, norm, plan.tokens, plan.padding, plan.overlong)
+    return StepResult(mean, norm, plan.tokens, plan.padding)
 
 
 class _Clock:

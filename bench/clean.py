@@ -117,7 +117,7 @@ def time_rules(out: Path, exclude: tuple[str, ...]) -> str:
     files = sorted((out / "problems").glob("*.jsonl"))
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     texts = [r["problem"] or "" for r in rows]
-    index = build_index(named for source in exclude for named in benchmark_texts(source))
+    index = build_index(text for source in exclude for text in benchmark_texts(source, source))
     fingerprint("")  # imports datasketch
 
     def timed(name: str, work: Callable[[], list[Any]], count: int = len(rows)) -> tuple[list[Any], list[Any]]:

@@ -1,15 +1,18 @@
 """clean: raw problems -> `problems` (kept) and `problems_dropped` (with a reason and the evidence).
 
 Every row is checked by itself in parallel; the fingerprints of those that pass meet in one task, which finds the copies;
-then the rows are written. Rows, ids and fingerprints stay in Ray's object store: on the driver there are only counts.
+then the rows that are kept get their splits and all are written. Rows, ids and fingerprints stay in Ray's object store: on the
+driver there are only counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -19,16 +22,18 @@ from tabulate import tabulate
 
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
-from pipelines.sources import benchmark_texts, readable_source, train_problems
+from pipelines.sources import benchmark_texts, readable_source, resolved, train_problems
 from pipelines.stage import UserError, open_stage
 from pipelines.tables import Parts, count_by, parts_of
 from vgs_ray.config import Clean, Recipe
 from vgs_ray.contamination import Index, build_index, overlap
 from vgs_ray.copies import Candidate, Fingerprint, find_copies, fingerprint
+from vgs_ray.evaluate.benchmarks import source_of
 from vgs_ray.ids import problem_id
 from vgs_ray.judge import Judge
-from vgs_ray.problems import REASONS, Dropped, boxed_answer, check, validation_split
+from vgs_ray.problems import REASONS, Dropped, boxed_answer, check
 from vgs_ray.schemas import PROBLEMS_CHECKED
+from vgs_ray.splits import Bounds, split_bounds, split_key, splits_of
 
 BATCH_ROWS = 500
 CHECK_CPUS = 0.5
@@ -55,7 +60,7 @@ class CheckRows:
         if dropped:
             return row
         identity = problem_id(row["problem"])
-        row |= {"problem_id": identity, "split": validation_split(identity, self.config.validation_share)}
+        row |= {"problem_id": identity, "split_key": split_key(identity)}
         return row | fingerprint(row["problem"])._asdict() | {"contamination": self._contamination(row["problem"])}
 
     def _equal(self, gold: str, answer: str) -> bool:
@@ -73,9 +78,9 @@ class CheckRows:
 
 
 @ray.remote(num_cpus=CHECK_CPUS)
-def benchmark_index(sources: tuple[str, ...]) -> Index:
-    """The 8-grams of all benchmarks that must not be trained on."""
-    return build_index(named for source in sources for named in benchmark_texts(source))
+def benchmark_index(sources: dict[str, str]) -> Index:
+    """The 8-grams of all benchmarks that must not be trained on, given by name and source."""
+    return build_index(text for name, source in sources.items() for text in benchmark_texts(name, source))
 
 
 @ray.remote(num_cpus=CHECK_CPUS)
@@ -104,10 +109,24 @@ def mark(batch: pa.Table, found: pa.Table) -> pa.Table:
         if row["contamination"] and not dropped:
             dropped = Dropped("contaminated", row["contamination"])
         row |= dropped._asdict() if dropped else {}
+    batch = batch.drop_columns(["text", "shingles", "bands"])  # of no more use
     for name in ("reason", "evidence"):
         values = pa.array([row[name] for row in rows], pa.string())
         batch = batch.set_column(batch.schema.get_field_index(name), name, values)
     return batch
+
+
+@ray.remote(num_cpus=CHECK_CPUS)
+def bounds(config: Clean, *blocks: pa.Table) -> Bounds:
+    """Where the splits of the kept rows begin and end."""
+    rows = pa.concat_tables(blocks)
+    keys = rows["split_key"].filter(pc.is_null(rows["reason"])).to_numpy()
+    return split_bounds(keys.astype(np.uint64), config.validation, config.test)
+
+
+def with_split(batch: pa.Table, found: Bounds) -> pa.Table:
+    keys = pc.fill_null(batch["split_key"], 0).to_numpy()
+    return batch.append_column("split", splits_of(keys, found))
 
 
 class TwoTables(Datasink):
@@ -123,11 +142,17 @@ class TwoTables(Datasink):
             self.dropped.write(table.filter(pc.is_valid(table["reason"])))
 
 
-def clean(recipe: Recipe, kept: Parts, dropped: Parts) -> None:
-    """Check every row, find the copies among those that pass, and write both tables."""
-    config = recipe.clean
-    raw, total = train_problems(config, recipe.seed)
-    index = benchmark_index.remote(config.exclude)
+def clean(config: Clean, seed: int, excluded: dict[str, str], kept: Parts, dropped: Parts) -> None:
+    """Check every row, find the copies among those that pass, split what is kept, and write both tables.
+
+    Args:
+        config: its source is resolved.
+        seed: of the sandbox's rows.
+        excluded: benchmarks by name, with their resolved sources.
+        kept, dropped: the tables.
+    """
+    raw, total = train_problems(config, seed)
+    index = benchmark_index.remote(excluded)
     with progress("clean", total, lambda: kept.rows() + dropped.rows()), readable_source():
         checked = raw.map_batches(
             CheckRows,
@@ -138,8 +163,14 @@ def clean(recipe: Recipe, kept: Parts, dropped: Parts) -> None:
             fn_constructor_args=(config, [index]),
         ).materialize()
         found = copies.remote(config.near_duplicate, *checked.select_columns(list(FINGERPRINT)).to_arrow_refs())
-        marked = checked.map_batches(lambda batch: mark(batch, ray.get(found)), batch_format="pyarrow", batch_size=None)
-        marked.write_datasink(TwoTables(kept, dropped), ray_remote_args={"num_cpus": 0.1})
+        marked = checked.map_batches(
+            lambda batch: mark(batch, ray.get(found)), batch_format="pyarrow", batch_size=None
+        ).materialize()
+        places = bounds.remote(config, *marked.select_columns(["split_key", "reason"]).to_arrow_refs())
+        split = marked.map_batches(
+            lambda batch: with_split(batch, ray.get(places)), batch_format="pyarrow", batch_size=None
+        )
+        split.write_datasink(TwoTables(kept, dropped), ray_remote_args={"num_cpus": 0.1})
 
 
 def summary(kept: int, reasons: dict[str, int]) -> str:
@@ -158,13 +189,19 @@ def run(recipe: Recipe) -> None:
         return
     kept, dropped = parts_of(recipe, "clean"), parts_of(recipe, "dropped")
     dropped.folder.mkdir(parents=True, exist_ok=True)
+    config = recipe.clean
+    named = {name: source_of(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
     with ray_session(folder=stage.folder):
-        clean(recipe, kept, dropped)
+        found = resolved(stage.folder, {config.source: config.source} | named)
+        excluded = {name: found[name] for name in named}
+        clean(replace(config, source=found[config.source]), recipe.seed, excluded, kept, dropped)
     reasons = count_by(dropped, "reason")
     print(summary(kept.rows(), reasons), flush=True)
     if not kept.rows():
         raise UserError(f"no problem of {recipe.clean.source} was kept; reasons: {reasons}: look at {dropped.folder}")
-    stage.close(kept=kept.rows(), dropped=dropped.rows(), reasons=reasons)
+    stage.close(
+        kept=kept.rows(), dropped=dropped.rows(), splits=count_by(kept, "split"), reasons=reasons, sources=found
+    )
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
 from pipelines.sizes import model_sizes
 from pipelines.solve import Solve
-from pipelines.sources import benchmark_problems, readable_source
+from pipelines.sources import benchmark_problems, resolved
 from pipelines.stage import UserError, open_stage, value_model
 from pipelines.tables import Parts, done_keys, parts_of, without
 from vgs_ray.config import Evaluate, Recipe
 from vgs_ray.evaluate.answers import answer_rows
-from vgs_ray.evaluate.benchmarks import label_of, pinned, source_of
+from vgs_ray.evaluate.benchmarks import label_of, source_of
 from vgs_ray.evaluate.methods import measure
 from vgs_ray.evaluate.report import write_report
 from vgs_ray.evaluate.solved import Solved
@@ -89,13 +89,8 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: Parts) -> None:
 
 
 def sources(config: Evaluate) -> dict[str, str]:
-    """Where each benchmark is read, by its label.
-
-    Raises:
-        UserError: a data set can't be found.
-    """
-    with readable_source():
-        return {label_of(name): pinned(source_of(name, config.benchmark_folder)) for name in config.benchmarks}
+    """Where each benchmark is, by its label."""
+    return {label_of(name): source_of(name, config.benchmark_folder) for name in config.benchmarks}
 
 
 def all_problems(found: dict[str, str], limit: int) -> tuple[ray.data.Dataset, int]:
@@ -149,7 +144,7 @@ def run(recipe: Recipe) -> None:
         return
     out = parts_of(recipe, "evaluate")
     with ray_session(folder=stage.folder):
-        found = sources(config)
+        found = resolved(stage.folder, sources(config))
         problems, count = all_problems(found, config.limit)
         expected = count * len(explorers(config))
         with progress("evaluate", expected, out.rows, unit="search"):

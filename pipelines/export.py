@@ -30,7 +30,7 @@ from vgs_ray.data_card import data_card
 from vgs_ray.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
 
 INPUTS = ("clean", "roll_in", "roll_out", "verify", "label")
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")  # of the last, problems alone
 BATCH_ROWS = 1024
 MIB = 2**20
 COUNTS = pa.schema([("split", pa.string()), ("rows", pa.int64()), ("responses", pa.int64()), ("tokens", pa.int64())])

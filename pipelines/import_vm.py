@@ -6,13 +6,15 @@ python -m pipelines.train vgs --run-name published
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from numpy.typing import NDArray
 
 from pipelines.checks import check_recipe
 from pipelines.recipes import cli
@@ -22,7 +24,7 @@ from pipelines.tables import Parts, parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.ids import problem_id
 from vgs_ray.openr1 import NEEDED, check_columns, our_tables
-from vgs_ray.problems import validation_split
+from vgs_ray.splits import split_bounds, split_key, splits_of
 
 INPUTS = {
     "clean": (),
@@ -51,11 +53,11 @@ def shards(source: str) -> list[Path]:
     return files
 
 
-def row_groups(files: list[Path], share: float) -> list[dict[str, Any]]:
+def row_groups(files: list[Path], validation: int) -> list[dict[str, Any]]:
     """One task for each row group, with the problems' ids and splits; a problem that comes again gets an id of its own."""
     seen: set[str] = set()
     by_name = any(file.name.startswith("validation") for file in files)
-    tasks = []
+    tasks: list[dict[str, Any]] = []
     for file in files:
         reader = pq.ParquetFile(file)
         for group in range(reader.num_row_groups):
@@ -68,9 +70,15 @@ def row_groups(files: list[Path], share: float) -> list[dict[str, Any]]:
                 seen.add(identity)
                 ids.append(identity)
             named = "validation" if file.name.startswith("validation") else "train"
-            splits = [named if by_name else validation_split(identity, share) for identity in ids]
-            tasks.append({"file": str(file), "group": group, "ids": ids, "splits": splits})
+            tasks.append({"file": str(file), "group": group, "ids": ids, "splits": [named] * len(ids)})
+    if not by_name:
+        bounds = split_bounds(_keys(seen), validation, 0)
+        tasks = [task | {"splits": splits_of(_keys(task["ids"]), bounds).to_pylist()} for task in tasks]
     return tasks
+
+
+def _keys(ids: Iterable[str]) -> NDArray[np.uint64]:
+    return np.array([split_key(identity) for identity in ids], np.uint64)
 
 
 def import_rows(items: pa.Table, tables: dict[str, Parts]) -> Iterator[pa.Table]:
@@ -102,7 +110,7 @@ def run(recipe: Recipe) -> None:
             tables[name].folder.mkdir(parents=True, exist_ok=True)
             for part in tables[name].folder.glob("part-*.parquet"):  # of an interrupted import
                 part.unlink()
-        tasks = row_groups(files, recipe.clean.validation_share)
+        tasks = row_groups(files, recipe.clean.validation)
         with progress("import_vm", sum(len(task["ids"]) for task in tasks), tables["clean"].rows):
             items = ray.data.from_items(tasks, override_num_blocks=len(tasks))
             written = items.map_batches(

@@ -199,7 +199,8 @@ def plan(recipe: Recipe) -> tuple[list[Cost], list[str]]:
     means = Means(lengths[0], lengths[1], lengths[2], shares[0], shares[1], bytes_a_row(recipe))
     costs = estimate(recipe, round(assumed["problems"].value), benchmark_size(recipe), means, models, sizes, speed)
     lines = [f"{name}: {value:,.{0 if value >= 100 else 3}f} ({origin})" for name, (value, origin) in assumed.items()]
-    return costs, [*lines, f"generation, one {device(recipe)}: {said}"]
+    longest = f"longest training sequence: {recipe.resolved_train.max_length:,} tokens (train.max_length)"
+    return costs, [*lines, longest, f"generation, one {device(recipe)}: {said}"]
 
 
 def device(recipe: Recipe) -> str:

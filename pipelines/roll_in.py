@@ -1,10 +1,14 @@
-"""roll_in: `problems` -> `roll_ins`, whole answers sampled by the generators. Ids and seeds exist before generation."""
+"""roll_in: `problems` -> `roll_ins`, whole answers sampled by the generators. Ids and seeds exist before generation.
+
+Problems of the test split get none, and so nothing of them reaches training.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from pipelines.generate import Totals, generate
@@ -60,11 +64,13 @@ def branch(
     """All roll-ins of one generator that are not durable yet."""
 
     def expand(batch: pa.Table) -> pa.Table:
+        batch = batch.filter(pc.not_equal(batch["split"], "test"))
         rows = [row for problem in batch.to_pylist() for row in requests_of(problem, generator, indices, recipe)]
         return without(pa.Table.from_pylist(rows, schema=ROLL_IN_REQUESTS), "roll_in_id", ray.get(done))
 
     config = recipe.roll_in
-    requests = problems.dataset(["problem_id", "problem"]).map_batches(expand, batch_format="pyarrow", batch_size=512)
+    columns = ["problem_id", "problem", "split"]
+    requests = problems.dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
     return generate(requests, generator.model, generator.engine or config.engine, config.sampling, out)
 
 
@@ -91,7 +97,7 @@ def run(recipe: Recipe) -> None:
         return
     problems, out = parts_of(recipe, "clean"), parts_of(recipe, "roll_in").claim()
     places = assign(config.generators, config.per_problem)
-    expected = problems.rows() * config.per_problem
+    expected = (problems.rows() - count_by(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals(config.max_error_share)
     with ray_session(folder=stage.folder), progress("roll_in", expected, out.rows, note=totals.note):
         if out.rows() < expected:

@@ -6,16 +6,19 @@ Tasks measure and read the source; on the driver there are only its pieces (`vgs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
 from pipelines.errors import UserError, line_of
+from pipelines.stage import write_json
 from vgs_ray.config import Clean
-from vgs_ray.evaluate.benchmarks import answer_of, source_of
+from vgs_ray.evaluate.benchmarks import answer_of, pinned
 from vgs_ray.raw_rows import Piece, Source, SourceError, measure, read, sandbox_source
 
 COLUMNS = ("problem", "answer", "solution", "source", "problem_type", "question_type")
@@ -33,6 +36,23 @@ def readable_source() -> Iterator[None]:
         if not (line := line_of(error)):
             raise
         raise UserError(line) from error
+
+
+def resolved(folder: Path, sources: dict[str, str]) -> dict[str, str]:
+    """Each source with the revision that is read, where it is a data set on the hub that names none.
+
+    A revision is noted in the stage's folder when it is first found, so that an interrupted stage goes on with the same rows
+    even if the data set has changed since.
+
+    Raises:
+        UserError: a data set can't be found.
+    """
+    file = folder / "_sources.json"
+    noted = json.loads(file.read_text()) if file.exists() else {}
+    with readable_source():
+        found = {name: noted.get(name) or pinned(source) for name, source in sources.items()}
+    write_json(file, found)
+    return found
 
 
 @ray.remote(num_cpus=READER_CPUS)
@@ -70,16 +90,16 @@ def benchmark_problems(name: str, limit: int) -> ray.data.Dataset:
     return _dataset(source, {"problem": column, "answer": "answer"}).materialize()
 
 
-def benchmark_texts(name: str) -> Iterator[tuple[str, str]]:
-    """Each problem of a benchmark with its place, such as `aime-24.jsonl row 3`; for use inside a task."""
-    source = sandbox_source("benchmark", 0, 0) if name == "sandbox" else measure(source_of(name), 0)
-    column = next((column for column in BENCHMARK_PROBLEM if column in source.columns), BENCHMARK_PROBLEM[0])
-    if column not in source.columns:
+def benchmark_texts(name: str, source: str) -> Iterator[tuple[str, str]]:
+    """Each problem of a benchmark with its place, such as `aime-24 row 3`; for use inside a task."""
+    measured = sandbox_source("benchmark", 0, 0) if source == "sandbox" else measure(source, 0)
+    column = next((column for column in BENCHMARK_PROBLEM if column in measured.columns), BENCHMARK_PROBLEM[0])
+    if column not in measured.columns:
         raise SourceError(
-            f"{name} has no column {' or '.join(BENCHMARK_PROBLEM)} (found: {', '.join(source.columns) or 'none'}), and a "
+            f"{name} has no column {' or '.join(BENCHMARK_PROBLEM)} (found: {', '.join(measured.columns) or 'none'}), and a "
             "benchmark that is excluded needs its problems: rename its column"
         )
-    for piece in source.pieces:
+    for piece in measured.pieces:
         for table in read(piece, [column]):
             for text, row in zip(table[column].to_pylist(), table["row"].to_pylist(), strict=True):
                 yield f"{name.rsplit('/', 1)[-1]} row {row}", text or ""

@@ -11,8 +11,9 @@ import pytest
 
 from pipelines.checks import check_recipe
 from pipelines.evaluate import all_problems, sources
-from pipelines.recipes import sandbox
+from pipelines.recipes import sandbox, vgs
 from pipelines.session import ray_session
+from pipelines.sources import resolved
 from pipelines.stage import UserError
 from vgs_ray.config import Evaluate
 from vgs_ray.evaluate.benchmarks import BENCHMARKS, answer_of, label_of, pinned, source_of
@@ -39,6 +40,8 @@ def test_names_are_data_sets_at_a_revision() -> None:
     assert HubId.parse("a/b@1f:main/test") == ("a/b", "1f", "main", "test")
     assert HubId.parse("a/b:main") == ("a/b", None, "main", "train")
     assert pinned(source_of("gsm8k")) == BENCHMARKS["gsm8k"]  # nobody is asked
+    assert len(HubId.parse(vgs().clean.source).revision or "") == 40
+    assert {*vgs().evaluate.benchmarks} < {*vgs().clean.exclude} <= {*BENCHMARKS}
 
 
 def test_labels_are_short() -> None:
@@ -90,3 +93,24 @@ def test_a_benchmark_without_problems_or_answers_is_an_error(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=said):
         all_problems({"bench": str(path)}, limit=0)
+
+
+def test_a_source_without_a_revision_is_noted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set that changes between two starts of one stage is read as it was at the first."""
+    asked: list[str] = []
+
+    def now(source: str) -> str:
+        asked.append(source)
+        return f"{source}@{len(asked)}"
+
+    monkeypatch.setattr("pipelines.sources.pinned", now)
+    first = resolved(tmp_path, {"a": "org/a", "b": "org/b"})
+    assert first == {"a": "org/a@1", "b": "org/b@2"}
+    assert resolved(tmp_path, {"a": "org/a", "b": "org/b"}) == first
+    assert resolved(tmp_path / "..", {"a": "org/a"}) == {"a": "org/a@3"}
+
+
+@pytest.mark.parametrize("missing", ["none.jsonl", "/nowhere/none.parquet", "./folder", "word"])
+def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{missing} does not exist.*check the path"):
+        resolved(tmp_path, {"a": missing})

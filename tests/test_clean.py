@@ -16,7 +16,7 @@ from pipelines import clean
 from pipelines.session import ray_session
 from pipelines.stage import UserError
 from pipelines.tables import parts_of
-from vgs_ray.config import Clean, Recipe
+from vgs_ray.config import Clean, Evaluate, Recipe
 from vgs_ray.problems import REASONS
 from vgs_ray.sandbox.rows import labelled_rows
 
@@ -56,10 +56,13 @@ def session() -> Iterator[None]:
         yield
 
 
-def cleaned(root: Path, source: Path, **options: Any) -> dict[str, str]:
+def cleaned(root: Path, source: Path, benchmarks: str = "", **options: Any) -> dict[str, str]:
     """What became of each problem; a suffix tells rows with one text apart."""
-    config = Clean(str(source), **({"workers": 1, "timeout_s": 2.0, "validation_share": 0.0} | options))
-    recipe = Recipe("test", root=str(root), run_name=f"run_{len(list(root.glob('run_*')))}", clean=config)
+    evaluate = Evaluate(benchmark_folder=benchmarks)
+    config = Clean(str(source), **({"workers": 1, "timeout_s": 2.0, "validation": 0, "test": 0} | options))
+    recipe = Recipe(
+        "test", root=str(root), run_name=f"run_{len(list(root.glob('run_*')))}", clean=config, evaluate=evaluate
+    )
     clean.run(recipe)
     kept, dropped = (parts_of(recipe, stage).read().to_pylist() for stage in ("clean", "dropped"))
     found = [(row["problem"], "kept") for row in kept] + [(row["problem"], row["reason"]) for row in dropped]
@@ -140,10 +143,27 @@ def test_blocks_and_their_order_change_nothing(tmp_path: Path) -> None:
     for file in range(4):
         part = pa.Table.from_pylist(rows[file * 120 : (file + 1) * 120 if file < 3 else None])
         pq.write_table(part, tmp_path / "many" / f"{file}.parquet", row_group_size=29)
-    one = cleaned(tmp_path, write_jsonl(tmp_path / "raw.jsonl", rows))
+    counts = {"validation": 25, "test": 20}
+    one = cleaned(tmp_path, write_jsonl(tmp_path / "raw.jsonl", rows), **counts)
     assert Counter(one.values()) == {"kept": 300, "near_duplicate": len(near), "duplicate": len(exact)}
     assert all(one[row["problem"]] == "kept" for row in originals)
-    assert cleaned(tmp_path, tmp_path / "many", workers=2) == one
+    assert cleaned(tmp_path, tmp_path / "many", workers=2, **counts) == one
+    runs = [Recipe("test", root=str(tmp_path), run_name=name) for name in ("run_0", "run_1")]
+    rows = [parts_of(run, "clean").read(["problem", "split"]).sort_by("problem") for run in runs]
+    assert rows[0] == rows[1]
+    assert Counter(rows[0]["split"].to_pylist()) == {"train": 255, **counts}
+
+
+def test_a_benchmark_is_excluded_by_its_name(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "raw.jsonl", [made(BENCHMARK.format("eight")), OTHERS[0]])
+    write_jsonl(tmp_path / "aime-24.jsonl", [{"problem": BENCHMARK.format("eight"), "answer": "8"}])
+    found = cleaned(tmp_path, source, str(tmp_path), exclude=("aime-24",))
+    assert found == {BENCHMARK.format("eight"): "contaminated", OTHERS[0]["problem"]: "kept"}
+    recipe = Recipe("test", root=str(tmp_path), run_name="run_0")
+    [dropped] = parts_of(recipe, "dropped").read().to_pylist()
+    assert dropped["evidence"].startswith("aime-24 row 0, 100%")
+    counts = json.loads((recipe.folder / "clean" / "_stage.json").read_text())["counts"]
+    assert counts["sources"] == {str(source): str(source), "aime-24": str(tmp_path / "aime-24.jsonl")}
 
 
 def test_the_dirt_of_the_sandbox_is_caught(tmp_path: Path) -> None:
@@ -153,6 +173,8 @@ def test_the_dirt_of_the_sandbox_is_caught(tmp_path: Path) -> None:
     recipe = Recipe("sandbox", root=str(tmp_path), clean=recipe.clean)
     clean.run(recipe)
     kept = set(parts_of(recipe, "clean").read()["problem"].to_pylist())
+    splits = json.loads((recipe.folder / "clean" / "_stage.json").read_text())["counts"]["splits"]
+    assert splits == {"train": len(kept) - 218, "validation": 218}
     planted = list(labelled_rows("train", recipe.clean.limit, recipe.seed))
     assert kept == {row["problem"] for row, dirt in planted if dirt is None}
     dropped = Counter(parts_of(recipe, "dropped").read()["reason"].to_pylist())
@@ -184,6 +206,6 @@ def test_the_driver_holds_no_rows(tmp_path: Path) -> None:
 
 def clean_only(root: Path, source: Path) -> int:
     """Run the stage, and count the kept rows from the parts' footers."""
-    recipe = Recipe("test", root=str(root), clean=Clean(str(source), workers=1, validation_share=0.0))
+    recipe = Recipe("test", root=str(root), clean=Clean(str(source), workers=1))
     clean.run(recipe)
     return parts_of(recipe, "clean").rows()

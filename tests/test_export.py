@@ -142,6 +142,37 @@ def test_imported_stages_are_complete_for_what_follows(imported: Recipe, capsys)
         import_vm.run(imported)
 
 
+def test_cleaned_has_the_test_split_too(exported: Recipe, tmp_path: Path) -> None:
+    recipe = replace(exported, root=str(tmp_path))
+    parts = parts_of(recipe, "clean")
+    parts.folder.mkdir(parents=True)
+    problem = {"problem": "p", "answer": "1", "solution": "s", "source": "made up"}
+    splits = ["train", "test", "validation", "train"]
+    rows = [problem | {"problem_id": str(index), "split": split} for index, split in enumerate(splits)]
+    parts.write(pa.Table.from_pylist(rows, schema=parts.schema))
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    counts = export.write_cleaned(recipe, tmp_path / "out" / "data")
+    assert {split: found["rows"] for split, found in counts.items()} == {"train": 2, "validation": 1, "test": 1}
+    data = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert data["test"]["message_id"] == ["1"]
+
+
+def test_import_without_a_validation_file_takes_some_problems(tmp_path: Path) -> None:
+    rows = pa.table({"problem": [f"What is {index // 2}?" for index in range(240)]})  # each twice
+    files = [tmp_path / "train-0.parquet", tmp_path / "train-1.parquet"]
+    for index, file in enumerate(files):
+        pq.write_table(rows.slice(index * 120, 120), file, row_group_size=50)
+
+    def splits(*names: Path, validation: int) -> Counter[str]:
+        return Counter(split for task in import_vm.row_groups(list(names), validation) for split in task["splits"])
+
+    assert splits(*files, validation=20) == {"train": 220, "validation": 20}
+    assert splits(*files, validation=500) == {"train": 216, "validation": 24}  # a tenth at most
+    assert splits(*files, validation=0) == {"train": 240}
+    named = files[1].rename(tmp_path / "validation-0.parquet")
+    assert splits(files[0], named, validation=20) == {"train": 120, "validation": 120}
+
+
 def test_finished_export_may_be_pushed_later(exported: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[tuple[str, str, str]] = []
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.ids import roll_in_id, roll_out_id
 
 SMALL = shlex.split(
-    "--clean.limit 320 --clean.validation-share 0.2 --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
+    "--clean.limit 320 --clean.validation 27 --clean.test 20 --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
     "--train.validate-every 8 --evaluate.limit 8 --evaluate.samples 8 --evaluate.beam.groups 4 --evaluate.budgets 4 8 "
     "--evaluate.bootstrap 200"
 )
@@ -116,7 +117,9 @@ def ids(parts: Parts) -> list[str]:
 @pytest.mark.timeout(900)
 def test_killed_run_has_exactly_the_ids_that_exist_before_generation(finished: tuple[Recipe, str]) -> None:
     recipe, _ = finished
-    problems = ids(parts_of(recipe, "clean"))
+    splits = {row["problem_id"]: row["split"] for row in parts_of(recipe, "clean").read().to_pylist()}
+    assert Counter(splits.values()) == {"train": 278 - 47, "validation": 27, "test": 20}
+    problems = sorted(problem for problem, split in splits.items() if split != "test")
     places = assign(recipe.roll_in.generators, recipe.roll_in.per_problem)
     roll_ins = sorted(roll_in_id(problem, place.name, i) for problem in problems for i, place in enumerate(places))
     assert ids(parts_of(recipe, "roll_in")) == roll_ins
@@ -176,6 +179,18 @@ def test_manifests_have_counts_and_versions(finished: tuple[Recipe, str]) -> Non
         assert manifest["counts"]
         assert summary_line(manifest).split()[0] == stage
         assert stage in output
+
+
+@pytest.mark.timeout(900)
+def test_training_takes_every_label_of_its_split(finished: tuple[Recipe, str]) -> None:
+    recipe, output = finished
+    counts = json.loads((recipe.folder / "train" / "_stage.json").read_text())["counts"]
+    labels = parts_of(recipe, "label").read(["split", "label"]).to_pylist()
+    wanted = Counter(row["label"] for row in labels if row["split"] == "train")
+    assert list(counts["classes"].values()) == [wanted[0], wanted[1], wanted[2]]
+    assert min(counts["classes"].values()) > 0
+    assert counts["too_long"] == {"cut": 0, "left_out": 0}
+    assert f"classes: incorrect {wanted[0]}, correct {wanted[1]}, incomplete {wanted[2]}" in output
 
 
 @pytest.mark.timeout(900)

@@ -28,7 +28,7 @@ def costs_of(*arguments: str):
 
 
 def test_published_recipe_has_the_papers_rows(tmp_path: Path) -> None:
-    costs, _ = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "49394")
+    costs, _ = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "49394", "--clean.test", "0")
     assert costs["roll_in"].rows == 691_516
     assert costs["roll_out"].rows == costs["verify"].rows == 2_766_064
     assert costs["label"].rows == pytest.approx(2_492_504, rel=1e-3)
@@ -39,6 +39,15 @@ def test_published_recipe_has_the_papers_rows(tmp_path: Path) -> None:
     assert costs["train"].hours == pytest.approx(PAPER["train"].hours, rel=0.3)
 
 
+def test_test_problems_cost_nothing(tmp_path: Path) -> None:
+    costs, _ = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "49394")
+    assert costs["clean"].rows == 49_394
+    assert costs["roll_in"].rows == 14 * 48_894
+    assert costs["roll_out"].rows == costs["verify"].rows == 56 * 48_894
+    few, _ = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "200")
+    assert few["roll_in"].rows == 14 * 180  # a tenth at most
+
+
 def test_rows_and_hours_follow_the_options(tmp_path: Path) -> None:
     shared = (
         "vgs",
@@ -46,6 +55,8 @@ def test_rows_and_hours_follow_the_options(tmp_path: Path) -> None:
         str(tmp_path),
         "--plan.problems",
         "100",
+        "--clean.test",
+        "0",
         "--roll-out.cuts",
         "2",
         "--roll-in.per-problem",

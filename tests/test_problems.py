@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgs_ray.grade import boxes
-from vgs_ray.problems import REASONS, boxed_answer, check, validation_split
+from vgs_ray.problems import REASONS, boxed_answer, check
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data of the tests is not at {DATA}")
@@ -146,16 +146,6 @@ def test_the_answer_of_a_source_without_answers_is_in_the_box(solution: str | No
 def test_check_never_raises_and_gives_known_reasons(row: dict[str, Any]) -> None:
     dropped = check(row, equal=lambda gold, answer: gold == answer, readable=bool)
     assert dropped is None or dropped.reason in REASONS
-
-
-def test_validation_split_has_the_share_and_grows_with_it() -> None:
-    ids = [f"{i:016x}" for i in range(4000)]
-    tenth, half = ({i for i in ids if validation_split(i, share) == "validation"} for share in (0.1, 0.5))
-    assert 300 < len(tenth) < 500
-    assert tenth < half
-    assert all(validation_split(i, 0.0) == "train" and validation_split(i, 1.0) == "validation" for i in ids[:50])
-    with pytest.raises(ValueError, match="must lie in"):
-        validation_split("a", 1.5)
 
 
 def _reasons(rows: Iterable[dict[str, Any]]) -> Counter[str]:

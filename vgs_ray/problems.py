@@ -10,7 +10,6 @@ dropping: a lost problem costs little, one whose box cannot be checked puts wron
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -76,18 +75,6 @@ def boxed_answer(solution: object) -> str | None:
     if not isinstance(solution, str) or not solution.strip():
         return None
     return (boxes(solution) or [""])[-1]
-
-
-def validation_split(problem_id: str, share: float) -> Literal["train", "validation"]:
-    """The split of a problem, from a hash of its id: the same on every machine, whatever else is in the table.
-
-    Raises:
-        ValueError: share is not in [0, 1].
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"validation_split: share is {share}, and must lie in [0, 1]. The default of Clean is 0.01.")
-    digest = hashlib.blake2b(b"validation:" + problem_id.encode(), digest_size=8).digest()
-    return "validation" if int.from_bytes(digest, "big") < share * 2**64 else "train"
 
 
 def _shown(value: object) -> str:

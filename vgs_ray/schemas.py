@@ -13,7 +13,7 @@ PROBLEMS = pa.schema(
         pa.field("answer", pa.string(), nullable=False),  # gold answer, LaTeX
         pa.field("source", pa.string()),
         pa.field("solution", pa.string()),
-        pa.field("split", pa.string(), nullable=False),  # train | validation
+        pa.field("split", pa.string(), nullable=False),  # train | validation | test
     ]
 )
 
@@ -32,7 +32,8 @@ PROBLEMS_DROPPED = pa.schema(
 PROBLEMS_CHECKED = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
-        *(pa.field(name, pa.string()) for name in ("problem", "answer", "solution", "source", "problem_id", "split")),
+        *(pa.field(name, pa.string()) for name in ("problem", "answer", "solution", "source", "problem_id")),
+        pa.field("split_key", pa.uint64()),  # see vgs_ray.splits
         pa.field("reason", pa.string()),  # null: nothing is wrong with the row by itself
         pa.field("evidence", pa.string()),
         pa.field("contamination", pa.string()),  # the evidence of it

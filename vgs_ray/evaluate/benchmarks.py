@@ -56,7 +56,8 @@ def pinned(source: str) -> str:
         revision = HfApi().dataset_info(name).sha
     except (OSError, HFValidationError, httpx.HTTPError) as error:
         raise SourceError(
-            f"data set {name} can't be found ({type(error).__name__}): check the id and the network"
+            f"data set {name} can't be found ({type(error).__name__}): check the id and the network, or read named benchmarks "
+            "from local copies by --evaluate.benchmark-folder"
         ) from error
     return f"{name}@{revision}" + (f":{place}" if place else "")
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vgs_ray.config import Recipe, RollOut
 from vgs_ray.evaluate.flops import ModelSize, forward_flops
+from vgs_ray.splits import split_sizes
 
 RAW_PROBLEMS, KEPT_SHARE = 93_733, 0.527
 ROLL_IN_SHARE, ROLL_OUT_SHARE, PROMPT_TOKENS = 0.85, 0.353, 150.0
@@ -121,7 +122,7 @@ def estimate(
 
     Args:
         recipe: the configuration.
-        problems: problems after clean.
+        problems: problems after clean; those of the test split cost nothing more.
         benchmark: problems of the benchmark.
         means: lengths and shares.
         roll_in_models: the model of each roll-in of a problem.
@@ -130,16 +131,17 @@ def estimate(
     """
     policies, reference = sizes.policies, sizes.policies[recipe.roll_out.model]
     cut, latest = cut_means(recipe.roll_out, means.roll_in)
-    roll_ins = problems * len(roll_in_models)
+    rolled = problems - split_sizes(problems, recipe.clean.validation, recipe.clean.test)[1]
+    roll_ins = rolled * len(roll_in_models)
     roll_outs = roll_ins * recipe.roll_out.cuts
     labels = round(roll_outs * (1 - means.unknown - means.hopeless * (1 - recipe.label.hopeless_share)))
-    scaled = sum(problems * means.roll_in * policies[m].params / reference.params for m in roll_in_models)
+    scaled = sum(rolled * means.roll_in * policies[m].params / reference.params for m in roll_in_models)
     costs = [
         _sized(Cost("clean", problems), means, 0),
         _sized(
             Cost(
                 "roll_in", roll_ins, roll_ins * means.roll_in,
-                flops=sum(problems * _forward(policies[m], means.prompt + means.roll_in, 0) for m in roll_in_models),
+                flops=sum(rolled * _forward(policies[m], means.prompt + means.roll_in, 0) for m in roll_in_models),
                 hours=speed.generation(scaled),
             ), means, means.prompt + means.roll_in,
         ),

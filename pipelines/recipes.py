@@ -153,7 +153,7 @@ def smollm() -> Recipe:
         instruction=f"{turns}{PLACE}",
         clean=replace(
             base.clean, source="openai/gsm8k@cc7b047b6e5bb11b4f1af84efc572db110a51b3c:main/train", exclude=("gsm8k",),
-            problem_column="question", solution_column="", limit=150, validation=15,
+            problem_column="question", solution_column="", limit=150, validation=14,
         ),
         roll_in=replace(
             base.roll_in, generators=(Generator("smollm2", policy),), per_problem=6, sampling=sampling, engine=engine

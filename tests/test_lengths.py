@@ -20,7 +20,7 @@ from pipelines.roll_out import requests_of
 from pipelines.session import ray_session
 from pipelines.stage import UserError, open_stage
 from pipelines.tables import parts_of
-from vgs_ray.config import Engine, Recipe, Sampling
+from vgs_ray.config import Engine, Generator, Recipe, Sampling
 from vgs_ray.config.lengths import length_faults, longest_sequence
 from vgs_ray.engines.interface import room_for
 from vgs_ray.ids import roll_in_id, roll_out_id
@@ -150,8 +150,8 @@ def scaled(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     )  # fmt: skip
     recipe = replace(
         base, root=str(tmp_path_factory.mktemp("runs")), train=config,
-        roll_in=replace(base.roll_in, sampling=sampling, engine=engine),
-        roll_out=replace(base.roll_out, sampling=sampling, engine=engine),
+        roll_in=replace(base.roll_in, generators=(Generator("ref", "sandbox:ref"),), sampling=sampling, engine=engine),
+        roll_out=replace(base.roll_out, model="sandbox:ref", sampling=sampling, engine=engine),
     )  # fmt: skip
     inputs: tuple[str, ...] = ()
     for name, rows in tables_of(recipe).items():

@@ -21,7 +21,6 @@ from vgs_ray.config.ranges import (
     PositiveShare,
     Seed,
     Share,
-    ShareBelowOne,
 )
 
 __all__ = [

@@ -34,6 +34,9 @@ SETTINGS = Serve(
     max_waiting=0,
 )
 HANG, DIE, BREAK, LONG = "hang", "die", "break", "long"
+MOOD = 8
+"""Second token of prompts that move the policy below; first is which way."""
+VOCABULARY = 10
 
 
 def decode(tokens: Tokens) -> str:
@@ -46,7 +49,7 @@ def decode(tokens: Tokens) -> str:
 def encode(problem: str) -> Tokens:
     """Problems are words that the policy below knows; all others are ordinary."""
     kinds = {HANG: 1, DIE: 2, BREAK: 3}
-    return (0,) * 50 if problem == LONG else (kinds.get(problem, 0),)
+    return (0,) * 50 if problem == LONG else (kinds[problem], MOOD) if problem in kinds else (0,)
 
 
 def tokenize(text: str) -> Tokens:
@@ -63,11 +66,11 @@ class Moody(ScriptedPolicy):
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        if prefix[0] == 2:
+        if prefix[:2] == (2, MOOD):
             raise EngineDied("the engine is gone (secret)")
-        if prefix[0] == 3:
+        if prefix[:2] == (3, MOOD):
             raise ZeroDivisionError("secret")
-        if prefix[0] == 1:
+        if prefix[:2] == (1, MOOD):
             self.started += 1
             try:
                 await asyncio.sleep(60)
@@ -113,7 +116,9 @@ def running(app: FastAPI) -> Iterator[str]:
 def serving(settings: Serve = SETTINGS) -> Iterator[Served]:
     """A server of these settings."""
     policy, value = Moody(WORLD, latency=3), ScriptedValue(WORLD, latency=3)
-    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context=50), settings)
+    judge = Judge(workers=1)
+    search = Searcher(policy, value, encode, tokenize, decode, judge, context=50, vocabulary=VOCABULARY)
+    app = create_app(search, settings)
     with running(app) as url:
         yield Served(url, policy, value)
 

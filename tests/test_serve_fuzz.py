@@ -9,15 +9,18 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_server import SETTINGS, Served, served
+from scripted_server import SETTINGS, VOCABULARY, Served, served
 
 __all__ = ["served"]  # a fixture
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+TEXT = st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs"]) | st.just("\0"), max_size=20)
+"""With halves of surrogate pairs, which JSON can write."""
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 JSON = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
+IDS = st.lists(st.integers(-1, VOCABULARY), max_size=60)
 SMALL = st.integers(-1, 40)
 SEARCH = st.fixed_dictionaries(
     {},
@@ -32,19 +35,28 @@ SEARCH = st.fixed_dictionaries(
 FIELDS = {
     "model": st.sampled_from(["scripted", "vgs", "policy", "majority"]) | SCALARS,
     "messages": st.just([{"role": "user", "content": "3"}]) | JSON,
-    "prompt": st.just("start") | JSON,
-    "input": st.just([[3, 0]])
-    | st.lists(st.lists(st.integers(-1, 9), max_size=60) | st.text(max_size=60), max_size=3)
-    | JSON,
+    "prompt": st.just("start") | IDS | st.lists(IDS | TEXT, max_size=2) | JSON,
+    "input": st.just([[3, 0]]) | st.lists(IDS | st.text(max_size=60), max_size=3) | JSON,
     "search": SEARCH | JSON,
     "stream": st.booleans() | SCALARS,
     "stream_options": st.just({"include_usage": True}) | JSON,
     **{
         name: SMALL | st.floats(-1, 3) | SCALARS
-        for name in ("temperature", "top_p", "max_tokens", "seed", "n", "from_token")
+        for name in (
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "repetition_penalty",
+            "max_tokens",
+            "seed",
+            "n",
+            "from_token",
+        )
     },
     **dict.fromkeys(("stop", "tools", "logprobs", "user", "metadata", "every_token", "return_text", "anything"), JSON),
 }
+AS_JSON = {"content-type": "application/json"}
 ROUTES = {
     "/v1/chat/completions": ("model", "messages"),
     "/v1/completions": ("model", "prompt"),
@@ -60,7 +72,7 @@ def test_any_body_gets_a_reply(served: Served, route: str, data: st.DataObject) 
     body = data.draw(
         st.fixed_dictionaries(wanted, optional={k: v for k, v in FIELDS.items() if k not in wanted}) | JSON
     )
-    reply = httpx.post(f"{served.url}{route}", content=json.dumps(body), timeout=20)
+    reply = httpx.post(f"{served.url}{route}", content=json.dumps(body), headers=AS_JSON, timeout=20)
     assert reply.status_code in (200, 400, 404, 429, 504), (reply.status_code, reply.text)
     if reply.headers["content-type"].startswith("text/event-stream"):
         assert reply.text.endswith("data: [DONE]\n\n") or '"error"' in reply.text
@@ -77,4 +89,5 @@ def test_any_body_gets_a_reply(served: Served, route: str, data: st.DataObject) 
 @given(content=st.binary(max_size=200))
 def test_any_bytes_get_a_reply(served: Served, content: bytes) -> None:
     for route in ROUTES:
-        assert httpx.post(f"{served.url}{route}", content=content, timeout=20).status_code == 400
+        reply = httpx.post(f"{served.url}{route}", content=content, headers=AS_JSON, timeout=20)
+        assert reply.status_code == 400, reply.text

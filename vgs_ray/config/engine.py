@@ -8,9 +8,11 @@ from typing import Literal
 from vgs_ray.config.ranges import (
     NonNegativeFloat,
     NonNegativeInt,
+    Penalty,
     PositiveFloat,
     PositiveInt,
     PositiveShare,
+    Share,
 )
 
 
@@ -23,12 +25,19 @@ class Sampling:
         top_p: nucleus mass.
         max_tokens: longest response in tokens (prompt not counted); for one block, the longest block.
         stop_token_ids: tokens that end a block (a delimiter); the token itself is kept.
+        top_k: tokens that may be sampled, the most probable ones; 0 is all.
+        min_p: least probability of a token that may be sampled, as a share of the most probable token's; 0 is none.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that the prompt or the response has
+            (arXiv 1909.05858); 1 is none.
     """
 
     temperature: NonNegativeFloat = 0.6
     top_p: PositiveShare = 0.95
     max_tokens: PositiveInt = 16384
     stop_token_ids: tuple[NonNegativeInt, ...] = ()
+    top_k: NonNegativeInt = 0
+    min_p: Share = 0.0
+    repetition_penalty: Penalty = 1.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 Port = Annotated[int, Ge(1), Le(65535)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 """What NumPy and torch both take."""
+Penalty = Annotated[float, Ge(0.01), Le(100)]
+"""vLLM takes any that is over 0; far beyond these, logits leave the range of a float."""
 NonEmptyStr = Annotated[str, MinLen(1)]
 
 _WORDS = {Ge: "at least", Gt: "over", Le: "at most", Lt: "below"}

@@ -6,9 +6,10 @@ One sequence a call. Batching, caching and scheduling are the engine's business,
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from vgs_ray.config import Sampling
@@ -18,8 +19,23 @@ FinishReason = Literal["stop", "length"]
 """`stop`: the policy ended its answer (end-of-sequence), or a block met a delimiter. `length`: the token limit."""
 
 
-SEARCH: ContextVar[str] = ContextVar("SEARCH", default="")
-"""Names the search that a call belongs to. Calls of one search share prefixes: what routes them keeps them on one engine."""
+@dataclass
+class SearchCalls:
+    """The search that a call belongs to.
+
+    Attributes:
+        name: calls of one search share prefixes: what routes them keeps them on one engine.
+        repeated: whether calls may be asked of another engine where theirs dies.
+        answered: kinds of engines that have answered a call of it, so that its prompt is known to do them no harm.
+    """
+
+    name: str
+    repeated: bool = True
+    answered: set[str] = field(default_factory=set)
+
+
+SEARCH: ContextVar[SearchCalls | None] = ContextVar("SEARCH", default=None)
+"""Of the calls that are made now."""
 
 
 class Completion(NamedTuple):
@@ -89,6 +105,31 @@ def room_for(prefix: Sequence[int], max_tokens: int, max_model_len: int) -> int:
 
 class EngineDied(RuntimeError):
     """The engine behind a call is gone; the call may be repeated on another one."""
+
+
+class EngineFailed(EngineDied):
+    """The engine failed while it held the call, which may be what it failed of; others may be repeated, this one may not."""
+
+
+class UnknownToken(ValueError):
+    """A call has a token id that the model does not have; the engine has not seen it."""
+
+
+def check_tokens(tokens: Tokens, vocabulary: int) -> None:
+    """Whether a model can read these ids: one at or above the rows of its embedding ends the engine, with all its calls.
+
+    Raises:
+        UnknownToken: an id is no integer, or not in 0 to `vocabulary` - 1.
+    """
+    try:
+        ids = array("q", tokens)
+    except (TypeError, OverflowError):
+        ids = None
+    if ids is None or (ids and not 0 <= min(ids) <= max(ids) < vocabulary):
+        at = next(at for at, id in enumerate(tokens) if not hasattr(id, "__index__") or not 0 <= id < vocabulary)
+        raise UnknownToken(
+            f"token {at} has the id {tokens[at]}; ids are 0 to {vocabulary - 1}: send tokens of this model"
+        )
 
 
 class Policy(Protocol):

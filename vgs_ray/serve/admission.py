@@ -12,7 +12,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from vgs_ray.serve.protocol import ApiError
+from vgs_ray.serve.errors import ApiError
 
 FIRST_RETRY_S = 5.0
 """What a refused client is told to wait where no search has ended yet, from which one could estimate."""

@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
 
 from vgs_ray import config
-from vgs_ray.engines.interface import EngineDied, Tokens
+from vgs_ray.engines.interface import Tokens
 from vgs_ray.search.tree import Listener
 from vgs_ray.serve.admission import Admission, Place
-from vgs_ray.serve.guard import ApiKeys, BodyLimit, allow_origins, key_digests
-from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_search, measured, waited
+from vgs_ray.serve.failures import handle_errors, told
+from vgs_ray.serve.found import Found
+from vgs_ray.serve.guard import ApiKeys, BodyLimit, OwnHost, allow_origins, is_loopback, key_digests
+from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_prompt, counted_search, measured, waited
 from vgs_ray.serve.metrics import Metrics, Mirror
 from vgs_ray.serve.openapi import (
     EVERYWHERE,
@@ -43,18 +42,9 @@ from vgs_ray.serve.openapi import (
     searched,
 )
 from vgs_ray.serve.plan import Plan, check_model, plan_of, presets
-from vgs_ray.serve.protocol import (
-    MAX_BODY_BYTES,
-    ApiError,
-    ChatRequest,
-    CompletionRequest,
-    ErrorType,
-    ScoreRequest,
-    error_body,
-    invalid,
-)
+from vgs_ray.serve.protocol import MAX_BODY_BYTES, ChatRequest, CompletionRequest, ScoreRequest
 from vgs_ray.serve.reply import chat_completion, scores, search_details, text_completion
-from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate, seed_of
+from vgs_ray.serve.searcher import Searcher, seed_of
 from vgs_ray.serve.stream import EventStream, Stream, start_of
 from vgs_ray.serve.web import DOCS_FILES, add_page
 
@@ -84,7 +74,9 @@ def create_app(
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     if known := {*keys, *key_digests()}:
         app.add_middleware(ApiKeys, keys=known)
-    _handle_errors(app)
+    elif is_loopback(settings.host):
+        app.add_middleware(OwnHost, host=settings.host)
+    handle_errors(app)
     metrics = Metrics(mirror)
     app.add_middleware(CountRefusals, metrics=metrics)
     allow_origins(app, settings.cors_origins)
@@ -106,24 +98,27 @@ def _search_routes(
             log.info("%s", json.dumps({"problem": plan.problem, **search_details(found)}))
         return found
 
+    def streamed(plan: Plan, body: ChatRequest | CompletionRequest, reply: Reply) -> Response:
+        plan = replace(plan, seed=seed_of(plan))
+        events = body.search is not None and body.search.events
+        usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        prompt = counted_prompt(search, metrics, plan)  # a prompt that can't be read is refused before a stream begins
+        place = admission.take(plan.budget)  # what may fail comes before it
+        start = start_of(plan, prompt, place.position) if events else None
+        stream = Stream(body.model, usage, search.decode if events else None, told, reply is text_completion, start)
+        return EventStream(stream.frames(lambda listen: solve(plan, place, listen)), place)
+
     async def answer(body: ChatRequest | CompletionRequest, request: Request, reply: Reply) -> Response:
         plan = plan_of(body, settings)
-        if body.stream:
-            events = body.search is not None and body.search.events
-            plan = replace(plan, seed=seed_of(plan))
-            usage = body.stream_options is not None and body.stream_options.include_usage
-            prompt = search.prompt(plan) if events else ()
-            place = admission.take(plan.budget)  # what may fail comes before it
-            start = start_of(plan, prompt, place.position) if events else None
-            told = Stream(body.model, usage, search.decode if events else None, _told, reply is text_completion, start)
-            return EventStream(told.frames(lambda listen: solve(plan, place, listen)), place)
         try:
+            if body.stream:
+                return streamed(plan, body, reply)
             with admission.take(plan.budget) as place:
                 return JSONResponse(reply(await _while_connected(request, solve(plan, place)), body.model))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
-            raise _told(error) from error
+            raise told(error, "messages" if isinstance(body, ChatRequest) else "prompt") from error
 
     @app.post("/v1/chat/completions", responses=searched(ChatReply))
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -149,13 +144,14 @@ def _score_route(
         check_model(body.model, settings)
         try:
             given = [search.tokenize(each) if isinstance(each, str) else tuple(each) for each in body.input]
+            search.check_scored(given, body.from_token)  # before it waits for room
             with admission.take(len(given)) as place:
                 found = await _while_connected(request, scored(given, body, place))
             texts = await asyncio.to_thread(_texts, search, given, body) if body.return_text else None
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
-            raise _told(error, "input") from error
+            raise told(error, "input") from error
         return JSONResponse(scores(found, body.model, sum(map(len, given)), texts))
 
 
@@ -224,45 +220,3 @@ async def _disconnect(request: Request) -> None:
     """Returns when the client goes away; the request's body has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _told(error: Exception, param: str = "messages") -> ApiError:
-    """An error of a search as a client may know it."""
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, PromptTooLong):
-        return ApiError(400, str(error), param, "context_length_exceeded")
-    if isinstance(error, TooLate):
-        return ApiError(504, str(error), "search.deadline_s", "deadline_exceeded")
-    if isinstance(error, EngineDied):
-        return _failure(error, 503, "an engine is gone; try again in a minute")
-    return _failure(error, 500, "the search failed")
-
-
-def _failure(error: Exception, status: int, message: str) -> ApiError:
-    """What a client may know of a failure: an id, under which the log has the rest."""
-    name = f"err-{secrets.token_hex(6)}"
-    log.error("%s: %s", name, type(error).__name__, exc_info=error)
-    return ApiError(status, f"{message} (error id {name}, in the server's log)", None, "internal_error")
-
-
-def _handle_errors(app: FastAPI) -> None:
-    """Every error in OpenAI's layout, without stack traces."""
-
-    @app.exception_handler(RequestValidationError)
-    async def unreadable(_: Request, error: RequestValidationError) -> Response:
-        refused = invalid(error.errors())
-        return JSONResponse(refused.body, refused.status_code)
-
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
-        if isinstance(error, ApiError):
-            return JSONResponse(error.body, error.status_code, error.headers)
-        kind: ErrorType = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-        message = f"{request.method} {request.url.path}: {error.detail}; the routes are listed at /docs"
-        return JSONResponse(error_body(message, kind), error.status_code, error.headers)
-
-    @app.exception_handler(Exception)
-    async def broken(_: Request, error: Exception) -> Response:
-        failed = _failure(error, 500, "the server failed on this request")
-        return JSONResponse(failed.body, failed.status_code)

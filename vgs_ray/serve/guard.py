@@ -1,9 +1,10 @@
-"""What stands before every request: a limit on its body, and API keys where the environment has some."""
+"""What stands before every request: a limit on its body, API keys where the environment has some, else the host it names."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import os
 from collections.abc import Iterable
 
@@ -12,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vgs_ray.serve.protocol import ApiError
+from vgs_ray.serve.errors import ApiError, short
 from vgs_ray.serve.web import OPEN_PREFIX
 
 KEYS = "VGS_RAY_API_KEYS"
@@ -66,9 +67,50 @@ class ApiKeys:
         return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
     def _knows(self, scope: Scope) -> bool:
-        given = _digest(dict(scope["headers"]).get(b"authorization", b"").removeprefix(b"Bearer "))
+        scheme, _, key = dict(scope["headers"]).get(b"authorization", b"").strip().partition(b" ")
+        given = _digest(key.strip() if scheme.lower() == b"bearer" else b"")  # a scheme has no case (RFC 9110, 11.1)
         # All are compared, so that the time says nothing about which one was near.
         return sum(hmac.compare_digest(given, key) for key in self.keys) > 0
+
+
+class OwnHost:
+    """Refuses requests to a name that is not this machine's, on an endpoint that only this machine reaches.
+
+    A page of any site can have the name of its own host resolved to 127.0.0.1 (DNS rebinding). Its browser then takes the
+    endpoint for that host, and lets the page ask and read replies; only the header Host tells.
+
+    Args:
+        host: where the endpoint listens.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self.app, self.host = app, host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
+        own = {"localhost", self.host.lower(), str((scope.get("server") or ("",))[0])}
+        # Without one comes HAProxy's health check; browsers always send one.
+        if scope["type"] != "http" or all((name := host_of(each)) in own or is_loopback(name) for each in given):
+            return await self.app(scope, receive, send)
+        refused = ApiError(
+            403, f"the header Host is {short(given[0])}; this endpoint has no API keys and answers to names of its own machine "
+            f"alone: ask it at localhost, or set {KEYS} where it starts", None, "unknown_host",
+        )  # fmt: skip
+        return await JSONResponse(refused.body, 403)(scope, receive, send)
+
+
+def host_of(header: str) -> str:
+    """The host of a Host header in lower case, without the port, brackets and the dot at its end."""
+    name, bracket, _ = header.strip().lower().partition("]")
+    return name.removeprefix("[") if bracket else name.partition(":")[0].removesuffix(".")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address: `localhost`, or one of the loopback's numbers."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
@@ -76,7 +118,8 @@ def allow_origins(app: FastAPI, origins: tuple[str, ...]) -> None:
     if origins:  # added last, it stands first: a browser's question before a request has no key
         app.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"], expose_headers=["Retry-After"],
+            allow_headers=["*"],  # OpenAI's client for JavaScript sends a dozen of its own (x-stainless-...)
+            expose_headers=["Retry-After"],
         )  # fmt: skip
 
 

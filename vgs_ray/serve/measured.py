@@ -19,6 +19,7 @@ from vgs_ray.engines.interface import Completion, Policy, Score, Tokens, Value
 from vgs_ray.evaluate.flops import ModelSize, block_flops, score_flops
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.admission import Place
+from vgs_ray.serve.found import Found
 from vgs_ray.serve.metrics import (
     BEAMS_RUNNING,
     CALL_SECONDS,
@@ -35,7 +36,7 @@ from vgs_ray.serve.metrics import (
     Metrics,
 )
 from vgs_ray.serve.plan import Plan
-from vgs_ray.serve.searcher import Found, PromptTooLong, Searcher, TooLate
+from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, Searcher, TooLate
 
 CLIENT_GONE = 499
 """Status of a reply that nobody reads."""
@@ -129,6 +130,15 @@ async def waited(place: Place, metrics: Metrics, limit_s: float | None = None) -
     return took
 
 
+def counted_prompt(search: Searcher, metrics: Metrics, plan: Plan) -> Tokens:
+    """`search.prompt`, where a prompt that can't be read counts as a search that was refused."""
+    try:
+        return search.prompt(plan)
+    except (PromptTooLong, PromptUnreadable):
+        metrics.add(SEARCHES, 1, "refused")
+        raise
+
+
 async def counted_search(
     search: Searcher, metrics: Metrics, plan: Plan, place: Place, listen: Listener | None
 ) -> Found:
@@ -140,7 +150,8 @@ async def counted_search(
         end = "late" if found.late else "done"
         return found
     except Exception as error:  # a cancelled search is no `Exception`
-        end = "late" if isinstance(error, TooLate) else "refused" if isinstance(error, PromptTooLong) else "failed"
+        refused = isinstance(error, PromptTooLong | PromptUnreadable)
+        end = "late" if isinstance(error, TooLate) else "refused" if refused else "failed"
         raise
     finally:
         metrics.add(SEARCHES, 1, end)

@@ -79,17 +79,21 @@ class EngineTokens(Told):
 
 
 class SearchReply(Told):
-    """What the search says: the chosen answer, its value, the vote (the winner first), the leaves, what it cost."""
+    """What the search says: the chosen answer, its value, the vote (the winner first), the leaves, what it cost.
+
+    `warnings` says what of the request was changed, such as a `max_tokens` above the server's.
+    """
 
     answer: str | None
     value: float | None
-    node: int
+    node: str
     votes: list[VoteReply]
     leaves: list[LeafReply]
     usage: EngineTokens
     flops: float | None
     seed: int
     seconds: float
+    warnings: list[str]
 
 
 class MessageReply(Told):
@@ -183,6 +187,7 @@ class Ready(Told):
 MEANINGS = {
     400: "A field is missing, unknown, unsupported, out of its limits, or does not fit another one.",
     401: "The server has API keys, and the request has none of them.",
+    403: "The server has no API keys, listens on its own machine alone, and the header Host has another machine's name.",
     404: "No such model.",
     405: "The route has another method.",
     413: "The body is too large.",
@@ -206,7 +211,7 @@ def errors(*statuses: int) -> Description:
     }
 
 
-EVERYWHERE = errors(401, 405, 500)
+EVERYWHERE = errors(401, 403, 405, 500)
 ASKED = errors(400, 404, 413, 429, 503)
 SCORED: Description = {200: {"model": ScoreReply, "description": "A row for each sequence."}, **ASKED}
 HEALTH: Description = {

@@ -11,7 +11,9 @@ from typing import Any
 
 from vgs_ray import config
 from vgs_ray.config import Beam, Sampling
-from vgs_ray.serve.protocol import ApiError, ChatRequest, CompletionRequest, Method, SearchOptions, Select, short
+from vgs_ray.engines.interface import Tokens
+from vgs_ray.serve.errors import ApiError, short
+from vgs_ray.serve.protocol import ChatRequest, CompletionRequest, Method, SearchOptions, Select
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,16 @@ class Plan:
     """A request with every choice made: what the searcher runs.
 
     Attributes:
-        raw: the problem is a text to continue, not one to ask.
+        problem: its text, or token ids where the client sent those.
+        raw: the problem is to be continued as it stands, not to be asked.
         seed: None lets the searcher draw one; the reply says which.
         deadline_s: None waits for all.
         n: answers of the reply.
         stop: strings before which an answer ends.
+        warnings: what of the request was changed, for the reply.
     """
 
-    problem: str
+    problem: str | Tokens
     method: Method
     select: Select
     beam: Beam
@@ -37,6 +41,7 @@ class Plan:
     raw: bool = False
     n: int = 1
     stop: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def presets(settings: config.Serve) -> dict[str, dict[str, Any]]:
@@ -62,18 +67,20 @@ def plan_of(request: ChatRequest | CompletionRequest, settings: config.Serve) ->
     shape, budget = _shape(options, settings)
     n = _choices(request, options, budget if options.method == "sample" else shape.keep * shape.groups)
     chat = isinstance(request, ChatRequest)
+    sampling, warnings = _sampling(request, options, settings.sampling)
     return Plan(
         problem=_problem(request, settings.max_problem_chars),
         method=options.method,
         select=options.select,
         beam=shape,
         budget=budget,
-        sampling=_sampling(request, options, settings.sampling),
+        sampling=sampling,
         seed=request.seed if options.seed is None else options.seed,
         deadline_s=options.deadline_s,
         raw=not chat,
         n=n,
         stop=tuple(request.stop or ()),
+        warnings=warnings,
     )
 
 
@@ -117,14 +124,14 @@ def _choices(request: ChatRequest | CompletionRequest, options: SearchOptions, a
     return n
 
 
-def _problem(request: ChatRequest | CompletionRequest, longest: int) -> str:
+def _problem(request: ChatRequest | CompletionRequest, longest: int) -> str | Tokens:
     if isinstance(request, ChatRequest):
         return _checked([message.text() for message in request.messages if message.role == "user"], "messages", longest)
-    return _checked([request.prompt], "prompt", longest)
+    return tuple(request.prompt) if isinstance(request.prompt, list) else _checked([request.prompt], "prompt", longest)
 
 
 def _checked(found: Sequence[str], param: str, longest: int) -> str:
-    """The last text, which must be there, short enough and made of characters."""
+    """The last text, which must be there and short enough."""
     if not found or not found[-1].strip():
         what = "is empty" if found else "is missing"
         who = "the last user message" if param == "messages" else param
@@ -136,15 +143,6 @@ def _checked(found: Sequence[str], param: str, longest: int) -> str:
             param,
             "problem_too_long",
         )
-    try:
-        found[-1].encode()
-    except UnicodeEncodeError:
-        raise ApiError(
-            400,
-            "the problem has half of a surrogate pair, which is no character: send valid Unicode",
-            param,
-            "invalid_value",
-        ) from None
     return found[-1]
 
 
@@ -198,21 +196,38 @@ def _fit_groups(shape: Beam, options: SearchOptions) -> Beam:
     )  # fmt: skip
 
 
-def _sampling(request: ChatRequest | CompletionRequest, options: SearchOptions, default: Sampling) -> Sampling:
-    asked = [
-        ("search.max_tokens", options.max_tokens),
-        ("max_completion_tokens", getattr(request, "max_completion_tokens", None)),
-        ("max_tokens", request.max_tokens),
-    ]
-    name, longest = next(((name, size) for name, size in asked if size is not None), ("", default.max_tokens))
-    if longest > default.max_tokens:
-        raise ApiError(
-            400, f"{name} is {longest}; this server allows at most {default.max_tokens} tokens for an answer: ask for less",
-            name, "max_tokens_too_large",
-        )  # fmt: skip
-    return replace(
-        default,
-        max_tokens=longest,
-        temperature=default.temperature if request.temperature is None else request.temperature,
-        top_p=default.top_p if request.top_p is None else request.top_p,
-    )
+def _sampling(
+    request: ChatRequest | CompletionRequest, options: SearchOptions, default: Sampling
+) -> tuple[Sampling, tuple[str, ...]]:
+    """How to sample, and warnings."""
+    longest, warnings = _longest(request, options, default.max_tokens)
+    given = {
+        field: value
+        for field in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        if (value := getattr(request, field)) is not None
+    }
+    if given.get("top_k") == -1:
+        given["top_k"] = 0  # both turn it off
+    return replace(default, max_tokens=longest, **given), warnings
+
+
+def _longest(
+    request: ChatRequest | CompletionRequest, options: SearchOptions, most: int
+) -> tuple[int, tuple[str, ...]]:
+    """Tokens of the longest answer, and warnings.
+
+    OpenAI's fields are lowered to the server's limit, because many clients always send a large number. Who writes
+    `search.max_tokens` knows this server, and hears of the limit.
+    """
+    asked = {
+        "search.max_tokens": options.max_tokens,
+        "max_completion_tokens": getattr(request, "max_completion_tokens", None),
+        "max_tokens": request.max_tokens,
+    }
+    name, longest = next(((name, size) for name, size in asked.items() if size is not None), ("", most))
+    if longest <= most:
+        return longest, ()
+    limit = f"{name} is {longest}; this server allows at most {most} tokens for an answer"
+    if name == "search.max_tokens":
+        raise ApiError(400, f"{limit}: ask for less", name, "max_tokens_too_large")
+    return most, (f"{limit}: it was lowered to {most}",)

@@ -1,18 +1,18 @@
 """What goes over the wire: requests and replies in the OpenAI layout, with `search` and `vgs_ray` as extra objects.
 
-In: JSON. Out: checked models, or an `ApiError` that names the field, its value, the rule and the remedy. A field of
-OpenAI's that is not supported passes with the value that asks for nothing (`best_of: 1`, `tools: []`), else it is refused
-by name: an ignored option would look like one that works.
+In: JSON. Out: checked models, or an `ApiError` that names the field, its value, the rule and the remedy.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import HTTPException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from vgs_ray.config.ranges import Penalty
+from vgs_ray.serve.errors import ApiError
+from vgs_ray.serve.unsupported import refuse_unsupported
 
 MAX_BODY_BYTES = 2**20
 MAX_MESSAGES = 256
@@ -21,63 +21,8 @@ MAX_DEADLINE_S = 3600.0
 MAX_CHOICES = 128
 MAX_SCORED = 64
 """Sequences of one request to score."""
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": (),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "function_call": ("none",),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "reasoning_effort": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "web_search_options": (),
-    "verbosity": ("medium",),
-}
-"""OpenAI's fields that are not supported, and the values of them that ask for nothing; null always does."""
-
-ErrorType = Literal["invalid_request_error", "not_found_error", "server_error"]
 Method = Literal["sample", "beam"]
 Select = Literal["best", "majority", "weighted_majority"]
-
-
-class ApiError(HTTPException):
-    """An error as OpenAI's clients read it.
-
-    Args:
-        status: of HTTP.
-        message: names the value, the rule and the remedy.
-        param: the field, with dots, where one is at fault.
-        code: a word for programs.
-        headers: of the reply.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(status, message, headers)
-        kind: ErrorType = "server_error" if status >= 500 else "invalid_request_error"
-        self.body = error_body(message, "not_found_error" if status == 404 else kind, param, code)
-
-
-def error_body(message: str, kind: ErrorType, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class Wire(BaseModel):
@@ -104,6 +49,30 @@ class Message(BaseModel):
         return self.content or ""
 
 
+def _only_prompt(given: Any) -> Any:
+    """The prompt of a list of one prompt: OpenAI's protocol lets clients send several, and many always send a list."""
+    if not isinstance(given, list) or not given or not isinstance(given[0], str | list):
+        return given
+    if len(given) > 1:
+        raise ApiError(
+            400, f"prompt is a list of {len(given)} prompts; a search continues one: send a request for each of them",
+            "prompt", "unsupported_value",
+        )  # fmt: skip
+    return given[0]
+
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
+Prompt = Annotated[
+    str | TokenIds,
+    BeforeValidator(
+        _only_prompt,
+        json_schema_input_type=str
+        | TokenIds
+        | Annotated[list[str], Field(min_length=1, max_length=1)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=1)],
+    ),
+]
 Size = Annotated[int, Field(ge=1, lt=INT64)]
 Seed = Annotated[int, Field(ge=-INT64, lt=INT64)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -143,7 +112,10 @@ class SearchOptions(Wire):
 
 
 class StreamOptions(Wire):
-    include_usage: bool = False
+    """What a stream has beside the answer. OpenAI pads its chunks to hide their length; this server does not."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 class SearchRequest(Wire):
@@ -152,11 +124,16 @@ class SearchRequest(Wire):
     Attributes:
         n: choices of the reply: the answers of one search, the chosen one first.
         stop: strings before which an answer ends.
+        max_tokens: of each answer; more than the server allows is lowered to that, with a warning in the reply.
+        top_k, min_p, repetition_penalty: as vLLM has them; 0 or -1, 0 and 1 change nothing.
     """
 
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Penalty | None = None
     max_tokens: Size | None = None
     seed: Seed | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -172,7 +149,7 @@ class SearchRequest(Wire):
     @model_validator(mode="before")
     @classmethod
     def _supported(cls, body: Any) -> Any:
-        return refuse_unsupported(body) if isinstance(body, dict) else body
+        return refuse_unsupported(readable(body)) if isinstance(body, dict) else body
 
 
 class ChatRequest(SearchRequest):
@@ -183,9 +160,9 @@ class ChatRequest(SearchRequest):
 
 
 class CompletionRequest(SearchRequest):
-    """A completion: the prompt is continued as it stands, without chat template and instruction."""
+    """A completion: the prompt, a text or token ids, is continued as it stands, without chat template and instruction."""
 
-    prompt: str
+    prompt: Prompt
 
 
 class ScoreRequest(Wire):
@@ -198,12 +175,15 @@ class ScoreRequest(Wire):
     """
 
     model: str
-    input: Annotated[
-        list[str | list[Annotated[int, Field(ge=0, lt=2**31)]]], Field(min_length=1, max_length=MAX_SCORED)
-    ]
+    input: Annotated[list[str | TokenIds], Field(min_length=1, max_length=MAX_SCORED)]
     every_token: bool = False
     from_token: Annotated[int, Field(ge=0, lt=2**31)] = 0
     return_text: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, body: Any) -> Any:
+        return readable(body) if isinstance(body, dict) else body
 
     @model_validator(mode="after")
     def _from_one_of_many(self) -> ScoreRequest:
@@ -215,59 +195,28 @@ class ScoreRequest(Wire):
         return self
 
 
-def refuse_unsupported(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body without the fields that ask for nothing.
+def readable(body: dict[str, Any]) -> dict[str, Any]:
+    """The body, where all its text can be encoded.
 
     Raises:
-        ApiError: 400 for a field that asks for what is not supported.
+        ApiError: 400 for half of a surrogate pair, in a value or a name, and for a body that is nested too deeply.
     """
-    for name, values in NEUTRAL.items():
-        value = body.get(name)
-        if value is not None and not any(
-            value == one and type(value) is type(one) for one in (*values, *_floats(values))
-        ):
-            allowed = " or ".join(json.dumps(one) for one in values) or "null"
-            raise ApiError(
-                400, f"{name} is {short(value)}, which is not supported: leave {name} out or send {allowed}",
-                name, "unsupported_value",
-            )  # fmt: skip
-    return {name: value for name, value in body.items() if name not in NEUTRAL}
-
-
-def invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """pydantic's complaints as one error: the deepest, because a union also complains about its other types."""
-    first = max(errors, key=lambda error: len(error["loc"]))
-    # Where a field is one of several types, the types' names are part of the place: they are no field.
-    place = [
-        str(part) for part in first["loc"] if part not in ("body", "str", "list[TextPart]", "list[constrained-int]")
-    ]
-    param = ".".join(place) or None
-    value = short(first.get("input"))
-    if first["type"] == "extra_forbidden":
-        return ApiError(
-            400, f"{param} is not a known field: leave it out (the fields are listed at /docs)", param, "unknown_field"
-        )
-    if first["type"] == "missing":
-        return ApiError(
-            400, f"{param or 'the body'} is missing, and every request needs it: add it", param, "missing_field"
-        )
-    if first["type"] == "json_invalid":
-        return ApiError(
-            400, f"the body is not valid JSON ({first.get('ctx', {}).get('error', first['msg'])}): send a JSON object"
-        )
-    rule = first["msg"][:1].lower() + first["msg"][1:]
-    return ApiError(400, f"{param or 'the body'} is {value}; {rule}: change it", param, "invalid_value")
-
-
-def short(value: Any) -> str:
-    """A value for a message: JSON in ASCII, cut."""
     try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        param = next((name for name, value in body.items() if not _encodes(name) or not _encodes(value)), "the body")
+        raise ApiError(
+            400, f"{ascii(param)[1:-1]} has half of a surrogate pair, which is no character: send valid Unicode",
+            param if _encodes(param) else None, "invalid_value",
+        ) from None  # fmt: skip
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply; no field needs more than four levels: flatten it") from None
+    return body
 
 
-def _floats(values: tuple[Any, ...]) -> tuple[float, ...]:
-    """0 may be written 0.0, as most clients do; but neither 0 nor 1 may stand for false and true."""
-    return tuple(float(value) for value in values if type(value) is int)
+def _encodes(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

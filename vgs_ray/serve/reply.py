@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from vgs_ray.serve.searcher import Found, split_thought
+from vgs_ray.serve.found import Found, split_thought
 
 
 def chat_completion(found: Found, model: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def search_details(found: Found) -> dict[str, Any]:
     return {
         "answer": chosen.answer,
         "value": chosen.value,
-        "node": chosen.node,
+        "node": str(chosen.node),
         "votes": [
             {"answer": found.leaves[vote.leaf].answer, "weight": vote.weight, "leaves": len(vote.leaves)}
             for vote in found.votes
@@ -102,4 +102,5 @@ def search_details(found: Found) -> dict[str, Any]:
         "flops": found.flops,
         "seed": found.seed,
         "seconds": round(found.seconds, 3),
+        "warnings": list(found.warnings),
     }

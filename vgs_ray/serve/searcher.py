@@ -14,15 +14,15 @@ from functools import partial
 from typing import TypeVar
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import SEARCH, FinishReason, Policy, Tokens, Usage, Value
+from vgs_ray.engines.interface import SEARCH, Policy, SearchCalls, Tokens, UnknownToken, Value, check_tokens
 from vgs_ray.evaluate.flops import ModelSizes, tree_flops
 from vgs_ray.grade import extract_answer
 from vgs_ray.ids import stable_seed
 from vgs_ray.judge import Judge
-from vgs_ray.prompts import END_OF_THOUGHT, THINK
 from vgs_ray.search import select
 from vgs_ray.search.explore import beam, sample, together
 from vgs_ray.search.tree import Listener, Node, Tree
+from vgs_ray.serve.found import Found, Leaf, Vote, ranked, standing
 from vgs_ray.serve.plan import Plan
 from vgs_ray.serve.stop import BROKEN, StopAt, until
 
@@ -39,66 +39,12 @@ class PromptTooLong(ValueError):
     """The prompt leaves no room for an answer in the engines' context."""
 
 
+class PromptUnreadable(ValueError):
+    """The prompt or a sequence has token ids that the models do not have."""
+
+
 class TooLate(RuntimeError):
     """The deadline came before anything was there."""
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One answer of the tree, which ends at `node`; `answer` is None when it was cut off or has no box."""
-
-    node: int
-    text: str
-    answer: str | None
-    value: float | None
-    group: int
-    tokens: int
-    finish_reason: FinishReason
-
-
-@dataclass(frozen=True)
-class Vote:
-    """Answers that count as the same, spoken for by `leaf`, the one with the highest value."""
-
-    leaf: int
-    leaves: tuple[int, ...]
-    weight: float
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    Attributes:
-        leaves: all answers.
-        votes: classes of equal answers, the winner first; empty when nobody answered.
-        choices: indices of the leaves that are the reply, the chosen one first (see `ranked`).
-        prompt_tokens: of the prompt, once.
-        usage: tokens of the tree, as the engines counted them.
-        seed: from which the search can be repeated.
-        seconds: wall clock, with the vote.
-        late: the deadline cut the search short.
-        flops: floating-point operations of both models, counted as in evaluation; None where their sizes are unknown.
-    """
-
-    leaves: tuple[Leaf, ...]
-    votes: tuple[Vote, ...]
-    choices: tuple[int, ...]
-    prompt_tokens: int
-    usage: Usage
-    seed: int
-    seconds: float
-    late: bool = False
-    flops: float | None = None
-
-    @property
-    def chosen(self) -> int:
-        """Index of the leaf that won."""
-        return self.choices[0]
-
-    def finish_reason(self, leaf: int) -> FinishReason:
-        """Of a choice: `length` also where a deadline ended the search."""
-        return "length" if self.late else self.leaves[leaf].finish_reason
 
 
 @dataclass(frozen=True)
@@ -113,6 +59,7 @@ class Searcher:
         judge: says whether two answers are equal, within its limits of time and memory.
         context: tokens of the longest sequence that both engines take.
         sizes: of both models, to count FLOPs; None where they are unknown.
+        vocabulary: token ids that tokenizer and models have, from 0 up; None checks none.
     """
 
     policy: Policy
@@ -123,6 +70,7 @@ class Searcher:
     judge: Judge
     context: int
     sizes: ModelSizes | None = None
+    vocabulary: int | None = None
 
     async def solve(self, plan: Plan, listen: Listener | None = None, waited_s: float = 0.0) -> Found:
         """Search, then vote.
@@ -134,18 +82,15 @@ class Searcher:
 
         Raises:
             PromptTooLong: the prompt fills the engines' context.
+            PromptUnreadable: it has token ids that the models do not have.
             TooLate: the deadline came before the first block.
             EngineDied: an engine is gone.
         """
         started = time.perf_counter()
-        SEARCH.set(secrets.token_hex(8))
+        SEARCH.set(SearchCalls(secrets.token_hex(8)))
         seed, prompt = seed_of(plan), self.prompt(plan)
-        room = self.context - len(prompt)
-        if room < 1:
-            raise PromptTooLong(
-                f"the prompt has {len(prompt)} tokens; this server takes at most {self.context - 1}: shorten the problem"
-            )
         # An answer ends at the context's end, not in an engine's refusal of a prefix that fills it.
+        room = self.context - len(prompt)
         sampling = replace(plan.sampling, max_tokens=min(plan.sampling.max_tokens, room))
         policy = StopAt(self.policy, len(prompt), plan.stop, self.decode, self.pieces) if plan.stop else self.policy
         grow = partial(self._grow, policy, replace(plan, sampling=sampling), prompt, stable_seed(seed))
@@ -160,11 +105,34 @@ class Searcher:
             used.generated += policy.wasted
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
-        return Found(leaves, votes, ranked(leaves, votes)[: plan.n], len(prompt), used, seed, seconds, late, flops)
+        chosen = ranked(leaves, votes)[: plan.n]
+        return Found(leaves, votes, chosen, len(prompt), used, seed, seconds, late, flops, plan.warnings)
 
     def prompt(self, plan: Plan) -> Tokens:
-        """The problem as the engines read it."""
-        return self.tokenize(plan.problem) if plan.raw else self.encode(plan.problem)
+        """The problem as the engines read it.
+
+        Raises:
+            PromptTooLong: it is empty or fills the engines' context.
+            PromptUnreadable: it has token ids that the models do not have.
+        """
+        if isinstance(plan.problem, str):
+            tokens = self.tokenize(plan.problem) if plan.raw else self.encode(plan.problem)
+        else:
+            tokens = plan.problem
+        if not 0 < len(tokens) < self.context:
+            raise PromptTooLong(
+                f"the prompt has {len(tokens)} tokens; this server takes at least 1 and at most {self.context - 1}: "
+                f"{'shorten' if tokens else 'add'} the problem"
+            )
+        self._check_ids(tokens)
+        return tokens
+
+    def _check_ids(self, tokens: Tokens) -> None:
+        if self.vocabulary is not None:
+            try:
+                check_tokens(tokens, self.vocabulary)
+            except UnknownToken as error:
+                raise PromptUnreadable(str(error)) from None
 
     def pieces(self, tokens: Tokens) -> list[str]:
         """The text of each token; joined they are the text of all.
@@ -199,12 +167,12 @@ class Searcher:
 
         return dict(zip(calls, await asyncio.gather(*map(state, calls.values())), strict=True))
 
-    async def score(self, sequences: Sequence[Tokens], every_token: bool, first: int = 0) -> list[list[float]]:
-        """Values of sequences at their last token, or after each of their tokens from index `first` on.
+    def check_scored(self, sequences: Sequence[Tokens], first: int = 0) -> None:
+        """Whether these sequences can be scored from their token `first` on.
 
         Raises:
             PromptTooLong: a sequence is empty, ends before `first` or does not fit the engines' context.
-            EngineDied: the engine is gone.
+            PromptUnreadable: it has token ids that the models do not have.
         """
         for tokens in sequences:
             if not 0 < len(tokens) <= self.context:
@@ -213,6 +181,16 @@ class Searcher:
                 )
             if first >= len(tokens):
                 raise PromptTooLong(f"from_token is {first}, and a sequence has {len(tokens)} tokens: lower it")
+            self._check_ids(tokens)
+
+    async def score(self, sequences: Sequence[Tokens], every_token: bool, first: int = 0) -> list[list[float]]:
+        """Values of sequences at their last token, or after each of their tokens from index `first` on.
+
+        Raises:
+            PromptTooLong, PromptUnreadable: as `check_scored`.
+            EngineDied: the engine is gone.
+        """
+        self.check_scored(sequences, first)
         if not every_token:
             return [[read.value] for read in await together(_apart(self.value.score, each) for each in sequences)]
         found = await together(_apart(self.value.score_each, each) for each in sequences)
@@ -237,7 +215,7 @@ class Searcher:
         weighed = select.weigh(plan.select, classes, [leaf.value for leaf in leaves])
         weighed.sort(key=lambda found: (-found.weight, -found.peak))  # stable, so the first of equals stays first
         return leaves, tuple(
-            Vote(max(found.members, key=lambda at: _standing(leaves[at])), found.members, found.weight)
+            Vote(max(found.members, key=lambda at: standing(leaves[at])), found.members, found.weight)
             for found in weighed
         )
 
@@ -251,8 +229,8 @@ class Searcher:
 
 
 async def _apart(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:
-    """A call that shares no prefix with others, so that it may go to any engine."""
-    SEARCH.set(secrets.token_hex(8))
+    """A call that shares no prefix with others, so that it may go to any engine, and is not repeated: its client can."""
+    SEARCH.set(SearchCalls(secrets.token_hex(8), repeated=False))
     return await call(tokens)
 
 
@@ -275,24 +253,6 @@ async def _in_time(
         return grown.cut(), True
 
 
-def ranked(leaves: Sequence[Leaf], votes: Sequence[Vote]) -> tuple[int, ...]:
-    """Indices of all leaves, the best first: who speaks for each vote, in their order, then the others by value."""
-    speakers = [vote.leaf for vote in votes]
-    others = sorted(set(range(len(leaves))) - set(speakers), key=lambda at: (_standing(leaves[at]), -at), reverse=True)
-    return *speakers, *others
-
-
 def seed_of(plan: Plan) -> int:
     """The plan's seed; one is drawn where it has none."""
     return secrets.randbits(31) if plan.seed is None else plan.seed
-
-
-def split_thought(text: str) -> tuple[str, str]:
-    """(thought, what follows it); an unfinished thought is followed by nothing."""
-    thought, _, content = text.partition(END_OF_THOUGHT)
-    return thought.removeprefix(THINK).strip(), content.strip()
-
-
-def _standing(leaf: Leaf) -> tuple[bool, float]:
-    """Order among leaves: finished ones first, then by value."""
-    return leaf.finish_reason == "stop", -1.0 if leaf.value is None else leaf.value

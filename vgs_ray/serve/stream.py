@@ -20,10 +20,10 @@ from starlette.types import Receive, Scope, Send
 from vgs_ray.engines.interface import Tokens
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search.tree import Listener, Node
+from vgs_ray.serve.errors import ApiError
+from vgs_ray.serve.found import Found, split_thought
 from vgs_ray.serve.plan import Plan
-from vgs_ray.serve.protocol import ApiError
 from vgs_ray.serve.reply import search_details, usage_of
-from vgs_ray.serve.searcher import Found, split_thought
 
 DONE = "data: [DONE]\n\n"
 ROLE = {"role": "assistant", "content": ""}
@@ -118,7 +118,9 @@ class Stream:
 
     def _node(self, node: Node, seconds: float) -> dict[str, Any]:
         assert self.decode is not None, "nobody listens to nodes otherwise"
-        told = {name: getattr(node, name) for name in ("id", "parent", "group", "round", "index", "value", "state")}
+        # Clients read a chunk's `id` as a string, and some fail on a number.
+        told: dict[str, Any] = {"id": str(node.id), "parent": str(node.parent)}
+        told |= {name: getattr(node, name) for name in ("group", "round", "index", "value", "state")}
         # What a policy without thoughts writes is decoded as if its thought had just ended; a block is only its own text.
         text = self.decode(node.tokens).removeprefix(END_OF_THOUGHT)
         size = len(node.tokens)

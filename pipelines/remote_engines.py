@@ -1,6 +1,7 @@
 """`Policy` and `Value` on the replicas of a Ray Serve deployment; a call whose replica dies is asked of another one.
 
 In: deployment handles. Out: engines for a `Searcher`. Calls of one search go to one replica, which has its prefixes cached.
+A call may itself be what ends replicas, so `deaths_allowed` bounds how many it meets.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import SEARCH, Completion, EngineDied, Score, Tokens, Usage
+from vgs_ray.engines.interface import SEARCH, Completion, EngineDied, EngineFailed, Score, SearchCalls, Tokens, Usage
 
-DEATHS = 3
-"""Replicas that may die under one block before it is given up: the block might be what kills them."""
 PAUSE_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class RemotePolicy:
         """As `Policy.extend`, on another replica where one dies.
 
         Raises:
-            EngineDied: no replica answered in time, or several died.
+            EngineDied: no replica answered in time, or as many died as `deaths_allowed` says.
         """
         made: Completion = await _call(self._replicas, "extend", self._limit_s, prefix, sampling, seed)
         self.usage.generated += len(made.tokens)
@@ -53,7 +52,7 @@ class RemoteValue:
         """As `Value.score`, on another replica where one dies.
 
         Raises:
-            EngineDied: no replica answered in time, or several died.
+            EngineDied: no replica answered in time, or as many died as `deaths_allowed` says.
         """
         read: Score = await _call(self._replicas, "score", self._limit_s, tokens)
         self.usage.scored += read.scored
@@ -64,34 +63,75 @@ class RemoteValue:
         """As `Value.score_each`, on another replica where one dies.
 
         Raises:
-            EngineDied: no replica answered in time, or several died.
+            EngineDied: no replica answered in time, or as many died as `deaths_allowed` says.
         """
         read: list[Score] = await _call(self._replicas, "score_each", self._limit_s, tokens)
         self.usage.scored += sum(score.scored for score in read)
         return read
 
 
+def deaths_allowed(search: SearchCalls, engine: str, failed: bool) -> int:
+    """Replicas that may end under one call; with the last of them it is given up.
+
+    One, where the call may be what ended it: a score, whose tokens a client has written and can send again, and any call
+    that an engine held while it failed. One more, where an engine has read the search's prompt before without harm: then
+    another call is the likely cause. One more, where the replica ended without a word: engines that fail say so before
+    their process ends, and those whose process is killed, or whose machine is gone, can't.
+
+    Args:
+        search: that the call belongs to.
+        engine: name of the deployment.
+        failed: the engine said that it failed while it held the call.
+    """
+    if not search.repeated:
+        return 1
+    return 1 + (engine in search.answered) + (not failed)
+
+
 async def _call(replicas: DeploymentHandle[Any], method: str, limit_s: float, *args: object) -> Any:
     """One call, repeated on another replica while its own dies; cancelling it cancels what it started."""
-    deaths = 0
+    search, engine = SEARCH.get() or SearchCalls(""), replicas.deployment_id.name
+    ended: set[object] = set()
     try:
         async with asyncio.timeout(limit_s):
             while True:
-                # By value, from process to process: through Ray's object store, searches of short blocks take twice as long.
-                handle = replicas.options(method_name=method, session_id=SEARCH.get(), _by_reference=False)
-                # Outside of the HTTP request's context: from there all calls of a search would have the id of that request, and
-                # the router, which finds waiting calls by their id, would lose all but one of them.
-                answer = Context().run(handle.remote, *args)
                 try:
-                    return await answer
-                except asyncio.CancelledError:
-                    answer.cancel()
-                    raise
+                    answer = await _ask(replicas, method, search.name, *args)
+                    search.answered.add(engine)
+                    return answer
+                except EngineFailed as error:
+                    _count(ended, object(), deaths_allowed(search, engine, failed=True), method, error)
+                except EngineDied:
+                    pass  # it had ended before it held the call, and Ray Serve did not know yet
                 except (RayActorError, DeploymentUnavailableError) as error:
-                    deaths += 1
-                    log.warning("%s: a replica died (%s)", method, type(error).__name__)
-                    if deaths == DEATHS:
-                        raise EngineDied(f"{deaths} replicas died in one call of {method}") from error
+                    # Ray Serve may send a call to a dead replica twice, before it knows.
+                    replica = getattr(error, "actor_id", None) or object()
+                    _count(ended, replica, deaths_allowed(search, engine, failed=False), method, error)
                 await asyncio.sleep(PAUSE_S)
     except TimeoutError as error:
         raise EngineDied(f"no replica answered {method} within {limit_s} s (serve.block_timeout_s)") from error
+
+
+async def _ask(replicas: DeploymentHandle[Any], method: str, search: str, *args: object) -> Any:
+    # By value, from process to process: through Ray's object store, searches of short blocks take twice as long.
+    handle = replicas.options(method_name=method, session_id=search, _by_reference=False)
+    # Outside of the HTTP request's context: from there all calls of a search would have the id of that request, and
+    # the router, which finds waiting calls by their id, would lose all but one of them.
+    answer = Context().run(handle.remote, *args)
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        answer.cancel()
+        raise
+
+
+def _count(ended: set[object], replica: object, most: int, method: str, error: Exception) -> None:
+    """Add a replica to those that ended under a call.
+
+    Raises:
+        EngineDied: they are as many as may.
+    """
+    ended.add(replica)
+    log.warning("%s: a replica died (%s)", method, type(error).__name__)
+    if len(ended) >= most:
+        raise EngineDied(f"{len(ended)} replicas died in one call of {method}, which may be the cause") from error

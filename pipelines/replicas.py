@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import threading
+import time
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -24,10 +25,10 @@ from pipelines.remote_engines import RemotePolicy, RemoteValue
 from pipelines.sizes import model_sizes
 from vgs_ray.config import Engine, Recipe, Sampling
 from vgs_ray.engines import build_policy, build_value
-from vgs_ray.engines.interface import Completion, EngineDied, Policy, Score, Tokens, Value
+from vgs_ray.engines.interface import Completion, Policy, Score, Tokens, Value
 from vgs_ray.evaluate.flops import ModelSizes
 from vgs_ray.judge import Judge
-from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
+from vgs_ray.prompts import known_tokens, load_tokenizer, prompt_tokens, response_text
 from vgs_ray.sandbox import model_path
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.guard import key_digests
@@ -35,6 +36,8 @@ from vgs_ray.serve.searcher import Searcher
 
 DRAIN_S = 60.0
 """How long searches that are under way may take when the endpoint ends."""
+TOLD_S = 1.0
+"""Between an engine's failure and the end of its process: its calls come back as failed, so that nobody repeats them."""
 SPARE = 64
 """Requests that a search replica takes beside searches of one beam each and those that wait: metrics, health, what it refuses.
 
@@ -58,11 +61,11 @@ class PolicyReplica:
     def __init__(self, model: str, engine: Engine) -> None:
         with _turn(engine):
             self.policy = build_policy(model, engine, logprobs=False)
+        end_with(self.policy)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`. Cancelling the call aborts the sequence."""
-        with _ends_with_engine():
-            return await self.policy.extend(prefix, sampling, seed)
+        return await self.policy.extend(prefix, sampling, seed)
 
     async def held(self) -> tuple[int, float]:
         """Sequences that the engine holds, and the share of its cache's memory that they hold."""
@@ -75,16 +78,15 @@ class ValueReplica:
     def __init__(self, model: str, engine: Engine, policy: str) -> None:
         with _turn(engine):
             self.value = build_value(model, engine, policy)
+        end_with(self.value)
 
     async def score(self, tokens: Tokens) -> Score:
         """As `Value.score`. Cancelling the call aborts the sequence."""
-        with _ends_with_engine():
-            return await self.value.score(tokens)
+        return await self.value.score(tokens)
 
     async def score_each(self, tokens: Tokens) -> list[Score]:
         """As `Value.score_each`."""
-        with _ends_with_engine():
-            return await self.value.score_each(tokens)
+        return await self.value.score_each(tokens)
 
 
 def _turn(engine: Engine) -> AbstractContextManager[None]:
@@ -92,25 +94,32 @@ def _turn(engine: Engine) -> AbstractContextManager[None]:
     return turn_to_start(1 if engine.num_gpus % 1 else engine.starts_at_once)
 
 
-@contextmanager
-def _ends_with_engine() -> Iterator[None]:
-    """End this process where the engine is gone.
+def end_with(*engines: Policy | Value) -> None:
+    """Have this process end when one of its engines fails; its calls are told first.
 
     Ray Serve replaces a replica at once when its process is gone, and after half a minute when it is ill.
     """
-    try:
-        yield
-    except EngineDied as error:
-        log.error("the engine is gone; the replica ends", exc_info=error)
-        logging.shutdown()
-        os._exit(1)
+    for engine in engines:
+        loop = getattr(engine, "loop", None)  # a scorer that guesses has none
+        if loop is not None:
+            threading.Thread(target=_end_after, args=(loop.failed,), name="end with engine", daemon=True).start()
+
+
+def _end_after(failed: threading.Event) -> None:
+    failed.wait()
+    log.error("an engine failed; the replica ends")
+    time.sleep(TOLD_S)
+    logging.shutdown()
+    os._exit(1)
 
 
 def engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     """Both engines of the endpoint, in this process."""
     model = model_path(recipe.roll_out.model)
     policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
-    return policy, build_value(value_folder, recipe.serve.value_engine, model)
+    value = build_value(value_folder, recipe.serve.value_engine, model)
+    end_with(policy, value)
+    return policy, value
 
 
 def searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Value) -> Searcher:
@@ -124,6 +133,7 @@ def searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Value) ->
         decode=partial(response_text, tokenizer),
         judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
         context=min(recipe.serve.policy_engine.max_model_len, recipe.serve.value_engine.max_model_len),
+        vocabulary=known_tokens(model_path(recipe.roll_out.model), value_folder),
         sizes=_sizes(recipe.roll_out.model, value_folder),
     )
 

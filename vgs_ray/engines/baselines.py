@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vgs_ray.engines.interface import Score, Tokens, Usage, Value
 from vgs_ray.ids import stable_seed
 
 if TYPE_CHECKING:
+    from vgs_ray.engines.loop import EngineLoop
     from vgs_ray.engines.vllm import VllmValue
 
 RANDOM = "random"
@@ -47,6 +48,11 @@ class Translated(Value):
 
     async def score(self, tokens: Tokens) -> Score:
         return await self.value.score(await asyncio.to_thread(lambda: self.tokens_of(self.text_of(tokens))))
+
+    @property
+    def loop(self) -> EngineLoop[Any]:
+        """Of the engine behind it."""
+        return self.value.loop
 
     def close(self) -> None:
         """End the engine behind it."""

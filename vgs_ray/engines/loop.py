@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
-from vgs_ray.engines.interface import EngineDied, Tokens
+from vgs_ray.engines.interface import EngineDied, EngineFailed, Tokens
 
 T = TypeVar("T")
 DELIVERED_AT_ONCE = 16
@@ -77,6 +77,9 @@ class EngineLoop(Generic[T]):
         build: makes the engine; what it raises is raised here.
         release: frees a built engine.
         read: turns a finished output of the engine into the caller's result.
+
+    Attributes:
+        failed: set when the engine has failed while it ran, and all its calls know; not by `close`.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class EngineLoop(Generic[T]):
         self._ids = itertools.count()
         self._dead: BaseException | None = None
         self.engine: Stepper | None = None
+        self.failed = threading.Event()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(build, release, started), name="engine", daemon=True)
         self._thread.start()
@@ -102,7 +106,8 @@ class EngineLoop(Generic[T]):
         """Run one sequence. Cancelling the call frees its memory in the engine.
 
         Raises:
-            EngineDied: the engine failed, now or earlier, or was closed.
+            EngineFailed: the engine failed while it held this sequence.
+            EngineDied: it failed before it held this one, or was closed.
         """
         loop = asyncio.get_running_loop()
         job: Job[T] = Job(str(next(self._ids)), prompt, params, loop, loop.create_future())
@@ -132,8 +137,9 @@ class EngineLoop(Generic[T]):
         self._thread.join()
         atexit.unregister(self.close)
 
-    def _died(self) -> EngineDied:
-        error = EngineDied(f"the engine is gone ({self._dead}); start another one and repeat the call there")
+    def _died(self, kind: type[EngineDied] = EngineDied) -> EngineDied:
+        remedy = "" if kind is EngineFailed else "; start another one and repeat the call there"
+        error = kind(f"the engine is gone ({self._dead}){remedy}")
         error.__cause__ = self._dead
         return error
 
@@ -146,12 +152,16 @@ class EngineLoop(Generic[T]):
             return
         finally:
             started.set()
+        failed = False
         try:
             self._drive(self.engine)
         except BaseException as error:
+            failed = True
             with self._wake:
                 self._dead = self._dead or error
-        self._fail_pending()
+        self._fail_pending(EngineFailed if failed else EngineDied)
+        if failed:
+            self.failed.set()
         engine, self.engine = self.engine, None
         with turns.take():
             release(engine)
@@ -196,11 +206,12 @@ class EngineLoop(Generic[T]):
                 done.append((job, error))
         _settle(done)
 
-    def _fail_pending(self) -> None:
+    def _fail_pending(self, kind: type[EngineDied]) -> None:
+        """End all calls: those whose sequence the engine held with an error of this kind."""
         with self._wake:
-            pending = [*self._jobs.values(), *self._arrived]
+            held, arrived = list(self._jobs.values()), self._arrived
             self._jobs, self._arrived = {}, []
-        _settle([(job, self._died()) for job in pending])
+        _settle([*((job, self._died(kind)) for job in held), *((job, self._died()) for job in arrived)])
 
 
 def _settle(results: Sequence[tuple[Job[Any], Any]]) -> None:

@@ -25,7 +25,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from vgs_ray.config import Engine, Sampling
-from vgs_ray.engines.interface import Completion, Score, Tokens, Usage, room_for
+from vgs_ray.engines.interface import Completion, Score, Tokens, Usage, check_tokens, room_for
 from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.value.model import ARCHITECTURE, CORRECT
 from vgs_ray.value.vllm_plugin import REWARD_ARCHITECTURE
@@ -62,6 +62,7 @@ class VllmPolicy:
         self._logprobs = 0 if logprobs else None  # 0: that of the sampled token alone
         self._ends: frozenset[int] = frozenset()
         self.loop = _start(engine_args(model, engine), engine.threads, self._read)
+        self._vocabulary = vocabulary_of(self.loop.engine)
         try:
             self._ends = end_tokens(self.loop.engine)
         except ValueError:
@@ -75,12 +76,17 @@ class VllmPolicy:
 
         Raises:
             ValueError: `prefix` is empty or leaves no room.
+            UnknownToken: it has an id that the model does not have.
             EngineDied: the engine is gone.
         """
         room = room_for(prefix, sampling.max_tokens, self.max_model_len)
+        check_tokens(prefix, self._vocabulary)
         params = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
             max_tokens=room,
             seed=seed if sampling.temperature > 0 else None,
             stop_token_ids=[*self._ends, *sampling.stop_token_ids],
@@ -135,6 +141,7 @@ class VllmValue:
         self.max_model_len = engine.max_model_len
         args = {**engine_args(model, engine), "runner": "pooling", "hf_overrides": _overrides(model)}
         self.loop = _start(args, engine.threads, self._read)
+        self._vocabulary = vocabulary_of(self.loop.engine)
         self._last = PoolingParams(task="classify", use_activation=True)
         self._each = PoolingParams(task="token_classify", use_activation=True)
 
@@ -143,6 +150,7 @@ class VllmValue:
 
         Raises:
             ValueError: `tokens` is empty or too long.
+            UnknownToken: it has an id that the model does not have.
             EngineDied: the engine is gone.
         """
         [score] = await self.loop.submit(self._checked(tokens), self._last)
@@ -153,6 +161,7 @@ class VllmValue:
 
         Raises:
             ValueError: `tokens` is empty or too long.
+            UnknownToken: it has an id that the model does not have.
             EngineDied: the engine is gone.
         """
         return await self.loop.submit(self._checked(tokens), self._each)
@@ -163,6 +172,7 @@ class VllmValue:
                 f"sequence has {len(tokens)} tokens; scoring takes 1 to {self.max_model_len} (max_model_len): "
                 f"shorten it or raise Engine.max_model_len"
             )
+        check_tokens(tokens, self._vocabulary)
         return tokens
 
     def close(self) -> None:
@@ -248,6 +258,11 @@ def _release(engine: Any) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def vocabulary_of(engine: Any) -> int:
+    """Token ids that the engine's model has, from 0 up. Its embedding may have more rows, without weights of the model."""
+    return int(engine.model_config.get_vocab_size())
 
 
 def end_tokens(engine: Any) -> frozenset[int]:

@@ -22,13 +22,13 @@ from ray.serve.handle import DeploymentHandle
 from pipelines.generate import turn_to_start
 from pipelines.ray_metrics import RayMetrics
 from pipelines.remote_engines import RemotePolicy, RemoteValue
-from pipelines.sizes import model_sizes
+from pipelines.sizes import model_sizes, vocabulary
 from vgs_ray.config import Engine, Recipe, Sampling
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.engines.interface import Completion, Policy, Score, Tokens, Value
 from vgs_ray.evaluate.flops import ModelSizes
 from vgs_ray.judge import Judge
-from vgs_ray.prompts import known_tokens, load_tokenizer, prompt_tokens, response_text
+from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
 from vgs_ray.sandbox import model_path
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.guard import key_digests
@@ -133,7 +133,7 @@ def searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Value) ->
         decode=partial(response_text, tokenizer),
         judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
         context=min(recipe.serve.policy_engine.max_model_len, recipe.serve.value_engine.max_model_len),
-        vocabulary=known_tokens(model_path(recipe.roll_out.model), value_folder),
+        vocabulary=vocabulary(recipe.roll_out.model, value_folder),
         sizes=_sizes(recipe.roll_out.model, value_folder),
     )
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,12 +113,12 @@ class Fleet:
 
 
 @pytest.fixture
-async def fleet(replicas: tuple[Any, Path]) -> AsyncIterator[Fleet]:
+async def fleet(replicas: tuple[Any, Path]) -> Fleet:
     handle, folder = replicas
     async with asyncio.timeout(LIMIT_S):
         while len(living(folder)) < 2:  # the one that ended before may still be on its way back
             await asyncio.sleep(0.1)
-    yield Fleet(handle, folder)
+    return Fleet(handle, folder)
 
 
 @pytest.mark.timeout(180)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vgs_ray.engines.baselines import RANDOM
 from vgs_ray.engines.interface import Tokens
 
 if TYPE_CHECKING:
@@ -152,22 +151,6 @@ def translation(policy: str, scorer: str) -> tuple[Callable[[Tokens], str], Call
     if theirs.get_vocab() == ours.get_vocab():
         return None
     return partial(text_of, ours), lambda text: tuple(theirs(text, add_special_tokens=False)["input_ids"])
-
-
-def known_tokens(policy: str, scorer: str) -> int:
-    """Token ids, from 0 up, that the tokenizer names and both models can read.
-
-    A tokenizer may have added tokens above the rows of an embedding, and an embedding more rows than there are tokens.
-
-    Args:
-        policy: folder or hub id of it, with its tokenizer.
-        scorer: the same; one that reads text of its own tokens, or none at all, sets no limit.
-    """
-    from transformers import AutoConfig
-
-    models = [policy] if scorer == RANDOM or translation(policy, scorer) else [policy, scorer]
-    rows = [AutoConfig.from_pretrained(model).get_text_config().vocab_size for model in models]
-    return int(min(1 + max(load_tokenizer(policy).get_vocab().values()), *rows))
 
 
 def solution_text(tokenizer: PreTrainedTokenizerBase, tokens: NDArray[np.int32]) -> str:

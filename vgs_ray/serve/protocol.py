@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from vgs_ray.config.ranges import Penalty
-from vgs_ray.serve.errors import ApiError
+from vgs_ray.serve.errors import ApiError, short
 from vgs_ray.serve.unsupported import refuse_unsupported
 
 MAX_BODY_BYTES = 2**20
@@ -19,6 +19,8 @@ MAX_MESSAGES = 256
 INT64 = 2**63
 MAX_DEADLINE_S = 3600.0
 MAX_CHOICES = 128
+MAX_NAMES = 128
+"""Names of one object, such as `metadata`; an error for each of a hundred thousand unknown ones takes seconds to write."""
 MAX_SCORED = 64
 """Sequences of one request to score."""
 Method = Literal["sample", "beam"]
@@ -41,7 +43,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
 
     def text(self) -> str:
         if isinstance(self.content, list):
@@ -115,7 +117,17 @@ class StreamOptions(Wire):
     """What a stream has beside the answer. OpenAI pads its chunks to hide their length; this server does not."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: bool | None = None
+
+    @field_validator("include_obfuscation")
+    @classmethod
+    def _unpadded(cls, asked: bool | None) -> bool | None:
+        if asked:
+            name = "stream_options.include_obfuscation"
+            raise ApiError(
+                400, f"{name} is true, which is not supported: leave it out or send false", name, "unsupported_value"
+            )
+        return asked
 
 
 class SearchRequest(Wire):
@@ -199,8 +211,14 @@ def readable(body: dict[str, Any]) -> dict[str, Any]:
     """The body, where all its text can be encoded.
 
     Raises:
-        ApiError: 400 for half of a surrogate pair, in a value or a name, and for a body that is nested too deeply.
+        ApiError: 400 for half of a surrogate pair, in a value or a name, for a body that is nested too deeply, and for too many
+            names.
     """
+    for name, value in (("the body", body), *body.items()):
+        if isinstance(value, dict) and len(value) > MAX_NAMES:
+            raise ApiError(
+                400, f"{short(name)} has {len(value)} names; an object has at most {MAX_NAMES}: leave some out"
+            )
     try:
         json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from conftest import EOS, TINY_ENGINE
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import EngineDied
+from vgs_ray.engines.interface import EngineDied, EngineFailed, UnknownToken
 from vgs_ray.engines.loop import EngineLoop
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=24)
@@ -80,6 +81,42 @@ async def test_a_delimiter_ends_the_block_and_is_kept(policy: Any) -> None:
     block = await policy.extend(prefix, stop, seed=0)
     assert block.tokens == whole[: whole.index(whole[4]) + 1]
     assert (block.finish_reason, block.finished) == ("stop", False)
+
+
+@pytest.mark.parametrize("more", [{"top_k": 1}, {"min_p": 1.0}, {"top_k": 1, "min_p": 0.5, "top_p": 0.1}])
+async def test_sampling_from_the_likeliest_token_alone_is_greedy(policy: Any, more: dict[str, Any]) -> None:
+    for seed in range(3):
+        prefix = some_tokens(seed, 20)
+        wanted = await policy.extend(prefix, GREEDY, seed)
+        assert (await policy.extend(prefix, replace(WARM, **{"top_p": 1.0, **more}), seed)).tokens == wanted.tokens
+
+
+async def test_top_k_keeps_so_many_tokens_and_repetition_is_penalised(policy: Any) -> None:
+    prefix, first = some_tokens(3, 20), replace(WARM, top_p=1.0, temperature=2.0, max_tokens=1)
+
+    async def drawn(**more: Any) -> set[int]:
+        made = await asyncio.gather(*(policy.extend(prefix, replace(first, **more), seed) for seed in range(64)))
+        return {each.tokens[0] for each in made}
+
+    few, all_of_them = await drawn(top_k=3), await drawn()
+    assert 1 < len(few) <= 3 < len(all_of_them)
+    assert await drawn(top_k=0, min_p=0.0, repetition_penalty=1.0) == all_of_them
+    free = await policy.extend(prefix, replace(GREEDY, repetition_penalty=100.0), 0)
+    assert not set(free.tokens) & set(prefix)
+    assert len(set(free.tokens)) == len(free.tokens)
+
+
+@pytest.mark.parametrize("wrong", [-1, 120, 127, 128, 256, 2**31, 2**63, 10**400, 1.5, None, "a"])
+async def test_a_token_that_the_model_does_not_have_is_refused_and_no_other_call_notices(
+    policy: Any, value: Any, wrong: Any
+) -> None:
+    prefix = some_tokens(3, 20)
+    running = asyncio.gather(policy.extend(prefix, WARM, 0), value.score(prefix))
+    for call in (policy.extend((5, wrong), WARM, 0), value.score((5, wrong)), value.score_each((5, wrong))):
+        with pytest.raises(UnknownToken, match=r"token 1 has the id .*; ids are 0 to 119"):
+            await call
+    made, read = await running
+    assert (len(made.tokens) > 0, 0 <= read.value <= 1) == (True, True)
 
 
 async def test_room(policy: Any, value: Any) -> None:
@@ -212,12 +249,14 @@ async def test_a_dead_engine_fails_pending_and_later_calls() -> None:
     loop = echo_loop(released)
     waiting = asyncio.create_task(loop.submit((-1,), None))
     await asyncio.sleep(0)
-    with pytest.raises(EngineDied, match="broken"):
+    with pytest.raises(EngineFailed, match="broken"):
         await loop.submit((13,), None)
-    with pytest.raises(EngineDied, match="broken"):
+    with pytest.raises(EngineFailed, match="broken"):  # it was held too: nobody knows which of them it was
         await waiting
-    with pytest.raises(EngineDied, match="start another one"):
+    with pytest.raises(EngineDied, match="start another one") as later:
         await loop.submit((1,), None)
+    assert not isinstance(later.value, EngineFailed)
+    assert loop.failed.wait(5)
     loop.close()
     assert len(released) == 1
 
@@ -227,8 +266,10 @@ async def test_closing_fails_what_is_pending() -> None:
     waiting = asyncio.create_task(loop.submit((-1,), None))
     await asyncio.sleep(0)
     loop.close()
-    with pytest.raises(EngineDied, match="closed"):
+    with pytest.raises(EngineDied, match="closed") as closed:
         await waiting
+    assert not isinstance(closed.value, EngineFailed)
+    assert not loop.failed.is_set()
 
 
 def test_a_failing_start_is_raised_where_it_was_asked_for() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -43,6 +44,60 @@ async def test_keys_of_the_environment_close_the_endpoint(monkeypatch: pytest.Mo
         assert (await client.get("/readyz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [("Bearer first", 200), ("bearer first", 200), ("BEARER first", 200), ("bearer   first ", 200), ("first", 401),
+     ("Bearer", 401), ("bearer second", 401), ("Basic first", 401), ("Bearerfirst", 401), ("Bearer First", 401)],
+)  # fmt: skip
+async def test_the_scheme_of_a_key_has_no_case(monkeypatch: pytest.MonkeyPatch, header: str, status: int) -> None:
+    monkeypatch.setenv(KEYS, "first")
+    async with app_with() as client:
+        assert (await client.get("/v1/models", headers={"authorization": header})).status_code == status
+
+
+OWN = ("127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "localhost.", "[::1]:8000", "127.1.2.3")
+FOREIGN = ("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.7",
+           "[2001:db8::1]", "[::1].evil.example", "localhost:8000.evil.example",
+           "0.0.0.0:8000", "2130706433", "127.1", "", "a@localhost", "localhost evil.example")  # fmt: skip
+
+
+def with_host(served: Served, host: str, **more: Any) -> httpx.Response:
+    return httpx.get(f"{served.url}/v1/models", headers={"host": host, **more}, timeout=10)
+
+
+def test_a_loopback_server_without_keys_answers_to_its_own_names(served: Served) -> None:
+    for host in OWN:
+        assert with_host(served, host).status_code == 200, host
+    for host in FOREIGN:
+        reply = with_host(served, host)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (403, "unknown_host"), host
+        assert KEYS in reply.json()["error"]["message"]
+
+
+def test_the_page_and_the_routes_that_ask_for_no_key_are_closed_to_foreign_hosts_too(served: Served) -> None:
+    for path in ("/", "/docs", "/openapi.json", "/healthz", "/metrics"):
+        assert httpx.get(f"{served.url}{path}", headers={"host": "evil.example"}).status_code == 403, path
+    reply = httpx.post(f"{served.url}/v1/chat/completions", json={}, headers={"host": "evil.example"})
+    assert reply.status_code == 403
+
+
+def test_a_health_check_without_a_host_is_answered(served: Served) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert connection.recv(1024).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("host", "key"), [("127.0.0.1", "key"), ("0.0.0.0", "")])
+async def test_servers_that_others_may_reach_are_asked_by_any_name(
+    monkeypatch: pytest.MonkeyPatch, host: str, key: str
+) -> None:
+    monkeypatch.setenv(KEYS, key)
+    async with app_with(host=host) as client:
+        asked = {"host": "chat.example", "authorization": f"Bearer {key}"}
+        assert (await client.get("/v1/models", headers=asked)).status_code == 200
+
+
 async def test_digests_of_keys_close_it_where_the_environment_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "first")
     keys = key_digests()
@@ -77,6 +132,20 @@ async def test_problems_are_logged_only_where_that_is_asked_for(asked_for: bool,
     assert "bad secret" not in caplog.text
 
 
+STAINLESS = (
+    "lang",
+    "package-version",
+    "os",
+    "arch",
+    "runtime",
+    "runtime-version",
+    "retry-count",
+    "timeout",
+    "helper-method",
+)
+"""Headers that OpenAI's client for JavaScript adds, without their prefix."""
+
+
 async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "key")
     allowed = "access-control-allow-origin"
@@ -90,6 +159,16 @@ async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytes
     async with app_with(cors_origins=("https://chat.example",)) as client:
         before = await client.options("/v1/chat/completions", headers=question)  # browsers send no key with it
         assert (before.status_code, before.headers[allowed]) == (200, "https://chat.example")
+        of_openai_js = ",".join(f"x-stainless-{name}" for name in STAINLESS)
+        asked = {"access-control-request-headers": f"authorization,content-type,openai-organization,{of_openai_js}"}
+        before = await client.options("/v1/chat/completions", headers={**question, **asked})
+        assert before.status_code == 200
+        allowed_headers = before.headers["access-control-allow-headers"].lower()
+        assert all(f"x-stainless-{name}" in allowed_headers for name in STAINLESS)
+        other = await client.options(
+            "/v1/chat/completions", headers={**question, **asked, "origin": "https://other.example"}
+        )
+        assert (other.status_code, allowed in other.headers) == (400, False)
         refused = await client.get("/v1/models", headers={"origin": "https://chat.example"})
         assert (refused.status_code, refused.headers[allowed]) == (401, "https://chat.example")
         assert allowed not in (await client.get("/v1/models", headers={"origin": "https://other.example"})).headers

@@ -168,6 +168,33 @@ def test_values_after_each_token_come_out_of_the_replicas(url: str) -> None:
     assert scores(input=[tokens], every_token=True, from_token=38) == [pytest.approx(each[38:], abs=1e-5)]
 
 
+def test_ids_beyond_the_vocabulary_are_refused_and_no_engine_ends(url: str) -> None:
+    before = {kind: {each.pid for each in replicas(kind)} for kind in ("policy", "value", "search")}
+    for wrong in ([256], [236], [2**31 - 1], [20, 21, 4096], [-1]):
+        for route, body in (
+            ("score", {"input": [[20], wrong]}),
+            ("completions", {"prompt": wrong}),
+            ("completions", {"prompt": [wrong]}),
+        ):
+            reply = httpx.post(f"{url}/{route}", json={"model": "policy", **body}, timeout=LIMIT_S, trust_env=False)
+            assert reply.status_code == 400, (route, wrong, reply.text)
+    ask(url, PROBLEMS[0], 0)
+    assert {kind: {each.pid for each in replicas(kind)} for kind in before} == before
+
+
+def test_vllms_sampling_fields_reach_the_policy(url: str) -> None:
+    def written(**more: Any) -> str:
+        body = {"model": "policy", "prompt": ["Work modulo 19. Start with 5."], "max_tokens": 24, "seed": 3, **more}
+        reply = httpx.post(f"{url}/completions", json=body, timeout=LIMIT_S, trust_env=False)
+        assert reply.status_code == 200, reply.text
+        return reply.json()["choices"][0]["text"]
+
+    greedy, warm = written(temperature=0), {"temperature": 2.0, "top_p": 1.0}
+    assert written(**warm) != greedy
+    assert written(**warm, top_k=1) == written(**warm, min_p=1) == greedy
+    assert written(temperature=0, repetition_penalty=50) != greedy
+
+
 @pytest.mark.timeout(600)
 async def test_fifty_official_clients_at_once_come_through_the_ingress(url: str) -> None:
     async def streamed(client: openai.AsyncOpenAI, seed: int) -> tuple[str, int]:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 
 from fastapi import FastAPI
@@ -101,8 +102,8 @@ class OwnHost:
 
 def host_of(header: str) -> str:
     """The host of a Host header in lower case, without the port, brackets and the dot at its end."""
-    name, bracket, _ = header.strip().lower().partition("]")
-    return name.removeprefix("[") if bracket else name.partition(":")[0].removesuffix(".")
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^:]*))(?::\d*)?", header.strip().lower())
+    return (found[1] or found[2]).removesuffix(".") if found else header
 
 
 def is_loopback(host: str) -> bool:

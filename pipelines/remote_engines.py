@@ -73,10 +73,10 @@ class RemoteValue:
 def deaths_allowed(search: SearchCalls, engine: str, failed: bool) -> int:
     """Replicas that may end under one call; with the last of them it is given up.
 
-    One, where the call may be what ended it: a score, whose tokens a client has written and can send again, and any call
-    that an engine held while it failed. One more, where an engine has read the search's prompt before without harm: then
-    another call is the likely cause. One more, where the replica ended without a word: engines that fail say so before
-    their process ends, and those whose process is killed, or whose machine is gone, can't.
+    One for a score, which its client can send again, and for a call of no search. One for a call that an engine held while it
+    failed, because the call may be the cause. One more where such an engine has answered the search before: it has then read
+    the prompt, which is all that comes from outside, and another call is the likelier cause. One more where the replica ended
+    without a word: an engine that fails tells its calls before its process ends, a process that is killed can't.
 
     Args:
         search: that the call belongs to.
@@ -90,7 +90,7 @@ def deaths_allowed(search: SearchCalls, engine: str, failed: bool) -> int:
 
 async def _call(replicas: DeploymentHandle[Any], method: str, limit_s: float, *args: object) -> Any:
     """One call, repeated on another replica while its own dies; cancelling it cancels what it started."""
-    search, engine = SEARCH.get() or SearchCalls(""), replicas.deployment_id.name
+    search, engine = SEARCH.get() or SearchCalls("", repeated=False), replicas.deployment_id.name
     ended: set[object] = set()
     try:
         async with asyncio.timeout(limit_s):

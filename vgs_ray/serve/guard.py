@@ -94,8 +94,9 @@ class OwnHost:
         if scope["type"] != "http" or all((name := host_of(each)) in own or is_loopback(name) for each in given):
             return await self.app(scope, receive, send)
         refused = ApiError(
-            403, f"the header Host is {short(given[0])}; this endpoint has no API keys and answers to names of its own machine "
-            f"alone: ask it at localhost, or set {KEYS} where it starts", None, "unknown_host",
+            403, f"the header Host is {short(given[0])}; a server without API keys that listens on a loopback address answers to "
+            f"names of its own machine: ask it at localhost, start it with {KEYS}, or with another --serve.host", None,
+            "unknown_host",
         )  # fmt: skip
         return await JSONResponse(refused.body, 403)(scope, receive, send)
 

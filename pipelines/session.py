@@ -17,14 +17,19 @@ from tqdm import tqdm
 
 from pipelines.ingress import haproxy_in_front
 from pipelines.shared_folder import check_shared
+from vgs_ray.config import Serve
+
+
+ANY = Serve()
+"""Of a session on which no endpoint listens, or one with the default address and limits."""
 
 
 @contextmanager
-def ray_session(host: str = "127.0.0.1", folder: Path | None = None) -> Iterator[None]:
+def ray_session(serve: Serve = ANY, folder: Path | None = None) -> Iterator[None]:
     """Connect to the cluster that the environment names (as in a Ray job), or start a local one; reuse an open one.
 
     Args:
-        host: where an endpoint on this session would listen.
+        serve: where an endpoint on this session would listen, and the limits of its clients.
         folder: that the session's work writes and reads.
 
     Raises:
@@ -37,7 +42,7 @@ def ray_session(host: str = "127.0.0.1", folder: Path | None = None) -> Iterator
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
-    with haproxy_in_front(host) if local else nullcontext():  # what Ray starts on this machine has our environment
+    with haproxy_in_front(serve) if local else nullcontext():  # what Ray starts on this machine has our environment
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
         _quiet_ray_data()
         print(f"engine and worker logs: {logs()}", flush=True)

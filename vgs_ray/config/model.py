@@ -188,6 +188,9 @@ class Serve:
         max_beams: beams that one replica runs at a time, over all its searches; a search that does not fit waits.
         max_waiting: searches that wait in one replica; more are refused with 429.
         max_problem_chars: longest problem text that is accepted.
+        request_timeout_s: seconds in which a request's headers and body have to arrive; then 408.
+        connections_per_address: connections that one client address may have open at HAProxy; 0 for no limit. Clients behind one
+            proxy or NAT share an address.
         cors_origins: origins whose pages a browser lets ask, such as `https://chat.example`; `*` means all.
         log_requests: write each problem and what was found into the log of its search replica.
     """
@@ -209,5 +212,7 @@ class Serve:
     max_beams: PositiveInt = 1024
     max_waiting: NonNegativeInt = 64
     max_problem_chars: PositiveInt = 16384
+    request_timeout_s: PositiveFloat = 30.0
+    connections_per_address: NonNegativeInt = 5000
     cors_origins: tuple[NonEmptyStr, ...] = ()
     log_requests: bool = False

@@ -71,7 +71,7 @@ def create_app(
         responses=EVERYWHERE, redoc_url=None, static_url=DOCS_FILES,
     )  # fmt: skip
     describe(app)
-    app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
+    app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES, seconds=settings.request_timeout_s)
     if known := {*keys, *key_digests()}:
         app.add_middleware(ApiKeys, keys=known)
     elif is_loopback(settings.host):

@@ -1,13 +1,15 @@
-"""What stands before every request: a limit on its body, API keys where the environment has some, else the host it names."""
+"""What stands before every request: limits on its body's size and time, API keys where the environment has some, else hosts."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -19,34 +21,56 @@ from vgs_ray.serve.web import OPEN_PREFIX
 
 KEYS = "VGS_RAY_API_KEYS"
 """Environment variable with the keys that open the endpoint, with commas between; without it everybody may ask."""
+CLOSES = {"Connection": "close"}
+"""Of a reply to a request whose body has not been read whole."""
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """What browsers open, and what is asked by machines that have no key; they tell nothing about requests."""
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, by their announced length or by counting."""
+    """Refuses bodies that are too large, by their announced length or by counting, and those that take too long to arrive.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
+    Args:
+        limit: bytes.
+        seconds: from the request's headers to the end of its body.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
+        self.app, self.limit, self.seconds = app, limit, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        read = 0
+        read, whole = 0, False
+        until = asyncio.get_running_loop().time() + self.seconds
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:  # what comes now is that the client goes away
+                return await receive()
+            message = await self._in_time(receive, until)
             read += len(message.get("body", b""))
             if read > self.limit:
                 raise _too_large(self.limit)
+            whole = not message.get("more_body")
             return message
 
         length = dict(scope["headers"]).get(b"content-length", b"")
         if length.isdigit() and int(length) > self.limit:
-            await _drain(receive, 16 * self.limit)
-            return await JSONResponse(_too_large(self.limit).body, 413)(scope, receive, send)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await _drain(receive, 16 * self.limit)
+            return await JSONResponse(_too_large(self.limit).body, 413, CLOSES)(scope, receive, send)
         return await self.app(scope, counted, send)
+
+    async def _in_time(self, receive: Receive, until: float) -> Message:
+        try:
+            async with asyncio.timeout_at(until):
+                return await receive()
+        except TimeoutError as error:
+            raise ApiError(
+                408, f"the body did not arrive whole within {self.seconds:g} s; send it faster", None, "request_timeout", CLOSES
+            ) from error
 
 
 class ApiKeys:
@@ -141,7 +165,7 @@ def _digest(key: bytes) -> bytes:
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(
-        413, f"the body is too large; this server takes at most {limit} bytes: shorten it", None, "body_too_large"
+        413, f"the body is too large; this server takes at most {limit} bytes: shorten it", None, "body_too_large", CLOSES
     )
 
 

@@ -30,7 +30,7 @@ class Metric(NamedTuple):
 ENGINES = ("policy", "value")
 KINDS = ("generated", "prefilled", "cached", "scored")
 ENDS = ("done", "late", "cancelled", "refused", "failed")
-REFUSED = ("400", "401", "404", "413", "429")
+REFUSED = ("400", "401", "404", "408", "413", "429")
 
 SEARCHES_RUNNING = Metric("vgs_ray_searches_running", "gauge", "Searches under way.")
 SEARCHES_WAITING = Metric("vgs_ray_searches_waiting", "gauge", "Searches and scores that wait for room.")

@@ -190,6 +190,7 @@ MEANINGS = {
     403: "The server has no API keys, listens on its own machine alone, and the header Host has another machine's name.",
     404: "No such model.",
     405: "The route has another method.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     429: "All beams that the server allows are running, and its queue is full.",
     500: "The server failed; the error id finds the trace in its log.",
@@ -212,7 +213,7 @@ def errors(*statuses: int) -> Description:
 
 
 EVERYWHERE = errors(401, 403, 405, 500)
-ASKED = errors(400, 404, 413, 429, 503)
+ASKED = errors(400, 404, 408, 413, 429, 503)
 SCORED: Description = {200: {"model": ScoreReply, "description": "A row for each sequence."}, **ASKED}
 HEALTH: Description = {
     200: {"model": Health, "description": "Both engines answer."},

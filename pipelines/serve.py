@@ -130,7 +130,7 @@ def open_to_others(host: str) -> str:
 
 def stop() -> None:
     """Let searches under way finish, then end the endpoint."""
-    with suppress(RayServeException):  # its controller is gone
+    with suppress(RayServeException, ray.exceptions.RayActorError):  # its controller is gone
         serve.delete(APPLICATION)  # the proxy lives on meanwhile and delivers their replies
     shut_down()
 

@@ -118,7 +118,9 @@ def measure(port: int, kind: str, addresses: int, count: int, seconds: float) ->
     longest, failed = healthy(port, until)
     crowd.join()
     ended = ", ".join(f"{name}: {number}" for name, number in sorted(ends.items()) if name != "opened")
-    return f"| {kind} | {addresses} | {opened} | {longest['models']:.2f} | {longest['search']:.2f} | {failed} | {ended} |"
+    return (
+        f"| {kind} | {addresses} | {opened} | {longest['models']:.2f} | {longest['search']:.2f} | {failed} | {ended} |"
+    )
 
 
 def main() -> None:
@@ -130,7 +132,9 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with command(*options.options) as port:
-        print("| slow | addresses | open | longest wait for models, s | for a search, s | failed | slow ones, by their end |")
+        print(
+            "| slow | addresses | open | longest wait for models, s | for a search, s | failed | slow ones, by their end |"
+        )
         print("|---|---|---|---|---|---|---|", flush=True)
         for kind in BEGINNINGS:
             for addresses in (1, 200):

@@ -94,7 +94,9 @@ def _defaults(limits: Limits) -> str:
     Clients that wait for a reply have sent all of their request, and neither deadline counts for them.
     """
     seconds = f"{limits.request_s:g}"
-    unreadable = _error(400, "the request is not HTTP that this server can read, or its headers are too long", "bad_request")
+    unreadable = _error(
+        400, "the request is not HTTP that this server can read, or its headers are too long", "bad_request"
+    )
     late = _error(408, f"the request did not arrive whole within {seconds} s; send it faster", "request_timeout")
     return _lines(
         f"timeout http-request {round(1000 * limits.request_s)}ms", f"timeout http-keep-alive {IDLE_S}s",
@@ -109,7 +111,10 @@ def _frontend(limits: Limits) -> str:
         "too_many_connections", 5,
     )  # fmt: skip
     large = _error(
-        429, f"{MOST_LARGE} requests with bodies over {LARGE_BYTES} bytes are under way; ask again later", "overloaded", 5
+        429,
+        f"{MOST_LARGE} requests with bodies over {LARGE_BYTES} bytes are under way; ask again later",
+        "overloaded",
+        5,
     )
     each = (
         "tcp-request connection track-sc0 src table vgs_addresses",

@@ -5,6 +5,7 @@ In: an open Ray session. Out: one line on standard error, and exit code 1.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -20,6 +21,8 @@ PAUSE_S = 1.0
 TRIES = 3
 """So many times in a row GCS has to refuse a connection. One that is only busy does not: the kernel accepts for it."""
 CONNECT_S = 1.5
+OF_THIS_PROCESS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)
+"""Failures to connect that say nothing of the other side: no descriptor or no port is free here."""
 
 
 @contextmanager
@@ -53,7 +56,9 @@ def _watch(gcs: str, raylet: psutil.Process | None, over: threading.Event, what:
         if raylet and not lives(raylet):
             dead = "the raylet of this machine"
         if dead:
-            end_now(f"error: Ray has died: {dead} does not answer, and {what} has ended with it; start it again (logs: {logs})")
+            end_now(
+                f"error: Ray has died: {dead} does not answer, and {what} has ended with it; start it again (logs: {logs})"
+            )
 
 
 def _raylet(path: str) -> psutil.Process | None:
@@ -76,8 +81,8 @@ def accepts(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in OF_THIS_PROCESS
     return True
 
 

@@ -145,7 +145,7 @@ def check_controller() -> None:
         ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError as error:
         raise UserError(
-            "Ray Serve has been shut down or its controller has ended for good, and the endpoint has ended with it; start it again"
+            "Ray Serve was shut down or its controller has ended for good, and the endpoint has ended with it; start it again"
         ) from error
 
 

@@ -106,13 +106,19 @@ def application(sent: Sent) -> Any:
 
 
 @contextmanager
-def haproxy(folder: Path, behind: str, per_address: int = 3000, deadline_s: float = DEADLINE_S, unread_s: int = 1) -> Iterator[int]:
+def haproxy(
+    folder: Path, behind: str, per_address: int = 3000, deadline_s: float = DEADLINE_S, unread_s: int = 1
+) -> Iterator[int]:
     """The port of HAProxy in front of a server."""
     [port] = free_ports(1)
     (folder / "haproxy.cfg").write_text(
         CONFIG.format(folder=folder, port=port, behind=behind.rpartition(":")[2], unread=unread_s)
     )
-    limits = {REQUEST_TIMEOUT: str(deadline_s), ADDRESS_LIMIT: str(per_address), "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "1"}
+    limits = {
+        REQUEST_TIMEOUT: str(deadline_s),
+        ADDRESS_LIMIT: str(per_address),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "1",
+    }
     program = [str(Path(sys.executable).with_name(PROGRAM)), "-db", "-f", str(folder / "haproxy.cfg")]
     with subprocess.Popen(program, env={**os.environ, **limits}, stderr=subprocess.PIPE) as process:
         try:
@@ -192,7 +198,9 @@ async def test_a_crowd_of_slow_clients_is_ended_in_time_and_nobody_waits_for_it(
     await asyncio.sleep(0.5)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=1) as client:
         assert (await client.get("/v1/models")).status_code == 200
-        answered = await client.post("/v1/chat/completions", content=ASKED, headers={"content-type": "application/json"})
+        answered = await client.post(
+            "/v1/chat/completions", content=ASKED, headers={"content-type": "application/json"}
+        )
         assert answered.status_code == 200
     assert not any(task.done() for task in crowd)
     for status, code, seconds in await asyncio.gather(*crowd):
@@ -204,7 +212,10 @@ async def test_a_crowd_of_slow_clients_is_ended_in_time_and_nobody_waits_for_it(
 @pytest.mark.parametrize("kind", SLOW)
 async def test_each_kind_of_slow_request_is_told_what_it_lacks(port: int, kind: str) -> None:
     status, code, _ = await ending(port, SLOW[kind])
-    told = {"headers": (408, ""), "announced too large": (413, "body_too_large")}  # HAProxy has one page for slow headers
+    told = {
+        "headers": (408, ""),
+        "announced too large": (413, "body_too_large"),
+    }  # HAProxy has one page for slow headers
     assert (status, code) == told.get(kind, (408, "request_timeout"))
 
 

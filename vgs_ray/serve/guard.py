@@ -69,7 +69,11 @@ class BodyLimit:
                 return await receive()
         except TimeoutError as error:
             raise ApiError(
-                408, f"the body did not arrive whole within {self.seconds:g} s; send it faster", None, "request_timeout", CLOSES
+                408,
+                f"the body did not arrive whole within {self.seconds:g} s; send it faster",
+                None,
+                "request_timeout",
+                CLOSES,
             ) from error
 
 
@@ -165,7 +169,11 @@ def _digest(key: bytes) -> bytes:
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(
-        413, f"the body is too large; this server takes at most {limit} bytes: shorten it", None, "body_too_large", CLOSES
+        413,
+        f"the body is too large; this server takes at most {limit} bytes: shorten it",
+        None,
+        "body_too_large",
+        CLOSES,
     )
 
 

@@ -144,9 +144,18 @@ def check_controller() -> None:
     try:
         ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError as error:
+        _end_actors_of_serve()
         raise UserError(
             "Ray Serve was shut down or its controller has ended for good, and the endpoint has ended with it; start it again"
         ) from error
+
+
+def _end_actors_of_serve() -> None:
+    """Replicas and proxies live on without their controller, and would keep the port."""
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == SERVE_NAMESPACE:
+            with suppress(ValueError):  # it has just ended
+                ray.kill(ray.get_actor(actor["name"], namespace=SERVE_NAMESPACE))
 
 
 def shut_down() -> None:

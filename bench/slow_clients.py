@@ -1,10 +1,10 @@
 """Whether the endpoint answers while slow clients are connected: python bench/slow_clients.py [--count 4000] [--seconds 45].
 
 Starts `python -m pipelines.serve sandbox` and opens so many connections that send too slowly: their headers, a small body, or a
-large body, of which 100,000 bytes come at once. Each then sends a byte every 5 seconds. All come from 127.0.0.1, or from 200 addresses
-of the loopback. Meanwhile another client on 127.0.0.1 opens a new connection every half second, asks for the models and for a
-search of budget 1, in turns. Out: a line for each kind with the longest wait of both, how many of them failed, and how the slow
-connections ended.
+large body, of which 100,000 bytes come at once. Each then sends a byte every 5 seconds. All come from 127.0.0.1, or from 200
+addresses of the loopback. Meanwhile another client on 127.0.0.1 opens a new connection every half second and asks for the models
+and for a search of budget 1, in turns. Out: a line for each kind with the longest wait of both, how many of them failed, and how
+the slow connections ended.
 """
 
 from __future__ import annotations

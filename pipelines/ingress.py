@@ -50,10 +50,10 @@ def haproxy_in_front(settings: Serve) -> Iterator[None]:
         return
     # In /tmp itself: the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="vgs-haproxy-", dir="/tmp") as folder:
-        wanted_settings = {
+        environment = {
             SWITCH: "1", BINARY: str(program), **_of_its_own(folder), **OF_THIS_PROJECT, **settings_of(settings),
         }  # fmt: skip
-        added = {name: value for name, value in wanted_settings.items() if name not in os.environ}
+        added = {name: value for name, value in environment.items() if name not in os.environ}
         os.environ.update(added)
         try:
             yield

@@ -132,7 +132,7 @@ async def test_refused_requests_are_counted_by_status(monkeypatch: pytest.Monkey
         await asyncio.gather(running, return_exceptions=True)
         now = await server.numbers()
     refused = {name[1]: value for name, value in now.items() if name[0] == "vgs_ray_refused_requests_total"}
-    assert refused == {"400": 1, "401": 1, "404": 2, "413": 1, "429": 2}
+    assert refused == {"400": 1, "401": 1, "404": 2, "408": 0, "413": 1, "429": 2}
 
 
 async def test_a_mirror_hears_the_same() -> None:

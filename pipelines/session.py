@@ -19,7 +19,6 @@ from pipelines.ingress import haproxy_in_front
 from pipelines.shared_folder import check_shared
 from vgs_ray.config import Serve
 
-
 ANY = Serve()
 """Of a session on which no endpoint listens, or one with the default address and limits."""
 

@@ -205,8 +205,10 @@ def value_model(recipe: Recipe, given: str = "") -> str:
     """The value model that a recipe names (a folder or hub id), else the folder that stage train left.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, is not whole, or holds PyTorch pickles.
     """
+    from vgs_ray.value.weights import check_folder
+
     folder = Path(given).absolute() if given else recipe.folder / "train" / "value_model"
     if given and not folder.is_dir():
         if given == RANDOM or not given.startswith((".", "/", "~")):
@@ -215,6 +217,10 @@ def value_model(recipe: Recipe, given: str = "") -> str:
     if not (folder / "config.json").exists():
         remedy = "name another folder" if given else f"run python -m pipelines.train {recipe.name} first"
         raise UserError(f"{folder} has no value model (config.json); {remedy}")
+    try:
+        check_folder(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return str(folder)
 
 

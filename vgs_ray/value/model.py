@@ -7,7 +7,6 @@ released DeepSeek-VM-1.5B (`model.*`, `score.0.weight`, `score.2.weight`), which
 from __future__ import annotations
 
 import copy
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vgs_ray.value.weights import (
+    check_shapes,
+    computed_modules,
+    is_computed,
+    local_folder,
+    read_config,
+    read_weights,
+)
+
 ARCHITECTURE = "VgsValueModel"
 """Name in config.json by which vLLM finds its implementation (`vgs_ray.value.vllm_plugin`)."""
 CORRECT = 1
 """Index of the class "correct" among incorrect, correct, incomplete."""
-MODEL_TYPES = ("qwen2", "qwen3", "llama")
 
 
 def build_head(hidden_size: int, num_labels: int, dtype: torch.dtype | None = None) -> nn.Sequential:
@@ -61,19 +68,24 @@ class ValueModel(nn.Module):
     ) -> ValueModel:
         """Load a saved value model (folder or hub id).
 
+        Buffers that the model computes itself, such as rotary frequencies that older releases of transformers saved, are
+        left out.
+
         Raises:
-            ValueError: an architecture that is not served, or weights that do not fit, a missing head for one.
+            ValueError: an architecture that is not served, weights that do not fit (a missing head for one), or a folder
+                that is not whole or holds PyTorch pickles.
         """
         from transformers import AutoModel
         from transformers.initialization import no_init_weights
 
-        folder = _folder(path_or_id)
-        config = _config(folder)
+        folder = local_folder(path_or_id)
+        config, found = read_config(folder), read_weights(folder)
         with no_init_weights():
             backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation=attn_implementation)
             model = cls(backbone, config.num_labels, getattr(config, "classifier_dropout", None) or 0.0)
-        weights = _read_weights(folder)
-        _check_weights(folder, {name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
+        computed = computed_modules(model)
+        weights = {name: tensor for name, tensor in found.items() if not is_computed(name, computed)}
+        check_shapes(folder, {name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
         model.load_state_dict(weights)
         return model.eval()
 
@@ -90,12 +102,12 @@ class ValueModel(nn.Module):
         """Start from a causal language model (folder or hub id) and a fresh head; `dropout` is also the attention's.
 
         Raises:
-            ValueError: an architecture that is not served.
+            ValueError: an architecture that is not served, or no config.json.
         """
         from transformers import AutoModel
 
-        folder = _folder(path_or_id)
-        config = _config(folder)
+        folder = local_folder(path_or_id)
+        config = read_config(folder)
         config.attention_dropout = config.classifier_dropout = dropout
         backbone = AutoModel.from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation=attn_implementation
@@ -196,51 +208,3 @@ class ValueModel(nn.Module):
         whole = state_dict or self.state_dict()
         weights = {name: value.detach().to("cpu", dtype) for name, value in whole.items()}
         save_torch_state_dict(weights, folder)
-
-
-def _folder(path_or_id: str | Path) -> Path:
-    """A local folder, downloaded first when it is a hub id."""
-    if Path(path_or_id).is_dir():
-        return Path(path_or_id)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"]))
-
-
-def _config(folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder)
-    if config.model_type not in MODEL_TYPES:
-        raise ValueError(
-            f"{folder} has model_type {config.model_type!r}; a value model needs one of {', '.join(MODEL_TYPES)}: "
-            f"start from such a model, or add the type here and in the vLLM plugin"
-        )
-    return config
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    index = folder / "model.safetensors.index.json"
-    files = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
-    weights: dict[str, Tensor] = {}
-    for file in files:
-        weights |= load_file(folder / file)
-    return weights
-
-
-def _check_weights(folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> None:
-    """Name the first weights that do not fit, so that a causal language model is not mistaken for a value model."""
-    wrong = [
-        f"{name} is {tuple(found[name].shape) if name in found else 'missing'}, must be {shape}"
-        for name, shape in expected.items()
-        if name not in found or tuple(found[name].shape) != shape
-    ] + [f"{name} is not part of a value model" for name in found if name not in expected]
-    if wrong:
-        wrong.sort(key=lambda line: not line.startswith("score."))
-        raise ValueError(
-            f"{folder} does not hold a value model ({len(wrong)} weights do not fit): {'; '.join(wrong[:4])}. "
-            f"Load a folder that ValueModel.save_pretrained wrote, or start from a causal language model with "
-            f"ValueModel.from_backbone"
-        )

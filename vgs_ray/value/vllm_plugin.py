@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from vgs_ray.value.model import ARCHITECTURE, build_head
+from vgs_ray.value.weights import computed_modules, is_computed
 
 REWARD_ARCHITECTURE = "VgsRewardModel"
 """Name that the engine gives to classifiers of transformers."""
@@ -70,7 +71,9 @@ class VgsValueModel(nn.Module):
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         from vllm.model_executor.models.utils import AutoWeightsLoader
 
-        return AutoWeightsLoader(self).load_weights(weights)
+        computed = computed_modules(self)
+        stored = ((name, tensor) for name, tensor in weights if not is_computed(name, computed))
+        return AutoWeightsLoader(self).load_weights(stored)
 
 
 class VgsRewardModel(VgsValueModel):

@@ -45,14 +45,15 @@ class JudgeProblems:
         """The rows of these problems that are not durable yet."""
         columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"]
         table = without(batch.read("roll_out", self.tables["roll_out"], columns), "roll_out_id", self.done)
-        roll_ins = batch.read("roll_in", self.tables["roll_in"], ["roll_in_id", "tokens"])
-        prefixes = dict(zip(roll_ins["roll_in_id"].to_pylist(), arrays(roll_ins["tokens"]), strict=True))
+        roll_ins = batch.read("roll_in", self.tables["roll_in"], ["roll_in_id", "prompt", "tokens"])
+        columns = roll_ins["roll_in_id"].to_pylist(), arrays(roll_ins["prompt"]), arrays(roll_ins["tokens"])
+        known = {name: (prompt, tokens) for name, prompt, tokens in zip(*columns, strict=True)}
         golds = dict(
             zip(*batch.read("clean", self.tables["clean"], ["problem_id", "answer"]).to_pydict().values(), strict=True)
         )
         rows = table.drop_columns(["tokens"]).to_pylist()
         found = [
-            self._read(row, prefixes[row["roll_in_id"]], completion)
+            self._read(row, *known[row["roll_in_id"]], completion)
             for row, completion in zip(rows, arrays(table["tokens"]), strict=True)
         ]
         pairs = [(golds[row["problem_id"]], answer) for row, answer in zip(rows, found, strict=True)]
@@ -63,13 +64,18 @@ class JudgeProblems:
             out.append({**row, **judged._asdict()})
         return pa.Table.from_pylist(out, schema=VERIFIED)
 
-    def _read(self, row: dict[str, Any], roll_in: np.ndarray, completion: np.ndarray) -> str | Verdict:
-        """The answer, or the verdict where there is none. One that was cut off at the length limit does not count."""
+    def _read(
+        self, row: dict[str, Any], prompt: np.ndarray, roll_in: np.ndarray, completion: np.ndarray
+    ) -> str | Verdict:
+        """The answer, or the verdict where there is none. One that was cut off at the length limit does not count.
+
+        The generator's prompt says whether a thought was open: its template may differ from the reference policy's.
+        """
         if row["finish_reason"] == "error":  # a failed sample says nothing about the policy
             return Verdict("unknown", "failed_sample", None)
         if row["finish_reason"] == "length":
             return Verdict("incomplete", "length_limit", None)
-        text = solution_text(self.tokenizer, np.concatenate([roll_in[: row["cut"]], completion]))
+        text = solution_text(self.tokenizer, np.concatenate([roll_in[: row["cut"]], completion]), prompt)
         return extract_answer(text) or without_answer(text)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from vgs_ray.grade import extract_answer
@@ -143,3 +143,90 @@ def test_a_delimiter_is_every_token_that_ends_in_it(tokenizer: Any) -> None:
     assert all(tokenizer.decode([token]).endswith(";") for token in found)
     with pytest.raises(ValueError, match="no token ends in the delimiter"):
         delimiter_tokens(tokenizer, "no such text")
+
+
+TURN = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}[assistant]"
+KINDS = {  # name: what the template writes behind the turn, how the prompt ends, and whether a thought is open there
+    "DeepSeek-R1, the first template": ("", "[assistant]<think>\n", True),
+    "DeepSeek-R1": ("<think>\n", "[assistant]<think>\n", True),
+    "QwQ, no line break": ("<think>", "[assistant]<think>", True),
+    "DeepSeek-V3.1": ("{% if thinking is defined and thinking %}<think>{% else %}</think>{% endif %}", "<think>", True),
+    "Kimi-K2.5": (
+        "{% if thinking is defined and thinking is false %}<think></think>{% else %}<think>{% endif %}",
+        "[assistant]<think>",
+        True,
+    ),
+    "Qwen3": (
+        "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}",
+        "[assistant]<think>\n",
+        True,
+    ),
+    "Qwen3.5, off by default": (
+        "{% if enable_thinking is defined and enable_thinking is true %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}",
+        "[assistant]<think>\n",
+        True,
+    ),
+    "an empty thought": ("<think>\n\n</think>\n\n", "[assistant]<think>\n\n</think>\n\n", False),
+    "a closed thought": ("</think>", "[assistant]</think>", False),
+    "a closed thought and a beginning": ("</think>\nAnswer: ", "[assistant]</think>\nAnswer: ", False),
+}
+DIRECT, FINISHED, UNFINISHED = r"So \boxed{5}", r"First \boxed{4}.</think>So \boxed{5}", r"<think>Is it \boxed{4}?"
+
+
+def letters(template: str, tags: bool = True) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes, with or without tokens for the tags of a thought."""
+    inner = Tokenizer(models.BPE({char: at for at, char in enumerate(pre_tokenizers.ByteLevel.alphabet())}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in ("<think>", "</think>") if tags])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=template)
+
+
+def answers(tokenizer: Any, response: str, prompt: Any) -> set[str | None]:
+    """The response's answer, as each user of the two functions reads it; they have to agree."""
+    tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
+    array = np.array(tokens, np.int32)
+    return {
+        extract_answer(text)
+        for given in (None, prompt)
+        for text in (response_text(tokenizer, tokens, given), solution_text(tokenizer, array, given))
+    }
+
+
+@pytest.mark.parametrize("tags", [True, False], ids=["tags are tokens", "tags are letters"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_template_says_whether_a_thought_is_open(kind: str, tags: bool) -> None:
+    written, end, opened = KINDS[kind]
+    tokenizer = letters(TURN + written + "{% endif %}", tags)
+    prompt = prompt_tokens(tokenizer, "2+3?")
+    asked = tokenizer.decode(list(prompt))
+    if tags or written not in ("", KINDS["Qwen3"][0]):  # a tag that the template leaves out is a token or nothing
+        assert asked.endswith(end)
+        assert asked.count("<think>") + asked.count("</think>") <= 2
+        assert answers(tokenizer, DIRECT, prompt) == {None if opened else "5"}
+    assert answers(tokenizer, FINISHED, prompt) == {"5"}
+    assert answers(tokenizer, UNFINISHED, prompt) == {None}
+    assert answers(tokenizer, UNFINISHED + FINISHED, prompt) == {"5"}
+
+
+@pytest.mark.parametrize("problem", ["What does <think> mean?", "</think>", "2+3?</think>\n\n", "<think>\n"])
+@pytest.mark.parametrize("kind", ["DeepSeek-R1, the first template", "DeepSeek-R1", "a closed thought"])
+def test_a_problem_cannot_open_or_close_the_thought(kind: str, problem: str) -> None:
+    written, end, opened = KINDS[kind]
+    tokenizer = letters(TURN + written + "{% endif %}")
+    prompt = prompt_tokens(tokenizer, problem)
+    assert tokenizer.decode(list(prompt)).endswith(f"{problem}{end}")
+    assert answers(tokenizer, DIRECT, prompt) == {None if opened else "5"}
+
+
+def test_a_closed_thought_that_a_stray_tag_closes_again_keeps_the_answer_before_it() -> None:
+    tokenizer = letters(TURN + "</think>{% endif %}")
+    assert answers(tokenizer, DIRECT + "</think>", prompt_tokens(tokenizer, "2+3?")) == {"5"}
+
+
+def test_the_prompt_at_hand_counts_more_than_the_template() -> None:
+    """A roll-in by a generator of another template is completed by the reference policy."""
+    opens, closes = letters(TURN + "<think>\n{% endif %}"), letters(TURN + "</think>{% endif %}")
+    tokens = opens(DIRECT)["input_ids"]
+    assert extract_answer(response_text(opens, tokens, prompt_tokens(closes, "2+3?"))) == "5"
+    assert extract_answer(response_text(closes, tokens, prompt_tokens(opens, "2+3?"))) is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 R1_INSTRUCTION = r" Please think step-by-step and put your final answer within \boxed{}."
 """What the paper appends to each problem for the DeepSeek-R1-Distill policies (deepseek_utils.py in its code)."""
 THINK, END_OF_THOUGHT = "<think>", "</think>"
+THINKING = {"thinking": True, "enable_thinking": True}
+"""Variables by which chat templates turn thinking on: DeepSeek-V3.1, Granite and Kimi read the first, Qwen3, GLM and SmolLM3 the
+second. A template without them ignores both."""
+PROMPT_TAIL = 16
+"""Tokens at the end of a prompt, among which the last tag is: `</think>` and two line breaks are at most ten."""
 PLACE = "{problem}"
 PRIVATE_USE = range(0xF0000, 0xFFFFE)
 """Characters without a meaning of their own: 65,534, more than a problem can use up."""
@@ -46,7 +51,10 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str = "") -> Tokens:
-    """The problem as one user message, followed by an opened thought where the tokenizer knows the tag.
+    """The problem as one user message, and what the chat template opens the reply with, with thinking asked for.
+
+    Where the template says nothing about a thought and the tokenizer knows the tags, `<think>` is appended: the first R1
+    templates left it to the policy, and the paper's prompt opens it. A thought that the template has closed stays closed.
 
     Text of the problem that looks like one of the tokenizer's own tokens, such as the end of a turn, stays text: whoever asks
     must not be able to write the turns of others.
@@ -58,13 +66,45 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction:
     """
     problem, seam = _inert(tokenizer, problem, instruction)
     asked = instruction.replace(PLACE, problem) if PLACE in instruction else problem + instruction
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
-    )
-    if not text.rstrip().endswith(THINK) and _known(tokenizer, THINK):
-        text += f"{THINK}\n"  # older R1 templates leave the tag to the policy; the paper's prompt opens it
+    text = _rendered(tokenizer, asked)
+    if not _template_thought(tokenizer, str(tokenizer.chat_template or "")) and _knows_tags(tokenizer):
+        text += f"{THINK}\n"
     pieces = text.split(seam) if seam else [text]
     return tuple(token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"])
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, asked: str) -> str:
+    chat = [{"role": "user", "content": asked}]
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **THINKING))
+
+
+Thought = Literal["opened", "closed", ""]
+"""What a prompt has done with the thought before the first token of the response; empty where it says nothing about it."""
+
+
+def _last_tag(text: str) -> Thought:
+    opened, closed = text.rfind(THINK), text.rfind(END_OF_THOUGHT)
+    return "" if opened == closed else "opened" if opened > closed else "closed"
+
+
+@lru_cache(maxsize=8)
+def _template_thought(tokenizer: PreTrainedTokenizerBase, template: str) -> Thought:
+    """What the template itself writes behind a user's message; `template` is the cache's key, since it can be replaced."""
+    probe = chr(PRIVATE_USE[0])
+    return _last_tag(_rendered(tokenizer, probe).rpartition(probe)[2]) if template else ""
+
+
+def prompt_thought(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int] | None = None) -> Thought:
+    """Whether a prompt leaves the thought opened or closed.
+
+    Args:
+        tokenizer: of the policy.
+        prompt: tokens of the prompt; without them, what `prompt_tokens` makes for this tokenizer.
+    """
+    if prompt is not None:
+        return _last_tag(tokenizer.decode(list(prompt[-PROMPT_TAIL:])))
+    appended: Thought = "opened" if _knows_tags(tokenizer) else ""
+    return _template_thought(tokenizer, str(tokenizer.chat_template or "")) or appended
 
 
 def _inert(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str) -> tuple[str, str]:
@@ -101,15 +141,26 @@ def _hidden(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(tokenizer.all_special_ids) - tags
 
 
-def response_text(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """Text of a response, in which the thought of a policy that does not think has ended before its first word.
+def response_text(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], prompt: Sequence[int] | None = None
+) -> str:
+    """Text of a response; `</think>` stands before its first word where no thought was open there.
 
-    Such a policy's tokenizer has no tag for the end of a thought, and its response opens none.
+    That is so after a prompt that has closed the thought, unless the response opens another one, and for a policy that does
+    not think: its prompt and its response have no tags, and its tokenizer knows none.
+
+    Args:
+        tokenizer: of the policy.
+        tokens: the response.
+        prompt: what it answers; without it, the prompt of `prompt_tokens`.
     """
     text = text_of(tokenizer, tokens)
-    thinks = _known(tokenizer, END_OF_THOUGHT) or any(
-        tag in text for tag in (THINK, END_OF_THOUGHT, "<|begin_of_thought|>")
-    )
+    thought = prompt_thought(tokenizer, prompt)
+    if thought == "closed":
+        thinks = text.lstrip().startswith(THINK)
+    else:
+        tags = (THINK, END_OF_THOUGHT, "<|begin_of_thought|>")
+        thinks = thought == "opened" or _known(tokenizer, END_OF_THOUGHT) or any(tag in text for tag in tags)
     return text if thinks else END_OF_THOUGHT + text
 
 
@@ -153,23 +204,30 @@ def translation(policy: str, scorer: str) -> tuple[Callable[[Tokens], str], Call
     return partial(text_of, ours), lambda text: tuple(theirs(text, add_special_tokens=False)["input_ids"])
 
 
-def solution_text(tokenizer: PreTrainedTokenizerBase, tokens: NDArray[np.int32]) -> str:
-    """`response_text` from the end of the thought on, all of it where no token says that the thought ended.
+def solution_text(
+    tokenizer: PreTrainedTokenizerBase, tokens: NDArray[np.int32], prompt: Sequence[int] | None = None
+) -> str:
+    """`response_text` from the end of the thought on, all of it where no token says that a thought ended.
 
     An answer counts only there, and decoding a thought of 16,384 tokens costs more than judging the answer.
 
     Args:
         tokenizer: of the policy.
         tokens: (length,) of a whole response.
+        prompt: as for `response_text`.
     """
-    if _known(tokenizer, END_OF_THOUGHT):
+    if _known(tokenizer, END_OF_THOUGHT) and prompt_thought(tokenizer, prompt) != "closed":
         ends = np.flatnonzero(tokens == tokenizer.convert_tokens_to_ids(END_OF_THOUGHT))
         if len(ends):
             tokens = tokens[ends[0] :]
-    return response_text(tokenizer, tokens.tolist())
+    return response_text(tokenizer, tokens.tolist(), prompt)
 
 
 @lru_cache(maxsize=64)
 def _known(tokenizer: PreTrainedTokenizerBase, tag: str) -> bool:
     """Whether the tag is one token; asking for the whole vocabulary would take milliseconds a call."""
     return tokenizer.convert_tokens_to_ids(tag) not in (None, tokenizer.unk_token_id)
+
+
+def _knows_tags(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return _known(tokenizer, THINK) and _known(tokenizer, END_OF_THOUGHT)

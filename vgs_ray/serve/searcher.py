@@ -204,7 +204,7 @@ class Searcher:
         return await beam(*models, beam=plan.beam, sampling=plan.sampling, seed=seed, listen=listen)
 
     def _vote(self, tree: Tree, plan: Plan) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
-        leaves = tuple(self._leaf(tree, node.id, plan.stop) for node in tree.leaves())
+        leaves = tuple(self._leaf(tree, node.id, plan) for node in tree.leaves())
         deadline = time.monotonic() + VOTE_LIMIT_S
 
         def same(first: str, other: str) -> bool:
@@ -220,12 +220,13 @@ class Searcher:
             for found in weighed
         )
 
-    def _leaf(self, tree: Tree, id: int, stop: tuple[str, ...]) -> Leaf:
-        node = tree.nodes[id]
-        text = until(self.decode(tree.path(id)), stop, len(self.decode(())))
+    def _leaf(self, tree: Tree, id: int, plan: Plan) -> Leaf:
+        node, mark = tree.nodes[id], self.decode(())  # that the thought is over, where none is open before the response
+        text = until(self.decode(tree.path(id)), plan.stop, len(mark))
         finished = node.state == "finished"
         # As in evaluation: what was cut off has given no answer.
         answer = extract_answer(text) if finished else None
+        text = text.removeprefix(mark if plan.raw and mark == END_OF_THOUGHT else "")
         return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
 
 

@@ -121,8 +121,9 @@ class Stream:
         # Clients read a chunk's `id` as a string, and some fail on a number.
         told: dict[str, Any] = {"id": str(node.id), "parent": str(node.parent)}
         told |= {name: getattr(node, name) for name in ("group", "round", "index", "value", "state")}
-        # What a policy without thoughts writes is decoded as if its thought had just ended; a block is only its own text.
-        text = self.decode(node.tokens).removeprefix(END_OF_THOUGHT)
+        # Where no thought is open, text is decoded behind the end of one; a block is only its own text.
+        mark = END_OF_THOUGHT if self.decode(()) == END_OF_THOUGHT else ""
+        text = self.decode(node.tokens).removeprefix(mark)
         size = len(node.tokens)
         return {**told, "seconds": round(seconds, 4), "tokens": size, "token_ids": node.tokens, "text": text}
 

@@ -1,10 +1,11 @@
-# make setup | demo | test | lint | bench | bench-scale | smollm | clean-run. Everything runs in .venv; make demo works from a bare checkout.
+# make setup | demo | test | lint | resolve | bench | bench-scale | smollm | clean-run. Everything runs in .venv; make demo works from a bare checkout.
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= sandbox
+RESOLVED := .venv/.resolved
 
-.PHONY: setup demo test lint bench clean-run bench-scale smollm
+.PHONY: setup demo test lint resolve bench clean-run bench-scale smollm
 
 setup: $(READY)
 
@@ -19,6 +20,12 @@ test: setup
 
 lint: setup
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+# The extras cpu and gpu with their pins; again only when those change.
+resolve: setup $(RESOLVED)
+
+$(RESOLVED): pyproject.toml constraints.txt constraints-gpu.txt .ci/resolve | setup
+	@./.ci/resolve
 
 bench: setup
 	@$(BIN)/python bench/engine.py

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv with everything that the CPU sandbox, the tests and the linters need. Run by `make setup`.
-# GPU machines: python3.11 -m venv .venv && .venv/bin/pip install '.[gpu]' instead.
+# GPU machines: python3.11 -m venv .venv && .venv/bin/pip install -c constraints-gpu.txt '.[gpu]' instead.
 set -euo pipefail
 cd "$(dirname "$0")"
 PYTHON="${PYTHON:-python3.11}"

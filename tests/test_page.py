@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from page_server import ask, browser, context, opened, served, serving, state
-from playwright.sync_api import BrowserContext, expect
+from page_server import ask, browser, context, opened, served, serving, state, watched
+from playwright.sync_api import Browser, BrowserContext, expect
 from scripted_server import HANG, SETTINGS, Served, wait_until
 
 from vgs_ray.serve.guard import KEYS
@@ -121,6 +121,50 @@ def test_errors_are_told_in_the_servers_words(
     ask(page, **dict.fromkeys(options, ""))
     state(page, "done")
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (360, 640)], ids=str)
+@pytest.mark.parametrize(("problem", "options"), [("3", {"Budget": 1000}), ("die", {}), ("3", {"Seed": 2**53})])
+def test_an_error_is_in_sight(
+    browser: Browser, served: Served, size: tuple[int, int], problem: str, options: dict[str, Any]
+) -> None:
+    with watched(browser.new_context(viewport={"width": size[0], "height": size[1]})) as window:
+        page = opened(window, served)
+        ask(page, Seed=5)
+        state(page, "done")  # a tree and an answer, so that the page is long
+        ask(page, problem, **options)
+        expect(page.get_by_role("alert")).to_be_visible()
+        expect(page.locator("#search")).to_be_focused()
+        page.wait_for_timeout(300)  # nothing may scroll it away afterwards
+        expect(page.get_by_role("alert")).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.parametrize("seed", [2**53 - 1, -(2**53) + 1, 0])
+def test_a_seed_arrives_as_it_was_entered(context: BrowserContext, served: Served, seed: int) -> None:
+    page = opened(context, served)
+    ask(page, Seed=seed)
+    state(page, "done")
+    expect(page.locator("#cost")).to_contain_text(f"Seed{seed}")
+
+
+@pytest.mark.parametrize("seed", ["9007199254740992", "9007199254740993", "-9223372036854775808", "1e30"])
+def test_a_seed_that_a_script_would_round_is_refused(context: BrowserContext, served: Served, seed: str) -> None:
+    page = opened(context, served)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    ask(page, Seed=seed)
+    expect(page.get_by_role("alert")).to_contain_text(f"Seed is {seed}; this page takes")
+    ask(page, Seed=7)
+    state(page, "done")
+    assert sent.count("POST") == 1
+
+
+def test_what_is_no_number_is_not_taken_for_nothing(context: BrowserContext, served: Served) -> None:
+    page = opened(context, served)
+    page.locator("#options").evaluate("it => { it.open = true }")
+    page.get_by_label("Seed").press_sequentially("1e")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Seed is not a number")
 
 
 def test_the_keyboard_is_enough(context: BrowserContext, served: Served) -> None:

@@ -1,4 +1,4 @@
-"""ask: a problem to a running endpoint, with the tree as it grows: python -m pipelines.ask "What is 3 + 4?" [--url URL].
+"""ask: a problem to a running endpoint, with the tree as it grows: python -m pipelines.ask PROBLEM [--url URL].
 
 Start the endpoint first: python -m pipelines.serve RECIPE. A key is read from VGS_RAY_API_KEY.
 """

@@ -46,14 +46,18 @@ class JudgeProblems:
         columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"]
         table = without(batch.read("roll_out", self.tables["roll_out"], columns), "roll_out_id", self.done)
         roll_ins = batch.read("roll_in", self.tables["roll_in"], ["roll_in_id", "prompt", "tokens"])
-        columns = roll_ins["roll_in_id"].to_pylist(), arrays(roll_ins["prompt"]), arrays(roll_ins["tokens"])
-        known = {name: (prompt, tokens) for name, prompt, tokens in zip(*columns, strict=True)}
+        names, prompts, tokens = (
+            roll_ins["roll_in_id"].to_pylist(),
+            arrays(roll_ins["prompt"]),
+            arrays(roll_ins["tokens"]),
+        )
+        at = {name: index for index, name in enumerate(names)}
         golds = dict(
             zip(*batch.read("clean", self.tables["clean"], ["problem_id", "answer"]).to_pydict().values(), strict=True)
         )
         rows = table.drop_columns(["tokens"]).to_pylist()
         found = [
-            self._read(row, *known[row["roll_in_id"]], completion)
+            self._read(row, prompts[at[row["roll_in_id"]]], tokens[at[row["roll_in_id"]]], completion)
             for row, completion in zip(rows, arrays(table["tokens"]), strict=True)
         ]
         pairs = [(golds[row["problem_id"]], answer) for row, answer in zip(rows, found, strict=True)]

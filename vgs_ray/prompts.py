@@ -94,7 +94,9 @@ def _template_thought(tokenizer: PreTrainedTokenizerBase, template: str) -> Thou
     return _last_tag(_rendered(tokenizer, probe).rpartition(probe)[2]) if template else ""
 
 
-def prompt_thought(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int] | None = None) -> Thought:
+def prompt_thought(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int] | NDArray[np.int32] | None = None
+) -> Thought:
     """Whether a prompt leaves the thought opened or closed.
 
     Args:
@@ -142,7 +144,7 @@ def _hidden(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def response_text(
-    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], prompt: Sequence[int] | None = None
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], prompt: Sequence[int] | NDArray[np.int32] | None = None
 ) -> str:
     """Text of a response; `</think>` stands before its first word where no thought was open there.
 
@@ -205,7 +207,9 @@ def translation(policy: str, scorer: str) -> tuple[Callable[[Tokens], str], Call
 
 
 def solution_text(
-    tokenizer: PreTrainedTokenizerBase, tokens: NDArray[np.int32], prompt: Sequence[int] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: NDArray[np.int32],
+    prompt: Sequence[int] | NDArray[np.int32] | None = None,
 ) -> str:
     """`response_text` from the end of the thought on, all of it where no token says that a thought ended.
 

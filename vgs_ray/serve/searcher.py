@@ -19,6 +19,7 @@ from vgs_ray.evaluate.flops import ModelSizes, tree_flops
 from vgs_ray.grade import extract_answer
 from vgs_ray.ids import stable_seed
 from vgs_ray.judge import Judge
+from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search import select
 from vgs_ray.search.explore import beam, sample, together
 from vgs_ray.search.tree import Listener, Node, Tree

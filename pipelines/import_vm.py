@@ -6,6 +6,7 @@ python -m pipelines.train vgs --run-name published
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 from pipelines.checks import check_recipe
 from pipelines.recipes import cli
 from pipelines.session import progress, ray_session
-from pipelines.stage import Stage, UserError, open_stage
+from pipelines.sources import readable_source
+from pipelines.stage import UserError, open_stage
 from pipelines.tables import Parts, parts_of
 from vgs_ray.config import Recipe
 from vgs_ray.ids import problem_id
 from vgs_ray.openr1 import NEEDED, check_columns, our_tables
+from vgs_ray.raw_rows import SourceError
 from vgs_ray.splits import split_bounds, split_key, splits_of
 
 INPUTS = {
@@ -62,19 +65,34 @@ def row_groups(files: list[Path], validation: int) -> list[dict[str, Any]]:
         reader = pq.ParquetFile(file)
         for group in range(reader.num_row_groups):
             texts = reader.read_row_group(group, columns=["problem"])["problem"].to_pylist()
-            ids = []
-            for text in texts:
-                identity = problem_id(text)
-                while identity in seen:
-                    identity = problem_id(f"{identity} again")
-                seen.add(identity)
-                ids.append(identity)
+            ids = identities(texts, seen, f"row group {group} of {file}")
             named = "validation" if file.name.startswith("validation") else "train"
             tasks.append({"file": str(file), "group": group, "ids": ids, "splits": [named] * len(ids)})
     if not by_name:
         bounds = split_bounds(_keys(seen), validation, 0)
         tasks = [task | {"splits": splits_of(_keys(task["ids"]), bounds).to_pylist()} for task in tasks]
     return tasks
+
+
+def identities(texts: list[Any], seen: set[str], place: str) -> list[str]:
+    """Ids of problems, none of them in `seen`, which grows.
+
+    Raises:
+        UserError: a problem is null or empty.
+    """
+    ids = []
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(
+                f"{place}: row {row} can't be used: its problem is {text!r}, and must have a text. Mend this row or remove it "
+                "from the file"
+            )
+        identity = problem_id(text)
+        while identity in seen:
+            identity = problem_id(f"{identity} again")
+        seen.add(identity)
+        ids.append(identity)
+    return ids
 
 
 def _keys(ids: Iterable[str]) -> NDArray[np.uint64]:
@@ -88,7 +106,10 @@ def import_rows(items: pa.Table, tables: dict[str, Parts]) -> Iterator[pa.Table]
         columns = [name for name in (*NEEDED, *OPTIONAL) if name in reader.schema_arrow.names]
         for batch in reader.iter_batches(BATCH_ROWS, row_groups=[item["group"]], columns=columns):
             here = slice(start, start + len(batch))
-            found = our_tables(pa.Table.from_batches([batch]), item["ids"][here], item["splits"][here])
+            try:
+                found = our_tables(pa.Table.from_batches([batch]), item["ids"][here], item["splits"][here], start)
+            except ValueError as error:
+                raise SourceError(f"row group {item['group']} of {item['file']}: {error}") from error
             for name, table in found.items():
                 tables[name].write(table)
             start += len(batch)
@@ -97,38 +118,54 @@ def import_rows(items: pa.Table, tables: dict[str, Parts]) -> Iterator[pa.Table]
 
 def run(recipe: Recipe) -> None:
     check_recipe(recipe)
-    source = recipe.import_vm.source
-    files = shards(source)
-    if (recipe.folder / "clean" / "_stage.json").exists():
-        raise UserError(
-            f"{recipe.folder} has tables already; an import makes a run of its own: pass --run-name NAME, or remove the folder"
-        )
+    source = str(Path(recipe.import_vm.source).absolute())
+    files = shards(recipe.import_vm.source)
     tables = {name: parts_of(recipe, name) for name in INPUTS}
-    recipe.folder.mkdir(parents=True, exist_ok=True)
-    with ray_session(folder=recipe.folder):
-        for name in INPUTS:
-            tables[name].folder.mkdir(parents=True, exist_ok=True)
-            for part in tables[name].folder.glob("part-*.parquet"):  # of an interrupted import
-                part.unlink()
-        tasks = row_groups(files, recipe.clean.validation)
-        with progress("import_vm", sum(len(task["ids"]) for task in tasks), tables["clean"].rows):
-            items = ray.data.from_items(tasks, override_num_blocks=len(tasks))
-            written = items.map_batches(
-                import_rows, batch_format="pyarrow", batch_size=None, fn_kwargs={"tables": tables}
-            )
-            problems = sum(row["rows"] for row in written.take_all())
+    if not _written(recipe, source):  # manifests come after all rows: with one of them there is nothing to write
+        _write(files, recipe, tables)
     for name in INPUTS:
-        _opened(recipe, name).close(rows=tables[name].rows(), imported_from=str(Path(source).absolute()))
+        # The stage's configuration is the recipe's, so that later stages accept the table; `imported_from` says what it is.
+        stage = open_stage(recipe, name, INPUTS[name])
+        if stage is not None:
+            stage.close(rows=tables[name].rows(), imported_from=source)
     print(
-        f"imported {problems:,} problems; go on with: python -m pipelines.train {recipe.name} --run-name {recipe.run_name}"
+        f"imported {tables['clean'].rows():,} problems; go on with: python -m pipelines.train {recipe.name} "
+        f"--run-name {recipe.run_name}"
     )
 
 
-def _opened(recipe: Recipe, name: str) -> Stage:
-    """Its configuration is the recipe's, so that later stages accept the table; `imported_from` says what it is."""
-    stage = open_stage(recipe, name, INPUTS[name])
-    assert stage is not None, "run() made sure that no stage is complete"
-    return stage
+def _written(recipe: Recipe, source: str) -> bool:
+    """Whether an import of this source was interrupted after its last row.
+
+    Raises:
+        UserError: the run is complete, or its tables come from something else.
+    """
+    manifests = [recipe.folder / name / "_stage.json" for name in INPUTS]
+    there = [json.loads(path.read_text())["counts"].get("imported_from") for path in manifests if path.exists()]
+    if len(there) == len(INPUTS) or {*there} - {source}:
+        raise UserError(
+            f"{recipe.folder} has tables already; an import makes a run of its own: pass --run-name NAME, or remove the folder"
+        )
+    return bool(there)
+
+
+def _write(files: list[Path], recipe: Recipe, tables: dict[str, Parts]) -> None:
+    """Write the rows of all tables, in place of those of an interrupted import."""
+    tasks = row_groups(files, recipe.clean.validation)
+    total = sum(len(task["ids"]) for task in tasks)
+    if not total:
+        raise UserError(f"{files[0].parent} has no rows; there is nothing to import: check --import-vm.source")
+    for parts in tables.values():
+        parts.folder.mkdir(parents=True, exist_ok=True)
+    claimed = {name: parts.claim() for name, parts in tables.items()}
+    for parts in tables.values():
+        for part in parts.folder.glob("part-*.parquet"):
+            part.unlink()
+    with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].rows):
+        items = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+        items.map_batches(
+            import_rows, batch_format="pyarrow", batch_size=None, fn_kwargs={"tables": claimed}
+        ).materialize()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vgs_ray.ids import roll_in_id, roll_out_id
@@ -83,7 +84,9 @@ class Response(NamedTuple):
     answer: str | None
 
 
-def our_tables(rows: pa.Table, problem_ids: Sequence[str], splits: Sequence[str]) -> dict[str, pa.Table]:
+def our_tables(
+    rows: pa.Table, problem_ids: Sequence[str], splits: Sequence[str], first: int = 0
+) -> dict[str, pa.Table]:
     """Published rows as our tables, as far as the layout tells: no seeds, policies or sampling, and no unknown outcomes.
 
     Responses of which one was given a beginning of what the other was given share a roll-in, so its tokens are held once. The
@@ -93,23 +96,31 @@ def our_tables(rows: pa.Table, problem_ids: Sequence[str], splits: Sequence[str]
         rows: rows of OpenR1-VM; of its columns those in `NEEDED` must be there.
         problem_ids: ours, one for each row.
         splits: train or validation, one for each row.
+        first: number of the first row, for error messages.
 
     Returns:
-        Tables by stage: clean, roll_in, roll_out, verify, label.
+        Tables by stage: clean, roll_in, roll_out, verify, label. A null answer stays null.
 
     Raises:
-        ValueError: a column is missing, a row has lists of unequal length, or a label that is not 0, 1 or 2.
+        ValueError: a column is missing, or a row has no problem, a null where a list, label or token must be, lists of
+            unequal length, an empty roll-in, a token id below 0 or above 2**31 - 1, or a label other than 0, 1 and 2. The
+            text names the row.
     """
     check_columns(rows.schema)
     found: dict[str, list[dict[str, Any]]] = {"clean": [], "roll_in": [], "roll_out": [], "verify": [], "label": []}
     for index, (problem, split) in enumerate(zip(problem_ids, splits, strict=True)):
         row = rows.slice(index, 1)
-        texts = {name: row[name][0].as_py() if name in rows.schema.names else None for name in ("solution", "source")}
-        found["clean"].append(
-            {"problem_id": problem, **texts, "split": split}
-            | {name: str(row[name][0].as_py()) for name in ("problem", "answer")}
-        )
-        _add_responses(found, problem, split, _responses(row))
+        try:
+            texts = {name: _text(row, name) for name in ("problem", "answer", "solution", "source")}
+            if not texts["problem"]:
+                raise ValueError("problem is null or empty")
+            _add_responses(found, problem, split, _responses(row))
+        except ValueError as error:
+            name = repr(row["problem"][0].as_py())[:60]
+            raise ValueError(
+                f"row {first + index} (problem {name}) can't be used: {error}. Mend this row or remove it from the file"
+            ) from error
+        found["clean"].append({"problem_id": problem, "split": split, **texts})
     schemas = {"clean": PROBLEMS, "roll_in": ROLL_INS, "roll_out": ROLL_OUTS, "verify": VERIFIED, "label": LABELS}
     return {name: pa.Table.from_pylist(found[name], schema=schema) for name, schema in schemas.items()}
 
@@ -121,25 +132,64 @@ def check_columns(schema: pa.Schema) -> None:
         raise ValueError(f"no column {', '.join(missing)}; OpenR1-VM has {', '.join(NEEDED)} (found: {schema.names})")
 
 
+def _text(row: pa.Table, name: str) -> str | None:
+    """A text or number of a row of one; null where the row or the table has none."""
+    value = row[name][0].as_py() if name in row.schema.names else None
+    if isinstance(value, list | dict | bytes):
+        raise ValueError(f"{name} holds {row[name].type}, and must be text")
+    return None if value is None else str(value)
+
+
+def _items(row: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+    """The items of a row's list, cast, none of them null."""
+    try:
+        items = row[name].cast(pa.list_(kind))[0].values
+    except pa.ArrowException as error:
+        raise ValueError(f"{name} has a value that is no {kind} ({str(error)[:80]})") from error
+    if items is None:
+        raise ValueError(f"{name} is null, and must be a list with an item for each response")
+    if items.null_count:
+        raise ValueError(f"{name} has null as item {pc.index(pc.is_null(items), True)}")
+    return items
+
+
+def _token_lists(row: pa.Table, name: str) -> list[NDArray[np.int32]]:
+    """A row's lists of token ids, all of them 0 or more."""
+    lists = _items(row, name, TOKENS)
+    tokens = lists.flatten()
+    if tokens.null_count:
+        raise ValueError(f"{name} has a null among its tokens")
+    if len(tokens) and (lowest := pc.min(tokens).as_py()) < 0:
+        raise ValueError(f"{name} has the token id {lowest}, and ids start at 0")
+    return arrays(lists)
+
+
 def _responses(row: pa.Table) -> list[Response]:
-    lists = [row[name].cast(pa.list_(TOKENS))[0].values for name in ("roll_in_ids", "roll_outs_ids")]
-    given, added = (arrays(column) for column in lists)
-    labels = row["labels"][0].as_py()
-    answers = row["processed_answer"][0].as_py() if "processed_answer" in row.schema.names else None
-    if not isinstance(answers, list) or len(answers) != len(labels):
-        answers = [None] * len(labels)
-    if not len(given) == len(added) == len(labels) or not {*labels} <= {0, 1, 2}:
+    given, added = (_token_lists(row, name) for name in ("roll_in_ids", "roll_outs_ids"))
+    labels = _items(row, "labels", pa.int8()).to_pylist()
+    if not len(given) == len(added) == len(labels):
         raise ValueError(
-            f"problem {str(row['problem'][0])[:60]!r} has {len(given)} roll-ins, {len(added)} roll-outs and {len(labels)} "
-            f"labels with the values {sorted({*labels})}; it needs one of each a response, and labels 0, 1 or 2"
+            f"it has {len(given)} roll-ins, {len(added)} roll-outs and {len(labels)} labels, and needs one of each a response"
         )
-    return [Response(*values) for values in zip(given, added, labels, answers, strict=True)]
+    if not {*labels} <= {0, 1, 2}:
+        raise ValueError(f"its labels have the values {sorted({*labels})}, and must be 0, 1 or 2")
+    if not labels:
+        raise ValueError("it has no responses")
+    if not all(map(len, given)):
+        raise ValueError("a list of roll_in_ids is empty, and must begin with the prompt's tokens")
+    return [Response(*values) for values in zip(given, added, labels, _answers(row, len(labels)), strict=True)]
+
+
+def _answers(row: pa.Table, count: int) -> list[str | None]:
+    """What each response answered; nulls where the row does not have it for each one."""
+    answers = row["processed_answer"][0].as_py() if "processed_answer" in row.schema.names else None
+    if not isinstance(answers, list) or len(answers) != count:
+        return [None] * count
+    return [None if answer is None else str(answer) for answer in answers]
 
 
 def _add_responses(found: dict[str, list[dict[str, Any]]], problem: str, split: str, responses: list[Response]) -> None:
     order = sorted(range(len(responses)), key=lambda index: responses[index].given.tobytes())
-    if not order:
-        return
     prompt = _shared(responses[order[0]].given, responses[order[-1]].given)
     unknown = {"seed": 0, "sampling": "{}", "engine": POLICY}
     for number, chain in enumerate(chains([responses[index].given for index in order])):

@@ -10,7 +10,7 @@ PROBLEMS = pa.schema(
     [
         pa.field("problem_id", pa.string(), nullable=False),  # hash of the normalised problem text
         pa.field("problem", pa.string(), nullable=False),
-        pa.field("answer", pa.string(), nullable=False),  # gold answer, LaTeX
+        pa.field("answer", pa.string()),  # gold answer, LaTeX; null only in an import whose source has none
         pa.field("source", pa.string()),
         pa.field("solution", pa.string()),
         pa.field("split", pa.string(), nullable=False),  # train | validation | test

@@ -21,7 +21,7 @@ from vgs_ray.config import Clean
 from vgs_ray.evaluate.benchmarks import answer_of, pinned
 from vgs_ray.raw_rows import Piece, Source, SourceError, measure, read, sandbox_source
 
-COLUMNS = ("problem", "answer", "solution", "source", "problem_type", "question_type")
+COLUMNS = ("problem", "answer", "solution", "source", "problem_type", "question_type", "answer_type")
 BENCHMARK_PROBLEM = ("problem", "question", "prompt")  # names of the one column that an excluded benchmark needs
 BLOCK_ROWS = 1000
 READER_CPUS = 0.25  # other than what the next step asks for: Ray would make one task of both, and read on one core

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vgs_ray.problems import FIGURE_CODE
+from vgs_ray.cleaning.figures import replace_figures
 
 GRAM = 8  # words, as in the paper (arXiv 2505.17373)
 
@@ -24,7 +24,7 @@ _PUNCTUATION = re.compile(r"\\(?:left|right|displaystyle|[dt](?=frac)|[()\[\],;:
 
 def words(text: str) -> list[str]:
     """Words of a text without case, punctuation and code of figures; a formula without spaces is one word."""
-    text = unicodedata.normalize("NFKC", FIGURE_CODE.sub(" ", text)).lower()
+    text = unicodedata.normalize("NFKC", replace_figures(text, " ")).lower()
     return _PUNCTUATION.sub("", _SPACES_IN_MATHS.sub(r"\1", re.sub(r"\\(?=\s)", " ", text))).split()
 
 

@@ -14,7 +14,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from vgs_ray.grade import boxes, equivalent, parse_ok
+from vgs_ray.cleaning.choices import choice, is_kind
+from vgs_ray.cleaning.figures import replace_figures
+from vgs_ray.cleaning.golds import no_value
+from vgs_ray.cleaning.parts import several_questions
+from vgs_ray.cleaning.proofs import asks_for_proof
+from vgs_ray.grade import MAX_ANSWER_CHARS, boxes, equivalent, parse_ok
 
 Reason = Literal[
     "malformed",
@@ -38,17 +43,14 @@ class Dropped(NamedTuple):
     evidence: str
 
 
-# A figure that the text holds itself: Asymptote or TikZ.
-FIGURE_CODE = re.compile(r"[<\[]asy[>\]].*?[<\[]/asy[>\]]|\\begin\{(asy|tikzpicture)\}.*?\\end\{\1\}", re.S)
-
-
 def check(
     row: Mapping[str, Any], equal: Callable[[str, str], bool] = equivalent, readable: Callable[[str], bool] = parse_ok
 ) -> Dropped | None:
     """The first rule that a row breaks by itself, or None for a usable problem.
 
     Args:
-        row: needs `problem` and `answer`; `solution` and `question_type` are read where present.
+        row: needs `problem` and `answer`; `solution`, `question_type`, `problem_type` and `answer_type` are read where
+            present.
         equal: compares the answer with the solution's boxes; `grade.equivalent` has no time limit, a `Judge` has.
         readable: whether an answer can be parsed; `grade.parse_ok` has no time limit either.
     """
@@ -57,11 +59,11 @@ def check(
         return Dropped("malformed", f"problem is {_shown(problem)}, and must be a text that is not empty")
     if not isinstance(answer, str) or not answer.strip():
         return Dropped("malformed", f"answer is {_shown(answer)}, and must be a text that is not empty")
-    text = FIGURE_CODE.sub(" [figure] ", problem)
+    text = replace_figures(problem, " [figure] ")
     return (
         _check_box(answer, row.get("solution"), equal)
-        or _check_checkable(text, answer, readable)
-        or _check_choice(text, answer, row.get("question_type"))
+        or _check_checkable(row, text, answer, readable)
+        or _check_choice(row, text, answer)
         or _check_single(text)
         or _check_figure(text)
     )
@@ -100,104 +102,36 @@ def _check_box(answer: str, solution: object, equal: Callable[[str, str], bool])
     return Dropped("box_disagrees", f"answer {answer[:100]}, box {distinct[0][:100]}")
 
 
-_PROOF = re.compile(
-    r"\b(?:dis)?prove\b|(?<!to )\bshow(?:ing)?,? (?:\w+ )?that\b|\bdemonstrate that\b|\bproof that\b|证明|求证", re.I
-)
-SENTENCE_WORDS = 5  # an answer with so many words is a sentence, and math-verify would compare a piece of it
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-_CHINESE_WORDS = re.compile(r"[\u4e00-\u9fff]{3}")  # one or two are a unit, or "and" or "or" between two values
-_NO_ANSWER = re.compile(
-    r"\W*(?:see (?:the )?(?:solution|proof|above)|proof|proved|none|n/?a|null|q\.?e\.?d|证明.*)\W*", re.I
+_PROOF_KINDS = re.compile(
+    r"(?:(?:open ended |math(?:ematical)? )?proofs?|prove|proving|theorem proving|tp|need human evaluate|证明题?)"
+    r"(?: questions?| problems?| based)?"
 )
 
 
-def _check_checkable(problem: str, answer: str, readable: Callable[[str], bool]) -> Dropped | None:
-    if found := _PROOF.search(problem):
+def _check_checkable(
+    row: Mapping[str, Any], problem: str, answer: str, readable: Callable[[str], bool]
+) -> Dropped | None:
+    if kind := is_kind(row, _PROOF_KINDS):
+        return Dropped("not_checkable", kind)
+    if found := asks_for_proof(problem):
         return Dropped("not_checkable", _around(problem, found))
-    sentence = _PROOF.search(answer) or _CHINESE_WORDS.search(answer) or len(_WORD.findall(answer)) >= SENTENCE_WORDS
-    if sentence or _NO_ANSWER.fullmatch(answer):
-        return Dropped("not_checkable", f"the answer is no value: {answer[:100]}")
+    if len(answer) > MAX_ANSWER_CHARS:
+        return Dropped("not_checkable", f"the answer has {len(answer)} characters: {answer[:100]}")
+    if why := "a proof" if asks_for_proof(answer) else no_value(answer):
+        return Dropped("not_checkable", f"the answer is no value but {why}: {answer[:100]}")
     if not re.search(r"[\w∞∅]", answer) or not readable(answer):
         return Dropped("not_checkable", f"math-verify cannot read the answer {answer[:100]}")
     return None
 
 
-_FONT = r"\\(?:text|textbf|textrm|textup|mathrm|mathbf|mathit|textit|bf|rm)\s*\{?\s*"
-# A letter in brackets: (A), \textbf{(A)}, \text{(}A), but not P(A) or f(A).
-_BRACKETED = rf"(?:(?<![A-Za-z0-9])|(?<=quad)|(?<=textbf))\(\s*(?:{_FONT})?%s\s*(?:\}}|\\ )?\s*\)"
-# A letter with a mark: "A. 12" or "A) 12" at the start of a line or after white space, \textbf{A.}, \mathrm{A)}.
-_MARKED = rf"(?:(?:^|[\s$]){{1}}(?:{_FONT})?|{_FONT})\(?%s(?:[.)]|:(?!\d))"
-_LETTERED = re.compile(rf"\s*\$?\s*(?:{_FONT})?[({{]*\s*(?:{_FONT})?[A-E]\s*[)}}.\s$]*")
-
-
-def _in_order(pattern: str, letters: str, text: str) -> int | None:
-    """Where the first letter's pattern starts when all letters' patterns follow one another, else None."""
-    start, position = None, 0
-    for letter in letters:
-        found = re.compile(pattern % letter, re.MULTILINE).search(text, position)
-        if found is None:
-            return None
-        start, position = found.start() if start is None else start, found.end()
-    return start
-
-
-def _check_choice(problem: str, answer: str, question_type: object) -> Dropped | None:
-    if isinstance(question_type, str) and question_type.upper() == "MCQ":
-        return Dropped("multiple_choice", "question_type is MCQ")
-    for pattern, letters in ((_BRACKETED, "ABC"), (_MARKED, "ABCD")):
-        start = _in_order(pattern, letters, problem)
-        if start is not None:
-            return Dropped("multiple_choice", problem[start : start + 100])
-    if _LETTERED.fullmatch(answer):
-        return Dropped("multiple_choice", f"the answer is the letter {answer}")
-    return None
-
-
-_ASKS = re.compile(
-    r"\?|\b(?:find|determine|calculate|compute|evaluate|solve|express|write|list|sketch|draw|"
-    r"simplify|state|discuss|give|describe|explain|prove|show|construct|estimate)\b",
-    re.I,
-)
-_ASKS_NEXT = re.compile(
-    r"\b(?:find|determine|calculate|compute|evaluate|solve|simplify|answer)"
-    r"(?: the)?(?: following| values?)*(?: of)?(?: expressions?| equations?| questions?)?[:：]$",
-    re.I,
-)
-_MARKUP = re.compile(r"(?:[\s$*]|<br\s*/?>)+$")
-_CONDITION = re.compile(
-    r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b", re.I
-)
-_BEFORE = r"(?<![A-Za-z0-9\\)}^])"  # f(a) and (x+1)(2) are no enumeration
-_PARTS = [
-    (re.compile(first, re.I), re.compile(second, re.I))
-    for first, second in (
-        (rf"{_BEFORE}\(\s*a\s*\)", rf"{_BEFORE}\(\s*b\s*\)"),
-        (r"(?:^|\n|[.:;?]\s{1,4})\W{0,4}a[.)]\s", r"(?:\n|[.:;?,]\s{1,4})\W{0,4}b[.)]\s"),
-        (rf"{_BEFORE}\(\s*i\s*\)", rf"{_BEFORE}\(\s*ii\s*\)"),
-        (rf"{_BEFORE}[（(]1[）)]", rf"{_BEFORE}[（(]2[）)]"),
-        (r"(?:^|\n|[.:;?]\s{1,4})\W{0,4}1[.)]\s", r"(?:\n|[.:;?]\s{1,4})\W{0,4}2[.)]\s"),
-        (r"\b(?:question|problem|part|task)\s*(?:1|A|I|one)\b", r"\b(?:question|problem|part|task)\s*(?:2|B|II|two)\b"),
-    )
-]
+def _check_choice(row: Mapping[str, Any], problem: str, answer: str) -> Dropped | None:
+    found = choice(row, problem, answer)
+    return Dropped("multiple_choice", found) if found else None
 
 
 def _check_single(problem: str) -> Dropped | None:
-    """Enumerated parts are several questions when each of them asks; conditions and steps may be enumerated too."""
-    for first, second in _PARTS:
-        one = first.search(problem)
-        two = one and second.search(problem, one.end())
-        if one and two and _each_asks(problem[: one.start()], problem[one.end() : two.start()], problem[two.end() :]):
-            return Dropped("several_questions", _around(problem, one))
-    return None
-
-
-def _each_asks(lead: str, one: str, two: str) -> bool:
-    if _ASKS.search(one) and _ASKS.search(two):
-        return True
-    asked = _MARKUP.sub("", re.split(r"[.?!]\s", lead)[-1])  # "Find: (a) the area, (b) the perimeter"
-    if _ASKS_NEXT.search(asked):
-        return True
-    return asked.endswith(":") and bool(_ASKS.search(asked)) and not _CONDITION.search(asked)
+    found = several_questions(problem)
+    return Dropped("several_questions", _around(problem, found)) if found else None
 
 
 _DRAWN = r"(?:figure|diagram|picture|drawing|illustration|sketch)"

@@ -1,0 +1,149 @@
+r"""Multiple choice: options in the text, or an answer that is the letter of one. Pure.
+
+Capital letters in brackets, and capital letters with a full stop or a closing bracket, are options wherever they follow one
+another. Layouts that also carry parts, conditions, points and labels, such as (a), ①, `A:` or (1), are options only behind a
+question, where nothing is asked in them or after them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vgs_ray.cleaning.parts import asks, asks_how_many
+
+_FONT = r"\\(?:text|textbf|textrm|textup|mathrm|mathbf|mathit|textit|bf|rm)\s{0,3}\{?\s{0,3}"
+_DRESS = r"(?:\*\*|__|</?b>|</?strong>)?"
+
+
+class Layout(NamedTuple):
+    """How options are marked.
+
+    Attributes:
+        mark: pattern of a mark, with %s for its sign.
+        signs: signs that must follow one another.
+        needs_question: whether the marks carry other things too, so that the text around them must ask for a choice.
+    """
+
+    mark: str
+    signs: tuple[str, ...]
+    needs_question: bool
+
+
+# A letter in brackets: (A), \textbf{(A)}, \text{(}A), （A）, but not P(A) or f(A).
+_BRACKETED = (
+    rf"(?:(?<![A-Za-z0-9])|(?<=quad)|(?<=textbf))[(（]\s{{0,3}}(?:{_FONT})?%s\s{{0,3}}(?:\}}|\\ )?\s{{0,3}}[)）]"
+)
+# A letter with a mark: "A. 12" or "A) 12" at the start of a line or after white space, \textbf{A.}, \mathrm{A)}, **A.**, | A. |
+_MARKED = rf"(?:(?:^|[\s$*_|>])(?:{_FONT})?|{_FONT})\(?%s{_DRESS}[.)．、]"
+_COLON = rf"(?:(?:^|[\s$*_|>])(?:{_FONT})?|{_FONT})\(?%s{_DRESS}[:：](?!\d)"
+_TIGHT = r"(?<![A-Za-z(（、，,])%s[、．.](?![\s、，,和及与]{0,3}[A-D][、．.])"  # 为A、4B、6C、7D、9
+_SQUARE = r"(?<![A-Za-z0-9\]])[\[【]\s?%s\s?[\]】]"
+_CELL = rf"[|]\s{{0,3}}{_DRESS}%s{_DRESS}\s{{0,3}}[|]\s{{0,20}}(?=[^\s|])"
+_LOWER = rf"(?<![A-Za-z0-9\\)}}^])\(\s?{_DRESS}%s{_DRESS}\s?\)"
+_LOWER_MARKED = rf"(?:^|[\s*_|>])%s{_DRESS}[.)]{_DRESS}\s"
+_CIRCLED = r"%s"
+_LATIN, _CYRILLIC = tuple("ABCD"), ("[АA]", "Б", "[ВB]", "Г")
+_LAYOUTS = (
+    Layout(_BRACKETED, tuple("ABC"), False),
+    Layout(_MARKED, _LATIN, False),
+    Layout(_BRACKETED, _CYRILLIC, False),
+    Layout(_MARKED, _CYRILLIC, False),
+    Layout(_SQUARE, _LATIN, True),
+    Layout(_TIGHT, _LATIN, True),
+    Layout(_COLON, _LATIN, True),
+    Layout(_COLON, _CYRILLIC, True),
+    Layout(_CELL, _LATIN, True),
+    Layout(_LOWER, tuple("abcd"), True),
+    Layout(_LOWER_MARKED, tuple("abcd"), True),
+    Layout(_LOWER, ("а", "б", "в", "г"), True),
+    Layout(_LOWER_MARKED, ("а", "б", "в", "г"), True),
+    Layout(_CIRCLED, tuple("①②③④"), True),
+    Layout(_MARKED, tuple("アイウエ"), True),
+)
+_PATTERNS = [
+    ([re.compile(layout.mark % sign, re.MULTILINE) for sign in layout.signs], layout.needs_question)
+    for layout in _LAYOUTS
+]
+_NUMBERED = [re.compile(rf"(?:(?<![\w)}}^])\(\s?{n}\s?\)|(?:^|\s){n}\)(?=\s))", re.MULTILINE) for n in "1234"]
+_LETTERED = re.compile(
+    rf"(?:(?:the )?(?:correct )?(?:option|choice|answer)s?(?: is)?:? ?)?\$?\s?(?:{_FONT})?[(\[{{（]*\s?(?:{_FONT})?"
+    r"(?:[A-EАБВГД]|[①-⑩](?:[、,， ]{0,2}[①-⑩])*)[)\]}）.\s$]*",
+    re.I,
+)
+_WORD_BEFORE = re.compile(r"([^\W\d_]{2,20})\s{0,2}$")
+_KINDS = re.compile(
+    r"(?:mcq|(?:multiple|single|multi|mc)? ?choice|选择题|單選題|单选题|多选题)(?: questions?| problems?)?s?"
+)
+_KIND_COLUMNS = ("question_type", "problem_type", "answer_type")
+_OPTION_CHARS = 400  # a longer text behind the last mark is no option: what follows it may be a question
+
+
+def is_kind(row: Mapping[str, Any], kinds: re.Pattern[str]) -> str | None:
+    """The column, with its value, that says that a row is of one of these kinds."""
+    for column in _KIND_COLUMNS:
+        value = row.get(column)
+        if isinstance(value, str) and kinds.fullmatch(re.sub(r"[\s_-]+", " ", value[:100]).strip().casefold()):
+            return f"{column} is {value}"
+    return None
+
+
+def choice(row: Mapping[str, Any], problem: str, answer: str) -> str | None:
+    """The evidence that a row is multiple choice, or None. Takes time linear in the text.
+
+    Args:
+        row: its columns about its kind are read.
+        problem: its text, without the code of figures.
+        answer: its answer.
+    """
+    if found := is_kind(row, _KINDS):
+        return found
+    for patterns, needs_question in _PATTERNS:
+        marks = _in_order(patterns, problem)
+        if marks and _labels_options(problem, marks) and (not needs_question or _offers(problem, marks)):
+            return problem[marks[0].start() : marks[0].start() + 100]
+    marks = _in_order(_NUMBERED, problem)
+    if marks and _offers(problem, marks) and _is_an_option(answer, problem, marks):
+        return problem[marks[0].start() : marks[0].start() + 100]
+    return f"the answer is the letter {answer[:100]}" if _LETTERED.fullmatch(" ".join(answer.split())) else None
+
+
+def _in_order(patterns: list[re.Pattern[str]], text: str) -> list[re.Match[str]] | None:
+    """The first match of each pattern behind that of the one before; None where one is missing."""
+    marks: list[re.Match[str]] = []
+    for pattern in patterns:
+        found = pattern.search(text, marks[-1].end() if marks else 0)
+        if found is None:
+            return None
+        marks.append(found)
+    return marks
+
+
+def _labels_options(text: str, marks: list[re.Match[str]]) -> bool:
+    """Not where the same noun stands before each mark: box A: 3 balls, box B: 4 balls."""
+    words = [_WORD_BEFORE.search(text[max(0, mark.start() - 24) : mark.start()]) for mark in marks]
+    names = {word[1].casefold() if word else None for word in words}
+    return len(names) > 1 or None in names
+
+
+def _offers(text: str, marks: list[re.Match[str]]) -> bool:
+    """Whether a question stands before the marks, and none in what they mark or behind it."""
+    lead, options = (
+        text[: marks[0].start()],
+        [text[a.end() : b.start()] for a, b in zip(marks, marks[1:], strict=False)],
+    )
+    last = text[marks[-1].end() :]
+    if (
+        asks_how_many(lead)
+        or not asks(lead, of_choice=True)
+        or not all(option.strip(" \n\t,;、，|") for option in options)
+    ):
+        return False
+    return len(last) <= _OPTION_CHARS and not asks(last) and not any(asks(option) for option in options)
+
+
+def _is_an_option(answer: str, text: str, marks: list[re.Match[str]]) -> bool:
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    options = [text[mark.end() : end].strip(" \n\t,;.$") for mark, end in zip(marks, ends, strict=True)]
+    return answer.strip(" $.()") in [*options, "1", "2", "3", "4"]

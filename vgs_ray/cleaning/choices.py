@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from vgs_ray.cleaning.parts import asks, asks_how_many
@@ -39,39 +40,46 @@ _BRACKETED = (
 _MARKED = rf"(?:(?:^|[\s$*_|>])(?:{_FONT})?|{_FONT})\(?%s{_DRESS}[.)．、]"
 _COLON = rf"(?:(?:^|[\s$*_|>])(?:{_FONT})?|{_FONT})\(?%s{_DRESS}[:：](?!\d)"
 _TIGHT = r"(?<![A-Za-z(（、，,])%s[、．.](?![\s、，,和及与]{0,3}[A-D][、．.])"  # 为A、4B、6C、7D、9
-_SQUARE = r"(?<![A-Za-z0-9\]])[\[【]\s?%s\s?[\]】]"
+_SQUARE = r"(?<![A-Za-z0-9\]])\\?[\[【]\s?%s\s?\\?[\]】]"
+_BRACKETED_TIGHT = r"(?<![A-Za-z])[(（]\s?%s\s?[)）]"  # (A)4(B)6
+_LINE = r"^\s{0,4}(?:[-*+] )?(?:\$%s\$[.)\]]?|\*\*%s\*\*|%s\])(?=\s)"
 _CELL = rf"[|]\s{{0,3}}{_DRESS}%s{_DRESS}\s{{0,3}}[|]\s{{0,20}}(?=[^\s|])"
 _LOWER = rf"(?<![A-Za-z0-9\\)}}^])\(\s?{_DRESS}%s{_DRESS}\s?\)"
 _LOWER_MARKED = rf"(?:^|[\s*_|>])%s{_DRESS}[.)]{_DRESS}\s"
 _CIRCLED = r"%s"
-_LATIN, _CYRILLIC = tuple("ABCD"), ("[АA]", "Б", "[ВB]", "Г")
+_LATIN, _CYRILLIC = ("[AＡ]", "[BＢ]", "[CＣ]", "[DＤ]"), ("[АA]", "Б", "[ВB]", "Г")
 _LAYOUTS = (
-    Layout(_BRACKETED, tuple("ABC"), False),
+    Layout(_BRACKETED, _LATIN[:3], False),
     Layout(_MARKED, _LATIN, False),
     Layout(_BRACKETED, _CYRILLIC, False),
     Layout(_MARKED, _CYRILLIC, False),
-    Layout(_SQUARE, _LATIN, True),
+    Layout(_SQUARE, _LATIN[:3], True),
+    Layout(_BRACKETED_TIGHT, _LATIN, True),
+    Layout(_LINE, _LATIN, True),
     Layout(_TIGHT, _LATIN, True),
     Layout(_COLON, _LATIN, True),
     Layout(_COLON, _CYRILLIC, True),
     Layout(_CELL, _LATIN, True),
-    Layout(_LOWER, tuple("abcd"), True),
-    Layout(_LOWER_MARKED, tuple("abcd"), True),
+    Layout(_LOWER, tuple("abc"), True),
+    Layout(_LOWER_MARKED, tuple("abc"), True),
     Layout(_LOWER, ("а", "б", "в", "г"), True),
     Layout(_LOWER_MARKED, ("а", "б", "в", "г"), True),
     Layout(_CIRCLED, tuple("①②③④"), True),
     Layout(_MARKED, tuple("アイウエ"), True),
 )
 _PATTERNS = [
-    ([re.compile(layout.mark % sign, re.MULTILINE) for sign in layout.signs], layout.needs_question)
+    ([re.compile(layout.mark.replace("%s", sign), re.MULTILINE) for sign in layout.signs], layout.needs_question)
     for layout in _LAYOUTS
 ]
 _NUMBERED = [re.compile(rf"(?:(?<![\w)}}^])\(\s?{n}\s?\)|(?:^|\s){n}\)(?=\s))", re.MULTILINE) for n in "1234"]
+_LETTER = rf"\$?\s?(?:{_FONT})?[(\[{{（]*\s?(?:{_FONT})?"
 _LETTERED = re.compile(
-    rf"(?:(?:the )?(?:correct )?(?:option|choice|answer)s?(?: is)?:? ?)?\$?\s?(?:{_FONT})?[(\[{{（]*\s?(?:{_FONT})?"
-    r"(?:[A-EАБВГД]|[①-⑩](?:[、,， ]{0,2}[①-⑩])*)[)\]}）.\s$]*",
-    re.I,
+    rf"(?i:(?:the )?(?:correct )?(?:option|choice|answer)s?(?: is)?:? ?)?{_LETTER}"
+    r"(?:[A-EАБВГД]|[①-⑩](?:[、,， ]{0,2}[①-⑩])*)[)\]}）.\s$]*"
 )
+# An option with its letter: (C) 7, C. 7, \textbf{(C)}\ 7
+_LABELLED = re.compile(rf"{_LETTER}(?:[A-E]\)[}}\s\\]|(?<=\()[A-E]\)[}}\s\\]|[A-E][.．、]\s?)[}}\s\\]*\S.*")
+_LETTERS = re.compile(r"(?:[A-E](?:[,，、; &]{1,2}|(?: and )))+[A-E]|A?B?C?D?E?")
 _WORD_BEFORE = re.compile(r"([^\W\d_]{2,20})\s{0,2}$")
 _KINDS = re.compile(
     r"(?:mcq|(?:multiple|single|multi|mc)? ?choice|选择题|單選題|单选题|多选题)(?: questions?| problems?)?s?"
@@ -106,7 +114,21 @@ def choice(row: Mapping[str, Any], problem: str, answer: str) -> str | None:
     marks = _in_order(_NUMBERED, problem)
     if marks and _offers(problem, marks) and _is_an_option(answer, problem, marks):
         return problem[marks[0].start() : marks[0].start() + 100]
-    return f"the answer is the letter {answer[:100]}" if _LETTERED.fullmatch(" ".join(answer.split())) else None
+    return (
+        f"the answer is the letter of an option: {answer[:100]}"
+        if _is_letter(" ".join(answer.split()), problem)
+        else None
+    )
+
+
+def _is_letter(answer: str, problem: str) -> bool:
+    """Several letters are options when the problem does not use them as names."""
+    if _LETTERED.fullmatch(answer) or _LABELLED.fullmatch(answer):
+        return True
+    bare = re.sub(rf"{_FONT}|[${{}}()\[\]]", "", answer).strip(" .")
+    letters = re.findall("[A-E]", bare)
+    used = any(re.search(rf"(?<![A-Za-z]){letter}|{letter}(?![A-Za-z])", problem) for letter in letters)
+    return len(letters) > 1 and _LETTERS.fullmatch(bare) is not None and not used
 
 
 def _in_order(patterns: list[re.Pattern[str]], text: str) -> list[re.Match[str]] | None:
@@ -131,7 +153,7 @@ def _offers(text: str, marks: list[re.Match[str]]) -> bool:
     """Whether a question stands before the marks, and none in what they mark or behind it."""
     lead, options = (
         text[: marks[0].start()],
-        [text[a.end() : b.start()] for a, b in zip(marks, marks[1:], strict=False)],
+        [text[a.end() : b.start()] for a, b in pairwise(marks)],
     )
     last = text[marks[-1].end() :]
     if (
@@ -140,7 +162,12 @@ def _offers(text: str, marks: list[re.Match[str]]) -> bool:
         or not all(option.strip(" \n\t,;、，|") for option in options)
     ):
         return False
-    return len(last) <= _OPTION_CHARS and not asks(last) and not any(asks(option) for option in options)
+    return (
+        len(last) <= _OPTION_CHARS
+        and not asks(last)
+        and "__" not in last.replace("\\_", "_")
+        and not any(asks(option) for option in options)
+    )
 
 
 def _is_an_option(answer: str, text: str, marks: list[re.Match[str]]) -> bool:

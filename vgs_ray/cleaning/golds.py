@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import re
 
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 SENTENCE_WORDS = 5  # an answer with so many words is a sentence
 
 # Compared without case, spaces, LaTeX and punctuation.
-PLACEHOLDERS = frozenset(
+PLACEHOLDERS = _set(
     """
     notfound answernotfound solutionnotfound noanswer noanswerfound noanswergiven noanswerprovided noanswerextracted
     answernotgiven answermissing noanswerneeded unknown unknownanswer unanswered none null nan nil nofinalanswer
@@ -27,17 +32,17 @@ PLACEHOLDERS = frozenset(
     доказательство доказано смрешение смдоказательство нетответа неизвестно довeдення доведення dowód kanıt
     見解析 见解析 见详解 见解答 见答案 见证明 见上 见下 见题解 略 答案略 解答略 无 無 無答案 无答案 未知 省略 暂无 暂缺
     解説参照 解答参照 풀이참조 해설참조 없음 증명
-    """.split()
+    """
 )
 _PROOF_FIRST = re.compile(r"\W*[证證証]明")
 _NOT_AVAILABLE = re.compile(r"[\s.(\[]*(?:N/A|n/a|N\.A\.|NA)[\s.)\]]*")
 
-FIXED = frozenset(
+FIXED = _set(
     """
     doesnotexist donotexist nosolution nosolutions norealsolution norealsolutions nointegersolutions nosuchnumber
     infinitelymany infinitelymanysolutions infinitesolutions cannotbedetermined notpossible impossible undefined notdefined
     notenoughinformation
-    """.split()
+    """
 )
 
 _TEXT = re.compile(
@@ -49,26 +54,32 @@ _CASES = re.compile(r"\\begin ?\{(?:cases|array|matrix|aligned)")
 _WORD = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{3}")  # one or two are a unit, "and" or "or"
 _MEASURE = re.compile(
-    r"(?<=[\d}万千百]) ?(?:平方|立方)?(?:毫米|厘米|釐米|公分|分米|千米|公里|公尺|米|单位|單位|小时|小時|分钟|分鐘|公顷|公頃|千克|公斤|毫升)"
+    r"(?<=[\d}万千百]) ?(?:平方|立方)?"
+    r"(?:毫米|厘米|釐米|公分|分米|千米|公里|公尺|米|单位|單位|小时|小時|分钟|分鐘|公顷|公頃|千克|公斤|毫升)"
 )
-_FUNCTIONS = frozenset(
+_FUNCTIONS = _set(
     "sin cos tan cot sec csc ln lg log exp lim max min sup inf gcd lcm mod det arg deg sinh cosh tanh arcsin arccos arctan "
-    "cis const cm mm km kg ft in".split()
+    "cis const cm mm km kg ft in"
 )
-_STATEMENT = frozenset(
+_STATEMENT = _set(
     "is are was were be has have had does exist exists converge converges diverge diverges equal equals divides must can "
     "cannot may holds tends becomes satisfies satisfy satisfying wins win loses passes lies iff unless except because since "
-    "therefore thus hence it this that there these those they such which who where whenever than between".split()
+    "therefore thus hence it this that there these those they such which who where whenever than between"
 )
-_CONDITION = frozenset("if when otherwise while provided".split())
-_PROPERTY = frozenset(
+_CONDITION = _set("if when otherwise while provided")
+_PROPERTY = _set(
     "odd even prime primes composite positive negative nonnegative nonzero rational irrational integer integers natural "
     "real reals divisible coprime square squares multiple multiples number numbers increasing decreasing bounded constant "
-    "arbitrary".split()
+    "arbitrary"
 )
-_VAGUE = frozenset("all any every each only exactly least most".split())
-_QUANTIFIER = re.compile(r"\bfor (?:all|any|every|each)\b", re.I)
-_ARTICLE = re.compile(r"(?<!\w)(?:an?|the) +(?!and\b|or\b)(?:[\w-]*\d[\w-]* +)?([^\W\d_]{3,})", re.I)
+_VAGUE = _set("all any every each only exactly least most")
+_QUANTIFIER = re.compile(r"(?<=\S )for (?:all|any|every|each)\b", re.I)
+_ARTICLE = re.compile(
+    r"(?<!\w)(?:(?:an?|the) (?!and\b|or\b)(?:[\w-]{0,20}\d[\w-]{0,20} )?"
+    r"|(?:une?|le|la|les|eine?|der|die|das|una|uno|el|los|las|il|uma?) )"
+    r"([^\W\d_]{3,})",
+    re.I,
+)
 _STARTS_WITH_NUMBER = re.compile(r"[\s$({\\,;:!\[+-]*(?:[dt]?frac|sqrt|pi)?[\s{(]*\d")
 
 
@@ -91,12 +102,12 @@ def _unwrapped(answer: str) -> str:
 
 def _prose(answer: str) -> str | None:
     cases = _CASES.search(answer) is not None
-    text = _MACRO.sub(" ", _SCRIPT.sub(" ", _unwrapped(answer)))
+    text = " ".join(_MACRO.sub(" ", _SCRIPT.sub(" ", _unwrapped(answer))).split())
     words = [word.casefold() for word in _WORD.findall(_QUANTIFIER.sub(" ", text))]
     words = [word for word in words if word not in _FUNCTIONS]
     if sum(len(word) > 1 for word in words) >= SENTENCE_WORDS and not cases:
         return "a sentence"
-    if _STATEMENT.intersection(words) or (_CONDITION.intersection(words) or "当" in answer) and not cases:
+    if _STATEMENT.intersection(words) or ((_CONDITION.intersection(words) or "当" in answer) and not cases):
         return "a statement or a condition in words"
     if _STARTS_WITH_NUMBER.match(_TEXT.sub("", answer)):
         return None  # a quantity, such as 18 integers or 5 feet a second

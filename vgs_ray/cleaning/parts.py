@@ -20,10 +20,13 @@ _OTHER_SCRIPTS = (
     r"обчисл(?:и|іть)|доведіть|скільки)\b|[请請试試]?求(?!和)|计算|計算|证明|證明|写出|寫出|判断|判斷|讨论|討論|解方程|解不等式|"
     r"化简|化簡|多少|是否|说明理由|구하|구해|계산하|증명하"
 )
-_ASKS = re.compile(rf"[?？]|\b(?:{_VERBS})\b|{_OTHER_SCRIPTS}", re.I)
+_NO_NOUN = (
+    r"(?<!'s )(?<!’s )(?<!\bthe )(?<!\ban )(?<!\ba )(?<!\bof )(?<!\bin )(?<!\bthis )(?<!\beach )"  # an estimate, a list
+)
+_ASKS = re.compile(rf"[?？]|\b{_NO_NOUN}(?:{_VERBS})\b|{_OTHER_SCRIPTS}", re.I)
 _OFFERS = re.compile(
     r"[?？][\s*_$)）]{0,8}$|\b(?:is|are|equals?|be|следующих|вариант\w{0,3})[\s*_$]{0,4}:?[\s*_$]{0,8}$|[（(]\s{0,8}[)）][\s。.*$]{0,8}$|_{2,}[\s.。*$]{0,8}$"
-    r"|\b(?:which|choose|select|option|following|pick)\b[^.?!]{0,200}[:.]?[\s*_$]{0,8}$|(?:是|为|為|下列|选择)[^。？！]{0,60}[:：]?[\s*_$]{0,8}$",
+    r"|\b(?:which|choose|select|options?|pick)\b[^.?!]{0,200}[:.]?[\s*_$]{0,8}$|(?:是|为|為|下列|选择)[^。？！]{0,60}[:：]?[\s*_$]{0,8}$",
     re.I,
 )
 _HOW_MANY = re.compile(
@@ -36,25 +39,35 @@ _ASKS_NEXT = re.compile(
     re.I,
 )
 _CONDITION = re.compile(
-    r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b|满足|滿足|条件|條件",
+    r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b"
+    r"|满足|滿足|条件|條件",
     re.I,
 )
 _LEAD_CHARS = 300  # of what stands before the first mark
 
 _BEFORE = r"(?<![A-Za-z0-9\\)}^])"  # f(a) and (x+1)(2) are no enumeration
 _OPEN, _CLOSE = r"(?:\*\*|__|<b>|<strong>|\\textbf\{)?", r"(?:\*\*|__|</b>|</strong>|\})?"
-_STOP = r"(?:^|\n|[.:;?。；：？$]\s{0,4})\W{0,4}"
+_STOP = r"(?:^|\n|(?<=[.:;?。；：？$])\s{0,4})[^\w.?!;:,。？；：]{0,4}"
 _PARTS = [
     (re.compile(first, re.I), re.compile(second, re.I))
     for first, second in (
         (rf"{_BEFORE}[（(]\s?a\s?[)）]", rf"{_BEFORE}[（(]\s?b\s?[)）]"),
-        (rf"{_STOP}{_OPEN}a{_CLOSE}[.)]{_CLOSE}\s", rf"(?:\n|[.:;?,]\s{{0,4}})\W{{0,4}}{_OPEN}b{_CLOSE}[.)]{_CLOSE}\s"),
+        (
+            rf"{_STOP}{_OPEN}a{_CLOSE}[.)]{_CLOSE}\s",
+            rf"(?:\n|(?<=[.:;?,])\s{{0,4}})[^\w.?!;:,]{{0,4}}{_OPEN}b{_CLOSE}[.)]{_CLOSE}\s",
+        ),
         (r"(?:^|\s)a\)\s", r"\sb\)\s"),
         (rf"{_BEFORE}[（(]\s?(?:i|Ⅰ)\s?[)）]", rf"{_BEFORE}[（(]\s?(?:ii|Ⅱ)\s?[)）]"),
         (rf"(?:^|[\s:;,*]){_OPEN}i{_CLOSE}[.)]{_CLOSE}\s", rf"[\s:;,*]{_OPEN}ii{_CLOSE}[.)]{_CLOSE}\s"),
         (rf"{_BEFORE}[（(]\s?1\s?[）)]", rf"{_BEFORE}[（(]\s?2\s?[）)]"),
-        (rf"{_STOP}{_OPEN}1{_CLOSE}(?:[.)]{_CLOSE}\s|[、．])", rf"{_STOP}{_OPEN}2{_CLOSE}(?:[.)]{_CLOSE}\s|[、．])"),
+        (
+            rf"{_STOP}{_OPEN}1{_CLOSE}(?:\\?[.)]{_CLOSE}\s|[、．])",
+            rf"{_STOP}{_OPEN}2{_CLOSE}(?:\\?[.)]{_CLOSE}\s|[、．])",
+        ),
         (r"(?:^|\s)1\)\s", r"\s2\)\s"),
+        (rf"{_BEFORE}[（(]?а[)）]\s", rf"{_BEFORE}[（(]?б[)）]\s"),
+        (r"(?<![\w\])])\[\s?(?:a|1)\s?\]", r"(?<![\w\])])\[\s?(?:b|2)\s?\]"),
+        (r"\\item\b", r"\\item\b"),
         ("①", "②"),
         (
             r"\b(?:question|problem|part|task|exercise|aufgabe|frage|teil|вопрос|задача|часть|pregunta|parte)\s?(?:1|A|I|one)\b",
@@ -62,8 +75,8 @@ _PARTS = [
         ),
         (r"\bQ\.?\s?1\b", r"\bQ\.?\s?2\b"),
         (
-            r"第\s?[（(]?[1一][)）]?\s?[问問小题題]|问题\s?[1一]|問題\s?[1一]",
-            r"第\s?[（(]?[2二][)）]?\s?[问問小题題]|问题\s?[2二]|問題\s?[2二]",
+            r"[问問設设]\s?[1一]|第\s?[（(]?[1一][)）]?\s?[问問小题題]|问题\s?[1一]|問題\s?[1一]",
+            r"[问問設设]\s?[2二]|第\s?[（(]?[2二][)）]?\s?[问問小题題]|问题\s?[2二]|問題\s?[2二]",
         ),
     )
 ]

@@ -26,7 +26,8 @@ _PROOF = re.compile(
     r"|\bdemonstr(?:e|ar|em)\b|\b(?:prov|mostr)(?:e|ar|em) que\b"
     # Romanian, Polish, Czech, Dutch, Swedish, Hungarian
     r"|\bs[ăa] se (?:arate|demonstreze)\b|\bdemonstra[țţt]i\b|\b(?:ar[ăa]ta|dovedi)[țţt]i c[ăa]\b"
-    r"|\budowodni(?:j|jcie|[ćc])\b|\b(?:wyka[żz]|poka[żz])(?:cie)?,? [żz]e\b|\bwykaza[ćc],? [żz]e\b|\bdowie(?:[śs][ćc]|d[źz]),? [żz]e\b"
+    r"|\budowodni(?:j|jcie|[ćc])\b|\b(?:wyka[żz]|poka[żz])(?:cie)?,? [żz]e\b"
+    r"|\bwykaza[ćc],? [żz]e\b|\bdowie(?:[śs][ćc]|d[źz]),? [żz]e\b"
     r"|\bdoka[žz](?:te|me)\b|\buka[žz]te,? [žz]e\b|\bbewijs,? dat\b|\btoon aan,? dat\b|\b(?:bevisa|visa),? att\b"
     r"|\bbizony[íi]tsu[kd]\b|\bigazolju[kd]\b|\bmutassu[kd] meg\b"
     # Turkish
@@ -35,7 +36,7 @@ _PROOF = re.compile(
     r"|\bдокаж(?:и|ите|ем|ете|іть)\b|\bдоказать\b|\b(?:приведите|дайте) доказательство\b|\b(?:покажите|показать|покажи),? что\b"
     r"|\bдовед(?:іть|и)\b|\b(?:довести|покажіть|показати),? що\b|\bαποδε[ίι]ξ(?:τε|ετε)|\bδε[ίι]ξτε [όο]τι"
     # Chinese, Japanese, Korean, Vietnamese, Indonesian, Arabic, Hindi
-    r"|(?<!可以)(?<!可)(?<!已)(?<!已经)(?<!身份)[证證証]明(?![书書]|材料|文件)|求[证證証]|[试試][证證]"
+    r"|(?<!可以)(?<!可)(?<!已)(?<!已经)(?<!身份)(?<!学生)[证證証]明(?![书書]|材料|文件)|求[证證証]|[试試][证證]"
     r"|ことを示[せし]|を示[せし](?:。|なさい|てください|$)|증명(?:하|해)|보이(?:시오|라|세요)|보여라|임을 보[이여]"
     r"|chứng minh|\bbuktikan\b|أثبت|برهن|सिद्ध (?:कीजिए|करें|करो)",
     re.I,
@@ -50,24 +51,31 @@ _TOLD = re.compile(
 _SHOW_THAT = re.compile(r"show", re.I)
 _USED_TO = re.compile(r"\b(?:us(?:e|ing)|apply|employ)\b[^.?!;]{0,150}\bto $", re.I)
 
+_CLAIM = r"(?:identity|identities|inequality|formula|claim|statement|assertion|equality|result|relation|theorem|equation|fact)"
 _MAY_PROVE = re.compile(
-    r"\b(?:verify|justify|deduce|conclude|infer|argue|confirm|check|establish) (?:(?:directly|algebraically|formally|by "
-    r"\w{1,20}),? )?that\b|\b(?:verify|establish|confirm) (?:the|this) (?:\w{1,20} )?(?:identity|identities|inequality|formula|"
-    r"claim|statement|equality|result|relation|theorem|equation|fact)\b|\bexplain why\b|\bgive reasons? why\b"
-    r"|\bshow:|\bshow,? (?:\$|\\\(|by (?:induction|contradiction)|the (?:\w{1,20} )?(?:identity|inequality|formula|claim|"
-    r"following|equality|existence|uniqueness|convergence|divergence|irrationality|continuity)|for (?:all|any|every|each)|why|there (?:is|are|exist))"
-    r"|\bv[ée]rifi(?:er|ez|ons) (?:que|qu['’])|\bjustifi(?:er|ez) (?:que|qu['’])|\b(?:begründe|überprüfe|bestätige)n?(?: sie)?,? (?:dass|daß|warum)\b"
+    r"\b(?:verify|justify|deduce|conclude|infer|argue|confirm|check|establish) "
+    r"(?:(?:directly|algebraically|formally|by \w{1,20}),? )?that\b"
+    rf"|\b(?:verify|establish|confirm|justify) (?:the|this) (?:\w{{1,20}} )?{_CLAIM}\b|\bverify: |^proof: "
+    r"|\b(?:justify|explain|show) why\b|\bgive reasons? why\b"
+    r"|\bshow(?::|,? (?:\$|\\\(|by (?:induction|contradiction)\b|for (?:all|any|every|each)\b|there (?:is|are|exist)))"
+    rf"|\bshow the (?:\w{{1,20}} )?(?:{_CLAIM}|following|existence|uniqueness|convergence|divergence|irrationality|continuity)\b"
+    r"|\bshow,? (?:using|by|via|with) [^.?!,]{1,60},? that\b"
+    # French, German, Spanish, Portuguese, Italian, Romanian, Polish, Russian, Ukrainian, Chinese, Turkish
+    r"|\b(?:v[ée]rifi|justifi)(?:er|ez|ons) (?:que|qu['’])"
+    r"|\b(?:begründe|überprüfe|bestätige)n?(?: sie)?,? (?:dass|daß|warum)\b"
     r"|\b(?:verifique|compruebe|comprueba|justifique|verifica|verificar|comprobar) que\b|\bverific(?:are|a|ate) che\b"
-    r"|\bverifica[țţt]i c[ăa]\b|\bsprawd[źz],? [żz]e\b|\b(?:убедитесь|обоснуйте|проверьте|установите|объясните),? (?:что|почему)\b"
-    r"|\b(?:перевірте|обґрунтуйте|переконайтеся),? що\b|[说說]明理由|[试試][说說]明|验证|驗證|do[ğg]rulay[ıi]n",
+    r"|\bverifica[țţt]i c[ăa]\b|\bsprawd[źz],? [żz]e\b"
+    r"|\b(?:убедитесь|обоснуйте|проверьте|установите|объясните),? (?:что|почему)\b"
+    r"|\b(?:перевірте|обґрунтуйте|переконайтеся),? що\b|[试試][说說]明|验证|驗證|do[ğg]rulay[ıi]n",
     re.I,
 )
 _ASKS_VALUE = re.compile(
     r"[?？]|\b(?:find|determine|calculate|compute|evaluate|solve|simplify|express|how (?:many|much|long|far|old)|what (?:is|are)|"
-    r"list (?:all|the)|estimate|write (?:the|an?|down)|give the|factor|expand|trouve[rz]?|calcule[rz]?|d[ée]terminer?|combien|quel\w{0,4}|finden?|bestimmen?|"
-    r"berechnen?|l[öo]sen?|wie viele?|welche\w?|encuentr[ae]|hall[ae]r?|calcul[ae]r?|resuelv[ae]|cu[aá]nt\w{1,2}|cu[aá]l\w{0,2}|"
-    r"trova(?:re)?|calcola(?:re)?|quant[oie]|encontr[ae]r?|determin[ae]r?|afla[țţt]i|calcula[țţt]i|oblicz|wyznacz|znajd[źz]|"
-    r"hesaplay[ıi]n|bulun|ka[çc])\b|\b(?:найд|вычисл|определ|реш|скольк|знайд|обчисл|визнач)|求(?![证證証])|计算|計算|구하|多少|几|幾",
+    r"list (?:all|the)|estimate|write (?:the|an?|down)|give the|factor|expand|"
+    r"trouve[rz]?|calcule[rz]?|d[ée]terminer?|combien|quel\w{0,4}|finden?|bestimmen?|berechnen?|l[öo]sen?|wie viele?|welche\w?|"
+    r"encuentr[ae]|hall[ae]r?|calcul[ae]r?|resuelv[ae]|cu[aá]nt\w{1,2}|cu[aá]l\w{0,2}|trova(?:re)?|calcola(?:re)?|quant[oie]|"
+    r"encontr[ae]r?|determin[ae]r?|afla[țţt]i|calcula[țţt]i|oblicz|wyznacz|znajd[źz]|hesaplay[ıi]n|bulun|ka[çc])\b"
+    r"|\b(?:найд|вычисл|определ|реш|скольк|знайд|обчисл|визнач)|求(?![证證証])|计算|計算|구하|多少|几|幾",
     re.I,
 )
 

@@ -18,14 +18,15 @@ from vgs_ray.cleaning.figures import replace_figures
 
 GRAM = 8  # words, as in the paper (arXiv 2505.17373)
 
-_SPACES_IN_MATHS = re.compile(r"\s*([-+*/^=<>|])\s*")
+_SPACES_IN_MATHS = re.compile(r" ?([-+*/^=<>|]) ?")
 _PUNCTUATION = re.compile(r"\\(?:left|right|displaystyle|[dt](?=frac)|[()\[\],;:! ])|[$\\{}()\[\].,;:!?'\"`“”‘’_]")
 
 
 def words(text: str) -> list[str]:
     """Words of a text without case, punctuation and code of figures; a formula without spaces is one word."""
     text = unicodedata.normalize("NFKC", replace_figures(text, " ")).lower()
-    return _PUNCTUATION.sub("", _SPACES_IN_MATHS.sub(r"\1", re.sub(r"\\(?=\s)", " ", text))).split()
+    text = " ".join(re.sub(r"\\(?=\s)", " ", text).split())
+    return _PUNCTUATION.sub("", _SPACES_IN_MATHS.sub(r"\1", text)).split()
 
 
 def grams(text: str) -> list[str]:

@@ -123,12 +123,11 @@ def choice(row: Mapping[str, Any], problem: str, answer: str) -> str | None:
 
 def _is_letter(answer: str, problem: str) -> bool:
     """Several letters are options when the problem does not use them as names."""
-    if _LETTERED.fullmatch(answer) or _LABELLED.fullmatch(answer):
-        return True
     bare = re.sub(rf"{_FONT}|[${{}}()\[\]]", "", answer).strip(" .")
     letters = re.findall("[A-E]", bare)
-    used = any(re.search(rf"(?<![A-Za-z]){letter}|{letter}(?![A-Za-z])", problem) for letter in letters)
-    return len(letters) > 1 and _LETTERS.fullmatch(bare) is not None and not used
+    if len(letters) > 1 and _LETTERS.fullmatch(bare):
+        return not any(re.search(rf"(?<![A-Za-z]){letter}|{letter}(?![A-Za-z])", problem) for letter in letters)
+    return bool(_LETTERED.fullmatch(answer) or _LABELLED.fullmatch(answer))
 
 
 def _in_order(patterns: list[re.Pattern[str]], text: str) -> list[re.Match[str]] | None:

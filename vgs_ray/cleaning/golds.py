@@ -103,10 +103,9 @@ def _unwrapped(answer: str) -> str:
 def _prose(answer: str) -> str | None:
     cases = _CASES.search(answer) is not None
     text = " ".join(_MACRO.sub(" ", _SCRIPT.sub(" ", _unwrapped(answer))).split())
-    words = [word.casefold() for word in _WORD.findall(_QUANTIFIER.sub(" ", text))]
-    words = [word for word in words if word not in _FUNCTIONS]
-    if sum(len(word) > 1 for word in words) >= SENTENCE_WORDS and not cases:
+    if sum(len(word) > 1 for word in _words(text)) >= SENTENCE_WORDS and not cases:
         return "a sentence"
+    words = _words(_QUANTIFIER.sub(" ", text))
     if _STATEMENT.intersection(words) or ((_CONDITION.intersection(words) or "当" in answer) and not cases):
         return "a statement or a condition in words"
     if _STARTS_WITH_NUMBER.match(_TEXT.sub("", answer)):
@@ -118,6 +117,10 @@ def _prose(answer: str) -> str | None:
     ):
         return "a description"
     return None
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in map(str.casefold, _WORD.findall(text)) if word not in _FUNCTIONS]
 
 
 def _described(answer: str, text: str) -> bool:

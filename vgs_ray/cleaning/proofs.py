@@ -11,34 +11,34 @@ import re
 from collections.abc import Iterator
 
 _PROOF = re.compile(
-    r"\b(?:dis)?prove\b|\bshow(?:ing)?,? (?:\w{1,20} )?that\b|\bdemonstrate (?:that|the|why)\b|\bproof that\b"
-    r"|\b(?:give|provide|write|find|supply|present|complete|construct|outline) (?:\w{1,20} ){0,4}proof (?:of|for|that|by)\b"
+    r"\b(?:(?:dis)?prove\b|show(?:ing)?,? (?:\w{1,20} )?that\b|demonstrate (?:that|the|why)\b|proof that\b"
+    r"|(?:give|provide|write|find|supply|present|complete|construct|outline) (?:\w{1,20} ){0,4}proof (?:of|for|that|by)\b"
     # French
-    r"|\bd[ée]montr(?:er|ez|ons|e)\b|\bprouve[rz]?\b|\bmontr(?:er|ez|ons|e),? (?:\w{1,20} )?(?:que|qu['’])"
-    r"|\b(?:[ée]tabli(?:r|ssez)|en d[ée]duire) (?:que|qu['’])"
+    r"|d[ée]montr(?:er|ez|ons|e)\b|prouve[rz]?\b|montr(?:er|ez|ons|e),? (?:\w{1,20} )?(?:que|qu['’])"
+    r"|(?:[ée]tabli(?:r|ssez)|en d[ée]duire) (?:que|qu['’])"
     # German
-    r"|\bbeweise(?:n sie)?,?:? (?:dass|daß|die|den|das|für|mit)\b|\bbeweise:|\bzeigen?(?: sie)?,? (?:dass|daß)\b"
-    r"|\bman (?:zeige|beweise)\b|\b(?:weise(?:n sie)?|man weise) nach\b|\bzu (?:zeigen|beweisen)\b"
+    r"|beweise(?:n sie)?,?:? (?:dass|daß|die|den|das|für|mit)\b|beweise:|zeigen?(?: sie)?,? (?:dass|daß)\b"
+    r"|man (?:zeige|beweise)\b|(?:weise(?:n sie)?|man weise) nach\b|zu (?:zeigen|beweisen)\b"
     # Spanish
-    r"|\bdemu[eé]str(?:a|e|en|ese|ame)\b|\bdemostrar\b|\b(?:pru[eé]b(?:e|a|ese)|probar|mu[eé]str(?:e|a|ese)|mostrar) que\b"
+    r"|demu[eé]str(?:a|e|en|ese|ame)\b|demostrar\b|(?:pru[eé]b(?:e|a|ese)|probar|mu[eé]str(?:e|a|ese)|mostrar) que\b"
     # Italian, Portuguese
-    r"|\b(?:si )?dimostr(?:are|i|ate|ino)\b|\bdimostra che\b|\b(?:prov|mostr)(?:are|a|ate) che\b"
-    r"|\bdemonstr(?:e|ar|em)\b|\b(?:prov|mostr)(?:e|ar|em) que\b"
+    r"|(?:si )?dimostr(?:are|i|ate|ino)\b|dimostra che\b|(?:prov|mostr)(?:are|a|ate) che\b"
+    r"|demonstr(?:e|ar|em)\b|(?:prov|mostr)(?:e|ar|em) que\b"
     # Romanian, Polish, Czech, Dutch, Swedish, Hungarian
-    r"|\bs[ăa] se (?:arate|demonstreze)\b|\bdemonstra[țţt]i\b|\b(?:ar[ăa]ta|dovedi)[țţt]i c[ăa]\b"
-    r"|\budowodni(?:j|jcie|[ćc])\b|\b(?:wyka[żz]|poka[żz])(?:cie)?,? [żz]e\b"
-    r"|\bwykaza[ćc],? [żz]e\b|\bdowie(?:[śs][ćc]|d[źz]),? [żz]e\b"
-    r"|\bdoka[žz](?:te|me)\b|\buka[žz]te,? [žz]e\b|\bbewijs,? dat\b|\btoon aan,? dat\b|\b(?:bevisa|visa),? att\b"
-    r"|\bbizony[íi]tsu[kd]\b|\bigazolju[kd]\b|\bmutassu[kd] meg\b"
+    r"|s[ăa] se (?:arate|demonstreze)\b|demonstra[țţt]i\b|(?:ar[ăa]ta|dovedi)[țţt]i c[ăa]\b"
+    r"|udowodni(?:j|jcie|[ćc])\b|(?:wyka[żz]|poka[żz])(?:cie)?,? [żz]e\b"
+    r"|wykaza[ćc],? [żz]e\b|dowie(?:[śs][ćc]|d[źz]),? [żz]e\b"
+    r"|doka[žz](?:te|me)\b|uka[žz]te,? [žz]e\b|bewijs,? dat\b|toon aan,? dat\b|(?:bevisa|visa),? att\b"
+    r"|bizony[íi]tsu[kd]\b|igazolju[kd]\b|mutassu[kd] meg\b"
     # Turkish
-    r"|\b(?:kan[ıi]tla|ispatla)(?:y[ıi]n(?:[ıi]z)?)?(?![\w])|\bispat edin|oldu[ğg]unu g[öo]ster"
+    r"|(?:kan[ıi]tla|ispatla)(?:y[ıi]n(?:[ıi]z)?)?(?![\w])|ispat edin|oldu[ğg]unu g[öo]ster"
     # Russian, Ukrainian, Bulgarian, Greek
-    r"|\bдокаж(?:и|ите|ем|ете|іть)\b|\bдоказать\b|\b(?:приведите|дайте) доказательство\b|\b(?:покажите|показать|покажи),? что\b"
-    r"|\bдовед(?:іть|и)\b|\b(?:довести|покажіть|показати),? що\b|\bαποδε[ίι]ξ(?:τε|ετε)|\bδε[ίι]ξτε [όο]τι"
-    # Chinese, Japanese, Korean, Vietnamese, Indonesian, Arabic, Hindi
+    r"|докаж(?:и|ите|ем|ете|іть)\b|доказать\b|(?:приведите|дайте) доказательство\b|(?:покажите|показать|покажи),? что\b"
+    r"|довед(?:іть|и)\b|(?:довести|покажіть|показати),? що\b|αποδε[ίι]ξ(?:τε|ετε)|δε[ίι]ξτε [όο]τι|buktikan\b|chứng minh)"
+    # Chinese, Japanese, Korean, Arabic, Hindi
     r"|(?<!可以)(?<!可)(?<!已)(?<!已经)(?<!身份)(?<!学生)[证證証]明(?![书書]|材料|文件)|求[证證証]|[试試][证證]"
     r"|ことを示[せし]|を示[せし](?:。|なさい|てください|$)|증명(?:하|해)|보이(?:시오|라|세요)|보여라|임을 보[이여]"
-    r"|chứng minh|\bbuktikan\b|أثبت|برهن|सिद्ध (?:कीजिए|करें|करो)",
+    r"|أثبت|برهن|सिद्ध (?:कीजिए|करें|करो)",
     re.I,
 )
 # Told, not asked: "Alice wants to show that", "could prove", "можно доказать".
@@ -53,20 +53,20 @@ _USED_TO = re.compile(r"\b(?:us(?:e|ing)|apply|employ)\b[^.?!;]{0,150}\bto $", r
 
 _CLAIM = r"(?:identity|identities|inequality|formula|claim|statement|assertion|equality|result|relation|theorem|equation|fact)"
 _MAY_PROVE = re.compile(
-    r"\b(?:verify|justify|deduce|conclude|infer|argue|confirm|check|establish) "
+    r"\b(?:(?:verify|justify|deduce|conclude|infer|argue|confirm|check|establish) "
     r"(?:(?:directly|algebraically|formally|by \w{1,20}),? )?that\b"
-    rf"|\b(?:verify|establish|confirm|justify) (?:the|this) (?:\w{{1,20}} )?{_CLAIM}\b|\bverify: |^proof: "
-    r"|\b(?:justify|explain|show) why\b|\bgive reasons? why\b"
-    r"|\bshow(?::|,? (?:\$|\\\(|by (?:induction|contradiction)\b|for (?:all|any|every|each)\b|there (?:is|are|exist)))"
-    rf"|\bshow the (?:\w{{1,20}} )?(?:{_CLAIM}|following|existence|uniqueness|convergence|divergence|irrationality|continuity)\b"
-    r"|\bshow,? (?:using|by|via|with) [^.?!,]{1,60},? that\b"
+    rf"|(?:verify|establish|confirm|justify) (?:the|this) (?:\w{{1,20}} )?{_CLAIM}\b|verify: |(?<!.)proof: "
+    r"|(?:justify|explain|show) why\b|give reasons? why\b"
+    r"|show(?::|,? (?:\$|\\\(|by (?:induction|contradiction)\b|for (?:all|any|every|each)\b|there (?:is|are|exist)))"
+    rf"|show the (?:\w{{1,20}} )?(?:{_CLAIM}|following|existence|uniqueness|convergence|divergence|irrationality|continuity)\b"
+    r"|show,? (?:using|by|via|with) [^.?!,]{1,60},? that\b"
     # French, German, Spanish, Portuguese, Italian, Romanian, Polish, Russian, Ukrainian, Chinese, Turkish
-    r"|\b(?:v[ée]rifi|justifi)(?:er|ez|ons) (?:que|qu['’])"
-    r"|\b(?:begründe|überprüfe|bestätige)n?(?: sie)?,? (?:dass|daß|warum)\b"
-    r"|\b(?:verifique|compruebe|comprueba|justifique|verifica|verificar|comprobar) que\b|\bverific(?:are|a|ate) che\b"
-    r"|\bverifica[țţt]i c[ăa]\b|\bsprawd[źz],? [żz]e\b"
-    r"|\b(?:убедитесь|обоснуйте|проверьте|установите|объясните),? (?:что|почему)\b"
-    r"|\b(?:перевірте|обґрунтуйте|переконайтеся),? що\b|[试試][说說]明|验证|驗證|do[ğg]rulay[ıi]n",
+    r"|(?:v[ée]rifi|justifi)(?:er|ez|ons) (?:que|qu['’])"
+    r"|(?:begründe|überprüfe|bestätige)n?(?: sie)?,? (?:dass|daß|warum)\b"
+    r"|(?:verifique|compruebe|comprueba|justifique|verifica|verificar|comprobar) que\b|verific(?:are|a|ate) che\b"
+    r"|verifica[țţt]i c[ăa]\b|sprawd[źz],? [żz]e\b"
+    r"|(?:убедитесь|обоснуйте|проверьте|установите|объясните),? (?:что|почему)\b"
+    r"|(?:перевірте|обґрунтуйте|переконайтеся),? що\b|do[ğg]rulay[ıi]n)|[试試][说說]明|验证|驗證",
     re.I,
 )
 _ASKS_VALUE = re.compile(

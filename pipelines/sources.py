@@ -21,7 +21,8 @@ from vgs_ray.config import Clean
 from vgs_ray.evaluate.benchmarks import answer_of, pinned
 from vgs_ray.raw_rows import Piece, Source, SourceError, measure, read, sandbox_source
 
-COLUMNS = ("problem", "answer", "solution", "source", "problem_type", "question_type", "answer_type")
+DESCRIPTIONS = ("source", "problem_type", "question_type", "answer_type")  # used where a source has them as text
+COLUMNS = ("problem", "answer", "solution", *DESCRIPTIONS)
 BENCHMARK_PROBLEM = ("problem", "question", "prompt")  # names of the one column that an excluded benchmark needs
 BLOCK_ROWS = 1000
 READER_CPUS = 0.25  # other than what the next step asks for: Ray would make one task of both, and read on one core
@@ -35,7 +36,7 @@ def readable_source() -> Iterator[None]:
     except (SourceError, RayError) as error:
         if not (line := line_of(error)):
             raise
-        raise UserError(line) from error
+        raise UserError(line.splitlines()[0]) from error  # Ray adds lines about retries
 
 
 def resolved(folder: Path, sources: dict[str, str]) -> dict[str, str]:
@@ -120,7 +121,7 @@ def _dataset(source: Source, names: dict[str, str]) -> ray.data.Dataset:
 
     def rows(batch: pa.Table) -> Iterator[pa.Table]:
         for fields in batch.to_pylist():
-            for table in read(Piece(**fields), list(dict.fromkeys(there.values()))):
+            for table in read(Piece(**fields), list(dict.fromkeys(there.values())), DESCRIPTIONS):
                 columns = {ours: table[there[ours]] if ours in there else _nothing(table) for ours in names}
                 yield pa.table({**columns, "answer": _answers(columns["answer"]), "row": table["row"]})
 

@@ -143,6 +143,20 @@ def test_numbers_are_read_as_text_and_what_a_row_lacks_is_null(tmp_path: Path) -
     assert rows_of(measure(str(tmp_path / "b.parquet"), 0))[0]["answer"] == "7"
 
 
+def test_nan_is_null(tmp_path: Path) -> None:
+    rows = [{"problem": "a", "answer": 7.5}, {"problem": "b", "answer": float("nan")}]
+    assert [row["answer"] for row in rows_of(measure(str(write_jsonl(tmp_path, rows)), 0))] == ["7.5", None]
+    assert [row["answer"] for row in rows_of(measure(str(write_parquet(tmp_path, rows)), 0))] == ["7.5", None]
+
+
+def test_descriptions_that_are_lists_are_null(tmp_path: Path) -> None:
+    source = measure(str(write_parquet(tmp_path, [{"problem": "a", "question_type": ["proof"]}])), 0)
+    tables = [
+        table for piece in source.pieces for table in read(piece, ["problem", "question_type"], ("question_type",))
+    ]
+    assert [row["question_type"] for table in tables for row in table.to_pylist()] == [None]
+
+
 def test_the_sandbox_is_a_source() -> None:
     source = sandbox_source("train", 30, seed=3)
     assert {"problem", "answer", "solution", "question_type"} <= set(source.columns)

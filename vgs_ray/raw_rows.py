@@ -8,7 +8,7 @@ source, but for a JSON list, which is parsed as a whole. No ray here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -79,11 +79,13 @@ def measure(source: str, limit: int) -> Source:
     return Source(list(dict.fromkeys(name for names, _ in parts for name in names)), pieces)
 
 
-def read(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+def read(piece: Piece, columns: list[str], optional: Collection[str] = ()) -> Iterator[pa.Table]:
     """The piece's rows as tables of at most `TABLE_ROWS` rows: `columns` as text (null where a row has none), and `row`.
 
+    Columns in `optional` are null where they hold neither text nor numbers.
+
     Raises:
-        SourceError: a row that can't be read, or a column that holds neither text nor numbers.
+        SourceError: a row that can't be read, or another column that holds neither text nor numbers.
     """
     start = piece.first
     for table in _read(piece, columns):
@@ -91,7 +93,7 @@ def read(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
             part = table.slice(offset, min(TABLE_ROWS, piece.first + piece.rows - start))
             if not part.num_rows:
                 return
-            texts = {name: _text(part, name, piece.path) for name in columns}
+            texts = {name: _text(part, name, piece.path, name in optional) for name in columns}
             yield pa.table(texts | {"row": pa.array(range(start, start + part.num_rows), pa.int64())})
             start += part.num_rows
 
@@ -113,16 +115,18 @@ def _readable(place: str | Path) -> Iterator[None]:
         raise SourceError(f"{place} can't be read ({reason}): mend the file or name another source") from error
 
 
-def _text(table: pa.Table, name: str, path: str) -> pa.ChunkedArray | pa.Array:
-    if name not in table.column_names:
-        return pa.nulls(table.num_rows, pa.string())
-    column = table[name]
+def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedArray | pa.Array:
+    column = table[name] if name in table.column_names else pa.nulls(table.num_rows, pa.string())
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        if optional:
+            return pa.nulls(table.num_rows, pa.string())
         raise SourceError(
             f"column {name} of {path} holds {column.type}, and must hold text or numbers: convert it, or name another column"
         )
+    if pa.types.is_floating(column.type):  # pandas writes NaN where there is no value
+        column = pc.if_else(pc.is_nan(column), None, column)
     with _readable(f"column {name} of {path}"):
         return pc.cast(column, pa.string())
 
@@ -231,8 +235,10 @@ def _tables(rows: Iterator[dict[str, Any]], columns: list[str]) -> Iterator[pa.T
 
 
 def _scalar(value: Any) -> str | None:
-    """JSON is typed value by value, so one column may mix 7 and "7"."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """JSON is typed value by value, so one column may mix 7 and "7"; NaN, which pandas writes, is no value."""
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:

@@ -106,16 +106,18 @@ def test_a_part_of_a_benchmark_problem_is_no_contamination_above_that_share(tmp_
 def test_renamed_columns_and_answers_from_the_box(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"What is ${i}+{i}$?", "gold": 2 * i, "cot": rf"It is \boxed{{{2 * i + (i == 3)}}}"}
+        | {"problem_type": "Algebra", "question_type": [None], "answer_type": "proof" if i == 4 else None}
         for i in range(5)
     ]
+    proof = {rows[4]["prompt"]: "not_checkable"}
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "raw.parquet")
     columns = {"problem_column": "prompt", "solution_column": "cot"}
     found = cleaned(tmp_path, tmp_path / "raw.parquet", **columns, answer_column="gold")
-    assert found == {row["prompt"]: "box_disagrees" if i == 3 else "kept" for i, row in enumerate(rows)}
+    assert found == {row["prompt"]: "box_disagrees" if i == 3 else "kept" for i, row in enumerate(rows)} | proof
     found = cleaned(tmp_path, tmp_path / "raw.parquet", **columns, answer_column="")
-    assert set(found.values()) == {"kept"}
+    assert found == {row["prompt"]: "kept" for row in rows} | proof
     recipe = Recipe("test", root=str(tmp_path), run_name="run_1")
-    assert sorted(parts_of(recipe, "clean").read()["answer"].to_pylist()) == ["0", "2", "4", "7", "8"]
+    assert sorted(parts_of(recipe, "clean").read()["answer"].to_pylist()) == ["0", "2", "4", "7"]
 
 
 def test_a_missing_column_and_a_broken_line_are_the_users_to_mend(tmp_path: Path) -> None:

@@ -38,11 +38,13 @@ _BRACKETED = (
 )
 # A letter with a mark: "A. 12" or "A) 12" at the start of a line or after white space, \textbf{A.}, \mathrm{A)}, **A.**, | A. |
 _MARKED = rf"(?:(?:^|[\s$*_|>])(?:{_FONT})?|{_FONT})\(?%s{_DRESS}[.)．、]"
-_COLON = rf"(?:(?:^|[\s$*_|>])(?:{_FONT})?|{_FONT})\(?%s{_DRESS}[:：](?!\d)"
+_COLON = rf"(?:(?:^|[\s$*_|>])(?:{_FONT})?|{_FONT})\(?%s{_DRESS}[:：]"
 _TIGHT = r"(?<![A-Za-z(（、，,])%s[、．.](?![\s、，,和及与]{0,3}[A-D][、．.])"  # 为A、4B、6C、7D、9
-_SQUARE = r"(?<![A-Za-z0-9\]])\\?[\[【]\s?%s\s?\\?[\]】]"
+_SQUARE = r"(?:(?<![A-Za-z0-9\]}^_\\])|(?<=item))\\?[\[【{<]\s?%s[.)]?\s?\\?[\]】}>]"
 _BRACKETED_TIGHT = r"(?<![A-Za-z])[(（]\s?%s\s?[)）]"  # (A)4(B)6
 _LINE = r"^\s{0,4}(?:[-*+] )?(?:\$%s\$[.)\]]?|\*\*%s\*\*|%s\])(?=\s)"
+_BARE = r"^\s{0,4}(?:[-*+] )?%s\s?[-–—/]?\s(?=\S)"
+_NAMED = r"\b(?:option|choice|Option|Choice)\s%s\b[:.)]?"
 _CELL = rf"[|]\s{{0,3}}{_DRESS}%s{_DRESS}\s{{0,3}}[|]\s{{0,20}}(?=[^\s|])"
 _LOWER = rf"(?<![A-Za-z0-9\\)}}^])\(\s?{_DRESS}%s{_DRESS}\s?\)"
 _LOWER_MARKED = rf"(?:^|[\s*_|>])%s{_DRESS}[.)]{_DRESS}\s"
@@ -55,7 +57,10 @@ _LAYOUTS = (
     Layout(_MARKED, _CYRILLIC, False),
     Layout(_SQUARE, _LATIN[:3], True),
     Layout(_BRACKETED_TIGHT, _LATIN, True),
+    Layout(_MARKED, _LATIN[:3], True),
+    Layout(_NAMED, _LATIN[:3], True),
     Layout(_LINE, _LATIN, True),
+    Layout(_BARE, _LATIN, True),
     Layout(_TIGHT, _LATIN, True),
     Layout(_COLON, _LATIN, True),
     Layout(_COLON, _CYRILLIC, True),
@@ -80,7 +85,7 @@ _LETTERED = re.compile(
 # An option with its letter: (C) 7, C. 7, \textbf{(C)}\ 7
 _LABELLED = re.compile(rf"{_LETTER}(?:[A-E]\)[}}\s\\]|(?<=\()[A-E]\)[}}\s\\]|[A-E][.．、]\s?)[}}\s\\]*\S.*")
 _LETTERS = re.compile(r"(?:[A-E](?:[,，、; &]{1,2}|(?: and )))+[A-E]|A?B?C?D?E?")
-_WORD_BEFORE = re.compile(r"([^\W\d_]{2,20})\s{0,2}$")
+_WORD_BEFORE = re.compile(r"(?<![<\\A-Za-z])([^\W\d_]{2,20})\s{0,2}$")
 _KINDS = re.compile(
     r"(?:mcq|(?:multiple|single|multi|mc)? ?choice|选择题|單選題|单选题|多选题)(?: questions?| problems?)?s?"
 )
@@ -131,14 +136,15 @@ def _is_letter(answer: str, problem: str) -> bool:
 
 
 def _in_order(patterns: list[re.Pattern[str]], text: str) -> list[re.Match[str]] | None:
-    """The first match of each pattern behind that of the one before; None where one is missing."""
+    """Matches of all patterns, each the first behind the one before, but the first the last of its kind; None without them."""
     marks: list[re.Match[str]] = []
     for pattern in patterns:
         found = pattern.search(text, marks[-1].end() if marks else 0)
         if found is None:
             return None
         marks.append(found)
-    return marks
+    first = list(patterns[0].finditer(text, 0, marks[1].start()))
+    return [first[-1], *marks[1:]] if first else marks
 
 
 def _labels_options(text: str, marks: list[re.Match[str]]) -> bool:

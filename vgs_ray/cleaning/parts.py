@@ -25,10 +25,11 @@ _NO_NOUN = (
 )
 _ASKS = re.compile(rf"[?？]|\b{_NO_NOUN}(?:{_VERBS})\b|{_OTHER_SCRIPTS}", re.I)
 _OFFERS = re.compile(
-    r"[?？][\s*_$)）]{0,8}$|\b(?:is|are|equals?|be|следующих|вариант\w{0,3})[\s*_$]{0,4}:?[\s*_$]{0,8}$|[（(]\s{0,8}[)）][\s。.*$]{0,8}$|_{2,}[\s.。*$]{0,8}$"
-    r"|\b(?:which|choose|select|options?|pick)\b[^.?!]{0,200}[:.]?[\s*_$]{0,8}$|(?:是|为|為|下列|选择)[^。？！]{0,60}[:：]?[\s*_$]{0,8}$",
+    r"[?？][\s*_$)）|>-]{0,8}$|\b(?:is|are|equals?|be|следующих|вариант\w{0,3})[\s*_$]{0,4}:?[\s*_$|>-]{0,8}$|[（(]\s{0,8}[)）][\s。.*$|>-]{0,8}$|_{2,}[\s.。*$|>-]{0,8}$"
+    r"|\b(?:which|choose|select|options?|pick)\b[^.?!]{0,200}[:.]?[\s*_$|>-]{0,8}$|(?:是|为|為|下列|选择)[^。？！]{0,60}[:：]?[\s*_$|>-]{0,8}$",
     re.I,
 )
+_CHOOSES = re.compile(r"\b(?:which of|choose|select|pick)\b|下列", re.I)
 _HOW_MANY = re.compile(
     r"\b(?:how many|number of|count)\b|个数|個數|有几|有幾|几个|幾個|сколько|скільки|combien|cu[aá]nt[ao]s|wie viele|quanti\b",
     re.I,
@@ -38,6 +39,7 @@ _ASKS_NEXT = re.compile(
     r"|求|计算|計算|解方程|解不等式|化简|求下列各式的值|解下列方程|解下列不等式|计算下列各题|回答下列问题)[:：]$",
     re.I,
 )
+_ASKS_NOW = re.compile(r"^\s?(?:find|determine|calculate|compute|evaluate|simplify)\s?$", re.I)
 _CONDITION = re.compile(
     r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b"
     r"|满足|滿足|条件|條件",
@@ -47,6 +49,7 @@ _LEAD_CHARS = 300  # of what stands before the first mark
 
 _BEFORE = r"(?<![A-Za-z0-9\\)}^])"  # f(a) and (x+1)(2) are no enumeration
 _OPEN, _CLOSE = r"(?:\*\*|__|<b>|<strong>|\\textbf\{)?", r"(?:\*\*|__|</b>|</strong>|\})?"
+_AFTER = rf"(?:\\?[.):]{_CLOSE}(?:\s|(?=[\u4e00-\u9fff]))|[、．])"
 _STOP = r"(?:^|\n|(?<=[.:;?。；：？$])\s{0,4})[^\w.?!;:,。？；：]{0,4}"
 _PARTS = [
     (re.compile(first, re.I), re.compile(second, re.I))
@@ -58,17 +61,18 @@ _PARTS = [
         ),
         (r"(?:^|\s)a\)\s", r"\sb\)\s"),
         (rf"{_BEFORE}[（(]\s?(?:i|Ⅰ)\s?[)）]", rf"{_BEFORE}[（(]\s?(?:ii|Ⅱ)\s?[)）]"),
-        (rf"(?:^|[\s:;,*]){_OPEN}i{_CLOSE}[.)]{_CLOSE}\s", rf"[\s:;,*]{_OPEN}ii{_CLOSE}[.)]{_CLOSE}\s"),
+        (rf"(?:^|[\s:;,*]){_OPEN}i{_CLOSE}[.)]{{1,2}}{_CLOSE}\s", rf"[\s:;,*]{_OPEN}ii{_CLOSE}[.)]{{1,2}}{_CLOSE}\s"),
         (rf"{_BEFORE}[（(]\s?1\s?[）)]", rf"{_BEFORE}[（(]\s?2\s?[）)]"),
         (
-            rf"{_STOP}{_OPEN}1{_CLOSE}(?:\\?[.)]{_CLOSE}\s|[、．])",
-            rf"{_STOP}{_OPEN}2{_CLOSE}(?:\\?[.)]{_CLOSE}\s|[、．])",
+            rf"{_STOP}{_OPEN}1{_CLOSE}{_AFTER}",
+            rf"{_STOP}{_OPEN}2{_CLOSE}{_AFTER}",
         ),
         (r"(?:^|\s)1\)\s", r"\s2\)\s"),
         (rf"{_BEFORE}[（(]?а[)）]\s", rf"{_BEFORE}[（(]?б[)）]\s"),
         (r"(?<![\w\])])\[\s?(?:a|1)\s?\]", r"(?<![\w\])])\[\s?(?:b|2)\s?\]"),
         (r"\\item\b", r"\\item\b"),
-        ("①", "②"),
+        ("①|⑴", "②|⑵"),
+        (r"[（(]一[)）]|(?<![\w第])一、", r"[（(]二[)）]|(?<![\w第])二、"),
         (
             r"\b(?:question|problem|part|task|exercise|aufgabe|frage|teil|вопрос|задача|часть|pregunta|parte)\s?(?:1|A|I|one)\b",
             r"\b(?:question|problem|part|task|exercise|aufgabe|frage|teil|вопрос|задача|часть|pregunta|parte)\s?(?:2|B|II|two)\b",
@@ -98,6 +102,8 @@ def _each_asks(lead: str, one: str, two: str) -> bool:
     asked = re.split(r"[.?!。？！]\s?", _stripped(lead))[-1]  # "Find: (a) the area, (b) the perimeter"
     if _ASKS_NEXT.search(asked):
         return True
+    if _ASKS_NOW.search(asked) and one.strip(" ,.;$") not in ("", "and", "or"):  # "Evaluate (1) 2+3 and (2) 4+5"
+        return True
     return asked.endswith((":", "：")) and bool(_ASKS.search(asked)) and not _CONDITION.search(asked)
 
 
@@ -112,8 +118,11 @@ def asks(text: str, of_choice: bool = False) -> bool:
     """Whether a text asks something; `of_choice`: whether it ends in a question that options may follow."""
     if not of_choice:
         return _ASKS.search(text) is not None
-    end = _stripped(text)
-    return _OFFERS.search(end) is not None and not _CONDITION.search(re.split(r"[.?!。？！]\s", end)[-1])
+    end = _stripped(re.sub(r"<li>|\|[-|\s:]{0,80}$", "", text[-_LEAD_CHARS:]))
+    if _OFFERS.search(end) is None:
+        return False
+    last = re.split(r"[.?!。？！]\s", end)[-1]
+    return _CHOOSES.search(last) is not None or not _CONDITION.search(last)
 
 
 def asks_how_many(text: str) -> bool:

@@ -11,27 +11,27 @@ import re
 from collections.abc import Iterator
 
 _PROOF = re.compile(
-    r"\b(?:(?:dis)?prove\b|show(?:ing)?,? (?:\w{1,20} )?that\b|demonstrate (?:that|the|why)\b|proof that\b"
-    r"|(?:give|provide|write|find|supply|present|complete|construct|outline) (?:\w{1,20} ){0,4}proof (?:of|for|that|by)\b"
+    r"\b(?:(?:dis)?prove\b(?! (?:your|it)\b)|show(?:ing)?,? (?:\w{1,20} )?that\b|demonstrate (?:that|the|why)\b|proof that\b"
+    r"|(?:give|provide|write|find|supply|present|complete|construct|outline) (?:\w{1,20} ){0,4}proof(?:: | (?:of|for|that|by)\b)"
     # French
-    r"|d[ée]montr(?:er|ez|ons|e)\b|prouve[rz]?\b|montr(?:er|ez|ons|e),? (?:\w{1,20} )?(?:que|qu['’])"
+    r"|d[ée]montr(?:er|ez|ons|e)\b|prouve[rz]\b|montr(?:er|ez|ons),? (?:\w{1,20} )?(?:que|qu['’])"
     r"|(?:[ée]tabli(?:r|ssez)|en d[ée]duire) (?:que|qu['’])"
     # German
     r"|beweise(?:n sie)?,?:? (?:dass|daß|die|den|das|für|mit)\b|beweise:|zeigen?(?: sie)?,? (?:dass|daß)\b"
     r"|man (?:zeige|beweise)\b|(?:weise(?:n sie)?|man weise) nach\b|zu (?:zeigen|beweisen)\b"
     # Spanish
-    r"|demu[eé]str(?:a|e|en|ese|ame)\b|demostrar\b|(?:pru[eé]b(?:e|a|ese)|probar|mu[eé]str(?:e|a|ese)|mostrar) que\b"
+    r"|demu[eé]str(?:e|en|ese|ame)\b|demostrar\b|(?:pru[eé]b(?:e|ese)|probar|mu[eé]str(?:e|ese)|mostrar) que\b"
     # Italian, Portuguese
-    r"|(?:si )?dimostr(?:are|i|ate|ino)\b|dimostra che\b|(?:prov|mostr)(?:are|a|ate) che\b"
+    r"|(?:si )?dimostr(?:are|i|ate|ino)\b|(?:prov|mostr)(?:are|i|ate) che\b"
     r"|demonstr(?:e|ar|em)\b|(?:prov|mostr)(?:e|ar|em) que\b"
     # Romanian, Polish, Czech, Dutch, Swedish, Hungarian
     r"|s[ăa] se (?:arate|demonstreze)\b|demonstra[țţt]i\b|(?:ar[ăa]ta|dovedi)[țţt]i c[ăa]\b"
     r"|udowodni(?:j|jcie|[ćc])\b|(?:wyka[żz]|poka[żz])(?:cie)?,? [żz]e\b"
-    r"|wykaza[ćc],? [żz]e\b|dowie(?:[śs][ćc]|d[źz]),? [żz]e\b"
+    r"|(?:wy|po)kaza[ćc],? [żz]e\b|dowie(?:[śs][ćc]|d[źz]),? [żz]e\b"
     r"|doka[žz](?:te|me)\b|uka[žz]te,? [žz]e\b|bewijs,? dat\b|toon aan,? dat\b|(?:bevisa|visa),? att\b"
     r"|bizony[íi]tsu[kd]\b|igazolju[kd]\b|mutassu[kd] meg\b"
     # Turkish
-    r"|(?:kan[ıi]tla|ispatla)(?:y[ıi]n(?:[ıi]z)?)?(?![\w])|ispat edin|oldu[ğg]unu g[öo]ster"
+    r"|(?:kan[ıi]tla|ispatla)(?:y[ıi]n(?:[ıi]z)?)?(?![\w])|ispat edin|g[öo]sterin(?:iz)? ki\b|oldu[ğg]unu g[öo]ster"
     # Russian, Ukrainian, Bulgarian, Greek
     r"|докаж(?:и|ите|ем|ете|іть)\b|доказать\b|(?:приведите|дайте) доказательство\b|(?:покажите|показать|покажи),? что\b"
     r"|довед(?:іть|и)\b|(?:довести|покажіть|показати),? що\b|αποδε[ίι]ξ(?:τε|ετε)|δε[ίι]ξτε [όο]τι|buktikan\b|chứng minh)"
@@ -44,7 +44,7 @@ _PROOF = re.compile(
 # Told, not asked: "Alice wants to show that", "could prove", "можно доказать".
 _TOLD = re.compile(
     r"(?:\b(?:wants?|wanted|trie[sd]|try|trying|wish(?:es|ed)?|likes?|decided?|hope[sd]?|attempts?|needs?|able|likely|order) "
-    r"(?:to )?|\b(?:can|could|may|might|did|does|will|would|cannot|can't|couldn't|didn't)(?: (?:he|she|they|i|one))? "
+    r"(?:to )?|\b(?:can|could|may|might|did|does|will|would|cannot|can't|couldn't|didn't)(?: (?!you\b|we\b)(?:the )?\w{1,20})? "
     r"|можно |можем |удалось |pour )$",
     re.I,
 )
@@ -57,10 +57,12 @@ _MAY_PROVE = re.compile(
     r"(?:(?:directly|algebraically|formally|by \w{1,20}),? )?that\b"
     rf"|(?:verify|establish|confirm|justify) (?:the|this) (?:\w{{1,20}} )?{_CLAIM}\b|verify: |(?<!.)proof: "
     r"|(?:justify|explain|show) why\b|give reasons? why\b"
-    r"|show(?::|,? (?:\$|\\\(|by (?:induction|contradiction)\b|for (?:all|any|every|each)\b|there (?:is|are|exist)))"
+    r"|show(?::|,? (?:\$|\\\(|by (?:induction|contradiction)\b|for (?:all|any|every|each)\b"
+    r"|there (?:is|are|exist)|if\b|(?:every|each|any)\b(?! step)))"
     rf"|show the (?:\w{{1,20}} )?(?:{_CLAIM}|following|existence|uniqueness|convergence|divergence|irrationality|continuity)\b"
     r"|show,? (?:using|by|via|with) [^.?!,]{1,60},? that\b"
     # French, German, Spanish, Portuguese, Italian, Romanian, Polish, Russian, Ukrainian, Chinese, Turkish
+    r"|(?:montre|prouve|d[ée]montre|muestra|prueba|demuestra|mostra|prova|dimostra|demonstra) (?:que|qu['’]|che)"
     r"|(?:v[ée]rifi|justifi)(?:er|ez|ons) (?:que|qu['’])"
     r"|(?:begründe|überprüfe|bestätige)n?(?: sie)?,? (?:dass|daß|warum)\b"
     r"|(?:verifique|compruebe|comprueba|justifique|verifica|verificar|comprobar) que\b|verific(?:are|a|ate) che\b"

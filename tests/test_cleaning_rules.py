@@ -149,6 +149,8 @@ def test_values_beside_words_of_proofs_stay(problem: str) -> None:
         "\n| A. | 4 | B. | 6 | C. | 7 | D. | 9 |", "\n**A** 4\n**B** 6\n**C** 7\n**D** 9", " (A)4(B)6(C)7(D)9",
         "\n$A$. 4\n$B$. 6\n$C$. 7\n$D$. 9", r" \[A\] 4 \[B\] 6 \[C\] 7 \[D\] 9", " (1) 4 (2) 6 (3) 7 (4) 9",
         " （A）4 （B）6 （C）7 （D）9", "\nア. 4\nイ. 6\nウ. 7\nエ. 9",
+        "\nA 4\nB 6\nC 7\nD 9", "\n- **A** 4\n- **B** 6\n- **C** 7\n- **D** 9", "\nOption A: 4\nOption B: 6\nOption C: 7",
+        "\n<li>A. 4</li><li>B. 6</li><li>C. 7</li><li>D. 9</li>", "\n- (a) 4\n- (b) 6\n- (c) 7", " {A} 4 {B} 6 {C} 7",
     ],
 )  # fmt: skip
 def test_choices_in_many_layouts(options: str) -> None:

@@ -33,6 +33,7 @@ def test_placeholders_are_no_answers(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
+        "The answer is a circle.",
         "The sequence is convergent.", "The series diverges.", r"\text{a circle}", r"\text{the line segment } AB",
         r"n \text{ is odd}", r"n\text{ odd}", r"n \text{ even}", "odd integers", r"\text{all real numbers}",
         r"\text{All integers } M \ge 2", "all primes", r"3 \text{ if } n \text{ is odd}", r"2 if $n=2k$ and 1 if $n \neq 2k$",
@@ -49,6 +50,7 @@ def test_prose_is_no_answer(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
+        "The answer is $17/21$.", r"\text{Answer: }5", "$P(x)=t x$ for any real number $t$",
         "7", "-7", r"\frac{1}{2}", r"\text{Yes}", "No.", r"\text{Monday}", r"\text{June 20}", r"\text{east}", "Alice",
         r"\text{Bob and Carol}", r"\text{odd}", r"\text{even}", r"\text{ellipse}", r"\text{neither}", "True",
         "infinitely many", r"\text{no solution}", r"\text{does not exist}", "undefined", r"x \text{ or } y",

@@ -73,7 +73,12 @@ _PROPERTY = _set(
     "arbitrary"
 )
 _VAGUE = _set("all any every each only exactly least most")
-_QUANTIFIER = re.compile(r"(?<=\S )for (?:all|any|every|each)\b", re.I)
+_QUANTIFIER = re.compile(
+    r"(?<=\S )for (?:all|any|every|each)\b(?: (?:real|complex|rational|natural|positive|nonnegative))?"
+    r"(?: (?:numbers?|integers?|constants?))?\b",
+    re.I,
+)
+_LEAD = re.compile(r"\W*(?:the )?(?:final |correct )?answer(?: is|:)?:? ?(?=\W*[\dA-Za-z])", re.I)
 _ARTICLE = re.compile(
     r"(?<!\w)(?:(?:an?|the) (?!and\b|or\b)(?:[\w-]{0,20}\d[\w-]{0,20} )?"
     r"|(?:une?|le|la|les|eine?|der|die|das|una|uno|el|los|las|il|uma?) )"
@@ -93,7 +98,7 @@ def no_value(answer: str) -> str | None:
         return "a placeholder"
     if _EAST_ASIAN.search(_MEASURE.sub("", answer)):
         return "a sentence"
-    return _prose(answer)
+    return _prose(_LEAD.sub("", _unwrapped(answer), count=1) if _LEAD.match(answer) else answer)
 
 
 def _unwrapped(answer: str) -> str:

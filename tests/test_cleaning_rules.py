@@ -122,6 +122,10 @@ def test_proofs_in_other_words_and_languages(problem: str) -> None:
 @pytest.mark.parametrize(
     "problem",
     [
+        "To prove himself, Tom ran 3 laps. How many metres?", "Records show that 12 of 48 paid in cash. What fraction is that?",
+        "A salesman must demonstrate the toy 12 times a day. How many times in 5 days?", "Marco fa 3 prove. Quanti minuti in tutto?",
+        "A proof that is 12 pages long is copied 3 times. How many pages are copied?", "On démontre que $n=7$. Calculer $n$.",
+        "You may use without proof that $a=1$. Find $a+6$.", "1994年被证明的定理，各位数字之和是多少？",
         "Find the sum of 3 and 4. Show your work.", "Show all your steps. What is $3+4$?",
         "What is $3+4$? Justify your answer.", "Find the number of roots, and justify that there are no others.",
         "Verify that $x=2$ is a root and find the other root.",
@@ -191,6 +195,8 @@ def test_letters_that_the_problem_uses_stay() -> None:
         "The function satisfies: (a) $f(0)=1$, (b) $f(1)=2$, (c) $f(2)=4$, (d) $f(3)=8$. Find $f(4)$.",
         "Is $f$ bounded? Consider (a) $f(0)=1$, (b) $f(1)=2$ and (c) $f(2)=4$. Find $f(3)$.",
         "| A | B | C | D |\n|---|---|---|---|\n| 1 | 2 | 3 | 4 |\nWhat is the sum of the row?",
+        "Jugs (A), (B) and (C) hold 2, 3 and 2 litres. How much do they hold together?",
+        "The workers are counted below.\n| A | B | C | D |\n|---|---|---|---|\n| 1 | 2 | 3 | 4 |",
         "Among the numbers ① $1$ ② $2$ ③ $3$ ④ $7$ the largest is ____.",
     ],
 )  # fmt: skip
@@ -201,6 +207,7 @@ def test_points_labels_and_cases_are_no_choices(problem: str) -> None:
 @pytest.mark.parametrize(
     "problem",
     [
+        "What is (a) the sum and (b) the product of 2 and 3?", "- Find $x$.\n- Find $y$.", "α) Find $x$. β) Find $y$.",
         "i) Find the sum; ii) find the product", "(i) Find the sum. (ii) Find the product.",
         "i. Find the sum. ii. Find the product.", "(1) 求 $a$ 的值；(2) 求 $b$ 的值。",
         "（1）求 $a$ 的值；（2）若 $b=1$，求 $c$。", "已知 $a>0$，求：(1) $a$ 的值；(2) $b$ 的值。",
@@ -223,6 +230,7 @@ def test_parts_in_many_layouts(problem: str) -> None:
 @pytest.mark.parametrize(
     "problem",
     [
+        "Solve the system: (1) $x+y=5$, (2) $x-y=1$. Give $x$.", "Find $x$ from the equations: (1) $2x+y=7$, (2) $x-y=2$.",
         "Given $x+y=3$ (1) and $x-y=1$ (2). Find $x$.", "From $x+y=3\\quad(1)$ and $x-y=1\\quad(2)$, determine $x$.",
         "$f$ satisfies: (1) $f(1)=1$; (2) $f(2)=3$; (3) $f$ is linear. Find $f(4)$.",
         "已知 $f$ 满足：(1) $f(1)=1$；(2) $f(2)=3$。求 $f(4)$。",
@@ -253,10 +261,10 @@ HOSTILE = (
 
 @pytest.mark.parametrize("column", ["problem", "answer"])
 def test_time_is_linear_in_hostile_text(column: str) -> None:
-    """100,000 characters take about 0.3 s at most; a rule that is quadratic in them would take minutes."""
+    """15,000 characters take about 0.05 s; a rule that is quadratic in them would take longer than 2 s."""
     for unit in HOSTILE:
         for end in ("x", "?"):
-            text = (unit * (30_000 // len(unit) + 1))[:30_000] + end
+            text = (unit * (15_000 // len(unit) + 1))[:15_000] + end
             began = time.process_time()
             reason(**{column: text})
-            assert time.process_time() - began < 5, (unit, end)
+            assert time.process_time() - began < 2, (unit, end)

@@ -43,11 +43,11 @@ _TIGHT = r"(?<![A-Za-z(（、，,])%s[、．.](?![\s、，,和及与]{0,3}[A-D][
 _SQUARE = r"(?:(?<![A-Za-z0-9\]}^_\\])|(?<=item))\\?[\[【{<]\s?%s[.)]?\s?\\?[\]】}>]"
 _BRACKETED_TIGHT = r"(?<![A-Za-z])[(（]\s?%s\s?[)）]"  # (A)4(B)6
 _LINE = r"^\s{0,4}(?:[-*+] )?(?:\$%s\$[.)\]]?|\*\*%s\*\*|%s\])(?=\s)"
-_BARE = r"^\s{0,4}(?:[-*+] )?%s\s?[-–—/]?\s(?=\S)"
+_BARE = r"(?:^|\\item)\s{0,4}(?:[-*+] )?%s\s?[-–—/]?\s(?=\S)"
 _NAMED = r"\b(?:option|choice|Option|Choice)\s%s\b[:.)]?"
 _CELL = rf"[|]\s{{0,3}}{_DRESS}%s{_DRESS}\s{{0,3}}[|]\s{{0,20}}(?=[^\s|])"
 _LOWER = rf"(?<![A-Za-z0-9\\)}}^])\(\s?{_DRESS}%s{_DRESS}\s?\)"
-_LOWER_MARKED = rf"(?:^|[\s*_|>])%s{_DRESS}[.)]{_DRESS}\s"
+_LOWER_MARKED = rf"(?:^|[\s*_|>])%s{_DRESS}[.):]{_DRESS}\s"
 _CIRCLED = r"%s"
 _LATIN, _CYRILLIC = ("[AＡ]", "[BＢ]", "[CＣ]", "[DＤ]"), ("[АA]", "Б", "[ВB]", "Г")
 _LAYOUTS = (
@@ -70,6 +70,7 @@ _LAYOUTS = (
     Layout(_LOWER, ("а", "б", "в", "г"), True),
     Layout(_LOWER_MARKED, ("а", "б", "в", "г"), True),
     Layout(_CIRCLED, tuple("①②③④"), True),
+    Layout(_CIRCLED, tuple("ⒶⒷⒸ"), True),
     Layout(_MARKED, tuple("アイウエ"), True),
 )
 _PATTERNS = [
@@ -77,6 +78,7 @@ _PATTERNS = [
     for layout in _LAYOUTS
 ]
 _NUMBERED = [re.compile(rf"(?:(?<![\w)}}^])\(\s?{n}\s?\)|(?:^|\s){n}\)(?=\s))", re.MULTILINE) for n in "1234"]
+_HEADER = re.compile(r"\|\s{0,3}A\s{0,3}\|\s{0,3}B\s{0,3}\|\s{0,3}C\s{0,3}\|")  # a table with a column for each option
 _LETTER = rf"\$?\s?(?:{_FONT})?[(\[{{（]*\s?(?:{_FONT})?"
 _LETTERED = re.compile(
     rf"(?i:(?:the )?(?:correct )?(?:option|choice|answer)s?(?: is)?:? ?)?{_LETTER}"
@@ -116,6 +118,9 @@ def choice(row: Mapping[str, Any], problem: str, answer: str) -> str | None:
         marks = _in_order(patterns, problem)
         if marks and _labels_options(problem, marks) and (not needs_question or _offers(problem, marks)):
             return problem[marks[0].start() : marks[0].start() + 100]
+    header = _HEADER.search(problem)
+    if header and problem[: header.start()].rstrip().endswith(("?", "？")) and _offers(problem, [header]):
+        return problem[header.start() : header.start() + 100]
     marks = _in_order(_NUMBERED, problem)
     if marks and _offers(problem, marks) and _is_an_option(answer, problem, marks):
         return problem[marks[0].start() : marks[0].start() + 100]
@@ -148,7 +153,9 @@ def _in_order(patterns: list[re.Pattern[str]], text: str) -> list[re.Match[str]]
 
 
 def _labels_options(text: str, marks: list[re.Match[str]]) -> bool:
-    """Not where the same noun stands before each mark: box A: 3 balls, box B: 4 balls."""
+    """Not where the same noun stands before each mark (box A: 3 balls, box B: 4 balls), or nothing between them."""
+    if all(text[a.end() : b.start()].strip(" ,;、，") in ("", "and", "or") for a, b in pairwise(marks)):
+        return False
     words = [_WORD_BEFORE.search(text[max(0, mark.start() - 24) : mark.start()]) for mark in marks]
     names = {word[1].casefold() if word else None for word in words}
     return len(names) > 1 or None in names

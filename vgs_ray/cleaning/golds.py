@@ -34,7 +34,7 @@ PLACEHOLDERS = _set(
     解説参照 解答参照 풀이참조 해설참조 없음 증명
     """
 )
-_PROOF_FIRST = re.compile(r"\W*[证證証]明")
+_PROOF_FIRST = re.compile(r"\W*(?:[证證証]明|proof\b)", re.I)
 _NOT_AVAILABLE = re.compile(r"[\s.(\[]*(?:N/A|n/a|N\.A\.|NA)[\s.)\]]*")
 
 FIXED = _set(
@@ -70,7 +70,10 @@ _CONDITION = _set("if when otherwise while provided")
 _PROPERTY = _set(
     "odd even prime primes composite positive negative nonnegative nonzero rational irrational integer integers natural "
     "real reals divisible coprime square squares multiple multiples number numbers increasing decreasing bounded constant "
-    "arbitrary"
+    "arbitrary true false"
+)
+_NUMERALS = _set(
+    "and or hundred thousand million twenty thirty forty fifty sixty seventy eighty ninety half minus over"
 )
 _VAGUE = _set("all any every each only exactly least most")
 _QUANTIFIER = re.compile(
@@ -94,7 +97,11 @@ def no_value(answer: str) -> str | None:
     letters = re.sub(r"[\W_]+", "", _TEXT.sub("", answer)).casefold()
     if letters in FIXED:
         return None
-    if letters in PLACEHOLDERS or _PROOF_FIRST.match(answer) or _NOT_AVAILABLE.fullmatch(_unwrapped(answer)):
+    if (
+        letters in PLACEHOLDERS
+        or _PROOF_FIRST.match(_unwrapped(answer))
+        or _NOT_AVAILABLE.fullmatch(_unwrapped(answer))
+    ):
         return "a placeholder"
     if _EAST_ASIAN.search(_MEASURE.sub("", answer)):
         return "a sentence"
@@ -133,4 +140,9 @@ def _described(answer: str, text: str) -> bool:
     if "$" in answer:
         text = " $ ".join(answer.split("$")[::2])
     found = _ARTICLE.search(text)
-    return found is not None and found[1].casefold() not in _FUNCTIONS
+    if found is not None and found[1].casefold() not in _FUNCTIONS:
+        return True
+    words = _words(text)  # two parallel lines
+    return (
+        len(words) > 2 and all(map(str.isalpha, text.split())) and text.islower() and not _NUMERALS.intersection(words)
+    )

@@ -39,7 +39,10 @@ _ASKS_NEXT = re.compile(
     r"|求|计算|計算|解方程|解不等式|化简|求下列各式的值|解下列方程|解下列不等式|计算下列各题|回答下列问题)[:：]$",
     re.I,
 )
-_ASKS_NOW = re.compile(r"^\s?(?:find|determine|calculate|compute|evaluate|simplify)\s?$", re.I)
+_SYSTEM = re.compile(
+    r"\b(?:system|simultaneous\w*|from the equations?)\b|方程组|方程組", re.I
+)  # its equations are numbered
+_ASKS_NOW = re.compile(r"^\s?(?:find|determine|calculate|compute|evaluate|simplify|what (?:is|are))\s?$", re.I)
 _CONDITION = re.compile(
     r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b"
     r"|满足|滿足|条件|條件",
@@ -49,7 +52,7 @@ _LEAD_CHARS = 300  # of what stands before the first mark
 
 _BEFORE = r"(?<![A-Za-z0-9\\)}^])"  # f(a) and (x+1)(2) are no enumeration
 _OPEN, _CLOSE = r"(?:\*\*|__|<b>|<strong>|\\textbf\{)?", r"(?:\*\*|__|</b>|</strong>|\})?"
-_AFTER = rf"(?:\\?[.):]{_CLOSE}(?:\s|(?=[\u4e00-\u9fff]))|[、．])"
+_AFTER = rf"(?:\\?[.):°/]{_CLOSE}(?:\s|(?=[\u4e00-\u9fff]))|[、．])"
 _STOP = r"(?:^|\n|(?<=[.:;?。；：？$])\s{0,4})[^\w.?!;:,。？；：]{0,4}"
 _PARTS = [
     (re.compile(first, re.I), re.compile(second, re.I))
@@ -69,9 +72,11 @@ _PARTS = [
         ),
         (r"(?:^|\s)1\)\s", r"\s2\)\s"),
         (rf"{_BEFORE}[（(]?а[)）]\s", rf"{_BEFORE}[（(]?б[)）]\s"),
-        (r"(?<![\w\])])\[\s?(?:a|1)\s?\]", r"(?<![\w\])])\[\s?(?:b|2)\s?\]"),
+        (r"(?<![\w\])])[\[【]\s?(?:a|1)\s?[\]】]", r"(?<![\w\])])[\[【]\s?(?:b|2)\s?[\]】]"),
         (r"\\item\b", r"\\item\b"),
-        ("①|⑴", "②|⑵"),
+        ("①|⑴|[（(]ア[)）]", "②|⑵|[（(]イ[)）]"),
+        (r"(?:^|\s)[aα][)/]\s", r"\s[bβ][)/]\s"),
+        (rf"(?:^|\n)\s{{0,3}}[-*•+]\s(?=(?:{_VERBS})\b)", rf"\n\s{{0,3}}[-*•+]\s(?=(?:{_VERBS})\b)"),
         (r"[（(]一[)）]|(?<![\w第])一、", r"[（(]二[)）]|(?<![\w第])二、"),
         (
             r"\b(?:question|problem|part|task|exercise|aufgabe|frage|teil|вопрос|задача|часть|pregunta|parte)\s?(?:1|A|I|one)\b",
@@ -99,6 +104,8 @@ def several_questions(problem: str) -> re.Match[str] | None:
 def _each_asks(lead: str, one: str, two: str) -> bool:
     if _ASKS.search(one) and _ASKS.search(two):
         return True
+    if _SYSTEM.search(lead[-_LEAD_CHARS:]):
+        return False
     asked = re.split(r"[.?!。？！]\s?", _stripped(lead))[-1]  # "Find: (a) the area, (b) the perimeter"
     if _ASKS_NEXT.search(asked):
         return True

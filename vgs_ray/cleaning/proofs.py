@@ -1,14 +1,13 @@
 """Problems that ask for a proof, in the languages of public problem sets. Pure.
 
-A word that always asks for a proof ("prove", "démontrer", "докажите", "证明") counts wherever it stands, unless it is told of
-somebody ("she wants to prove that"). A word that may also go with a value ("verify", "justify", "show") counts at the
-start of a clause, and only where the problem asks for nothing else.
+A word that asks for a proof ("prove", "démontrer", "докажите", "证明") counts at the start of a clause, and elsewhere where the
+problem asks for no value. A word that may also go with a value ("verify", "justify", "show") counts at the start of a clause
+only, and only where the problem asks for no value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 _PROOF = re.compile(
     r"\b(?:(?:dis)?prove\b(?! (?:your|it)\b)|show(?:ing)?,? (?:\w{1,20} )?that\b|demonstrate (?:that|the|why)\b|proof that\b"
@@ -17,7 +16,7 @@ _PROOF = re.compile(
     r"|d[ée]montr(?:er|ez|ons|e)\b|prouve[rz]\b|montr(?:er|ez|ons),? (?:\w{1,20} )?(?:que|qu['’])"
     r"|(?:[ée]tabli(?:r|ssez)|en d[ée]duire) (?:que|qu['’])"
     # German
-    r"|beweise(?:n sie)?,?:? (?:dass|daß|die|den|das|für|mit)\b|beweise:|zeigen?(?: sie)?,? (?:dass|daß)\b"
+    r"|beweise(?:n sie)?,?:? (?:dass|daß|die|den|das|für|mit)\b|beweise:|zeigen?(?: sie)?,? (?:dass|daß)\b|zeigen sie:"
     r"|man (?:zeige|beweise)\b|(?:weise(?:n sie)?|man weise) nach\b|zu (?:zeigen|beweisen)\b"
     # Spanish
     r"|demu[eé]str(?:e|en|ese|ame)\b|demostrar\b|(?:pru[eé]b(?:e|ese)|probar|mu[eé]str(?:e|ese)|mostrar) que\b"
@@ -36,7 +35,7 @@ _PROOF = re.compile(
     r"|докаж(?:и|ите|ем|ете|іть)\b|доказать\b|(?:приведите|дайте) доказательство\b|(?:покажите|показать|покажи),? что\b"
     r"|довед(?:іть|и)\b|(?:довести|покажіть|показати),? що\b|αποδε[ίι]ξ(?:τε|ετε)|δε[ίι]ξτε [όο]τι|buktikan\b|chứng minh)"
     # Chinese, Japanese, Korean, Arabic, Hindi
-    r"|(?<!可以)(?<!可)(?<!已)(?<!已经)(?<!身份)(?<!学生)[证證証]明(?![书書]|材料|文件)|求[证證証]|[试試][证證]"
+    r"|(?<!可以)(?<!可)(?<!已)(?<!已经)(?<!身份)(?<!学生)[证證証]明(?![书書写寫照]|材料|文件)|求[证證証]|[试試][证證]"
     r"|ことを示[せし]|を示[せし](?:。|なさい|てください|$)|증명(?:하|해)|보이(?:시오|라|세요)|보여라|임을 보[이여]"
     r"|أثبت|برهن|सिद्ध (?:कीजिए|करें|करो)",
     re.I,
@@ -48,9 +47,6 @@ _TOLD = re.compile(
     r"|можно |можем |удалось |pour )$",
     re.I,
 )
-_SHOW_THAT = re.compile(r"show", re.I)
-_USED_TO = re.compile(r"\b(?:us(?:e|ing)|apply|employ)\b[^.?!;]{0,150}\bto $", re.I)
-
 _CLAIM = r"(?:identity|identities|inequality|formula|claim|statement|assertion|equality|result|relation|theorem|equation|fact)"
 _MAY_PROVE = re.compile(
     r"\b(?:(?:verify|justify|deduce|conclude|infer|argue|confirm|check|establish) "
@@ -82,29 +78,39 @@ _ASKS_VALUE = re.compile(
 )
 
 
+# Asked although not at the start of a clause: "use induction to prove", "how do I prove", "can you show that".
+_ASKED = re.compile(
+    r"\b(?:us(?:e|ing)|apply|employ)\b[^.?!;]{0,150}\bto $|\bhow (?:to|do|can|could|would)(?: (?:i|we|you|one))? $"
+    r"|\b(?:can|could|will|would) (?:you|we|one) $",
+    re.I,
+)
+_JOINS = re.compile(
+    r"(?:\b(?:and|or|either|then|hence|thus|also|please|to both|et|und|oder|y|e|i|и)|[试試请請并並且])$", re.I
+)
+
+
 def asks_for_proof(problem: str) -> re.Match[str] | None:
     """Where a problem asks for a proof; None where it does not. Takes time linear in the problem."""
-    return next(_proofs(problem), None)
-
-
-def _proofs(problem: str) -> Iterator[re.Match[str]]:
     for found in _PROOF.finditer(problem):
         before = problem[max(0, found.start() - 200) : found.start()]
-        told = _TOLD.search(before[-40:]) or (before[-3:].casefold() == "to " and _SHOW_THAT.match(found[0]))
-        if not told or _USED_TO.search(before):
-            yield found
+        if _ASKED.search(before) or _begins_clause(before):
+            return found
+        if not _TOLD.search(before[-40:]):
+            return None if _asks_value(problem, found) else found
     for found in _MAY_PROVE.finditer(problem):
-        if _begins_clause(problem, found.start()):
-            others = problem[: found.start()] + problem[found.end() :]
-            if not _ASKS_VALUE.search(others):
-                yield found
-            return
+        before = problem[max(0, found.start() - 200) : found.start()]
+        if _ASKED.search(before) or _begins_clause(before):
+            return None if _asks_value(problem, found) else found
+    return None
 
 
-def _begins_clause(problem: str, start: int) -> bool:
-    before = problem[max(0, start - 200) : start]
-    if _USED_TO.search(before):
+def _asks_value(problem: str, proof: re.Match[str]) -> bool:
+    return bool(_ASKS_VALUE.search(problem, 0, proof.start()) or _ASKS_VALUE.search(problem, proof.end()))
+
+
+def _begins_clause(before: str) -> bool:
+    """Whether a word behind this text begins a sentence or a clause."""
+    bare = before.rstrip(" \t\r\n*_>#-")
+    if not bare or "\n" in before[len(bare) :]:
         return True
-    before = before.rstrip(" \t\r\n*_>#-")
-    joined = before.casefold().endswith((" and", " then", " hence", " thus", " also", " please", " to both"))
-    return joined or not before or not (before[-1].isalpha() or before[-1] in "'’") or not before[-1].isascii()
+    return (not bare[-1].isalnum() and bare[-1] not in "'’°") or _JOINS.search(bare) is not None

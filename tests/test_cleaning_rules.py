@@ -123,7 +123,8 @@ def test_proofs_in_other_words_and_languages(problem: str) -> None:
     "problem",
     [
         "To prove himself, Tom ran 3 laps. How many metres?", "Records show that 12 of 48 paid in cash. What fraction is that?",
-        "A salesman must demonstrate the toy 12 times a day. How many times in 5 days?", "Marco fa 3 prove. Quanti minuti in tutto?",
+        "A salesman must demonstrate the toy 12 times a day. How many times in 5 days?",
+        "Marco fa 3 prove. Quanti minuti in tutto?",
         "A proof that is 12 pages long is copied 3 times. How many pages are copied?", "On démontre que $n=7$. Calculer $n$.",
         "You may use without proof that $a=1$. Find $a+6$.", "1994年被证明的定理，各位数字之和是多少？",
         "Find the sum of 3 and 4. Show your work.", "Show all your steps. What is $3+4$?",

@@ -1,8 +1,8 @@
 """Cleaning rules: which problems can be used for training, and why the others cannot.
 
 In: one row in the layout of OpenR1-Math (problem, solution, answer, question_type, ...). Out: None to keep it, or a
-`Dropped` with a reason code and the evidence. Pure functions, for what one row shows by itself; the last three reasons
-need other rows: see `vgs_ray.copies` and `vgs_ray.contamination`.
+`Dropped` with a reason code and the evidence. Pure functions, for what one row shows by itself; `vgs_ray.cleaning` has the
+rules that read text. The last three reasons need other rows: see `vgs_ray.copies` and `vgs_ray.contamination`.
 
 The text rules are regular expressions tuned on MATH-500, NuminaMath, OlympiadBench and PutnamBench. They lean to
 dropping: a lost problem costs little, one whose box cannot be checked puts wrong labels on all its roll-outs.

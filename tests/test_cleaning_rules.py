@@ -170,7 +170,8 @@ def test_choices_in_many_layouts(options: str) -> None:
         ("C", "multiple_choice"), ("(C)", "multiple_choice"), (r"\textbf{(C)}", "multiple_choice"), ("[C]", "multiple_choice"),
         ("Option C", "multiple_choice"), ("(C) 7", "multiple_choice"), (r"\textbf{(C)}\ 7", "multiple_choice"),
         ("C. 7", "multiple_choice"), ("В", "multiple_choice"), ("③", "multiple_choice"), ("①③", "multiple_choice"),
-        ("ABD", "multiple_choice"), ("A, C", "multiple_choice"), ("c", None), ("e", None), ("(B \\cup C)", None), ("F", None),
+        ("ABD", "multiple_choice"), ("A, C", "multiple_choice"), ("选C", "multiple_choice"), ("c)", "multiple_choice"),
+        ("c", None), ("e", None), ("(B \\cup C)", None), ("F", None),
         ("AC", "multiple_choice"),
     ],
 )  # fmt: skip
@@ -209,6 +210,7 @@ def test_points_labels_and_cases_are_no_choices(problem: str) -> None:
     "problem",
     [
         "What is (a) the sum and (b) the product of 2 and 3?", "- Find $x$.\n- Find $y$.", "α) Find $x$. β) Find $y$.",
+        "Find:\n- the sum of 2 and 3,\n- the product of 2 and 3.", "1.Find $x$. 2.Find $y$.",
         "i) Find the sum; ii) find the product", "(i) Find the sum. (ii) Find the product.",
         "i. Find the sum. ii. Find the product.", "(1) 求 $a$ 的值；(2) 求 $b$ 的值。",
         "（1）求 $a$ 的值；（2）若 $b=1$，求 $c$。", "已知 $a>0$，求：(1) $a$ 的值；(2) $b$ 的值。",

@@ -81,8 +81,8 @@ _NUMBERED = [re.compile(rf"(?:(?<![\w)}}^])\(\s?{n}\s?\)|(?:^|\s){n}\)(?=\s))", 
 _HEADER = re.compile(r"\|\s{0,3}A\s{0,3}\|\s{0,3}B\s{0,3}\|\s{0,3}C\s{0,3}\|")  # a table with a column for each option
 _LETTER = rf"\$?\s?(?:{_FONT})?[(\[{{（]*\s?(?:{_FONT})?"
 _LETTERED = re.compile(
-    rf"(?i:(?:the )?(?:correct )?(?:option|choice|answer)s?(?: is)?:? ?)?{_LETTER}"
-    r"(?:[A-EАБВГД]|[①-⑩](?:[、,， ]{0,2}[①-⑩])*)[)\]}）.\s$]*"
+    rf"(?i:(?:the )?(?:correct )?(?:option|choice|answer)s?(?: is)?:? ?|选择?|答案[:：]?)?{_LETTER}"
+    r"(?:[A-EАБВГД]|[a-e](?=\))|[①-⑩](?:[、,， ]{0,2}[①-⑩])*)[)\]}）.\s$]*"
 )
 # An option with its letter: (C) 7, C. 7, \textbf{(C)}\ 7
 _LABELLED = re.compile(rf"{_LETTER}(?:[A-E]\)[}}\s\\]|(?<=\()[A-E]\)[}}\s\\]|[A-E][.．、]\s?)[}}\s\\]*\S.*")

@@ -52,7 +52,7 @@ _LEAD_CHARS = 300  # of what stands before the first mark
 
 _BEFORE = r"(?<![A-Za-z0-9\\)}^])"  # f(a) and (x+1)(2) are no enumeration
 _OPEN, _CLOSE = r"(?:\*\*|__|<b>|<strong>|\\textbf\{)?", r"(?:\*\*|__|</b>|</strong>|\})?"
-_AFTER = rf"(?:\\?[.):°/]{_CLOSE}(?:\s|(?=[\u4e00-\u9fff]))|[、．])"
+_AFTER = rf"(?:\\?[.):°/]{_CLOSE}(?:\s|(?=[\u4e00-\u9fffA-Z]))|[、．])"
 _STOP = r"(?:^|\n|(?<=[.:;?。；：？$])\s{0,4})[^\w.?!;:,。？；：]{0,4}"
 _PARTS = [
     (re.compile(first, re.I), re.compile(second, re.I))
@@ -90,6 +90,10 @@ _PARTS = [
     )
 ]
 
+_LISTED = re.compile(  # find: - the sum - the product
+    r"\b(?:find|determine|calculate|compute|evaluate)[:：]\s{0,4}\n\s{0,3}[-*•+]\s[^\n]*\n\s{0,3}[-*•+]\s", re.I
+)
+
 
 def several_questions(problem: str) -> re.Match[str] | None:
     """Where the first of several parts that each ask is marked; None for one question. Takes time linear in the text."""
@@ -98,7 +102,7 @@ def several_questions(problem: str) -> re.Match[str] | None:
         two = one and second.search(problem, one.end())
         if one and two and _each_asks(problem[: one.start()], problem[one.end() : two.start()], problem[two.end() :]):
             return one
-    return None
+    return _LISTED.search(problem)
 
 
 def _each_asks(lead: str, one: str, two: str) -> bool:

@@ -41,7 +41,7 @@ def line_of(error: BaseException) -> str:
         if _of_ray(cause):
             continue
         if isinstance(cause, UserError | SourceError | NotInstalled):
-            return str(cause)
+            return str(cause).partition("\nFailed to apply UDF")[0]  # Ray Data adds lines about retries
         if isinstance(cause, OSError) and cause.errno in DISK:
             place = str(cause.filename or "")  # Ray Data may have put a sentence of its own there
             return DISK[cause.errno].format(place=place if place.startswith("/") and "\n" not in place else "the run")

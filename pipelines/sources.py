@@ -36,7 +36,7 @@ def readable_source() -> Iterator[None]:
     except (SourceError, RayError) as error:
         if not (line := line_of(error)):
             raise
-        raise UserError(line.splitlines()[0]) from error  # Ray adds lines about retries
+        raise UserError(line) from error
 
 
 def resolved(folder: Path, sources: dict[str, str]) -> dict[str, str]:

@@ -74,7 +74,7 @@ def sandbox() -> Recipe:
             steps=560,
             lr=1e-3,
             min_warmup_steps=0,
-            dropout=0.0,  # attention with dropout costs a third more time on CPU
+            dropout=0.0,
             workers=2,
             cpus_per_worker=0.25,
             gpus_per_worker=0.0,

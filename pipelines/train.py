@@ -50,15 +50,16 @@ def train_worker(config: dict[str, Recipe]) -> str:
     recipe, context = config["recipe"], ray.train.get_context()
     settings, folder = recipe.resolved_train, recipe.folder / "train"
     device = ray.train.torch.get_device()
-    attention = attention_of(settings.attention, device, settings.dropout)
+    attention = attention_of(settings.attention, device, settings.attention_dropout)
     worker = Worker(context.get_world_rank(), context.get_world_size(), device, layout_of(attention, device))
     if worker.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     train, validation = open_examples(folder / "store", settings)
     held_out = validation.held_out(HELD_OUT)
     model = ValueModel.from_backbone(
-        model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention
-    ).to(worker.device)
+        model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention,
+        attention_dropout=settings.attention_dropout,
+    ).to(worker.device)  # fmt: skip
     log, run_name = folder / "metrics.jsonl", recipe.folder.name
     track = open_trackers(settings.trackers, folder, run_name, asdict(settings))
     if worker.rank == 0:

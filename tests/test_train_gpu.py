@@ -20,7 +20,7 @@ from vgs_ray.value.train import fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 GPU = torch.device("cuda")
-SURE = replace(CONFIG, dropout=0.0)
+SURE = replace(CONFIG, dropout=0.0, attention_dropout=0.0)
 
 
 def losses_of(model: ValueModel, config: Train, tables: Path, folder: Path, stop_after: int = 0) -> list[float]:
@@ -92,9 +92,14 @@ def test_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Pat
     assert close(first[:3] + rest, whole)
 
 
-def test_it_learns_with_dropout_and_what_it_learnt_loads_on_a_cpu(backbone: str, tables: Path, tmp_path: Path) -> None:
-    attention = attention_of("auto", GPU, CONFIG.dropout)
-    model = ValueModel.from_backbone(backbone, dropout=CONFIG.dropout, seed=0, attn_implementation=attention)
+@pytest.mark.parametrize("in_attention", [0.0, CONFIG.attention_dropout])
+def test_it_learns_with_dropout_and_what_it_learnt_loads_on_a_cpu(
+    backbone: str, tables: Path, tmp_path: Path, in_attention: float
+) -> None:
+    attention = attention_of("auto", GPU, in_attention)
+    model = ValueModel.from_backbone(
+        backbone, dropout=CONFIG.dropout, seed=0, attn_implementation=attention, attention_dropout=in_attention
+    )
     losses = losses_of(model, replace(CONFIG, steps=60), tables, tmp_path / "run")
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     model.eval().save_pretrained(tmp_path / "saved")

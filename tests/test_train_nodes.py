@@ -18,7 +18,8 @@ from pipelines.train import build_store, trainer
 from vgs_ray.config import Recipe, Train
 
 SETTINGS: Train = replace(
-    CONFIG, steps=60, dropout=0.0, workers=2, min_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, checkpoint_every=5,
+    CONFIG, steps=60, dropout=0.0, attention_dropout=0.0,
+    workers=2, min_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, checkpoint_every=5,
     timeout_s=30, trackers=(),
 )  # fmt: skip
 NOTICED_QUICKLY = {

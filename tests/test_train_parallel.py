@@ -14,7 +14,7 @@ from vgs_ray.value.parallel import Worker
 from vgs_ray.value.speed import cost_of
 from vgs_ray.value.train import Batches, LossDivergedError, fit
 
-PLAIN = replace(CONFIG, dropout=0.0)
+PLAIN = replace(CONFIG, dropout=0.0, attention_dropout=0.0)
 VARIANTS = {
     "sharded": PLAIN,
     "resharding": replace(PLAIN, reshard=True, activation_checkpointing=True, async_checkpoints=True),

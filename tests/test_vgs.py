@@ -28,7 +28,13 @@ def test_training_has_the_published_numbers() -> None:
     assert config.steps / config.checkpoint_every > 25
     assert (config.lr, config.min_lr_share, config.warmup_share, config.min_warmup_steps) == (1e-4, 0.1, 0.05, 100)
     assert (config.betas, config.eps, config.weight_decay, config.clip_norm) == ((0.9, 0.95), 1e-6, 0.1, 5.0)
-    assert (config.dropout, config.group_size, config.batch_size, vgs().seed) == (0.05, 2, 1024, 1337)
+    assert (config.dropout, config.attention_dropout, config.group_size, config.batch_size, vgs().seed) == (
+        0.05,
+        0.0,
+        2,
+        1024,
+        1337,
+    )
     assert (config.loss, config.num_labels, config.init) == ("outcome", 3, vgs().roll_out.model)
 
 

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 CONFIG = Train(
     max_length=64, batch_size=8, micro_tokens=96, steps=6, lr=3e-3, min_warmup_steps=0, workers=1, checkpoint_every=3,
     validate_every=100,
-    dropout=0.1, activation_checkpointing=False, async_checkpoints=False,
+    dropout=0.1, attention_dropout=0.1, activation_checkpointing=False, async_checkpoints=False,
 )  # fmt: skip
 
 
@@ -82,7 +82,9 @@ def load(tables: Path, split: str = "train", config: Train = CONFIG) -> Examples
 
 
 def new_model(backbone: str, dropout: float = CONFIG.dropout) -> ValueModel:
-    return ValueModel.from_backbone(backbone, dropout=dropout, seed=0, attn_implementation="varlen")
+    return ValueModel.from_backbone(
+        backbone, dropout=dropout, seed=0, attn_implementation="varlen", attention_dropout=dropout
+    )
 
 
 def weights_of(model: ValueModel) -> torch.Tensor:
@@ -119,7 +121,10 @@ def run(
     held_out: int = 0,
 ) -> list[float]:
     """Train, and return the losses; the final weights go to `final.pt`. At `killed_at` the process kills itself."""
-    model = ValueModel.from_backbone(backbone, config.num_labels, config.dropout, seed=0, attn_implementation="varlen")
+    model = ValueModel.from_backbone(
+        backbone, config.num_labels, config.dropout, seed=0, attn_implementation="varlen",
+        attention_dropout=config.attention_dropout,
+    )  # fmt: skip
     worker, losses, validation = worker or Worker(), [], load(tables, "validation")
 
     def report(metrics: dict[str, float], _: object) -> None:

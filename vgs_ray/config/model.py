@@ -36,7 +36,9 @@ class Train:
         lr, min_lr_share, warmup_share: peak learning rate, its last share of the peak, share of steps that warm up.
         min_warmup_steps: steps that warm up at least.
         betas, eps, weight_decay, clip_norm: AdamW (the decay is of matrices and embeddings only) and gradient clipping.
-        dropout: in attention and before the head.
+        dropout: before the head.
+        attention_dropout: in attention. Only flash-attn 2 has it for packed sequences on a GPU; docs/training.md says what runs
+            without.
         trained_layers: only the head, the last norm and so many last blocks learn, which is cheaper; 0 trains everything. MFU
             counts all blocks either way.
         group_size: responses of one problem that stay together in the shuffle.
@@ -51,7 +53,7 @@ class Train:
         activation_checkpointing: recompute each block's activations in the backward pass.
         compile: compile each block by torch.compile.
         attention: `auto` is flash attention where it is installed, else torch's own for sequences of unequal length
-            (`varlen`), or SDPA with a mask where that has no dropout (GPU).
+            (`varlen`), or SDPA with a mask for attention dropout on a GPU.
         checkpoint_every, checkpoints_kept: steps between checkpoints, and how many stay.
         async_checkpoints: write them while training goes on; costs a copy of the state in main memory.
         validate_every: steps between validations.
@@ -75,6 +77,7 @@ class Train:
     weight_decay: NonNegativeFloat = 0.1
     clip_norm: PositiveFloat = 5.0
     dropout: ShareBelowOne = 0.05
+    attention_dropout: ShareBelowOne = 0.0
     trained_layers: NonNegativeInt = 0
     group_size: PositiveInt = 2
     workers: PositiveInt = 8

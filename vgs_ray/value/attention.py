@@ -25,7 +25,7 @@ NAME = "varlen"
 def attention_of(choice: str, device: torch.device, dropout: float) -> str:
     """transformers' name for a choice of `Train.attention`; `auto` takes the first that the machine can run.
 
-    torch's variable-length attention has no dropout on a GPU, so with dropout and without flash-attn a mask remains.
+    torch's variable-length attention has no dropout on a GPU, so with dropout in attention and without flash-attn a mask remains.
     """
     if choice != "auto":
         return choice
@@ -91,7 +91,7 @@ def varlen_attention(
     if query.is_cuda:
         if dropout:
             raise ValueError(
-                "attention 'varlen' has no dropout on a GPU: install flash-attn, or set train.dropout to 0"
+                "attention 'varlen' has no dropout on a GPU: install flash-attn, or set train.attention_dropout to 0"
             )
         return _flash(query, key, value, scaling, cu_seq_lens_q, max_length_q), None
     queries, keys, values = (tensor.split(list(sizes), 2) for tensor in (query, key, value))

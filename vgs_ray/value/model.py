@@ -98,8 +98,9 @@ class ValueModel(nn.Module):
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         attn_implementation: str | None = None,
+        attention_dropout: float = 0.0,
     ) -> ValueModel:
-        """Start from a causal language model (folder or hub id) and a fresh head; `dropout` is also the attention's.
+        """Start from a causal language model (folder or hub id) and a fresh head; `dropout` is before the head.
 
         Raises:
             ValueError: an architecture that is not served, or no config.json.
@@ -108,7 +109,7 @@ class ValueModel(nn.Module):
 
         folder = local_folder(path_or_id)
         config = read_config(folder)
-        config.attention_dropout = config.classifier_dropout = dropout
+        config.attention_dropout, config.classifier_dropout = attention_dropout, dropout
         backbone = AutoModel.from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation=attn_implementation
         )

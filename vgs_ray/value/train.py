@@ -44,6 +44,7 @@ ORDER_FIELDS = (
     "warmup_share",
     "min_warmup_steps",
     "dropout",
+    "attention_dropout",
 )
 """What decides which samples a step sees and what it does with them; a checkpoint of other values is refused."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vgs_ray.costly import too_costly
+from vgs_ray.answers.costly import too_costly
 from vgs_ray.judge import Judge, _Died, _Worker
 
 ENDLESS = [r"\sum_{n=1}^{99999} n^{999}", r"(x+y+z)^{999}", r"\int_0^{10} x^{x^x} dx"]

@@ -1,0 +1,275 @@
+r"""Mathematics: LaTeX as sympy objects, and whether two of them are equal; `None` where nobody knows.
+
+The parser is the one of math-verify (latex2sympy2_extended). It is called on whole texts: what it cannot read to the end is
+not read at all. Equality of expressions is decided by their values, see `vgs_ray.answers.sampling`; sympy is imported on first use.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import Any
+
+from vgs_ray.answers import sampling
+
+MAX_MEMBERS = 60  # of a list; the comparison of members takes quadratic time
+
+Truth = bool | None
+_UNREAD = re.compile(r"\\(?:ldots|equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|land|lor|text\{[^{}]{2,}|permil)|[\"?;@#~`]")
+_TWO_NUMBERS = re.compile(r"\d\s+\d|\.\d*\.|(?<![\d])\.(?!\d)")
+_FOR_THE_PARSER = (
+    (re.compile(r"\\text\{([^{}])\}"), r"\1"),
+    (re.compile(r"([A-Za-z])'+"), r"\1_{p}"),
+    (re.compile(r"\^\\circ"), ""),
+    (re.compile(r"(?<=\d)\("), r"\\cdot("),  # the parser reads 3(2) as the mixed number 3 + 2
+    (re.compile(r"(?<=[)\d])(?=\\binom)|(?<=\))(?=\\frac|\d)"), r"\\cdot "),
+    (re.compile(r"\\emptyset"), r"\\{\\}"),
+    (re.compile(r"\\bmod"), r"\\mod"),
+)  # fmt: skip
+
+
+@cache
+def _library() -> Any:
+    """The parser and the comparison of math-verify, without its warning that time limits are off: `vgs_ray.judge` holds them."""
+    import math_verify
+    from latex2sympy2_extended import latex2sympy2
+
+    for name in ("parser", "grader"):
+        logging.getLogger(f"math_verify.{name}").setLevel(logging.ERROR)
+    return math_verify, latex2sympy2
+
+
+def load() -> None:
+    """Import sympy and the parser. Apart from any `try`, because a broken installation must not look like doubt."""
+    _library()
+
+
+@lru_cache(maxsize=8192)  # an answer that agrees with others, and the gold one, come again and again
+def parse(latex: str) -> Any:
+    """The sympy object of a text in the spelling of `spelling.plain`; None where the parser cannot read all of it."""
+    _, parser = _library()
+    text = latex.replace(r"\bmod", r"\mod")
+    if _UNREAD.search(text) or _TWO_NUMBERS.search(text):
+        return None
+    for pattern, replacement in _FOR_THE_PARSER:
+        text = pattern.sub(replacement, text)
+    config = parser.ConversionConfig(lowercase_symbols=False)
+    try:
+        found = parser.latex2sympy(text, is_real=True, convert_degrees=False, normalization_config=None, conversion_config=config)
+    except RecursionError:
+        raise
+    except Exception:  # the parser raises nearly anything
+        return None
+    return _with_imaginary_unit(found)
+
+
+def _with_imaginary_unit(found: Any) -> Any:
+    import sympy
+
+    letter = sympy.Symbol("i", real=True)
+    try:
+        if isinstance(found, list) or found is None:
+            return None
+        if found.has(letter) and not found.has(sympy.Sum, sympy.Product):
+            return found.subs(letter, sympy.I)
+    except Exception:
+        return found
+    return found
+
+
+def equal(gold: Any, answer: Any) -> Truth:
+    """Whether two sympy objects are the same number, expression, list, set, relation or matrix."""
+    import sympy
+    from sympy.core.relational import Relational
+
+    if type(gold) is type(answer) and gold == answer:
+        return not gold.has(sympy.nan, sympy.zoo)
+    gold, answer = _single(gold), _single(answer)
+    matrices = [isinstance(value, sympy.MatrixBase) for value in (gold, answer)]
+    if any(matrices):
+        return _matrices(gold, answer) if all(matrices) else False
+    relations = [isinstance(value, Relational) or type(value).__name__ == "And" for value in (gold, answer)]
+    if all(relations):
+        return _relations(gold, answer)
+    if any(relations):
+        return _relation_and_value(gold, answer) if relations[0] else _relation_and_value(answer, gold)
+    if any(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
+        return _collections(gold, answer)
+    if all(isinstance(value, sympy.Expr) for value in (gold, answer)):
+        return sampling.expressions(gold, answer)
+    return verified(gold, answer)
+
+
+def verified(gold: Any, answer: Any) -> bool:
+    """What math-verify says, both ways round, for objects that have no comparison here."""
+    verify = _library()[0].verify
+    return any(verify(*pair, timeout_seconds=None, raise_on_error=True) for pair in ((gold, answer), (answer, gold)))
+
+
+def members(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
+    """Whether two lists have the same members in any order."""
+    if len(gold) != len(answer):
+        return False
+    if len(gold) > MAX_MEMBERS:
+        return None
+    left, unmatched = list(answer), []
+    doubts: dict[tuple[int, int], Truth] = {}
+    for number, member in enumerate(gold):
+        for place, other in enumerate(left):
+            found = same(member, other)
+            if found:
+                del left[place]
+                break
+            doubts[number, id(other)] = found
+        else:
+            unmatched.append(number)
+    doubtful = all(any(doubts.get((number, id(other)), False) is None for other in left) for number in unmatched)
+    return True if not unmatched else (None if doubtful else False)
+
+
+def in_order(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
+    """Whether two lists have the same members in the same order."""
+    if len(gold) != len(answer):
+        return False
+    return every(same(*pair) for pair in zip(gold, answer, strict=True))
+
+
+def every(truths: Any) -> Truth:
+    """False if any is False, else None if any is None, else True; later ones are not asked after a False."""
+    found: Truth = True
+    for truth in truths:
+        if truth is False:
+            return False
+        found = None if truth is None else found
+    return found
+
+
+def _single(value: Any) -> Any:
+    """A set of one member as that member."""
+    import sympy
+
+    return value.args[0] if isinstance(value, sympy.FiniteSet) and len(value.args) == 1 else value
+
+
+def _matrices(gold: Any, answer: Any) -> Truth:
+    return in_order(list(gold), list(answer), equal) if gold.shape == answer.shape else False
+
+
+def _collections(gold: Any, answer: Any) -> Truth:
+    """Sets, tuples and intervals. An open interval and a pair are written alike."""
+    import sympy
+
+    if not all(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
+        return False
+    first, second = _pair_or_set(gold, answer), _pair_or_set(answer, gold)
+    if isinstance(first, sympy.Tuple) and isinstance(second, sympy.Tuple):
+        return in_order(first.args, second.args, equal)
+    listed = [isinstance(value, sympy.FiniteSet | sympy.Tuple) for value in (first, second)]
+    if all(listed):
+        ordered = in_order(_written(first), _written(second), equal)
+        if ordered or not any(isinstance(value, sympy.Tuple) for value in (first, second)):
+            return ordered or members(first.args, second.args, equal)
+        return None if members(first.args, second.args, equal) else False
+    return False if any(listed) and any(isinstance(value, sympy.Tuple) for value in (first, second)) else sets(first, second)
+
+
+def _written(value: Any) -> tuple[Any, ...]:
+    return tuple(getattr(value, "_unsorted_args", None) or value.args)
+
+
+def _pair_or_set(value: Any, other: Any) -> Any:
+    import sympy
+
+    if isinstance(value, sympy.Interval) and value.is_open and isinstance(other, sympy.Tuple | sympy.FiniteSet):
+        return sympy.Tuple(value.start, value.end)
+    return value
+
+
+def sets(gold: Any, answer: Any) -> Truth:
+    """Whether two sets of real numbers are the same: intervals by their ends, unions part by part."""
+    import sympy
+
+    first, second = (_simplified(value) for value in (gold, answer))
+    if first == second:
+        return True
+    if isinstance(first, sympy.Interval) and isinstance(second, sympy.Interval):
+        if (first.left_open, first.right_open) != (second.left_open, second.right_open):
+            return False
+        return every(equal(*ends) for ends in ((first.start, second.start), (first.end, second.end)))
+    if isinstance(first, sympy.FiniteSet) and isinstance(second, sympy.FiniteSet):
+        return members(first.args, second.args, equal)
+    if isinstance(first, sympy.Union) and isinstance(second, sympy.Union):
+        return members(first.args, second.args, sets)
+    kinds = (sympy.Interval, sympy.FiniteSet, sympy.Union, sympy.core.singleton.S.EmptySet.func)
+    if all(isinstance(value, kinds) for value in (first, second)):
+        return False
+    return True if verified(first, second) else None
+
+
+def _simplified(value: Any) -> Any:
+    import sympy
+
+    try:
+        return sympy.simplify(value.doit()) if isinstance(value, sympy.Complement | sympy.Intersection | sympy.Union) else value
+    except Exception:
+        return value
+
+
+def is_name(value: Any) -> bool:
+    """Whether the left side of an equation only names its right side: `x`, `f(x)`, `AB`, `a_n`."""
+    import sympy
+    from sympy.core.function import AppliedUndef
+
+    if isinstance(value, sympy.Mul):
+        return all(isinstance(part, sympy.Symbol) for part in value.args)
+    return isinstance(value, sympy.Symbol | AppliedUndef | sympy.Tuple) or value == sympy.E or (
+        isinstance(value, sympy.Pow | sympy.Abs) and isinstance(value.args[0], AppliedUndef | sympy.Symbol) and value.args[-1] != 2
+    )
+
+
+def _relation_and_value(relation: Any, value: Any) -> Truth:
+    """`x = 5` against 5. An equation with more on its left side, such as x + y = 5, may be the answer itself or its way to 5."""
+    import sympy
+
+    last = relation._unsorted_args[-1] if type(relation).__name__ == "And" else relation
+    first = relation._unsorted_args[0] if type(relation).__name__ == "And" else relation
+    if not isinstance(last, sympy.Eq):
+        return False
+    found = equal(last.rhs, value)
+    if found is False and isinstance(value, sympy.Set) and isinstance(last.lhs, sympy.Symbol):
+        return False
+    if found and (is_name(first.lhs) or not first.lhs.free_symbols):
+        return _consistent(relation)
+    return None if found else found
+
+
+def _consistent(relation: Any) -> Truth:
+    """Of `x = 2 + 3 = 6`, where all that are numbers must be equal."""
+    links = relation._unsorted_args if type(relation).__name__ == "And" else [relation]
+    numbers = [side for link in links for side in (link.lhs, link.rhs) if getattr(side, "is_number", False)]
+    return every(equal(number, numbers[-1]) for number in numbers[:-1])
+
+
+def _relations(gold: Any, answer: Any) -> Truth:
+    import sympy
+
+    equations = [isinstance(value, sympy.Eq) for value in (gold, answer)]
+    if all(equations):
+        if gold.lhs == answer.lhs and is_name(gold.lhs):
+            return equal(gold.rhs, answer.rhs)
+        if isinstance(gold.lhs, sympy.Tuple) or isinstance(answer.lhs, sympy.Tuple) or not _plain_sides(gold, answer):
+            return verified(gold, answer)
+        return sampling.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs) or verified(gold, answer)
+    if not any(equations) and all(isinstance(value, sympy.Rel) for value in (gold, answer)):
+        first, second = (sampling.at_least_zero(value) for value in (gold, answer))
+        if first[0] == second[0] and sampling.proportional(first[1], second[1], positive=first[0] != "!="):
+            return True
+    return verified(gold, answer)
+
+
+def _plain_sides(*relations: Any) -> bool:
+    import sympy
+
+    return all(isinstance(side, sympy.Expr) for relation in relations for side in (relation.lhs, relation.rhs))

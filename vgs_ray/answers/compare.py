@@ -1,0 +1,363 @@
+"""Whether an answer equals the gold one: cheap ways first, then reading by reading.
+
+Pure functions without a time limit of their own: sympy can take for ever, so `vgs_ray.judge` runs them in processes that can be killed.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from vgs_ray.answers import algebra, functions, numerals, regions, sampling
+from vgs_ray.answers.algebra import Truth
+from vgs_ray.answers.costly import too_costly
+from vgs_ray.answers.measures import quantities_equal
+from vgs_ray.answers.conditions import conditions_same
+from vgs_ray.answers.quantities import Part, Quantity
+from vgs_ray.answers.reading import Based, Choice, Congruence, Given, Many, Mathematics, Named, Reading, Unread, Words, members_of, reading_of
+from vgs_ray.answers.spelling import plain
+from vgs_ray.answers.units import NOTHING
+
+MAX_ANSWER_CHARS = 1000  # a longer answer is never handed to a parser
+RELATIVE_TOLERANCE = sampling.TOLERANCE
+_LEAST_DIGITS = 5  # of a decimal that stands for an exact number by being its rounding
+
+
+class Comparison(NamedTuple):
+    """Whether an answer equals the gold one; None means that nobody knows. `reason` says how it was found out."""
+
+    equivalent: bool | None
+    reason: str
+
+
+def quick_equivalent(gold: str, answer: str) -> bool | None:
+    """What needs no algebra: the same text in another spelling, two integers, or ratios of them. None when undecided."""
+    if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
+        return True if gold == answer else None
+    gold, answer = plain(gold), plain(answer)
+    if not gold or not answer:
+        return False
+    if gold == answer:
+        return True
+    first, second = numerals.ratio(gold), numerals.ratio(answer)
+    return None if first is None or second is None else first == second
+
+
+def quick_compare(gold: str, answer: str) -> Comparison | None:
+    """The part of `compare` that takes no time to speak of; None where the answers must be read."""
+    quick = quick_equivalent(gold, answer)
+    if quick is None and max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
+        return Comparison(None, "too_long")
+    if quick is None and (too_costly(answer) or too_costly(gold)):
+        return Comparison(None, "too_costly")
+    return None if quick is None else Comparison(quick, "exact" if quick else "different")
+
+
+def compare(gold: str, answer: str) -> Comparison:
+    """Compare an answer with the gold one.
+
+    No time limit, and sympy may take for ever: use `vgs_ray.judge.Judge` for what a model wrote.
+
+    Returns:
+        equivalent True with reason "exact" or "math_verify"; False with "different" or "unparsable_answer";
+        None with "unparsable_gold", "unread_answer", "undecided" (both are read, and whether they are equal hangs on what neither
+        says), "too_long" (over `MAX_ANSWER_CHARS`), "too_costly" or "error" (sympy raised).
+    """
+    quick = quick_compare(gold, answer)
+    if quick is not None:
+        return quick
+    algebra.load()
+    try:
+        return compare_read(gold, answer)
+    except Exception:  # sympy raises nearly anything; a broken comparison is not a wrong answer
+        return Comparison(None, "error")
+
+
+def compare_read(gold: str, answer: str) -> Comparison:
+    """`compare` without its cheap ways."""
+    first, second = reading_of(gold), reading_of(answer)
+    if not is_readable(first):
+        return Comparison(None, "unparsable_gold")
+    if isinstance(second, Unread) and second.nonsense:
+        return Comparison(False, "unparsable_answer")
+    if not is_readable(second):
+        return Comparison(False, "unparsable_answer") if _only_number(first) and not re.search(r"\d", answer) else Comparison(None, "unread_answer")
+    found = same(first, second)
+    if found is None:
+        return Comparison(None, "undecided")
+    return Comparison(found, "math_verify" if found else "different")
+
+
+def is_readable(reading: Reading) -> bool:
+    """Whether all of an answer can be read; mathematics is parsed for that."""
+    if isinstance(reading, Mathematics):
+        return regions.region(reading.latex) is not None or algebra.parse(functions.renamed(reading.latex)) is not None
+    if isinstance(reading, Many):
+        return all(map(is_readable, reading.members))
+    if isinstance(reading, Given):
+        return reading.value is None or is_readable(reading.value)
+    if isinstance(reading, Named | Choice):
+        return is_readable(reading.value if isinstance(reading, Named) else reading.content)
+    if isinstance(reading, Quantity):
+        return all(algebra.parse(part.number) is not None or _CLOCK.fullmatch(part.number) for part in reading.parts)
+    return not isinstance(reading, Unread)
+
+
+_CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?")
+
+
+def _only_number(reading: Reading) -> bool:
+    return isinstance(reading, Mathematics) and getattr(algebra.parse(reading.latex), "is_number", False) is True
+
+
+def same(gold: Reading, answer: Reading) -> Truth:
+    """Whether two readings say the same."""
+    if gold == answer:
+        return True
+    if isinstance(gold, Named) or isinstance(answer, Named):
+        return _named(gold, answer)
+    if isinstance(gold, Choice) or isinstance(answer, Choice):
+        return _choices(gold, answer)
+    if isinstance(gold, Given) or isinstance(answer, Given):
+        return _given(gold, answer)
+    if isinstance(gold, Congruence) or isinstance(answer, Congruence):
+        return _congruences(gold, answer)
+    if isinstance(gold, Based) or isinstance(answer, Based):
+        return _based(gold, answer)
+    if isinstance(gold, Many) or isinstance(answer, Many):
+        return _lists(gold, answer)
+    if isinstance(gold, Words) or isinstance(answer, Words):
+        return _worded(gold, answer)
+    if isinstance(gold, Quantity) or isinstance(answer, Quantity):
+        return quantities_equal(_quantity(gold), _quantity(answer), numbers_equal)
+    assert isinstance(gold, Mathematics)
+    assert isinstance(answer, Mathematics)
+    return mathematics_equal(gold.latex, answer.latex)
+
+
+def _quantity(reading: Reading) -> Quantity:
+    if isinstance(reading, Quantity):
+        return reading
+    assert isinstance(reading, Mathematics)
+    return Quantity((Part(reading.latex, 1, NOTHING),), frozenset())
+
+
+def numbers_equal(gold: str, answer: str) -> Truth:
+    """Whether two pieces of mathematics in quantities are equal; clock times are no ratios."""
+    clocks = [_CLOCK.fullmatch(text) for text in (gold, answer)]
+    if any(clocks):
+        return [int(part) for part in gold.split(":")] == [int(part) for part in answer.split(":")] if all(clocks) else False
+    return mathematics_equal(gold, answer)
+
+
+def mathematics_equal(gold: str, answer: str) -> Truth:
+    """Whether two texts without units, words and conditions are the same mathematics."""
+    if gold == answer:
+        return True
+    rounded = _rounding(gold, answer)
+    if rounded is not None:
+        return rounded
+    regional = _regions(gold, answer)
+    if regional is not NotImplemented:
+        return regional  # type: ignore[no-any-return]
+    gold, answer = functions.aligned(gold, answer)
+    first, second = algebra.parse(gold), algebra.parse(answer)
+    if first is None or second is None:
+        return None
+    if _brackets_clash(gold, answer):
+        return False
+    found = algebra.equal(first, second)
+    return found if found is not False else _other_notation(gold, answer)
+
+
+def _rounding(gold: str, answer: str) -> bool | None:
+    """True where one is a decimal of five significant digits or more and the other rounds to it; two rationals are decided here."""
+    decimals = [numerals.decimal(text) for text in (gold, answer)]
+    exact = [found[0] if found else numerals.ratio(text) for found, text in zip(decimals, (gold, answer), strict=True)]
+    if not any(decimals):
+        return None
+    if exact[0] is not None and exact[1] is not None:
+        gap = abs(exact[0] - exact[1])
+        return gap <= Fraction(1, 10**5) * max(map(abs, exact)) or any(  # type: ignore[type-var, arg-type]
+            found is not None and other is None and found[1] >= _LEAST_DIGITS and gap <= found[2] for found, other in (decimals, decimals[::-1])
+        )
+    for found, other in ((decimals[0], answer), (decimals[1], gold)):
+        value = algebra.parse(other) if found and found[1] >= _LEAST_DIGITS else None
+        if found and getattr(value, "is_number", False) and getattr(value, "is_real", False):
+            if abs(value.evalf(30) - _float(found[0])) <= _float(found[2]):
+                return True
+    return None
+
+
+def _float(value: Fraction) -> Any:
+    import sympy
+
+    return sympy.Rational(value.numerator, value.denominator)
+
+
+def _regions(gold: str, answer: str) -> Any:
+    """Inequalities against inequalities, intervals and unions; NotImplemented where neither is one."""
+    found = [regions.region(text) for text in (gold, answer)]
+    if not any(found):
+        return NotImplemented
+    if found[0] and found[1]:
+        return algebra.sets(found[0][1], found[1][1]) if found[0][0] == found[1][0] else False
+    other = algebra.parse(answer if found[0] else gold)
+    region = found[0] or found[1]
+    if region is None or other is None or not hasattr(other, "is_subset"):
+        return NotImplemented
+    return algebra.sets(region[1], other)
+
+
+_ORDERED = re.compile(r"[(\[].*,.*[)\]]", re.DOTALL)
+_SET = re.compile(r"\\\{.*\\\}", re.DOTALL)
+
+
+def _brackets_clash(gold: str, answer: str) -> bool:
+    """(1,2) and {1,2}, which the parser cannot always tell apart."""
+    return any(_ORDERED.fullmatch(first) and _SET.fullmatch(second) for first, second in ((gold, answer), (answer, gold)))
+
+
+def _other_notation(gold: str, answer: str) -> Truth:
+    r"""What is different as it is written may be equal otherwise: degrees and radians, `\log` for the natural logarithm."""
+    degrees = [r"^\circ" in text for text in (gold, answer)]
+    if degrees[0] != degrees[1]:
+        turned = [text.replace(r"^\circ", r"\cdot\frac{\pi}{180}") for text in (gold, answer)]
+        return True if algebra.equal(algebra.parse(turned[0]), algebra.parse(turned[1])) else False
+    natural = [re.sub(r"\\log(?![A-Za-z_])", r"\\ln", text) for text in (gold, answer)]
+    if natural != [gold, answer] and algebra.equal(algebra.parse(natural[0]), algebra.parse(natural[1])):
+        return None
+    return False
+
+
+def _named(gold: Reading, answer: Reading) -> Truth:
+    """`x = 5\\text{ cm}` against 5; two names must be the same."""
+    first, second = ((r.value, r.name) if isinstance(r, Named) else _split_name(r) for r in (gold, answer))
+    found = same(first[0], second[0])
+    if first[1] and second[1] and found:
+        return True if mathematics_equal(first[1], second[1]) else None
+    simple = all(re.fullmatch(r"[A-Za-z\\{}_()\d,' ]*", name) for name in (first[1], second[1]))
+    return found if simple or not found else None
+
+
+def _split_name(reading: Reading) -> tuple[Reading, str]:
+    if isinstance(reading, Mathematics) and reading.latex.count("=") == 1:
+        name, _, value = reading.latex.partition("=")
+        return Mathematics(value.strip()), name.strip()
+    return reading, ""
+
+
+def _choices(gold: Reading, answer: Reading) -> Truth:
+    if isinstance(gold, Choice) and isinstance(answer, Choice):
+        return gold.letter == answer.letter and same(gold.content, answer.content)
+    choice, other = (gold, answer) if isinstance(gold, Choice) else (answer, gold)
+    assert isinstance(choice, Choice)
+    return other == Mathematics(choice.letter) or same(choice.content, other)
+
+
+def _given(gold: Reading, answer: Reading) -> Truth:
+    given = [reading if isinstance(reading, Given) else Given(reading, None) for reading in (gold, answer)]  # type: ignore[arg-type]
+    values = [reading.value for reading in given]
+    conditions = conditions_same(*(reading.condition for reading in given))
+    if values[0] is None or values[1] is None:
+        if values[0] is None and values[1] is None:
+            return conditions
+        other = answer if values[0] is None else gold
+        return False if _only_number(other) or isinstance(other, Words) else None
+    found = same(values[0], values[1])
+    if found is False and conditions is not False and _renamed_letter(given):
+        return None
+    return algebra.every((found, conditions))
+
+
+def _renamed_letter(given: list[Given]) -> bool:
+    """`2k\\pi, k\\in\\mathbb{Z}` and `2n\\pi, n\\in\\mathbb{Z}` name their letter differently."""
+    return all(reading.condition is not None and reading.condition.declares for reading in given) and given[0].condition != given[1].condition
+
+
+def _congruences(gold: Reading, answer: Reading) -> Truth:
+    if not (isinstance(gold, Congruence) and isinstance(answer, Congruence)):
+        congruence, other = (gold, answer) if isinstance(gold, Congruence) else (answer, gold)
+        assert isinstance(congruence, Congruence)
+        if not isinstance(other, Mathematics):
+            return False
+        return None if not _only_number(other) or mathematics_equal(congruence.right, other.latex) is not False else False
+    moduli = mathematics_equal(gold.modulus, answer.modulus)
+    if moduli is not True:
+        return moduli
+    if gold.left and answer.left and mathematics_equal(gold.left, answer.left) is not True:
+        return False if gold.right == answer.right else None
+    return _residues_same(gold.right, answer.right, gold.modulus)
+
+
+def _residues_same(gold: str, answer: str, modulus: str) -> Truth:
+    residues = [re.split(r",|\\text\{(?:or|and)\}", text.replace(" ", "")) for text in (gold, answer)]
+    if modulus.isdigit() and int(modulus) and all(re.fullmatch(r"-?\d+", part) for parts in residues for part in parts):
+        first, second = ({int(part) % int(modulus) for part in parts} for parts in residues)
+        return first == second
+    signs = [re.fullmatch(r"\\pm(\d+)", text) for text in (gold, answer)]
+    return None if any(signs) and gold != answer else mathematics_equal(gold, answer)
+
+
+def _based(gold: Reading, answer: Reading) -> Truth:
+    """Digits in the same base, or with the base left out; the same number in another base is not what was asked for."""
+    readings = [reading if isinstance(reading, Based) else _digits(reading) for reading in (gold, answer)]
+    if None in readings:
+        return False
+    first, second = readings
+    assert first is not None
+    assert second is not None
+    same_digits = first.digits.lstrip("0") == second.digits.lstrip("0")
+    if 0 in (first.base, second.base) or first.base == second.base:
+        if same_digits:
+            return True
+        return None if 0 in (first.base, second.base) and _value(first) == _value(second) else False
+    return None if _value(first) == _value(second) else False
+
+
+def _digits(reading: Reading) -> Based | None:
+    text = reading.latex if isinstance(reading, Mathematics) else ""
+    return Based(text, 0) if re.fullmatch(r"-?[0-9A-Z]+", text) else None
+
+
+def _value(number: Based) -> int | None:
+    try:
+        return int(number.digits, number.base or 10)
+    except ValueError:
+        return None
+
+
+def _lists(gold: Reading, answer: Reading) -> Truth:
+    first, second = (_as_list(reading) for reading in (gold, answer))
+    if first is None or second is None:
+        return False
+    ordered = [reading.brackets[:1] in ("(", "[") for reading in (first, second)]
+    if first.brackets and second.brackets and first.brackets != second.brackets:
+        return False
+    compare_members = algebra.in_order if all(ordered) else algebra.members
+    found = compare_members(first.members, second.members, same)
+    return None if found and any(ordered) and not all(ordered) else found
+
+
+def _as_list(reading: Reading) -> Many | None:
+    return reading if isinstance(reading, Many) else members_of(reading)
+
+
+def _worded(gold: Reading, answer: Reading) -> Truth:
+    """Words are compared as words; an abbreviation may be right, and `AB` may be a word or a product."""
+    texts = [reading.text if isinstance(reading, Words) else _as_word(reading) for reading in (gold, answer)]
+    if texts[0] is None or texts[1] is None:
+        return False
+    first, second = (re.sub(r"[^a-z0-9]+", " ", text).strip() for text in texts)  # type: ignore[arg-type]
+    if first == second:
+        return True
+    short, long = sorted((first, second), key=len)
+    if {first, second} in ({"yes", "true"}, {"no", "false"}) or (short and long.startswith(short)):
+        return None
+    return None if len(first.split()) > 2 and len(second.split()) > 2 else False
+
+
+def _as_word(reading: Reading) -> str | None:
+    text = reading.latex if isinstance(reading, Mathematics) else ""
+    return text.casefold() if re.fullmatch(r"[A-Za-z]+", text) else None

@@ -1,0 +1,98 @@
+r"""Conditions in words: `3\text{ if }n\text{ is odd}`, `n\text{ odd}`, `2k\pi, k\in\mathbb{Z}`. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vgs_ray.answers.text import depths, split_outside
+
+_OPENER = (
+    r"(?:if and only if|only if|if|when|whenever|where|for which|for|with|provided|such that|given|unless|assuming|as long as|"
+    r"iff|otherwise|except|excluding|subject to|其中|当)"
+)
+_OPENED = re.compile(rf"[,;]?\s*\(?(?:\\text\{{\s*[,;]?\s*{_OPENER}(?![A-Za-z])|(?<![A-Za-z\\]){_OPENER}(?![A-Za-z])|\\forall)", re.IGNORECASE)
+_PREDICATE = re.compile(
+    r"(?<![A-Za-z])(?:is|are|odd|even|prime|composite|positive|negative|integers?|natural|divisible|multiples?|divides|not|perfect|"
+    r"rational|irrational|convergent|divergent|all|any|every|except)(?![A-Za-z])"
+)
+_MEMBER = re.compile(r"[A-Za-z](?:_\{\w+\})?(?:,[A-Za-z])*\\in ?(?:\\mathbb\{[A-Z]\}|[ZNRQ])(?:\^\{[^{}]*\}|_\{[^{}]*\}|\^[+*])?")
+_RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|notin|equiv)(?![A-Za-z])")
+_COMMA = re.compile(r"[,;]\s*")
+_FILLERS = set(
+    "if when whenever where for is are be a an the all any every each with that such provided given iff and as some which then "
+    "integer integers number numbers only assuming it".split()
+)
+_DECLARED = {"real", "constant", "constants", "arbitrary", "positive", "nonnegative", "natural", "whole", "complex"}
+_OPPOSITES = [
+    {"odd", "even"}, {"positive", "negative"}, {"prime", "composite"}, {"rational", "irrational"}, {"convergent", "divergent"},
+    {"increasing", "decreasing"}, {"finite", "infinite"}, {"if", "unless"}, {"positive", "nonpositive"}, {"negative", "nonnegative"},
+]  # fmt: skip
+_TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]{2,}|\d+(?:\.\d+)?|\S")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Words that say something, mathematics in the order of the text, and whether both only declare a letter (`k\\in\\mathbb{Z}`)."""
+
+    words: frozenset[str]
+    signs: tuple[str, ...]
+    declares: bool
+
+
+def split_condition(text: str) -> tuple[str, str] | None:
+    """A text as (what holds, under which condition); the first is empty where all of the text is one (`n is odd`)."""
+    level = depths(text)
+    opened = next((match for match in _OPENED.finditer(text) if level[match.start()] == 0), None)
+    if opened is not None:
+        return text[: opened.start()].strip(), text[opened.start() :].lstrip(",; ")
+    last = re.search(r"\(([^()]*)\)$", text)
+    if last and _MEMBER.fullmatch(last[1]) and last.start():
+        return text[: last.start()].strip(), last[1]
+    parts, _ = split_outside(text, _COMMA)
+    if len(parts) > 1 and not _RELATION.search(parts[0]):
+        tail = next((n for n, part in enumerate(parts) if _RELATION.search(part)), len(parts))
+        if all(_RELATION.search(part) for part in parts[tail:]) and tail < len(parts):
+            return ",".join(parts[:tail]), ",".join(parts[tail:])
+    if len(parts) > 1 and _MEMBER.fullmatch(parts[-1]):
+        return ",".join(parts[:-1]), parts[-1]
+    words = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    return ("", text) if _PREDICATE.search(words) and len(re.findall(r"[A-Za-z]{2,}", words)) <= 8 else None
+
+
+def condition(text: str) -> Condition:
+    """What a condition says, without the words that only lead to it."""
+    bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    tokens = _TOKEN.findall(bare.strip("(), "))
+    named = [token.casefold() for token in tokens if token[0].isalpha() and len(token) > 1]
+    words = frozenset(named) - _FILLERS
+    signs = tuple(token for token in tokens if not (token[0].isalpha() and len(token) > 1) and token not in (",", "(", ")", "$", r"\forall"))
+    membership = bool(_MEMBER.fullmatch("".join(signs)) or _MEMBER.fullmatch(re.sub(r"\s", "", "".join(signs))))
+    declares = words <= _DECLARED and (membership or all(sign.isalpha() for sign in signs))
+    return Condition(words, signs, declares)
+
+
+def conditions_same(first: Condition | None, second: Condition | None) -> bool | None:
+    """Whether two conditions are the same; None where one is left out, or they are in different words.
+
+    One that only declares a letter may be left out.
+    """
+    if first == second:
+        return True
+    if first is None or second is None:
+        given = first or second
+        return True if given is not None and given.declares else None
+    if first.declares and second.declares and first.words == second.words:
+        return _sets(first) == _sets(second)
+    ours, theirs = first.words - second.words, second.words - first.words
+    if first.signs == second.signs and any(len(pair & ours) == 1 and len(pair & theirs) == 1 for pair in _OPPOSITES):
+        return False
+    if not ours and not theirs and len(first.signs) == len(second.signs):
+        changed = [pair for pair in zip(first.signs, second.signs, strict=True) if pair[0] != pair[1]]
+        if changed and all(token.isdigit() for pair in changed for token in pair):
+            return False
+    return None
+
+
+def _sets(declared: Condition) -> list[str]:
+    return [sign for sign in declared.signs if not (len(sign) == 1 and sign.islower()) and sign not in "()"]

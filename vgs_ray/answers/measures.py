@@ -1,0 +1,78 @@
+r"""Whether two quantities are the same: numbers by value, units by name; a unit that one side leaves out is no difference. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from vgs_ray.answers import units
+from vgs_ray.answers.algebra import Truth, every, in_order
+from vgs_ray.answers.numerals import decimal, ratio
+from vgs_ray.answers.quantities import Part, Quantity, marks_clash, total
+from vgs_ray.answers.units import NOTHING, Unit
+
+Equal = Callable[[str, str], Truth]
+_PERCENT: Unit = frozenset({("percent", 1)})
+_DEGREE: Unit = frozenset({("degree", 1)})
+
+
+def quantities_equal(gold: Quantity, answer: Quantity, equal: Equal) -> Truth:
+    """Whether two quantities are the same.
+
+    Returns:
+        None where they are in other units and equal after conversion, or a word of theirs is not known, or one leaves out a word
+        that changes the meaning.
+    """
+    clash = marks_clash(gold.marks, answer.marks)
+    if clash:
+        return False
+    found = _parts_equal(gold, answer, equal)
+    if found is False:
+        return None if _convertible(gold, answer) else False
+    return None if clash is None else found
+
+
+def _parts_equal(gold: Quantity, answer: Quantity, equal: Equal) -> Truth:
+    if len(gold.parts) != len(answer.parts):
+        return False
+    return in_order(gold.parts, answer.parts, lambda first, second: _part_equal(first, second, equal))
+
+
+def _part_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
+    units_same = units.same(gold.unit, answer.unit)
+    if _PERCENT in (gold.unit, answer.unit) and gold.unit != answer.unit and NOTHING in (gold.unit, answer.unit):
+        return _percent_equal(gold, answer, equal)
+    numbers = equal(_scaled(gold), _scaled(answer))
+    if numbers is False and _DEGREE in (gold.unit, answer.unit) and NOTHING in (gold.unit, answer.unit):
+        return equal(*(rf"({part.number})\cdot\frac{{\pi}}{{180}}" if part.unit else part.number for part in (gold, answer)))
+    return every((numbers, units_same))
+
+
+def _percent_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
+    """50% is 0.5; where the gold answer has the sign, or the number is over 1, it is also 50 with the sign left out."""
+    percent, other = (gold, answer) if gold.unit == _PERCENT else (answer, gold)
+    if equal(rf"\frac{{{percent.number}}}{{100}}", other.number):
+        return True
+    found = equal(percent.number, other.number)
+    if found and percent is answer and (_number(percent) is None or abs(_number(percent) or 0) <= 1):
+        return None
+    return found
+
+
+def _scaled(part: Part) -> str:
+    return part.number if part.scale == 1 else rf"({part.number})\cdot {part.scale}"
+
+
+def _number(part: Part) -> Fraction | None:
+    found = decimal(part.number)
+    value = found[0] if found else ratio(part.number)
+    return None if value is None else value * part.scale
+
+
+def _convertible(gold: Quantity, answer: Quantity) -> bool:
+    """Whether two quantities are equal in a common unit, or one without a unit is the other in some unit of its parts."""
+    both = [[(_number(part), part.unit) for part in side.parts] for side in (gold, answer)]
+    if any(value is None for side in both for value, _ in side):
+        return False
+    totals = [total([(value, unit) for value, unit in side if value is not None]) for side in both]
+    return totals[0] is not None and totals[0] == totals[1]

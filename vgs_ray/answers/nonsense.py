@@ -1,0 +1,53 @@
+r"""Answers that are plainly no mathematics: empty, broken off, prose, or random signs. Pure, linear time.
+
+A policy must not get out of "incorrect" by writing what cannot be read, so these are told apart from notation that is only not known here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vgs_ray.answers import units
+from vgs_ray.answers.text import balanced
+from vgs_ray.answers.words import FUNCTIONS, NUMBERS
+
+MAX_WORDS = 4  # an answer with more words that say nothing about quantities or conditions is prose
+
+_COMMANDS = set(
+    r"""frac binom sqrt pi infty cdot times text overline dot hat vec tilde widehat widetilde overrightarrow mathbb mathcal mathfrak
+    mathscr cancel overset begin end le ge ne lt gt approx equiv pmod bmod mod pm mp in notin cup cap setminus emptyset subset subseteq
+    supset ldots to mid parallel perp angle triangle circ forall exists land lor neg Rightarrow Leftrightarrow mapsto sum prod int oint
+    lim partial nabla lfloor rfloor lceil rceil langle rangle Vert sim cong propto star bullet oplus otimes mathbf ell Re Im arg deg dim
+    ker hbar aleph square Box top bot dagger stackrel underbrace overbrace underset xrightarrow limsup liminf sup inf ne because so
+    alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma varsigma tau upsilon phi
+    varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega arccot arcsec arccsc coth permil sinh cosh tanh
+    min inf hline""".split()
+) | FUNCTIONS  # fmt: skip
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
+_SENSE = set(
+    """if when where for all any every is are odd even prime integer integers positive negative real number numbers and or not mod base
+    divisible by multiple of with such that otherwise the an values no solution solutions per square cubic units to from at least most
+    than only both each than any other""".split()
+)  # fmt: skip
+_FOREIGN = re.compile(r"[^\x20-\x7e\u00a2-\u00a5\u20a0-\u20bf\u00c0-\u024f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_DANGLING = re.compile(r"(?:^[*/^_=]|^\\(?:cdot|times|le|ge|ne|cup|cap|in)(?![A-Za-z])|(?:[-+*/^_=<>]|\\(?:cdot|times|le|ge|ne|cup|cap|in|pm))\s*$|[*/^_]{2,}|[+*/=]\s*[*/=]|\\frac\{[^{}]*\}\{\}|\\frac\{\})")
+
+
+def is_nonsense(text: str) -> bool:
+    """Whether a text, in the spelling of `spelling.plain`, is no attempt at a mathematical answer."""
+    if not re.search(r"[0-9A-Za-z\u3040-\u9fff\uac00-\ud7af]", text):
+        return True
+    if _FOREIGN.search(text) or not _half_open(text) or _DANGLING.search(text):
+        return True
+    if any(name not in _COMMANDS for name in _COMMAND.findall(text)):
+        return True
+    outside = re.sub(r"\\(?:begin|end)\{[^{}]*\}", "", text)
+    words = [word for word in _WORD.findall(outside) if word.casefold() not in _SENSE | FUNCTIONS and word.casefold() not in NUMBERS]
+    long = [word for word in words if units.name_of(word) is None and len(word) > 2]
+    letters = sum(len(run) for run in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{7,}", outside))
+    return len(long) >= MAX_WORDS or (letters > 12 and not long) or len(re.findall(r"[\u3400-\u9fff\uac00-\ud7af]", text)) > 12
+
+
+def _half_open(text: str) -> bool:
+    return balanced(text)

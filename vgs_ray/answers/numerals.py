@@ -1,0 +1,99 @@
+r"""Numbers as text: grouped digits, repeating decimals, ordinals, powers of ten as programmers write them. Pure."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_RUN = re.compile(r"(?<![\d.,])\d+(?:,\d+)+(?:\.\d+)?(?![\d.]|,\d)")
+_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_SEPARATED = re.compile(r",\s|;|\band\b|\bor\b")
+_SPACED = re.compile(r"(?<![\d.,])(?<![\d.,] )\d{1,3}(?: \d{3})+(?! ?\d)")
+
+_REPEATING = re.compile(
+    r"(?<![\d.])(?P<whole>\d*)\.(?P<fixed>\d*)"
+    r"(?:\\overline\{(?P<bar>\d+)\}|\((?P<round>\d+)\)|(?P<dots>\\dot\{\d\}(?:\d*\\dot\{\d\})?))(?!\d)"
+)
+_MIXED = re.compile(r"(?<![\d.,/])(\d+) (\d+)/(\d+)(?![\d.])")
+_SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.^])")
+_ORDINAL = re.compile(r"(\d)(?:\^\{(?:\\text\{)?(?:st|nd|rd|th)\}{1,2}|\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![A-Za-z]))")
+_LEADING_POINT = re.compile(r"(?<![\d}])\.(?=\d)")
+
+_FRACTION = re.compile(r"(?P<sign>-?)\\frac\{(?P<over>[^{}]+)\}\{(?P<under>[^{}]+)\}")
+_INTEGER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)")
+_DECIMAL = re.compile(r"[+-]?(\d+)(?:\.(\d*))?")
+
+
+def regroup(text: str) -> str:
+    """Numbers of a list or an expression without the commas that part their digits: `1,000, 2,000` is `1000, 2000`.
+
+    Inside brackets `(1,234)` may be a pair, so the commas there part digits only where other signs separate members.
+    """
+    if "," not in text:
+        return text
+    pieces, end, depth = [], 0, 0
+    separated = bool(_SEPARATED.search(text))
+    for run in _RUN.finditer(text):
+        before = text[end : run.start()]
+        depth += sum((sign in "([") - (sign in ")]") for sign in before) + before.count(r"\{") - before.count(r"\}")
+        pieces += [before, _without_commas(run[0], certain=depth <= 0 or separated)]
+        end = run.end()
+    return "".join(pieces) + text[end:]
+
+
+def _without_commas(run: str, certain: bool) -> str:
+    if certain and _GROUPED.fullmatch(run):
+        return run.replace(",", "")
+    if re.search(r",0\d\d(?!\d)", run):  # no member of a list is written 000
+        return _GROUPED.sub(lambda number: number[0].replace(",", ""), run)
+    return run
+
+
+def rewrite_numerals(text: str) -> str:
+    """Repeating decimals as fractions, `1 1/2` as a mixed number, `3rd` as 3, `1e3` as a power of ten, `.5` as 0.5."""
+    if not re.search(r"\d", text):
+        return text
+    text = _SPACED.sub(lambda number: number[0].replace(" ", ""), text)
+    text = _REPEATING.sub(_repeating, text)
+    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    text = _SCIENTIFIC.sub(r"\1\\cdot10^{\2}", text)
+    text = _ORDINAL.sub(r"\1", text)
+    return _LEADING_POINT.sub("0.", text)
+
+
+def _repeating(match: re.Match[str]) -> str:
+    fixed = match["fixed"]
+    cycle = match["bar"] or match["round"] or re.sub(r"\D", "", match["dots"])
+    if len(fixed + cycle) > 60 or not (match["whole"] or match["bar"] or match["dots"]):
+        return match[0]
+    scale = 10 ** len(fixed)
+    value = int(match["whole"] or 0) + Fraction(int(fixed or 0), scale) + Fraction(int(cycle), scale * (10 ** len(cycle) - 1))
+    return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def integer(plain: str) -> str | None:
+    """The canonical digits of a decimal integer. Commas count when they part groups of three with no space between."""
+    match = _INTEGER.fullmatch(plain)
+    if match is None:
+        return None
+    digits = match[2].replace(",", "").lstrip("0") or "0"
+    return "-" + digits if match[1] == "-" and digits != "0" else digits
+
+
+def ratio(plain: str) -> Fraction | None:
+    """An integer, or a LaTeX fraction of two, exactly: what a vote over many answers compares most often."""
+    match = _FRACTION.fullmatch(plain)
+    parts = [integer(part) for part in (match["over"], match["under"])] if match else [integer(plain), "1"]
+    if parts[0] is None or parts[1] in (None, "0"):
+        return None
+    value = Fraction(int(parts[0]), int(parts[1]))
+    return -value if match and match["sign"] else value
+
+
+def decimal(plain: str) -> tuple[Fraction, int, Fraction] | None:
+    """A decimal with a point: its value, its significant digits, and half of its last place."""
+    match = _DECIMAL.fullmatch(plain)
+    if match is None or not match[2]:
+        return None
+    digits = (match[1] + match[2]).lstrip("0")
+    return Fraction(plain), len(digits), Fraction(1, 2 * 10 ** len(match[2]))

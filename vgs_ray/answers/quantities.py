@@ -1,0 +1,206 @@
+r"""Quantities: numbers with units (`12\text{ hours }30\text{ minutes}`), and with words that change them (`9:30\text{ AM}`). Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vgs_ray.answers import units
+from vgs_ray.answers.units import Unit
+from vgs_ray.answers.words import FUNCTIONS, UNIT_LETTERS
+
+_MONTHS = "january february march april may june july august september october november december".split()
+_MARK_GROUPS = (
+    {"am", "pm", "noon", "midnight"},
+    {*_MONTHS, *(month[:3] for month in _MONTHS), "sept"},
+    set("monday tuesday wednesday thursday friday saturday sunday".split()),
+    set("north south east west northeast northwest southeast southwest up down left right upward downward clockwise "
+        "counterclockwise anticlockwise forward backward".split()),
+    set("bc ad bce ce".split()),
+    set("more less fewer greater larger smaller increase decrease profit loss gain deposit withdrawal older younger above below".split()),
+    {"ago", "later", "before", "after", "early", "late", "earlier"},
+)  # fmt: skip
+_MARKS = {word: number for number, group in enumerate(_MARK_GROUPS) for word in group}
+_NO_NOUNS = set(
+    "is are was if when where for not no or and than minus plus times out to with without without only but be by from over under "
+    "per the then none never wrong false true cannot half twice double squared cubed infinitely otherwise odd even prime mod base "
+    "such that which unless given positive negative integer integers real".split()
+)
+_HEDGES = {"about", "approximately", "approx", "around", "roughly", "exactly", "only", "total", "a", "of", "rs", "us"}
+
+_NUMERIC_END = r"(?<=[\d})\]π!$%'])"
+_TEXT = r"\\text\{[^{}]*\}"
+_WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}(?:\.[a-z]\.)?|(?<=\d )[{UNIT_LETTERS}]|(?<=[/·]) ?[{UNIT_LETTERS}]|[ap]\.m\.?)(?![A-Za-z])"
+_SIGN = r"\^\\circ(?: ?(?:[CF](?![A-Za-z])|\\text\{[CF]\}))?|''|'|\\%|%|\\\$|[€£¥₩₹¢]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+_FRACTION = r"\\frac\{(?:\\text\{[^{}]*\}|[A-Za-z]+)\}\{(?:\\text\{[^{}]*\}|[A-Za-z]+)(?:\^\{\d\})?\}"
+_BRACKETED = r"\(\s*(?:\\text\{[^{}]*\}|[a-z]{3,}(?: [a-z]{2,}){0,2})\s*\)"
+_UNIT = re.compile(rf"{_BRACKETED}|{_FRACTION}|{_TEXT}|{_SIGN}|{_WORD}")
+_LINK = re.compile(r"(?:\^\{-?\d\}|\^-?\d|/|\\cdot ?|\\times ?|\s|\.)*")
+_POWER_TAIL = re.compile(r"(?:\^\{-?\d\})?\s*")
+_DATE = re.compile(r"[\d\s,/.]+")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A number (LaTeX, without its unit), what a magnitude word multiplies it by, and its unit."""
+
+    number: str
+    scale: int
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Parts in the order in which they are written, and the words that change their meaning (`am`, `may`, `north`)."""
+
+    parts: tuple[Part, ...]
+    marks: frozenset[str]
+
+
+def read_quantity(text: str) -> Quantity | None:
+    """The quantity that a whole text is; None where it has no unit, or something that is no unit stands in it."""
+    pieces = _pieces(text)
+    if pieces is None or not any(kind != "number" for kind, _ in pieces):
+        return None
+    marks: set[str] = set()
+    parts: list[Part] = []
+    number, prefix = "", ""
+    for kind, piece in pieces:
+        if kind == "number":
+            if number:
+                parts.append(Part(number, 1, units.NOTHING))
+            number = piece
+            continue
+        words = _words(piece)
+        if words and all(word in _MARKS for word in words):
+            marks.update(word[:3] if _MARKS[word] == 1 else word for word in words)
+        elif words and all(word in _HEDGES for word in words) and not number:
+            continue
+        elif not number and not parts:
+            prefix = piece
+        else:
+            parsed = units.parse_unit(_bare(piece))
+            if parsed is None or not number or not _nouns_are_plain(parsed[1], piece):
+                return None
+            scale, unit = parsed
+            if parts and unit == units.NOTHING and scale > 1 and not prefix:
+                return None
+            parts.append(Part(number, scale, unit))
+            number = ""
+    if number:
+        parts.append(Part(number, 1, units.NOTHING))
+    return _with_prefix(parts, prefix, frozenset(marks))
+
+
+def _with_prefix(parts: list[Part], prefix: str, marks: frozenset[str]) -> Quantity | None:
+    r"""`\$5`, `USD 5`: a currency before its number; a sign before that is in the number already."""
+    if prefix:
+        parsed = units.parse_unit(_bare(prefix))
+        if parsed is None or parsed[0] != 1 or not units.is_known(parsed[1]) or not parts:
+            return None
+        first = parts[0]
+        if not units.generic(first.unit) and first.unit != parsed[1]:
+            return None
+        parts[0] = Part(first.number, first.scale, parsed[1])
+    if not parts:
+        return None
+    if len(parts) > 1 and not marks and (len({part.unit for part in parts}) < len(parts) or any(part.unit == units.NOTHING for part in parts)):
+        return None
+    return Quantity(tuple(parts), marks)
+
+
+def _pieces(text: str) -> list[tuple[str, str]] | None:
+    """A text as numbers and units in turn; units that a quotient, a product or a power links are one piece."""
+    found: list[tuple[str, str]] = []
+    end, depth, seen = 0, 0, 0
+    for match in _UNIT.finditer(text):
+        if match.start() < end:
+            continue
+        depth += sum((sign in "{([") - (sign in "})]") for sign in text[seen : match.start()])
+        seen = match.start()
+        if depth or not _is_unit(match[0], text[end : match.start()]):
+            continue
+        before = text[end : match.start()]
+        linked = found and found[-1][0] == "unit" and _LINK.fullmatch(before)
+        number = before.strip().strip(",")
+        if linked:
+            found[-1] = ("unit", f"{found[-1][1]}{before}{'' if before.strip() else ' '}{match[0]}")
+        else:
+            if number:
+                found.append(("number", number))
+            found.append(("unit", match[0]))
+        end = seen = match.end()
+        tail = _POWER_TAIL.match(text, end)
+        if tail and tail[0].strip():
+            found[-1] = ("unit", found[-1][1] + tail[0])
+            end = seen = tail.end()
+    rest = text[end:].strip().strip(",")
+    if rest:
+        found.append(("number", rest))
+    operators = re.compile(r"^[+*=<>^_!/]|^\\(?:cdot|times|frac|sqrt|le|ge|pm)|[+*/=<>(\[-]$")
+    later = [piece for kind, piece in found[1:] if kind == "number"]
+    return None if any(operators.search(piece) for piece in later) else found
+
+
+def _is_unit(piece: str, before: str) -> bool:
+    """Whether a piece may be a unit: not the name of a function, not a letter of the mathematics around it."""
+    if piece.startswith("\\text{") and len(piece) == 8:
+        return bool(re.search(r"[\d}/ ]$|^$", before)) and piece[6] in UNIT_LETTERS
+    if piece[0].isalpha() and piece.isascii():
+        word = piece.casefold().rstrip(".")
+        if word == "and":
+            return True
+        if word in FUNCTIONS or re.search(r"[_^\\{]$", before):
+            return False
+        known = units.name_of(piece) or units.magnitude_of(piece) or word.replace(".", "") in _MARKS or word in _HEDGES
+        return bool(known) or (len(word) > 3 and bool(re.search(r"[aeiouy]", word)))
+    if piece in ("'", "''"):
+        return bool(re.search(r"[\d}]$", before))
+    return True
+
+
+def _bare(piece: str) -> str:
+    r"""Without `\text{}`, `\frac{}{}` and abbreviating points: what `units.parse_unit` reads."""
+    piece = re.sub(r"\\frac\{([^{}]*(?:\{[^{}]*\})?[^{}]*)\}\{([^{}]*(?:\{[^{}]*\})?(?:\^\{\d\})?)\}", r"\1/\2", piece)
+    piece = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", piece)
+    piece = re.sub(r"(?<=[A-Za-z])\.(?=\s|$)|(?<=[ap])\.(?=m)", "", piece).strip(" ,.;")
+    return re.sub(r"\s*,?\s*(?<![A-Za-z])and$", "", piece)
+
+
+def _words(piece: str) -> list[str]:
+    bare = _bare(piece).casefold()
+    bare = re.sub(r"\b([ap])\.? ?m\.?(?=\W|$)", r"\1m", bare)
+    return re.findall(r"[a-z]+", bare) if re.fullmatch(r"[a-z\s,'’]+", bare) else []
+
+
+def _nouns_are_plain(unit: Unit, piece: str) -> bool:
+    """At most three words that are no known unit, none of which changes what the number says."""
+    nouns = [name[1:] for name, _ in unit if name.startswith("?")]
+    if re.search(r"[0-9=<>+]", re.sub(r"\^\{?-?\d\}?", "", _bare(piece))):
+        return False
+    return len(nouns) <= 3 and not any(noun in _NO_NOUNS or noun in _MARKS for noun in nouns)
+
+
+def marks_clash(first: frozenset[str], second: frozenset[str]) -> bool | None:
+    """Whether words that change a quantity contradict each other; None where one side leaves a word out."""
+    if first == second:
+        return False
+    for number in range(len(_MARK_GROUPS)):
+        mine, theirs = ({mark for mark in marks if _group(mark) == number} for marks in (first, second))
+        if mine and theirs and mine != theirs:
+            return True
+    return None
+
+
+def _group(mark: str) -> int | None:
+    return _MARKS.get(mark)
+
+
+def total(values: list[tuple[Fraction, Unit]]) -> tuple[Fraction, frozenset[tuple[str, int]]] | None:
+    """The sum of parts in one unit, with what it measures; None when they cannot be converted."""
+    measured = [(value, units.measure(unit)) for value, unit in values]
+    kinds = {measure[0] for _, measure in measured if measure}
+    if len(kinds) != 1 or not all(measure for _, measure in measured):
+        return None
+    return sum((value * measure[1] for value, measure in measured if measure), Fraction(0)), kinds.pop()

@@ -1,0 +1,238 @@
+r"""What an answer says, read from its text as a whole: mathematics, a quantity, words, a list of such. Pure; sympy is not needed.
+
+Each reading is one of the classes below. Mathematics stays LaTeX here; `vgs_ray.answers.algebra` parses it when it is compared.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vgs_ray.answers import words
+from vgs_ray.answers.conditions import Condition, condition, split_condition
+from vgs_ray.answers.nonsense import is_nonsense
+from vgs_ray.answers.quantities import Quantity, read_quantity
+from vgs_ray.answers.spelling import plain
+from vgs_ray.answers.text import enclosed, split_outside
+
+
+@dataclass(frozen=True)
+class Mathematics:
+    """LaTeX without units, words and conditions."""
+
+    latex: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """A name, a choice, or a few words, casefolded."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Based:
+    """Digits in a base, such as 110_2."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True)
+class Congruence:
+    r"""`left \\equiv right \\pmod{modulus}`; left is empty where only a residue is given."""
+
+    left: str
+    right: str
+    modulus: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """What holds under a condition; `value` is None where the condition is all."""
+
+    value: Reading | None
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class Named:
+    """`name = value`, where the value is more than mathematics."""
+
+    name: str
+    value: Reading
+
+
+@dataclass(frozen=True)
+class Many:
+    """Members of which some are more than mathematics. `brackets` is empty for a list, else the two brackets."""
+
+    members: tuple[Reading, ...]
+    brackets: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option with its content: `(A) 5`."""
+
+    letter: str
+    content: Reading
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What is none of these. Nonsense is plainly no answer: empty, broken, prose, or signs that mathematics does not have."""
+
+    nonsense: bool
+
+
+Reading = Mathematics | Words | Based | Congruence | Given | Named | Many | Choice | Quantity | Unread
+
+_BASES = {name: value for value, name in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
+_BASES |= {"sixteen": 16, "hex": 16, "binary": 2, "octal": 8, "decimal": 10}
+_BASE = r"(?P<base>\d{1,2}|(?:\\text\{)?(?:base ?)?(?:\d{1,2}|[a-z]+)\}?)"
+_BASED = re.compile(rf"\(?(?P<digits>-?[0-9A-Z]+)\)?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)")
+_MODULUS = re.compile(r",?\(?(?:\\pmod ?\{(?P<braced>[^{}]*)\}|(?:\\bmod|\\mod|\\text\{mod(?:ulo)?\}|\(?(?<![A-Za-z\\])mod(?:ulo)?) ?(?P<bare>\w+|\{[^{}]*\}))\)*$")
+_SEPARATOR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\})\s*")
+_EQUALS = re.compile(r"(?<![<>!:\\])(?::=|=)")
+_CHOICE = re.compile(r"\(?([A-H])[).:]\s*(?=\S)")
+_LETTER = re.compile(r"\(([A-Za-z])\)\.?|([A-Za-z])[.):]")
+_PLAIN_WORDS = re.compile(r"[A-Za-z\u00c0-\u024f][A-Za-z\u00c0-\u024f'’.\-]*(?:[ ,]+[A-Za-z\u00c0-\u024f'’.\-]+)*[.!?]?")
+_DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{-?\d+\})?\(?)(\d+(?:\.\d+)?)\^\\circ")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_REALS = {"all real numbers", "all reals", "all real x", "real numbers", "all real values", "any real number", "all real values of x"}
+
+
+@lru_cache(maxsize=8192)
+def read(text: str) -> Reading:
+    """Read a text that is in the spelling of `spelling.plain`."""
+    text = _DEGREES.sub(r"\1(\\frac{\2\\pi}{180})", text).strip().rstrip(",;")
+    for reader in (_letter, _words, _based, _congruence):
+        found = reader(text)
+        if found is not None:
+            return found
+    if is_nonsense(text):
+        return Unread(nonsense=True)
+    quantity = read_quantity(text)
+    if quantity is not None:
+        return quantity
+    conditional = split_condition(text)
+    if conditional is not None and conditional[0] != text:
+        return Given(read(conditional[0]) if conditional[0] else None, condition(conditional[1]))
+    for reader in (_choice, _many, _named):
+        found = reader(text)
+        if found is not None:
+            return found
+    return Mathematics(text) if not _left_over(text) else Unread(nonsense=False)
+
+
+def reading_of(answer: str) -> Reading:
+    """Read an answer as it is written."""
+    return read(plain(answer))
+
+
+def _left_over(text: str) -> bool:
+    """Whether words or signs stay that no mathematics has."""
+    return bool(re.search(r"\\text\{[^{}]{2,}\}|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", text))
+
+
+def _letter(text: str) -> Reading | None:
+    match = _LETTER.fullmatch(text)
+    return Mathematics(match[1] or match[2]) if match else None
+
+
+def _words(text: str) -> Reading | None:
+    """A text of words only; a few letters such as `AB` or `xyz` are a product."""
+    bare = re.sub(r"\s+", " ", _TEXT.sub(r" \1 ", text)).strip()
+    number = words.number_word(bare)
+    if number is not None:
+        return Mathematics(str(number))
+    if bare.casefold() in _REALS:
+        return Mathematics(r"\mathbb{R}")
+    if not _PLAIN_WORDS.fullmatch(bare):
+        return None
+    wordy = r"\text{" in text and len(bare) > 1 or re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare)
+    many = len(bare.split()) > 1 and all(len(word) > 1 for word in bare.split())
+    if not (wordy or many) or split_condition(text) is not None or re.search(r",| (?:and|or) ", bare):
+        return None
+    return Words(bare.casefold().rstrip(".!?"))
+
+
+def _based(text: str) -> Reading | None:
+    match = _BASED.fullmatch(text)
+    if match is None:
+        return None
+    name = re.sub(r"\\text\{|\}|base|\s", "", match["base"] or match["after"])
+    base = int(name) if name.isdigit() else _BASES.get(name, 0)
+    if not 2 <= base <= 36:
+        return None
+    digits = match["digits"]
+    try:
+        int(digits, base)
+    except ValueError:
+        return None if re.search(r"[A-Z]", digits) else Based(digits, base)
+    return Based(digits, base) if re.search(r"\d", digits) else None
+
+
+def _congruence(text: str) -> Reading | None:
+    match = _MODULUS.search(text)
+    sides = re.split(r"\\equiv|≡", text[: match.start()]) if match else []
+    if match is None or len(sides) > 2 or not sides[-1].strip():
+        return None
+    modulus = (match["braced"] or match["bare"] or "").strip("{}() ")
+    if len(sides) == 1 and r"\pmod" not in match[0] and r"\text" not in match[0]:
+        return None  # `2^n \bmod 7` is a number
+    return Congruence(sides[0].strip() if len(sides) == 2 else "", sides[-1].strip(), modulus)
+
+
+def _choice(text: str) -> Reading | None:
+    match = _CHOICE.match(text)
+    if match is None or text[match.end()] in "^_!=+-*/)":
+        return None
+    content = read(text[match.end() :].strip())
+    return None if isinstance(content, Unread) else Choice(match[1], content)
+
+
+def _many(text: str) -> Reading | None:
+    """A list, or a list in brackets, that has members which are more than mathematics."""
+    parts, _ = split_outside(text, _SEPARATOR)
+    brackets = ""
+    if len(parts) < 2:
+        within = enclosed(text)
+        if within is None:
+            return None
+        parts, _ = split_outside(within[1], _SEPARATOR)
+        brackets = within[0] + within[2]
+        if len(parts) < 2:
+            return None
+    members = tuple(read(part) for part in parts)
+    if all(isinstance(member, Mathematics) for member in members):
+        return None if r"\text" not in text and " and " not in text and " or " not in text else _joined(parts, brackets)
+    return Many(members, brackets)
+
+
+def members_of(reading: Reading) -> Many | None:
+    """A list that is mathematics as a list of readings; None for one value."""
+    if not isinstance(reading, Mathematics):
+        return None
+    within = enclosed(reading.latex)
+    parts, _ = split_outside(within[1] if within else reading.latex, _SEPARATOR)
+    if len(parts) < 2:
+        return None
+    return Many(tuple(map(Mathematics, parts)), within[0] + within[2] if within else "")
+
+
+def _joined(parts: list[str], brackets: str) -> Reading:
+    inner = ",".join(parts)
+    return Mathematics(f"{brackets[: len(brackets) // 2]}{inner}{brackets[len(brackets) // 2 :]}")
+
+
+def _named(text: str) -> Reading | None:
+    parts, _ = split_outside(text, _EQUALS)
+    if len(parts) < 2:
+        return None
+    value = read(parts[-1])
+    if isinstance(value, Mathematics):
+        return None
+    return Named("=".join(parts[:-1]), value)

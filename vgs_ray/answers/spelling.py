@@ -1,0 +1,244 @@
+r"""One spelling for what LaTeX writes in many: sizes, spacing, colours, fonts, missing braces, Unicode. Pure.
+
+`\dfrac12`, `\frac{1}{2}`, `{1\over2}` and `½` become one text. Nothing is computed here and nothing is left out but dress.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from vgs_ray.answers import words
+from vgs_ray.answers.characters import to_latex
+from vgs_ray.answers.costly import MAX_DEPTH
+from vgs_ray.answers.numerals import regroup, rewrite_numerals
+
+Tree = list["str | Tree"]
+
+_TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|.", re.DOTALL)
+_SIZES = r"""\left \right \middle \displaystyle \textstyle \scriptstyle \limits \nolimits \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr
+\biggl \biggr \Biggl \Biggr \bigm \large \Large \LARGE \huge \Huge \normalsize \small \tiny \boldmath \bf \it \sf \mathstrut \strut
+\noindent \therefore \because \nonumber \centering"""
+_SPACES = r"\, \; \: \> \quad \qquad \( \) \[ \] \enspace \thinspace \hfill \nobreak \space".split()
+_OTHER_NAMES = r"""\lt < \gt > \leq \le \leqslant \le \leqq \le \geq \ge \geqslant \ge \geqq \ge \neq \ne \varnothing \emptyset
+\colon : \ast * \cdots \ldots \dots \ldots \dotsc \ldots \dotsb \ldots \vee \lor \wedge \land \lbrace \{ \rbrace \} \lbrack [
+\rbrack ] \lparen ( \rparen ) \vert | \lvert | \rvert | \degree ^\circ \textdegree ^\circ \prime ' \backslash \setminus
+\smallsetminus \setminus \rightarrow \to \longrightarrow \to \euro € \pounds £ \yen ¥ \textdollar \$ \infin \infty \triangleq =
+\coloneqq = \perthousand \permil \bigcup \cup \bigcap \cap \land \land \implies \Rightarrow \iff \Leftrightarrow \div /
+\operatorname* \operatorname \tfrac \frac \dfrac \frac \cfrac \frac \dbinom \binom \tbinom \binom \bar \overline \Bbb \mathbb
+\mathds \mathbb \lbrace \{ \gcd \gcd""".split()
+_RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))
+_RENAMED |= dict.fromkeys(_SIZES.split(), "") | dict.fromkeys([*_SPACES, "$", "~", "\\ "], " ")
+_DRESS = set(
+    r"\underline \boldsymbol \bm \pmb \mathbf \mathit \mathsf \mathtt \mathnormal \boxed \fbox \framebox \ensuremath \mathord".split()
+)
+_TEXT = set(
+    r"""\text \textrm \textbf \textit \textsf \texttt \textnormal \textup \textsc \textmd \emph \mathrm \mbox \hbox \operatorname
+    \mathop \mathrm*""".split()
+)
+_FIRST_LEFT_OUT = {r"\textcolor", r"\colorbox", r"\color"}  # the name of a colour
+_LEFT_OUT = {r"\phantom", r"\hphantom", r"\vphantom", r"\label", r"\tag", r"\hspace", r"\vspace"}  # with their argument
+_ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\pmod": 1, r"\overline": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, r"\tilde": 1}
+_ARGUMENTS |= {r"\widehat": 1, r"\widetilde": 1, r"\overrightarrow": 1, r"\mathbb": 1, r"\mathcal": 1, r"\overset": 2, r"\begin": 1}
+_ARGUMENTS |= {r"\end": 1, r"\mathfrak": 1, r"\mathscr": 1, r"\cancel": 1, r"\sqrt": 1}
+_MATRIX = re.compile(r"matrix|array|cases|align|gather|split")
+_LISTED = re.compile(r"\\begin\{([bpBvV]?)(small)?matrix\}|\\end\{([bpBvV]?)(small)?matrix\}")
+
+
+def _tree(text: str) -> Tree | None:
+    """Tokens with a list for each pair of braces; None where braces do not match, or lie too deep."""
+    root: Tree = []
+    stack = [root]
+    for token in _TOKEN.findall(text):
+        if token == "{":
+            inner: Tree = []
+            stack[-1].append(inner)
+            stack.append(inner)
+            if len(stack) > MAX_DEPTH + 1:
+                return None
+        elif token != "}":
+            stack[-1].append(_RENAMED.get(token, token))
+        elif len(stack) == 1:
+            return None
+        else:
+            stack.pop()
+    return root if len(stack) == 1 else None
+
+
+class _Writer:
+    """One level of braces, read from left to right."""
+
+    def __init__(self, tokens: Tree) -> None:
+        self.tokens, self.position = tokens, 0
+
+    def write(self) -> str:
+        for command, name in ((r"\over", r"\frac"), (r"\choose", r"\binom")):
+            if command in self.tokens:
+                at = self.tokens.index(command)
+                return f"{name}{{{_write(self.tokens[:at])}}}{{{_write(self.tokens[at + 1 :])}}}"
+        if r"\rm" in self.tokens:
+            at = self.tokens.index(r"\rm")
+            return _glue([_write(self.tokens[:at]), _upright(_write(self.tokens[at + 1 :]))])
+        pieces = []
+        while self.position < len(self.tokens):
+            pieces.append(self.piece())
+        return _glue(pieces)
+
+    def piece(self) -> str:
+        token = self.tokens[self.position]
+        self.position += 1
+        if isinstance(token, list):
+            return self.grouped(_write(token))
+        if token.isspace():
+            return " "
+        for names, write in _BY_NAME:
+            if token in names:
+                return write(self, token)
+        return token
+
+    def grouped(self, inner: str) -> str:
+        """Braces count where a power or an index follows, and are invisible elsewhere."""
+        follows = self.peek() in ("^", "_") and len(inner) > 1
+        return f"{{{inner}}}" if follows else inner
+
+    def peek(self) -> "str | Tree":
+        while self.position < len(self.tokens) and str(self.tokens[self.position]).isspace():
+            self.position += 1
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
+
+    def argument(self) -> str:
+        """The next group, or what LaTeX takes without braces; round brackets count as a group, as models mean them."""
+        token = self.peek()
+        self.position += 1
+        if isinstance(token, list):
+            return _write(token)
+        if token == "(":
+            return self.up_to(")")
+        if token in ("-", "+"):
+            return token + self.argument()
+        self.position -= 1
+        return self.piece() if self.position < len(self.tokens) else ""
+
+    def up_to(self, closing: str) -> str:
+        opening = {")": "(", "]": "["}[closing]
+        depth, start = 1, self.position
+        while self.position < len(self.tokens):
+            depth += (self.tokens[self.position] == opening) - (self.tokens[self.position] == closing)
+            self.position += 1
+            if not depth:
+                return _write(self.tokens[start : self.position - 1])
+        self.position = start
+        return opening
+
+    def dress(self, _: str) -> str:
+        return self.grouped(self.argument())
+
+    def text(self, _: str) -> str:
+        return _upright(self.argument())
+
+    def colour(self, _: str) -> str:
+        if self.peek() == "[":
+            self.position += 1
+            self.up_to("]")
+        self.argument()
+        return ""
+
+    def nothing(self, _: str) -> str:
+        self.argument()
+        return " "
+
+    def script(self, token: str) -> str:
+        inner = self.argument().strip()
+        if token == "^" and inner in (r"\circ", "'"):
+            return r"^\circ" if inner == r"\circ" else "'"
+        return f"{token}{{{inner}}}" if inner else ""
+
+    def command(self, token: str) -> str:
+        index = ""
+        if token == r"\sqrt" and self.peek() == "[":
+            self.position += 1
+            index = f"[{self.up_to(']')}]"
+            index = "" if index == "[2]" else index
+        arguments = [self.argument().strip() for _ in range(_ARGUMENTS[token])]
+        return token + index + "".join(f"{{{argument}}}" for argument in arguments)
+
+
+_BY_NAME: list[tuple[set[str], Callable[[_Writer, str], str]]] = [
+    (_DRESS, _Writer.dress),
+    (_TEXT, _Writer.text),
+    (_FIRST_LEFT_OUT, _Writer.colour),
+    (_LEFT_OUT, _Writer.nothing),
+    ({"^", "_"}, _Writer.script),
+    (set(_ARGUMENTS), _Writer.command),
+]
+
+
+def _write(tokens: Tree) -> str:
+    return _Writer(tokens).write()
+
+
+def _glue(pieces: list[str]) -> str:
+    """Join; a command and a letter behind it stay apart."""
+    text = ""
+    for piece in pieces:
+        if piece[:1].isalpha() and piece[:1].isascii() and re.search(r"\\[A-Za-z]+$", text[-20:]):
+            text += " "
+        text += piece
+    return text
+
+
+def _upright(inner: str) -> str:
+    r"""Content of `\text`, `\mathrm` and their like: a constant, a function, mathematics without words, or text."""
+    inner = re.sub(r"\s+", " ", re.sub(r"\\text\{([^{}]*)\}", r"\1", inner)).strip()
+    if inner in words.FUNCTIONS:
+        return "\\" + inner
+    if not re.search(r"[A-Za-z]{2}|[^\x00-\x7f]", re.sub(r"\\[A-Za-z]+", "", inner)) and not _letter_of_unit(inner):
+        return inner  # `\mathrm{e}`, `\mathrm{i}`, `\text{(A)}`, `\mathrm{5}`, `\text{,}`
+    inner = re.sub(r"\^\{([^{}]*)\}", r"^\1", inner)
+    link = re.fullmatch(r"(.+?),? (and|or)", inner)
+    return rf"\text{{{link[1]}}}\text{{{link[2]}}}" if link else rf"\text{{{inner}}}"
+
+
+def _letter_of_unit(inner: str) -> bool:
+    return inner[:1] in words.UNIT_LETTERS and not inner[1:2].isalpha()
+
+
+def _before_braces(text: str) -> str:
+    text = re.sub(r"(?<=\d)(?:,\\!|\{,\})\s*(?=\d{3})", "", text)  # a comma that is set as no comma of a list
+    text = re.sub(r"\\!\s*", "", to_latex(text).replace("{,}", ","))
+    if not _MATRIX.search(text):
+        text = re.sub(r"\\\\(?=[A-Za-z{}])", r"\\", text)
+    text = re.sub(r"\\(?:left|right)\s*\.", "", text)
+    return words.commands(regroup(words.undress(text)))
+
+
+def _space(text: str) -> str:
+    text = re.sub(r"\s+", " ", trim(text))
+    # "1 1/2" is not "11/2", and the list "1, 234" is not the number "1,234": such a space stays.
+    text = re.sub(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])|(?<=,) (?!\d{3}(?!\d))", "", text)
+    return words.join_products(text)
+
+
+def trim(text: str) -> str:
+    r"""Without what follows an answer in a data set: white space, full stops, `\\\\`, `\noindent`."""
+    before = None
+    while text != before:
+        before, text = text, text.strip().removesuffix(".").removesuffix("。").removesuffix(r"\\").removesuffix(r"\noindent")
+    return text
+
+
+@lru_cache(maxsize=8192)
+def plain(text: str) -> str:
+    """An answer in the one spelling; where its braces do not match, with its spaces in order only."""
+    spelled = _before_braces(trim(text))
+    tree = _tree(spelled)
+    if tree is None:
+        return _space(spelled)
+    spelled = words.undress(trim(re.sub(r"\s+", " ", _write(tree))))
+    spelled = _LISTED.sub(lambda m: rf"\{'begin' if m[0][1] == 'b' else 'end'}{{{_brackets(m[1] or m[3] or '')}matrix}}", spelled)
+    return rewrite_numerals(_space(spelled))
+
+
+def _brackets(kind: str) -> str:
+    return kind if kind in "vV" and kind else "p"

@@ -17,7 +17,9 @@ from vgs_ray.answers import sampling
 MAX_MEMBERS = 60  # of a list; the comparison of members takes quadratic time
 
 Truth = bool | None
-_UNREAD = re.compile(r"\\(?:ldots|equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|land|lor|text\{[^{}]{2,}|permil)|[\"?;@#~`]")
+_LETTERS = re.compile(r"\\[A-Za-z]+(?:\()?|I")
+_OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
+_UNREAD = re.compile(r"\\(?:equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|text\{(?!and\}|or\})[^{}]{2,}|permil)|[\"?@#~`]|(?<!,)\\ldots|\\ldots(?=\d)")
 _TWO_NUMBERS = re.compile(r"\d\s+\d|\.\d*\.|(?<![\d])\.(?!\d)")
 _FOR_THE_PARSER = (
     (re.compile(r"\\text\{([^{}])\}"), r"\1"),
@@ -27,6 +29,8 @@ _FOR_THE_PARSER = (
     (re.compile(r"(?<=[)\d])(?=\\binom)|(?<=\))(?=\\frac|\d)"), r"\\cdot "),
     (re.compile(r"\\emptyset"), r"\\{\\}"),
     (re.compile(r"\\bmod"), r"\\mod"),
+    (re.compile(r"\\text\{(?:and|or)\}|\\land|\\lor|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"), ","),
+    (re.compile(r",?\\ldots"), r",\\text{dots}"),
 )  # fmt: skip
 
 
@@ -53,6 +57,7 @@ def parse(latex: str) -> Any:
     text = latex.replace(r"\bmod", r"\mod")
     if _UNREAD.search(text) or _TWO_NUMBERS.search(text):
         return None
+    text = _LETTERS.sub(lambda match: _OTHER_LETTERS.get(match[0], match[0]), text)
     for pattern, replacement in _FOR_THE_PARSER:
         text = pattern.sub(replacement, text)
     config = parser.ConversionConfig(lowercase_symbols=False)
@@ -61,8 +66,18 @@ def parse(latex: str) -> Any:
     except RecursionError:
         raise
     except Exception:  # the parser raises nearly anything
-        return None
+        return _either_sign(text)
     return _with_imaginary_unit(found)
+
+
+def _either_sign(text: str) -> Any:
+    r"""An expression with one `\pm` inside as its two values."""
+    import sympy
+
+    if len(re.findall(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])", text)) != 1:
+        return None
+    values = [parse(re.sub(r"\\[pm]{2}(?![A-Za-z]) ?", sign, text)) for sign in "+-"]
+    return sympy.FiniteSet(*values) if all(isinstance(value, sympy.Expr) for value in values) else None
 
 
 def _with_imaginary_unit(found: Any) -> Any:

@@ -13,11 +13,12 @@ from vgs_ray.answers import algebra, functions, numerals, regions, sampling
 from vgs_ray.answers.algebra import Truth
 from vgs_ray.answers.costly import too_costly
 from vgs_ray.answers.measures import quantities_equal
-from vgs_ray.answers.conditions import conditions_same
+from vgs_ray.answers.conditions import Condition, conditions_same
 from vgs_ray.answers.quantities import Part, Quantity
 from vgs_ray.answers.reading import Based, Choice, Congruence, Given, Many, Mathematics, Named, Reading, Unread, Words, members_of, reading_of
 from vgs_ray.answers.spelling import plain
 from vgs_ray.answers.units import NOTHING
+from vgs_ray.answers.wording import words_same
 
 MAX_ANSWER_CHARS = 1000  # a longer answer is never handed to a parser
 RELATIVE_TOLERANCE = sampling.TOLERANCE
@@ -92,7 +93,9 @@ def compare_read(gold: str, answer: str) -> Comparison:
 def is_readable(reading: Reading) -> bool:
     """Whether all of an answer can be read; mathematics is parsed for that."""
     if isinstance(reading, Mathematics):
-        return regions.region(reading.latex) is not None or algebra.parse(functions.renamed(reading.latex)) is not None
+        defined = functions.definition(reading.latex)
+        text = defined.body if defined and not defined.name else reading.latex
+        return regions.region(text) is not None or algebra.parse(text) is not None
     if isinstance(reading, Many):
         return all(map(is_readable, reading.members))
     if isinstance(reading, Given):
@@ -161,7 +164,9 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     regional = _regions(gold, answer)
     if regional is not NotImplemented:
         return regional  # type: ignore[no-any-return]
-    gold, answer = functions.aligned(gold, answer)
+    defined = _definitions(gold, answer)
+    if defined is not NotImplemented:
+        return defined  # type: ignore[no-any-return]
     first, second = algebra.parse(gold), algebra.parse(answer)
     if first is None or second is None:
         return None
@@ -169,6 +174,29 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
         return False
     found = algebra.equal(first, second)
     return found if found is not False else _other_notation(gold, answer)
+
+
+def _definitions(gold: str, answer: str) -> Any:
+    """`f(x)=x^2` against `f(t)=t^2`, `y=x^2` and `x^2`; NotImplemented where neither defines a function."""
+    first, second = functions.definition(gold), functions.definition(answer)
+    if not (first and first.letters or second and second.letters):
+        return NotImplemented
+    if first and second:
+        body = functions.rename(second.body, second.letters, first.letters) if first.letters and second.letters else second.body
+        if body is None:
+            return None
+        found = mathematics_equal(first.body, body)
+        known = first.name == second.name or "y" in (first.name, second.name) or not (first.name and second.name)
+        return found if known or not found else None
+    defined, other = (first, answer) if first else (second, gold)
+    assert defined is not None
+    if "=" in other or regions.RELATION.search(other):
+        return NotImplemented
+    found = mathematics_equal(defined.body, other)
+    if found is False and len(defined.letters) == 1 and len(free := functions.letters_of(other)) == 1:
+        body = functions.rename(other, tuple(free), defined.letters)
+        return None if body and mathematics_equal(defined.body, body) else False
+    return found
 
 
 def _rounding(gold: str, answer: str) -> bool | None:
@@ -228,7 +256,10 @@ def _other_notation(gold: str, answer: str) -> Truth:
     natural = [re.sub(r"\\log(?![A-Za-z_])", r"\\ln", text) for text in (gold, answer)]
     if natural != [gold, answer] and algebra.equal(algebra.parse(natural[0]), algebra.parse(natural[1])):
         return None
-    return False
+    if re.sub(r"\\mathbb\{([A-Z])\}", r"\1", gold) == re.sub(r"\\mathbb\{([A-Z])\}", r"\1", answer):
+        return None
+    counts = [text.count(",") for text in (gold, answer)]
+    return None if r"\ldots" in gold + answer and counts[0] != counts[1] else False
 
 
 def _named(gold: Reading, answer: Reading) -> Truth:
@@ -263,12 +294,21 @@ def _given(gold: Reading, answer: Reading) -> Truth:
     if values[0] is None or values[1] is None:
         if values[0] is None and values[1] is None:
             return conditions
-        other = answer if values[0] is None else gold
-        return False if _only_number(other) or isinstance(other, Words) else None
+        statement, other = (given[0].condition, answer) if values[0] is None else (given[1].condition, gold)
+        if isinstance(other, Mathematics) and _only_number(other):
+            return None if _says(statement, other.latex) else False
+        return False if isinstance(other, Words) else None
     found = same(values[0], values[1])
     if found is False and conditions is not False and _renamed_letter(given):
         return None
     return algebra.every((found, conditions))
+
+
+def _says(statement: Condition | None, number: str) -> bool:
+    """Whether a sentence such as `There are 8` has the number in it, behind its last colon."""
+    signs = statement.signs if statement and "not" not in statement.words else ()
+    last = max((place for place, sign in enumerate(signs) if sign == ":"), default=-1)
+    return number in signs[last + 1 :]
 
 
 def _renamed_letter(given: list[Given]) -> bool:
@@ -311,7 +351,7 @@ def _based(gold: Reading, answer: Reading) -> Truth:
     same_digits = first.digits.lstrip("0") == second.digits.lstrip("0")
     if 0 in (first.base, second.base) or first.base == second.base:
         if same_digits:
-            return True
+            return True if first.base or second.base == 10 else None  # 10 is not 10 in base two
         return None if 0 in (first.base, second.base) and _value(first) == _value(second) else False
     return None if _value(first) == _value(second) else False
 
@@ -349,15 +389,9 @@ def _worded(gold: Reading, answer: Reading) -> Truth:
     texts = [reading.text if isinstance(reading, Words) else _as_word(reading) for reading in (gold, answer)]
     if texts[0] is None or texts[1] is None:
         return False
-    first, second = (re.sub(r"[^a-z0-9]+", " ", text).strip() for text in texts)  # type: ignore[arg-type]
-    if first == second:
-        return True
-    short, long = sorted((first, second), key=len)
-    if {first, second} in ({"yes", "true"}, {"no", "false"}) or (short and long.startswith(short)):
-        return None
-    return None if len(first.split()) > 2 and len(second.split()) > 2 else False
+    return words_same(texts[0], texts[1])
 
 
 def _as_word(reading: Reading) -> str | None:
     text = reading.latex if isinstance(reading, Mathematics) else ""
-    return text.casefold() if re.fullmatch(r"[A-Za-z]+", text) else None
+    return text if re.fullmatch(r"[A-Za-z]+", text) else None

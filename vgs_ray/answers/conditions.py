@@ -26,8 +26,10 @@ _FILLERS = set(
 _DECLARED = {"real", "constant", "constants", "arbitrary", "positive", "nonnegative", "natural", "whole", "complex"}
 _OPPOSITES = [
     {"odd", "even"}, {"positive", "negative"}, {"prime", "composite"}, {"rational", "irrational"}, {"convergent", "divergent"},
-    {"increasing", "decreasing"}, {"finite", "infinite"}, {"if", "unless"}, {"positive", "nonpositive"}, {"negative", "nonnegative"},
+    {"least", "most"}, {"less", "greater"}, {"less", "more"}, {"more", "fewer"}, {"minimum", "maximum"}, {"square", "cube"},
+    {"increasing", "decreasing"}, {"above", "below"}, {"before", "after"}, {"smaller", "larger"}, {"inside", "outside"}, {"finite", "infinite"}, {"if", "unless"}, {"positive", "nonpositive"}, {"negative", "nonnegative"},
 ]  # fmt: skip
+_RELATIONS = {"<", ">", "=", r"\le", r"\ge", r"\ne", r"\mid", r"\nmid", r"\in", r"\notin"}
 _TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]{2,}|\d+(?:\.\d+)?|\S")
 
 
@@ -87,11 +89,14 @@ def conditions_same(first: Condition | None, second: Condition | None) -> bool |
     ours, theirs = first.words - second.words, second.words - first.words
     if first.signs == second.signs and any(len(pair & ours) == 1 and len(pair & theirs) == 1 for pair in _OPPOSITES):
         return False
-    if not ours and not theirs and len(first.signs) == len(second.signs):
-        changed = [pair for pair in zip(first.signs, second.signs, strict=True) if pair[0] != pair[1]]
-        if changed and all(token.isdigit() for pair in changed for token in pair):
-            return False
-    return None
+    if first.signs == second.signs and ours | theirs == {"not"}:
+        return False
+    if ours or theirs or len(first.signs) != len(second.signs):
+        return None
+    changed = [set(pair) for pair in zip(first.signs, second.signs, strict=True) if pair[0] != pair[1]]
+    numbers = [all(token.isdigit() for token in pair) for pair in changed]
+    relations = [pair <= _RELATIONS for pair in changed]
+    return False if all(numbers) or all(relations) else None
 
 
 def _sets(declared: Condition) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _FACTORIAL = re.compile(r"(\d+|\([^()]*\)|\{[^{}]*\})\s*!")
+_BINOMIAL = re.compile(r"binom\s*((?:\{(?:[^{}]|\{[^{}]*\})*\}\s*){1,2}|.{1,20})")
 _TOWER = re.compile(r"\^\s*\{?\s*(\d+)\s*\^\s*\{?\s*(\d+)(\s*\^)?")
 _LARGE_POWER = re.compile(r"\^\s*\{?\s*[+-]?\d{6,}")
 MAX_EXPONENT = 10**6
@@ -21,7 +22,7 @@ def too_costly(text: str) -> bool:
         depth += (character in "{([") - (character in "})]")
         deepest = max(deepest, depth)
     factorial = any(re.search(r"\d{5,}|[\^!]", operand[1]) for operand in _FACTORIAL.finditer(text))
-    binomial = "binom" in text and re.search(r"\d{5,}|\^", text)
+    binomial = any(re.search(r"\d{5,}|\^", arguments) for arguments in _BINOMIAL.findall(text))
     tower = any(
         further or len(base) > 6 or int(base) ** min(int(power), 64) > MAX_EXPONENT
         for base, power, further in _TOWER.findall(text)

@@ -21,7 +21,7 @@ _COMMANDS = set(
     ker hbar aleph square Box top bot dagger stackrel underbrace overbrace underset xrightarrow limsup liminf sup inf ne because so
     alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma varsigma tau upsilon phi
     varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega arccot arcsec arccsc coth permil sinh cosh tanh
-    min inf hline""".split()
+    min inf hline nmid quad""".split()
 ) | FUNCTIONS  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
@@ -31,7 +31,7 @@ _SENSE = set(
     than only both each than any other""".split()
 )  # fmt: skip
 _FOREIGN = re.compile(r"[^\x20-\x7e\u00a2-\u00a5\u20a0-\u20bf\u00c0-\u024f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_DANGLING = re.compile(r"(?:^[*/^_=]|^\\(?:cdot|times|le|ge|ne|cup|cap|in)(?![A-Za-z])|(?:[-+*/^_=<>]|\\(?:cdot|times|le|ge|ne|cup|cap|in|pm))\s*$|[*/^_]{2,}|[+*/=]\s*[*/=]|\\frac\{[^{}]*\}\{\}|\\frac\{\})")
+_DANGLING = re.compile(r"(?:^[*/^_=]|^\\(?:cdot|times|le|ge|ne|cup|cap|in)(?![A-Za-z])|(?:[-+*/^_=<>]|\\(?:cdot|times|le|ge|ne|cup|cap|in|pm))\s*$|[*/^_]{2,}|[-+*/=]\s*[*/=^_]|\\frac\{[^{}]*\}\{\}|\\frac\{\})")
 
 
 def is_nonsense(text: str) -> bool:
@@ -45,8 +45,7 @@ def is_nonsense(text: str) -> bool:
     outside = re.sub(r"\\(?:begin|end)\{[^{}]*\}", "", text)
     words = [word for word in _WORD.findall(outside) if word.casefold() not in _SENSE | FUNCTIONS and word.casefold() not in NUMBERS]
     long = [word for word in words if units.name_of(word) is None and len(word) > 2]
-    letters = sum(len(run) for run in re.findall(r"(?<![\\A-Za-z])[A-Za-z]{7,}", outside))
-    return len(long) >= MAX_WORDS or (letters > 12 and not long) or len(re.findall(r"[\u3400-\u9fff\uac00-\ud7af]", text)) > 12
+    return len(long) >= MAX_WORDS or len(re.findall(r"[\u3400-\u9fff\uac00-\ud7af]", text)) > 12
 
 
 def _half_open(text: str) -> bool:

@@ -25,15 +25,16 @@ _MARKS = {word: number for number, group in enumerate(_MARK_GROUPS) for word in 
 _NO_NOUNS = set(
     "is are was if when where for not no or and than minus plus times out to with without without only but be by from over under "
     "per the then none never wrong false true cannot half twice double squared cubed infinitely otherwise odd even prime mod base "
-    "such that which unless given positive negative integer integers real".split()
+    "such that which unless given positive negative integer integers real third thirds halves quarter quarters fourths fifths sixths "
+    "sevenths eighths ninths tenths hundredths thousandths factorial".split()
 )
 _HEDGES = {"about", "approximately", "approx", "around", "roughly", "exactly", "only", "total", "a", "of", "rs", "us"}
 
 _NUMERIC_END = r"(?<=[\d})\]π!$%'])"
 _TEXT = r"\\text\{[^{}]*\}"
-_WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}(?:\.[a-z]\.)?|(?<=\d )[{UNIT_LETTERS}]|(?<=[/·]) ?[{UNIT_LETTERS}]|[ap]\.m\.?)(?![A-Za-z])"
+_WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}(?:\.[a-z]\.)?|(?<=\d )[{UNIT_LETTERS}]|(?<=/)[{UNIT_LETTERS}]|[ap]\.m\.?)(?![A-Za-z])"
 _SIGN = r"\^\\circ(?: ?(?:[CF](?![A-Za-z])|\\text\{[CF]\}))?|''|'|\\%|%|\\\$|[€£¥₩₹¢]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
-_FRACTION = r"\\frac\{(?:\\text\{[^{}]*\}|[A-Za-z]+)\}\{(?:\\text\{[^{}]*\}|[A-Za-z]+)(?:\^\{\d\})?\}"
+_FRACTION = r"\\frac\{(?:\\text\{[^{}]*\}|[A-Za-z]{2,})\}\{(?:\\text\{[^{}]*\}|[A-Za-z]{2,})(?:\^\{\d\})?\}"
 _BRACKETED = r"\(\s*(?:\\text\{[^{}]*\}|[a-z]{3,}(?: [a-z]{2,}){0,2})\s*\)"
 _UNIT = re.compile(rf"{_BRACKETED}|{_FRACTION}|{_TEXT}|{_SIGN}|{_WORD}")
 _LINK = re.compile(r"(?:\^\{-?\d\}|\^-?\d|/|\\cdot ?|\\times ?|\s|\.)*")
@@ -72,10 +73,12 @@ def read_quantity(text: str) -> Quantity | None:
                 parts.append(Part(number, 1, units.NOTHING))
             number = piece
             continue
+        piece, marked = _without_marks(piece)
+        marks |= marked
         words = _words(piece)
-        if words and all(word in _MARKS for word in words):
-            marks.update(word[:3] if _MARKS[word] == 1 else word for word in words)
-        elif words and all(word in _HEDGES for word in words) and not number:
+        if not _bare(piece):
+            continue
+        if words and all(word in _HEDGES for word in words) and not number:
             continue
         elif not number and not parts:
             prefix = piece
@@ -107,7 +110,16 @@ def _with_prefix(parts: list[Part], prefix: str, marks: frozenset[str]) -> Quant
         return None
     if len(parts) > 1 and not marks and (len({part.unit for part in parts}) < len(parts) or any(part.unit == units.NOTHING for part in parts)):
         return None
+    if any(part.unit == _DEGREE for part in parts):
+        parts = [Part(part.number, part.scale, _OF_AN_ANGLE.get(part.unit, part.unit)) for part in parts]
     return Quantity(tuple(parts), marks)
+
+
+_DEGREE: Unit = frozenset({("degree", 1)})
+_OF_AN_ANGLE: dict[Unit, Unit] = {
+    frozenset({("prime", 1)}): frozenset({("arcminute", 1)}),
+    frozenset({("doubleprime", 1)}): frozenset({("arcsecond", 1)}),
+}
 
 
 def _pieces(text: str) -> list[tuple[str, str]] | None:
@@ -119,10 +131,10 @@ def _pieces(text: str) -> list[tuple[str, str]] | None:
             continue
         depth += sum((sign in "{([") - (sign in "})]") for sign in text[seen : match.start()])
         seen = match.start()
-        if depth or not _is_unit(match[0], text[end : match.start()]):
-            continue
         before = text[end : match.start()]
-        linked = found and found[-1][0] == "unit" and _LINK.fullmatch(before)
+        linked = bool(found and found[-1][0] == "unit" and _LINK.fullmatch(before))
+        if depth or not _is_unit(match[0], before, linked):
+            continue
         number = before.strip().strip(",")
         if linked:
             found[-1] = ("unit", f"{found[-1][1]}{before}{'' if before.strip() else ' '}{match[0]}")
@@ -143,10 +155,15 @@ def _pieces(text: str) -> list[tuple[str, str]] | None:
     return None if any(operators.search(piece) for piece in later) else found
 
 
-def _is_unit(piece: str, before: str) -> bool:
+def _is_unit(piece: str, before: str, linked: bool) -> bool:
     """Whether a piece may be a unit: not the name of a function, not a letter of the mathematics around it."""
-    if piece.startswith("\\text{") and len(piece) == 8:
-        return bool(re.search(r"[\d}/ ]$|^$", before)) and piece[6] in UNIT_LETTERS
+    if piece.startswith("\\text{") and len(piece) == 8 and piece[6].isascii():
+        return (linked or bool(re.search(r"[\d}/ )]$|^$", before))) and piece[6] in UNIT_LETTERS
+    if piece.startswith("\\frac"):
+        parsed = units.parse_unit(_bare(piece))
+        return parsed is not None and units.is_known(parsed[1])
+    if len(piece) == 1 and piece.isalpha() and piece.isascii() and before.endswith("/"):
+        return linked
     if piece[0].isalpha() and piece.isascii():
         word = piece.casefold().rstrip(".")
         if word == "and":
@@ -174,12 +191,26 @@ def _words(piece: str) -> list[str]:
     return re.findall(r"[a-z]+", bare) if re.fullmatch(r"[a-z\s,'’]+", bare) else []
 
 
+def _without_marks(piece: str) -> tuple[str, frozenset[str]]:
+    """A piece without the words that change the meaning, and those: `km north of east` is `km` and {`north+east`}."""
+    bare = re.sub(r"\b([ap])\. ?m\.?(?=\W|$)", r"\1m", _bare(piece), flags=re.IGNORECASE)
+    named = [word.casefold() for word in re.findall(r"[A-Za-z]+", bare) if word.casefold() in _MARKS]
+    if not named:
+        return piece, frozenset()
+    rest = " ".join(word for word in bare.split() if word.casefold().strip(",.") not in {*_MARKS, "of"})
+    marks = {}
+    for word in named:
+        marks.setdefault(_MARKS[word], []).append(word[:3] if _MARKS[word] == 1 else word)
+    return rest, frozenset("+".join(words) for words in marks.values())
+
+
 def _nouns_are_plain(unit: Unit, piece: str) -> bool:
     """At most three words that are no known unit, none of which changes what the number says."""
     nouns = [name[1:] for name, _ in unit if name.startswith("?")]
     if re.search(r"[0-9=<>+]", re.sub(r"\^\{?-?\d\}?", "", _bare(piece))):
         return False
-    return len(nouns) <= 3 and not any(noun in _NO_NOUNS or noun in _MARKS for noun in nouns)
+    words = re.findall(r"[a-z]+", _bare(piece).casefold())
+    return len(nouns) <= 3 and not (_NO_NOUNS & set(words) and nouns)
 
 
 def marks_clash(first: frozenset[str], second: frozenset[str]) -> bool | None:
@@ -194,7 +225,8 @@ def marks_clash(first: frozenset[str], second: frozenset[str]) -> bool | None:
 
 
 def _group(mark: str) -> int | None:
-    return _MARKS.get(mark)
+    word = mark.split("+")[0]
+    return _MARKS.get(word)
 
 
 def total(values: list[tuple[Fraction, Unit]]) -> tuple[Fraction, frozenset[tuple[str, int]]] | None:

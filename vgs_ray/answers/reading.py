@@ -14,6 +14,7 @@ from vgs_ray.answers.conditions import Condition, condition, split_condition
 from vgs_ray.answers.nonsense import is_nonsense
 from vgs_ray.answers.quantities import Quantity, read_quantity
 from vgs_ray.answers.spelling import plain
+from vgs_ray.answers.regions import RELATION, is_builder
 from vgs_ray.answers.text import enclosed, split_outside
 
 
@@ -26,7 +27,7 @@ class Mathematics:
 
 @dataclass(frozen=True)
 class Words:
-    """A name, a choice, or a few words, casefolded."""
+    """A name, a choice, or a few words."""
 
     text: str
 
@@ -92,13 +93,15 @@ Reading = Mathematics | Words | Based | Congruence | Given | Named | Many | Choi
 _BASES = {name: value for value, name in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 _BASES |= {"sixteen": 16, "hex": 16, "binary": 2, "octal": 8, "decimal": 10}
 _BASE = r"(?P<base>\d{1,2}|(?:\\text\{)?(?:base ?)?(?:\d{1,2}|[a-z]+)\}?)"
-_BASED = re.compile(rf"\(?(?P<digits>-?[0-9A-Z]+)\)?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)")
+_BASED = re.compile(rf"(?:\(|\\overline\{{|\\text\{{)?(?P<digits>-?[0-9A-Z]+)[)}}]?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)")
 _MODULUS = re.compile(r",?\(?(?:\\pmod ?\{(?P<braced>[^{}]*)\}|(?:\\bmod|\\mod|\\text\{mod(?:ulo)?\}|\(?(?<![A-Za-z\\])mod(?:ulo)?) ?(?P<bare>\w+|\{[^{}]*\}))\)*$")
-_SEPARATOR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\})\s*")
+_SEPARATOR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\}|或者?|和|及|または|と|또는)\s*")
+_CASES = re.compile(r"(?:[A-Za-z](?:\([A-Za-z]\)|_\{\w+\})?=)?\\?\{?\\begin\{(?:cases|array)\}(?:\{?[lcr|]+\}?)?(?P<rows>.*)\\end\{(?:cases|array)\}\.?")
 _EQUALS = re.compile(r"(?<![<>!:\\])(?::=|=)")
 _CHOICE = re.compile(r"\(?([A-H])[).:]\s*(?=\S)")
 _LETTER = re.compile(r"\(([A-Za-z])\)\.?|([A-Za-z])[.):]")
 _PLAIN_WORDS = re.compile(r"[A-Za-z\u00c0-\u024f][A-Za-z\u00c0-\u024f'’.\-]*(?:[ ,]+[A-Za-z\u00c0-\u024f'’.\-]+)*[.!?]?")
+_CJK_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,12}")
 _DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{-?\d+\})?\(?)(\d+(?:\.\d+)?)\^\\circ")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _REALS = {"all real numbers", "all reals", "all real x", "real numbers", "all real values", "any real number", "all real values of x"}
@@ -117,14 +120,16 @@ def read(text: str) -> Reading:
     quantity = read_quantity(text)
     if quantity is not None:
         return quantity
+    if is_builder(text):
+        return Mathematics(text)
     conditional = split_condition(text)
     if conditional is not None and conditional[0] != text:
         return Given(read(conditional[0]) if conditional[0] else None, condition(conditional[1]))
-    for reader in (_choice, _many, _named):
+    for reader in (_cases, _choice, _many, _named):
         found = reader(text)
         if found is not None:
             return found
-    return Mathematics(text) if not _left_over(text) else Unread(nonsense=False)
+    return Mathematics(text) if not _left_over(text) else Given(None, condition(text))
 
 
 def reading_of(answer: str) -> Reading:
@@ -134,7 +139,7 @@ def reading_of(answer: str) -> Reading:
 
 def _left_over(text: str) -> bool:
     """Whether words or signs stay that no mathematics has."""
-    return bool(re.search(r"\\text\{[^{}]{2,}\}|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", text))
+    return bool(re.search(r"\\text\{(?!and\}|or\})[^{}]{2,}\}|\\n?mid|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", text))
 
 
 def _letter(text: str) -> Reading | None:
@@ -150,13 +155,15 @@ def _words(text: str) -> Reading | None:
         return Mathematics(str(number))
     if bare.casefold() in _REALS:
         return Mathematics(r"\mathbb{R}")
+    if _CJK_WORDS.fullmatch(bare):
+        return Words(bare)
     if not _PLAIN_WORDS.fullmatch(bare):
         return None
     wordy = r"\text{" in text and len(bare) > 1 or re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare)
     many = len(bare.split()) > 1 and all(len(word) > 1 for word in bare.split())
     if not (wordy or many) or split_condition(text) is not None or re.search(r",| (?:and|or) ", bare):
         return None
-    return Words(bare.casefold().rstrip(".!?"))
+    return Words(bare.rstrip(".!?"))
 
 
 def _based(text: str) -> Reading | None:
@@ -194,6 +201,19 @@ def _choice(text: str) -> Reading | None:
     return None if isinstance(content, Unread) else Choice(match[1], content)
 
 
+def _cases(text: str) -> Reading | None:
+    r"""`\begin{cases} value & condition \\\\ ... \end{cases}` as a list of what holds under which condition."""
+    match = _CASES.fullmatch(text)
+    if match is None:
+        return None
+    rows = [[cell.strip(" ,;.") for cell in row.split("&")] for row in match["rows"].split(r"\\") if row.strip()]
+    if any(len(row) > 2 for row in rows):
+        return Unread(nonsense=False)
+    if all(len(row) == 1 for row in rows):
+        return read(",".join(row[0] for row in rows))
+    return Many(tuple(Given(read(row[0]), condition(row[1])) if len(row) == 2 else read(row[0]) for row in rows), "")
+
+
 def _many(text: str) -> Reading | None:
     """A list, or a list in brackets, that has members which are more than mathematics."""
     parts, _ = split_outside(text, _SEPARATOR)
@@ -208,7 +228,8 @@ def _many(text: str) -> Reading | None:
             return None
     members = tuple(read(part) for part in parts)
     if all(isinstance(member, Mathematics) for member in members):
-        return None if r"\text" not in text and " and " not in text and " or " not in text else _joined(parts, brackets)
+        linked = re.search(r"\\text|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[^\x00-\x7f]", text)
+        return _joined(parts, brackets) if linked and not RELATION.search(text) else None
     return Many(members, brackets)
 
 
@@ -224,7 +245,7 @@ def members_of(reading: Reading) -> Many | None:
 
 
 def _joined(parts: list[str], brackets: str) -> Reading:
-    inner = ",".join(parts)
+    inner = ", ".join(parts)
     return Mathematics(f"{brackets[: len(brackets) // 2]}{inner}{brackets[len(brackets) // 2 :]}")
 
 

@@ -9,6 +9,7 @@ from vgs_ray.answers import algebra
 from vgs_ray.answers.text import split_outside
 
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin)(?![A-Za-z])")
+_BUILDER = re.compile(r"\\\{([a-z])(?:\\in ?(?:\\mathbb\{R\}|R))?(?:\\mid ?|\||:)(.*)\\\}")
 _JOIN = re.compile(r",?\s*(?:\\text\{(?:and|or|but)\}|\\lor|\\land|\bor\b|\band\b|\\cup(?=\s*[a-z]\s*[<>\\]))\s*|[,;]\s*")
 
 
@@ -19,13 +20,19 @@ def region(text: str) -> tuple[Any, Any] | None:
     """
     if not RELATION.search(text):
         return None
-    parts, joins = split_outside(text, _JOIN)
+    builder = _BUILDER.fullmatch(text)
+    parts, joins = split_outside(builder[2] if builder else text, _JOIN)
     atoms = [_atom(algebra.parse(part)) for part in parts]
     letters = {atom[0] for atom in atoms if atom}
     if None in atoms or len(letters) != 1:
         return None
     sets = [atom[1] for atom in atoms if atom]
     return letters.pop(), _joined(sets, "".join(joins))
+
+
+def is_builder(text: str) -> bool:
+    r"""Whether a text is a set of numbers by a condition, such as `\\{x\\mid x>2\\}`."""
+    return bool(_BUILDER.fullmatch(text))
 
 
 def _joined(sets: list[Any], joins: str) -> Any:

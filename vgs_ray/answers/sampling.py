@@ -20,6 +20,8 @@ _POINTS, _ENOUGH = 8, 4
 
 def expressions(gold: Any, answer: Any) -> bool | None:
     """Whether two expressions have the same values; None where that hangs on signs, on integers, or cannot be found out."""
+    import sympy
+
     gold, answer = _without_functions(gold), _without_functions(answer)
     letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
     if not letters:
@@ -29,8 +31,10 @@ def expressions(gold: Any, answer: Any) -> bool | None:
         return None if _domains_differ(gold, answer, letters) else True
     if not positive and not mixed:
         return None
-    if positive and all(positive) and len(positive) >= _ENOUGH:
-        return None  # equal for positive letters only
+    if positive and all(positive) and len(positive) >= _ENOUGH:  # equal for positive letters only
+        if gold.has(sympy.Abs) or answer.has(sympy.Abs):
+            return None if gold.has(sympy.Abs) == answer.has(sympy.Abs) else False
+        return True if len(letters) > 1 else None
     return None if _equal_at_integers(gold, answer, letters) else False
 
 
@@ -42,6 +46,8 @@ def _numbers(gold: Any, answer: Any) -> bool | None:
         return not first.has(sympy.nan, sympy.zoo)
     if first.is_Rational and second.is_Rational:
         return False
+    if second.has(sympy.nan, sympy.zoo):
+        return None if first.has(sympy.nan, sympy.zoo) else False
     if first.is_infinite or second.is_infinite:
         return False if first.is_extended_real and second.is_extended_real else None
     return _close(first.evalf(_DIGITS), second.evalf(_DIGITS), TOLERANCE if first.has(sympy.Float) or second.has(sympy.Float) else _EXACT)

@@ -26,7 +26,7 @@ _OTHER_NAMES = r"""\lt < \gt > \leq \le \leqslant \le \leqq \le \geq \ge \geqsla
 \rbrack ] \lparen ( \rparen ) \vert | \lvert | \rvert | \degree ^\circ \textdegree ^\circ \prime ' \backslash \setminus
 \smallsetminus \setminus \rightarrow \to \longrightarrow \to \euro € \pounds £ \yen ¥ \textdollar \$ \infin \infty \triangleq =
 \coloneqq = \perthousand \permil \bigcup \cup \bigcap \cap \land \land \implies \Rightarrow \iff \Leftrightarrow \div /
-\operatorname* \operatorname \tfrac \frac \dfrac \frac \cfrac \frac \dbinom \binom \tbinom \binom \bar \overline \Bbb \mathbb
+\operatorname* \operatorname \nicefrac \frac \sfrac \frac \lg \log \tg \tan \ctg \cot \arctg \arctan \tfrac \frac \dfrac \frac \cfrac \frac \dbinom \binom \tbinom \binom \bar \overline \Bbb \mathbb
 \mathds \mathbb \lbrace \{ \gcd \gcd""".split()
 _RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))
 _RENAMED |= dict.fromkeys(_SIZES.split(), "") | dict.fromkeys([*_SPACES, "$", "~", "\\ "], " ")
@@ -224,7 +224,7 @@ def trim(text: str) -> str:
     r"""Without what follows an answer in a data set: white space, full stops, `\\\\`, `\noindent`."""
     before = None
     while text != before:
-        before, text = text, text.strip().removesuffix(".").removesuffix("。").removesuffix(r"\\").removesuffix(r"\noindent")
+        before, text = text, text.strip().removesuffix(".").removesuffix("。").removesuffix("\\").removesuffix(r"\noindent")
     return text
 
 
@@ -237,7 +237,15 @@ def plain(text: str) -> str:
         return _space(spelled)
     spelled = words.undress(trim(re.sub(r"\s+", " ", _write(tree))))
     spelled = _LISTED.sub(lambda m: rf"\{'begin' if m[0][1] == 'b' else 'end'}{{{_brackets(m[1] or m[3] or '')}matrix}}", spelled)
-    return rewrite_numerals(_space(spelled))
+    return _COMBINATIONS.sub(_binomial, rewrite_numerals(_space(spelled)))
+
+
+_COMBINATIONS = re.compile(r"C_\{(\d+)\}\^\{(\d+)\}|(?<![A-Za-z\\])C\^\{(\d+)\}_\{(\d+)\}|(?<![A-Za-z\\])C\((\d+),(\d+)\)|_\{(\d+)\}C_\{(\d+)\}")
+
+
+def _binomial(match: re.Match[str]) -> str:
+    above, below = (part for part in match.groups() if part)
+    return rf"\binom{{{below}}}{{{above}}}" if match[3] else rf"\binom{{{above}}}{{{below}}}"
 
 
 def _brackets(kind: str) -> str:

@@ -46,7 +46,7 @@ def enclosed(text: str) -> tuple[str, str, str] | None:
         return None
     content = text[len(opening) : len(text) - len(closing)]
     level = depths(text)
-    return None if min(level[1 : len(text) - len(closing) + 1], default=1) < 1 else (opening, content, closing)
+    return None if min(level[len(opening) : len(text) - len(closing)], default=1) < 1 else (opening, content, closing)
 
 
 def balanced(text: str) -> bool:

@@ -99,6 +99,8 @@ _NAMES = {spelling: name for name, _, _, spellings in _rows() for spelling in [n
 _LOWER = {spelling.casefold(): name for spelling, name in reversed(_NAMES.items()) if len(spelling) > 1}
 _PRIMES = {"prime": {"ft", "arcminute", "min"}, "doubleprime": {"in", "arcsecond", "s"}}
 
+_COMPOUND = {"mph": (("mi", 1), ("h", -1)), "kph": (("km", 1), ("h", -1))}
+
 MAGNITUDES = {
     "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12, "lakh": 10**5, "crore": 10**7,
     "十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8, "만": 10**4, "억": 10**8, "천": 1000,
@@ -125,6 +127,9 @@ def magnitude_of(word: str) -> int | None:
 
 
 def singular(word: str) -> str:
+    """A noun without its plural; one with capitals inside, such as MW, is an abbreviation."""
+    if word[1:] != word[1:].casefold():
+        return word
     word = word.casefold()
     return {"children": "child", "men": "man", "women": "woman"}.get(word) or (word[:-1] if word[-1:] == "s" and word[-2:] != "ss" else word)
 
@@ -157,7 +162,8 @@ def parse_unit(text: str) -> tuple[int, Unit] | None:
                     raised = _SQUARED[word.casefold()]
                 elif word.casefold() not in ("of", "the", "a", "an", "degrees") or not powers:
                     last = name_of(word) or "?" + singular(word)
-                    powers[last] = powers.get(last, 0) + sign * raised
+                    for name, power in _COMPOUND.get(last, ((last, 1),)):
+                        powers[name] = powers.get(name, 0) + sign * raised * power
                     raised = 1
     if end != len(text) or not (powers or scale > 1):
         return None
@@ -187,6 +193,8 @@ def same(first: Unit, second: Unit) -> bool | None:
     """Whether two units are the same; None when a word of theirs is not known, or one may be left out."""
     if first == second or _primes(first, second) or _primes(second, first):
         return True
+    if any(name in _PRIMES for unit in (first, second) for name, _ in unit) and NOTHING in (first, second):
+        return None
     if generic(first) or generic(second):
         powers = [{power for _, power in unit} for unit in (first, second)]
         return True if not first or not second or powers[0] == powers[1] else False

@@ -15,17 +15,21 @@ _INTRODUCTION = re.compile(
     r"(?:answer|ans|result|solution|value)(?:\s+is\b(?:\s+therefore)?)?\s*[:=]?\s*\}?\s*[:=]?\s*",
     re.IGNORECASE,
 )
-_INTRODUCTION_CJK = re.compile(r"(?:最终)?(?:答案|答|解|正解|解答)(?:是|为|為|は)?\s*[:：=]?\s*")
+_INTRODUCTION_CJK = re.compile(r"(?:\\text\{)?(?:最终)?(?:答案|答|解|正解|解答)(?:是|为|為|は)?\s*[:：=]?\s*\}?\s*")
+_AFTER = re.compile(r"(?:\s*\\(?:checkmark|blacksquare|square|Box|qed|hfill))+$")
+_BEFORE = re.compile(r"^[=≈]\s*(?=\S)")
 _WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _COMMAND_WORDS = re.compile(
     r"(?<![\\A-Za-z{])(?:(?P<open>sqrt)(?=[\s\d({])|(?P<call>arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|gcd|"
-    r"lcm|max|min)(?=\s*\()|(?P<trig>sin|cos|tan|log|ln)(?=\s+[\\a-z0-9])|(?P<constant>pi|theta|alpha|beta|infinity|infty|inf)(?![A-Za-z]))"
+    r"lcm|max|min)(?=\s*\()|(?P<trig>sin|cos|tan|log|ln)(?=\s+[\\a-z0-9]|_)|(?P<constant>pi|theta|alpha|beta|infinity|infty|inf)(?![A-Za-z]))"
 )
 _ASCII_SIGNS = (("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("->", r"\to "), ("±", r"\pm "))
 
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 NUMBERS = {word: value for value, word in enumerate(_ONES.split())} | {w: 10 * n for n, w in enumerate(_TENS.split(), 2)}
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+NUMBERS |= {word: value for value, word in enumerate(_ORDINALS.split(), 1)}
 NUMBERS |= {"a dozen": 12, "one hundred": 100, "hundred": 100}
 
 
@@ -33,7 +37,7 @@ def undress(text: str) -> str:
     """Without what stands around an answer: markdown, quotes, `Answer:`, a `\\text{}` around all of it."""
     before = None
     while before != text:
-        before, text = text, text.strip()
+        before, text = text, _BEFORE.sub("", _AFTER.sub("", text.strip()))
         if wrapped := _WRAPPED.fullmatch(text):
             text = next(filter(None, wrapped.groups()))
         if whole := _WHOLE_TEXT.fullmatch(text):

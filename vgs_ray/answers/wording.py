@@ -1,0 +1,32 @@
+"""Whether two answers in words are the same. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from vgs_ray.answers.algebra import Truth
+
+_SYNONYMS = ({"yes", "true"}, {"no", "false"}, {"none", "no solution"}, {"no solutions", "no solution"}, {"infinite", "infinitely many"})
+_AS_A_WORD = re.compile(r"[A-Z]?[a-z' ]+|[A-Z' ]{2,}")
+
+
+def words_same(gold: str, answer: str) -> Truth:
+    """Words are the same without case and punctuation; None for an abbreviation, a synonym, and a sentence in other words."""
+    first, second = (re.sub(r"[^\w]+", " ", text.casefold()).strip() for text in (gold, answer))
+    if first == second:
+        return _case_is_free(gold, answer)
+    if any({first, second} == pair for pair in _SYNONYMS) or _abbreviates(gold, answer) or _abbreviates(answer, gold):
+        return None
+    return None if len(first.split()) > 2 and len(second.split()) > 2 else False
+
+
+def _case_is_free(gold: str, answer: str) -> Truth:
+    """`Yes` is `YES`; letters such as `abc` and `ABC` may be other things, and `ABc` and `abc` are."""
+    if gold == answer or (len(gold) > 3 or gold.casefold() in ("yes", "no", "odd")):
+        return True
+    return None if _AS_A_WORD.fullmatch(gold) and _AS_A_WORD.fullmatch(answer) else False
+
+
+def _abbreviates(short: str, long: str) -> bool:
+    """`E` for `east`, `Mon` for `Monday`."""
+    return len(short) <= 3 and bool(re.fullmatch(r"[A-Z]?[a-z]{3,}", long)) and long.casefold().startswith(short.casefold())

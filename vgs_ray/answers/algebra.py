@@ -104,7 +104,7 @@ def equal(gold: Any, answer: Any) -> Truth:
     gold, answer = _single(gold), _single(answer)
     matrices = [isinstance(value, sympy.MatrixBase) for value in (gold, answer)]
     if any(matrices):
-        return _matrices(gold, answer) if all(matrices) else False
+        return _matrices(gold, answer) if all(matrices) else _vector_and_tuple(gold, answer)
     relations = [isinstance(value, Relational) or type(value).__name__ == "And" for value in (gold, answer)]
     if all(relations):
         return _relations(gold, answer)
@@ -170,6 +170,18 @@ def _single(value: Any) -> Any:
 
 def _matrices(gold: Any, answer: Any) -> Truth:
     return in_order(list(gold), list(answer), equal) if gold.shape == answer.shape else False
+
+
+def _vector_and_tuple(gold: Any, answer: Any) -> Truth:
+    """A column and a tuple of the same numbers may be the same vector."""
+    import sympy
+
+    vector, other = (gold, answer) if isinstance(gold, sympy.MatrixBase) else (answer, gold)
+    if isinstance(other, sympy.Interval):
+        other = sympy.Tuple(other.start, other.end)
+    if not isinstance(other, sympy.Tuple) or 1 not in vector.shape:
+        return False
+    return None if in_order(list(vector), list(other), equal) is not False else False
 
 
 def _collections(gold: Any, answer: Any) -> Truth:

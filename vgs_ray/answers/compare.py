@@ -17,6 +17,7 @@ from vgs_ray.answers.conditions import Condition, conditions_same
 from vgs_ray.answers.quantities import Part, Quantity
 from vgs_ray.answers.reading import Based, Choice, Congruence, Given, Many, Mathematics, Named, Reading, Unread, Words, members_of, reading_of
 from vgs_ray.answers.spelling import plain
+from vgs_ray.answers.text import enclosed, split_outside
 from vgs_ray.answers.units import NOTHING
 from vgs_ray.answers.wording import words_same
 
@@ -107,6 +108,7 @@ def is_readable(reading: Reading) -> bool:
     return not isinstance(reading, Unread)
 
 
+_COLON = re.compile(":")
 _CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?")
 
 
@@ -161,6 +163,9 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     rounded = _rounding(gold, answer)
     if rounded is not None:
         return rounded
+    ratios = [split_outside(text, _COLON)[0] for text in (gold, answer)]
+    if max(map(len, ratios)) > 2 and ":" in gold + answer:
+        return _ratios_equal(*ratios)
     regional = _regions(gold, answer)
     if regional is not NotImplemented:
         return regional  # type: ignore[no-any-return]
@@ -197,6 +202,14 @@ def _definitions(gold: str, answer: str) -> Any:
         body = functions.rename(other, tuple(free), defined.letters)
         return None if body and mathematics_equal(defined.body, body) else False
     return found
+
+
+def _ratios_equal(gold: list[str], answer: list[str]) -> Truth:
+    """`1:2:3` against `2:4:6`: each number in relation to the first."""
+    if len(gold) != len(answer):
+        return False
+    scaled = [[rf"\frac{{{part}}}{{{side[0]}}}" for part in side[1:]] for side in (gold, answer)]
+    return algebra.in_order(scaled[0], scaled[1], mathematics_equal)
 
 
 def _rounding(gold: str, answer: str) -> bool | None:
@@ -238,13 +251,10 @@ def _regions(gold: str, answer: str) -> Any:
     return algebra.sets(region[1], other)
 
 
-_ORDERED = re.compile(r"[(\[].*,.*[)\]]", re.DOTALL)
-_SET = re.compile(r"\\\{.*\\\}", re.DOTALL)
-
-
 def _brackets_clash(gold: str, answer: str) -> bool:
     """(1,2) and {1,2}, which the parser cannot always tell apart."""
-    return any(_ORDERED.fullmatch(first) and _SET.fullmatch(second) for first, second in ((gold, answer), (answer, gold)))
+    opened = [found[0] if (found := enclosed(text)) and "," in found[1] else "" for text in (gold, answer)]
+    return r"\{" in opened and opened[0] != opened[1] and all(opened)
 
 
 def _other_notation(gold: str, answer: str) -> Truth:
@@ -332,12 +342,13 @@ def _congruences(gold: Reading, answer: Reading) -> Truth:
 
 
 def _residues_same(gold: str, answer: str, modulus: str) -> Truth:
-    residues = [re.split(r",|\\text\{(?:or|and)\}", text.replace(" ", "")) for text in (gold, answer)]
+    residues = [
+        re.split(r",|\\text\{(?:or|and)\}", re.sub(r"\\pm(\d+)", r"\1,-\1", text.replace(" ", ""))) for text in (gold, answer)
+    ]
     if modulus.isdigit() and int(modulus) and all(re.fullmatch(r"-?\d+", part) for parts in residues for part in parts):
         first, second = ({int(part) % int(modulus) for part in parts} for parts in residues)
         return first == second
-    signs = [re.fullmatch(r"\\pm(\d+)", text) for text in (gold, answer)]
-    return None if any(signs) and gold != answer else mathematics_equal(gold, answer)
+    return mathematics_equal(gold, answer)
 
 
 def _based(gold: Reading, answer: Reading) -> Truth:
@@ -386,6 +397,8 @@ def _as_list(reading: Reading) -> Many | None:
 
 def _worded(gold: Reading, answer: Reading) -> Truth:
     """Words are compared as words; an abbreviation may be right, and `AB` may be a word or a product."""
+    if Mathematics(r"\emptyset") in (gold, answer):
+        return None if {"no", "none", "empty"} & {word for side in (gold, answer) if isinstance(side, Words) for word in side.text.casefold().split()} else False
     texts = [reading.text if isinstance(reading, Words) else _as_word(reading) for reading in (gold, answer)]
     if texts[0] is None or texts[1] is None:
         return False

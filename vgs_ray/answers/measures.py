@@ -2,6 +2,7 @@ r"""Whether two quantities are the same: numbers by value, units by name; a unit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -26,10 +27,24 @@ def quantities_equal(gold: Quantity, answer: Quantity, equal: Equal) -> Truth:
     clash = marks_clash(gold.marks, answer.marks)
     if clash:
         return False
+    if clash is None and _same_time(gold, answer):
+        return None
     found = _parts_equal(gold, answer, equal)
     if found is False:
         return None if _convertible(gold, answer) else False
     return None if clash is None else found
+
+
+def _same_time(gold: Quantity, answer: Quantity) -> bool:
+    """Whether `7:55 p.m.` and `19:55` are meant."""
+    hours = []
+    for side in (gold, answer):
+        clock = re.fullmatch(r"(\d{1,2}):(\d\d)", side.parts[0].number) if len(side.parts) == 1 else None
+        if clock is None:
+            return False
+        hour = int(clock[1]) % 12 if side.marks else int(clock[1])
+        hours.append((hour + 12 * ("pm" in side.marks), clock[2]))
+    return hours[0] == hours[1]
 
 
 def _parts_equal(gold: Quantity, answer: Quantity, equal: Equal) -> Truth:
@@ -54,8 +69,9 @@ def _percent_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
     if equal(rf"\frac{{{percent.number}}}{{100}}", other.number):
         return True
     found = equal(percent.number, other.number)
-    if found and percent is answer and (_number(percent) is None or abs(_number(percent) or 0) <= 1):
-        return None
+    number = _number(percent)
+    if found and (number is None or abs(number) <= 1):
+        return None if percent is gold else False
     return found
 
 

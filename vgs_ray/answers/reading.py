@@ -93,7 +93,7 @@ Reading = Mathematics | Words | Based | Congruence | Given | Named | Many | Choi
 _BASES = {name: value for value, name in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 _BASES |= {"sixteen": 16, "hex": 16, "binary": 2, "octal": 8, "decimal": 10}
 _BASE = r"(?P<base>\d{1,2}|(?:\\text\{)?(?:base ?)?(?:\d{1,2}|[a-z]+)\}?)"
-_BASED = re.compile(rf"(?:\(|\\overline\{{|\\text\{{)?(?P<digits>-?[0-9A-Z]+)[)}}]?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)")
+_BASED = re.compile(rf"(?:\(|\\overline\{{|\\text\{{)?(?P<digits>-?[0-9A-Z]+)[)}}]?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()\(?(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)")
 _MODULUS = re.compile(r",?\(?(?:\\pmod ?\{(?P<braced>[^{}]*)\}|(?:\\bmod|\\mod|\\text\{mod(?:ulo)?\}|\(?(?<![A-Za-z\\])mod(?:ulo)?) ?(?P<bare>\w+|\{[^{}]*\}))\)*$")
 _SEPARATOR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\}|或者?|和|及|または|と|또는)\s*")
 _CASES = re.compile(r"(?:[A-Za-z](?:\([A-Za-z]\)|_\{\w+\})?=)?\\?\{?\\begin\{(?:cases|array)\}(?:\{?[lcr|]+\}?)?(?P<rows>.*)\\end\{(?:cases|array)\}\.?")
@@ -102,7 +102,7 @@ _CHOICE = re.compile(r"\(?([A-H])[).:]\s*(?=\S)")
 _LETTER = re.compile(r"\(([A-Za-z])\)\.?|([A-Za-z])[.):]")
 _PLAIN_WORDS = re.compile(r"[A-Za-z\u00c0-\u024f][A-Za-z\u00c0-\u024f'’.\-]*(?:[ ,]+[A-Za-z\u00c0-\u024f'’.\-]+)*[.!?]?")
 _CJK_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,12}")
-_DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{-?\d+\})?\(?)(\d+(?:\.\d+)?)\^\\circ")
+_DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{-?\d+\})? ?\(?)(\d+(?:\.\d+)?)\^\\circ")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _REALS = {"all real numbers", "all reals", "all real x", "real numbers", "all real values", "any real number", "all real values of x"}
 
@@ -229,7 +229,8 @@ def _many(text: str) -> Reading | None:
     members = tuple(read(part) for part in parts)
     if all(isinstance(member, Mathematics) for member in members):
         linked = re.search(r"\\text|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[^\x00-\x7f]", text)
-        return _joined(parts, brackets) if linked and not RELATION.search(text) else None
+        spelled = [member.latex for member in members if isinstance(member, Mathematics)]
+        return _joined(spelled, brackets) if (linked or spelled != parts) and not RELATION.search(text) else None
     return Many(members, brackets)
 
 

@@ -43,6 +43,7 @@ _ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\pmod": 1, r"\overline": 1, r"\dot": 
 _ARGUMENTS |= {r"\widehat": 1, r"\widetilde": 1, r"\overrightarrow": 1, r"\mathbb": 1, r"\mathcal": 1, r"\overset": 2, r"\begin": 1}
 _ARGUMENTS |= {r"\end": 1, r"\mathfrak": 1, r"\mathscr": 1, r"\cancel": 1, r"\sqrt": 1}
 _MATRIX = re.compile(r"matrix|array|cases|align|gather|split")
+_BRACKETED_ARRAY = re.compile(r"[(\[]\s*\\(begin)\{(?:array|matrix)\}(?:\s*[lcr|]+(?=[^A-Za-z]))?|\\(?=end\{(?:array|matrix)\}\s*[)\]])(end)\{\w+\}\s*[)\]]")
 _LISTED = re.compile(r"\\begin\{([bpBvV]?)(small)?matrix\}|\\end\{([bpBvV]?)(small)?matrix\}")
 
 
@@ -201,7 +202,7 @@ def _upright(inner: str) -> str:
 
 
 def _letter_of_unit(inner: str) -> bool:
-    return inner[:1] in words.UNIT_LETTERS and not inner[1:2].isalpha()
+    return bool(inner) and inner[0] in words.UNIT_LETTERS and not inner[1:2].isalpha()
 
 
 def _before_braces(text: str) -> str:
@@ -236,6 +237,7 @@ def plain(text: str) -> str:
     if tree is None:
         return _space(spelled)
     spelled = words.undress(trim(re.sub(r"\s+", " ", _write(tree))))
+    spelled = _BRACKETED_ARRAY.sub(r"\\\1{pmatrix}", spelled).replace(r"\{\}", r"\emptyset ")
     spelled = _LISTED.sub(lambda m: rf"\{'begin' if m[0][1] == 'b' else 'end'}{{{_brackets(m[1] or m[3] or '')}matrix}}", spelled)
     return _COMBINATIONS.sub(_binomial, rewrite_numerals(_space(spelled)))
 

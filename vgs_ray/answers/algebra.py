@@ -9,21 +9,30 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
 from vgs_ray.answers import sampling
+from vgs_ray.answers.numerals import ratio
 
 MAX_MEMBERS = 60  # of a list; the comparison of members takes quadratic time
 
 Truth = bool | None
-_LETTERS = re.compile(r"\\[A-Za-z]+(?:\()?|I")
+_LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+(?:\()?|[Ii]")
 _OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
-_UNREAD = re.compile(r"\\(?:equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|text\{(?!and\}|or\})[^{}]{2,}|permil)|[\"?@#~`]|(?<!,)\\ldots|\\ldots(?=\d)")
+_UNREAD = re.compile(
+    r"\\(?:equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|text\{(?!and\}|or\})[^{}]{2,}|permil)|[\"?@#~`]|(?<!,)\\ldots|\\ldots(?=\d)"
+)
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_SUMS = re.compile(r"\\(?:sum|prod)")
 _TWO_NUMBERS = re.compile(r"\d\s+\d|\.\d*\.|(?<![\d])\.(?!\d)")
 _FOR_THE_PARSER = (
     (re.compile(r"\\text\{([^{}])\}"), r"\1"),
-    (re.compile(r"([A-Za-z])'+"), r"\1_{p}"),
+    (re.compile(r"([A-Za-z])''"), r"\1_{pp}"),
+    (re.compile(r"([A-Za-z])'"), r"\1_{p}"),
+    (re.compile(r"!="), r"! ="),
+    (re.compile(r"\)(?=\()"), r")\\cdot "),
     (re.compile(r"\^\\circ"), ""),
     (re.compile(r"(?<=\d)\("), r"\\cdot("),  # the parser reads 3(2) as the mixed number 3 + 2
     (re.compile(r"(?<=[)\d])(?=\\binom)|(?<=\))(?=\\frac|\d)"), r"\\cdot "),
@@ -54,20 +63,32 @@ def load() -> None:
 def parse(latex: str) -> Any:
     """The sympy object of a text in the spelling of `spelling.plain`; None where the parser cannot read all of it."""
     _, parser = _library()
+    exact = ratio(latex)
+    if exact is not None:
+        return _rational(exact)
     text = latex.replace(r"\bmod", r"\mod")
-    if _UNREAD.search(text) or _TWO_NUMBERS.search(text):
+    if _UNREAD.search(text) or _TWO_NUMBERS.search(text) or (r"^\circ" in text and _TRIGONOMETRIC.search(text)):
         return None
-    text = _LETTERS.sub(lambda match: _OTHER_LETTERS.get(match[0], match[0]), text)
+    letters = _OTHER_LETTERS | ({} if _SUMS.search(text) else {"i": "I"})
+    text = _LETTERS.sub(lambda match: letters.get(match[0], match[0]), text)
     for pattern, replacement in _FOR_THE_PARSER:
         text = pattern.sub(replacement, text)
     config = parser.ConversionConfig(lowercase_symbols=False)
     try:
-        found = parser.latex2sympy(text, is_real=True, convert_degrees=False, normalization_config=None, conversion_config=config)
+        found = parser.latex2sympy(
+            text, is_real=True, convert_degrees=False, normalization_config=None, conversion_config=config
+        )
     except RecursionError:
         raise
     except Exception:  # the parser raises nearly anything
         return _either_sign(text)
-    return _with_imaginary_unit(found)
+    return None if isinstance(found, list) else found
+
+
+def _rational(value: Fraction) -> Any:
+    import sympy
+
+    return sympy.Rational(value.numerator, value.denominator)
 
 
 def _either_sign(text: str) -> Any:
@@ -77,21 +98,11 @@ def _either_sign(text: str) -> Any:
     if len(re.findall(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])", text)) != 1:
         return None
     values = [parse(re.sub(r"\\[pm]{2}(?![A-Za-z]) ?", sign, text)) for sign in "+-"]
-    return sympy.FiniteSet(*values) if all(isinstance(value, sympy.Expr) for value in values) else None
-
-
-def _with_imaginary_unit(found: Any) -> Any:
-    import sympy
-
-    letter = sympy.Symbol("i", real=True)
-    try:
-        if isinstance(found, list) or found is None:
-            return None
-        if found.has(letter) and not found.has(sympy.Sum, sympy.Product):
-            return found.subs(letter, sympy.I)
-    except Exception:
-        return found
-    return found
+    return (
+        sympy.FiniteSet(*values)
+        if all(isinstance(value, sympy.Expr | sympy.Set | sympy.Tuple) for value in values)
+        else None
+    )
 
 
 def equal(gold: Any, answer: Any) -> Truth:
@@ -189,7 +200,11 @@ def _collections(gold: Any, answer: Any) -> Truth:
     import sympy
 
     if not all(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
-        return False
+        several, one = (gold, answer) if isinstance(gold, sympy.Set | sympy.Tuple) else (answer, gold)
+        restated = (
+            isinstance(several, sympy.FiniteSet) and all(equal(member, one) for member in several.args) and several.args
+        )
+        return None if restated else False
     first, second = _pair_or_set(gold, answer), _pair_or_set(answer, gold)
     if isinstance(first, sympy.Tuple) and isinstance(second, sympy.Tuple):
         return in_order(first.args, second.args, equal)
@@ -199,7 +214,11 @@ def _collections(gold: Any, answer: Any) -> Truth:
         if ordered or not any(isinstance(value, sympy.Tuple) for value in (first, second)):
             return ordered or members(first.args, second.args, equal)
         return None if members(first.args, second.args, equal) else False
-    return False if any(listed) and any(isinstance(value, sympy.Tuple) for value in (first, second)) else sets(first, second)
+    return (
+        False
+        if any(listed) and any(isinstance(value, sympy.Tuple) for value in (first, second))
+        else sets(first, second)
+    )
 
 
 def _written(value: Any) -> tuple[Any, ...]:
@@ -239,7 +258,11 @@ def _simplified(value: Any) -> Any:
     import sympy
 
     try:
-        return sympy.simplify(value.doit()) if isinstance(value, sympy.Complement | sympy.Intersection | sympy.Union) else value
+        return (
+            sympy.simplify(value.doit())
+            if isinstance(value, sympy.Complement | sympy.Intersection | sympy.Union)
+            else value
+        )
     except Exception:
         return value
 
@@ -250,10 +273,12 @@ def is_name(value: Any) -> bool:
     from sympy.core.function import AppliedUndef
 
     if isinstance(value, sympy.Mul):
-        return all(isinstance(part, sympy.Symbol) for part in value.args)
-    return isinstance(value, sympy.Symbol | AppliedUndef | sympy.Tuple) or value == sympy.E or (
-        isinstance(value, sympy.Pow | sympy.Abs) and isinstance(value.args[0], AppliedUndef | sympy.Symbol) and value.args[-1] != 2
-    )
+        return all(map(is_name, value.args))
+    if isinstance(value, sympy.Pow):
+        return value.exp == -1 and is_name(value.base)
+    if isinstance(value, sympy.Abs):
+        return is_name(value.args[0])
+    return isinstance(value, sympy.Symbol | AppliedUndef | sympy.Tuple) or value in (sympy.E, sympy.I)
 
 
 def _relation_and_value(relation: Any, value: Any) -> Truth:

@@ -9,19 +9,18 @@ _SIGNS = {
     "‐‑‒–—−﹣": "-", "×✕": r"\times ", "·⋅•∙・": r"\cdot ", "÷": "/", "∕⁄": "/", "∶": ":", "、": ",", "。": ".", "′’‘": "'", "″“”": "''",
     "≤⩽≦": r"\le ", "≥⩾≧": r"\ge ", "≠": r"\ne ", "≈≃": r"\approx ", "≡": r"\equiv ", "±": r"\pm ", "∓": r"\mp ",
     "∈": r"\in ", "∉": r"\notin ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ", "∧": r"\land ", "∨": r"\lor ",
-    "∞": r"\infty ", "∠": r"\angle ", "△": r"\triangle ", "°º": r"^\circ ", "…⋯": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∏": r"\prod ",
+    "∞": r"\infty ", "∠": r"\angle ", "△": r"\triangle ", "°º˚": r"^\circ ", "…⋯": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∏": r"\prod ",
     "∫": r"\int ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
     "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|", "℃": r"^\circ C",
     "µ": r"\mu ", "∀": r"\forall ", "∃": r"\exists ", "∥": r"\parallel ", "⊥": r"\perp ", "⇒": r"\Rightarrow ", "⇔": r"\Leftrightarrow ",
     "【〔": "[", "】〕": "]", "￥": "¥",
-    "\u200b\u200c\u200d\ufeff\u2060\u00ad": "",
+    "「」『』": "", "\u200b\u200c\u200d\ufeff\u2060\u00ad": "",
     "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000": " ",
 }  # fmt: skip
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρσςτυφϕχψωΓΔΘΛΞΠΣΥΦΨΩϑϵ",
-        r"alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma varsigma tau upsilon varphi "
-        r"phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega vartheta epsilon".split(),
+        [r"alpha", r"beta", r"gamma", r"delta", r"epsilon", r"zeta", r"eta", r"theta", r"iota", r"kappa", r"lambda", r"mu", r"nu", r"xi", r"pi", r"rho", r"sigma", r"varsigma", r"tau", r"upsilon", r"varphi", r"phi", r"chi", r"psi", r"omega", r"Gamma", r"Delta", r"Theta", r"Lambda", r"Xi", r"Pi", r"Sigma", r"Upsilon", r"Phi", r"Psi", r"Omega", r"vartheta", r"epsilon"],
         strict=True,
     )
 )

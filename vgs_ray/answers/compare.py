@@ -9,17 +9,32 @@ import re
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from vgs_ray.answers import algebra, functions, numerals, regions, sampling
+from vgs_ray.answers import algebra, functions, numerals, regions, sampling, units
 from vgs_ray.answers.algebra import Truth
+from vgs_ray.answers.conditions import Condition, conditions_same
 from vgs_ray.answers.costly import too_costly
 from vgs_ray.answers.measures import quantities_equal
-from vgs_ray.answers.conditions import Condition, conditions_same
 from vgs_ray.answers.quantities import Part, Quantity
-from vgs_ray.answers.reading import Based, Choice, Congruence, Given, Many, Mathematics, Named, Reading, Unread, Words, members_of, reading_of
+from vgs_ray.answers.reading import (
+    TITLE,
+    Based,
+    Choice,
+    Congruence,
+    Given,
+    Many,
+    Mathematics,
+    Named,
+    Reading,
+    Unread,
+    Words,
+    members_of,
+    reading_of,
+)
 from vgs_ray.answers.spelling import plain
 from vgs_ray.answers.text import enclosed, split_outside
 from vgs_ray.answers.units import NOTHING
 from vgs_ray.answers.wording import words_same
+from vgs_ray.answers.words import UNIT_LETTERS
 
 MAX_ANSWER_CHARS = 1000  # a longer answer is never handed to a parser
 RELATIVE_TOLERANCE = sampling.TOLERANCE
@@ -84,11 +99,25 @@ def compare_read(gold: str, answer: str) -> Comparison:
     if isinstance(second, Unread) and second.nonsense:
         return Comparison(False, "unparsable_answer")
     if not is_readable(second):
-        return Comparison(False, "unparsable_answer") if _only_number(first) and not re.search(r"\d", answer) else Comparison(None, "unread_answer")
+        return (
+            Comparison(False, "unparsable_answer")
+            if _only_number(first) and not re.search(r"\d", answer)
+            else Comparison(None, "unread_answer")
+        )
     found = same(first, second)
+    if found is False and _may_be_list(gold, answer):
+        found = None
     if found is None:
         return Comparison(None, "undecided")
     return Comparison(found, "math_verify" if found else "different")
+
+
+def _may_be_list(gold: str, answer: str) -> bool:
+    """Whether `100,200,300` on one side is the list that stands on the other."""
+    return any(
+        re.fullmatch(r"\d{1,3}(,\d{3})+", one.strip()) and same(reading_of(one.replace(",", ", ")), reading_of(other))
+        for one, other in ((gold, answer), (answer, gold))
+    )
 
 
 def is_readable(reading: Reading) -> bool:
@@ -135,10 +164,32 @@ def same(gold: Reading, answer: Reading) -> Truth:
     if isinstance(gold, Words) or isinstance(answer, Words):
         return _worded(gold, answer)
     if isinstance(gold, Quantity) or isinstance(answer, Quantity):
-        return quantities_equal(_quantity(gold), _quantity(answer), numbers_equal)
-    assert isinstance(gold, Mathematics)
-    assert isinstance(answer, Mathematics)
-    return mathematics_equal(gold.latex, answer.latex)
+        found = quantities_equal(_quantity(gold), _quantity(answer), numbers_equal)
+    else:
+        assert isinstance(gold, Mathematics)
+        assert isinstance(answer, Mathematics)
+        found = mathematics_equal(gold.latex, answer.latex)
+    return _with_letter_as_unit(gold, answer) if found is False else found
+
+
+_UNIT_LETTER = re.compile(rf"([\d.]+|.*[\d}}])([{UNIT_LETTERS}])(\^\{{[23]\}})?")
+
+
+def _with_letter_as_unit(gold: Reading, answer: Reading) -> Truth:
+    """`12m^2` may be a product, or 12 square metres: that where the other side has the unit, and unknown where it has none."""
+    readings = [gold, answer]
+    for place, other in ((0, answer), (1, gold)):
+        reading = readings[place]
+        letter = _UNIT_LETTER.fullmatch(reading.latex) if isinstance(reading, Mathematics) else None
+        if letter is None or not re.fullmatch(r"[\d.]+", letter[1]):
+            continue
+        parsed = units.parse_unit(letter[2] + (letter[3] or ""))
+        quantity = Quantity((Part(letter[1], 1, parsed[1] if parsed else NOTHING),), frozenset())
+        if isinstance(other, Quantity):
+            return quantities_equal(other, quantity, numbers_equal)
+        if isinstance(other, Mathematics) and re.fullmatch(r"[\d.]+", other.latex):
+            return None if numbers_equal(letter[1], other.latex) else False
+    return False
 
 
 def _quantity(reading: Reading) -> Quantity:
@@ -152,7 +203,11 @@ def numbers_equal(gold: str, answer: str) -> Truth:
     """Whether two pieces of mathematics in quantities are equal; clock times are no ratios."""
     clocks = [_CLOCK.fullmatch(text) for text in (gold, answer)]
     if any(clocks):
-        return [int(part) for part in gold.split(":")] == [int(part) for part in answer.split(":")] if all(clocks) else False
+        return (
+            [int(part) for part in gold.split(":")] == [int(part) for part in answer.split(":")]
+            if all(clocks)
+            else False
+        )
     return mathematics_equal(gold, answer)
 
 
@@ -163,6 +218,9 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     rounded = _rounding(gold, answer)
     if rounded is not None:
         return rounded
+    cut = _cut_off(gold, answer)
+    if cut is not NotImplemented:
+        return cut  # type: ignore[no-any-return]
     ratios = [split_outside(text, _COLON)[0] for text in (gold, answer)]
     if max(map(len, ratios)) > 2 and ":" in gold + answer:
         return _ratios_equal(*ratios)
@@ -184,10 +242,14 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
 def _definitions(gold: str, answer: str) -> Any:
     """`f(x)=x^2` against `f(t)=t^2`, `y=x^2` and `x^2`; NotImplemented where neither defines a function."""
     first, second = functions.definition(gold), functions.definition(answer)
-    if not (first and first.letters or second and second.letters):
+    if not ((first and first.letters) or (second and second.letters)):
         return NotImplemented
     if first and second:
-        body = functions.rename(second.body, second.letters, first.letters) if first.letters and second.letters else second.body
+        body = (
+            functions.rename(second.body, second.letters, first.letters)
+            if first.letters and second.letters
+            else second.body
+        )
         if body is None:
             return None
         found = mathematics_equal(first.body, body)
@@ -202,6 +264,24 @@ def _definitions(gold: str, answer: str) -> Any:
         body = functions.rename(other, tuple(free), defined.letters)
         return None if body and mathematics_equal(defined.body, body) else False
     return found
+
+
+_CUT = re.compile(r"-?\d+\.(\d+)\\ldots ?")
+
+
+def _cut_off(gold: str, answer: str) -> Any:
+    r"""`0.333\ldots` may go on in any way: None where its digits are those of the other side, else False."""
+    found = [_CUT.fullmatch(text) for text in (gold, answer)]
+    if not any(found):
+        return NotImplemented
+    values = [
+        algebra.parse(match[0].replace(r"\ldots", "").strip() if match else text)
+        for match, text in zip(found, (gold, answer), strict=True)
+    ]
+    if not all(getattr(value, "is_number", False) for value in values):
+        return None
+    places = min(len(match[1]) for match in found if match)
+    return None if abs((values[0] - values[1]).evalf(30)) <= 10**-places else False
 
 
 def _ratios_equal(gold: list[str], answer: list[str]) -> Truth:
@@ -219,16 +299,36 @@ def _rounding(gold: str, answer: str) -> bool | None:
     if not any(decimals):
         return None
     if exact[0] is not None and exact[1] is not None:
-        gap = abs(exact[0] - exact[1])
-        return gap <= Fraction(1, 10**5) * max(map(abs, exact)) or any(  # type: ignore[type-var, arg-type]
-            found is not None and other is None and found[1] >= _LEAST_DIGITS and gap <= found[2] for found, other in (decimals, decimals[::-1])
-        )
+        return _rationals_equal(exact[0], exact[1], decimals)
     for found, other in ((decimals[0], answer), (decimals[1], gold)):
         value = algebra.parse(other) if found and found[1] >= _LEAST_DIGITS else None
         if found and getattr(value, "is_number", False) and getattr(value, "is_real", False):
             if abs(value.evalf(30) - _float(found[0])) <= _float(found[2]):
                 return True
     return None
+
+
+def _rationals_equal(gold: Fraction, answer: Fraction, decimals: list[tuple[Fraction, int, Fraction] | None]) -> bool:
+    """Two rationals of which one is a decimal. Of two decimals the one with fewer places must be the other one rounded to them;
+    a fraction without a finite decimal may differ by `RELATIVE_TOLERANCE`, or round to the decimal."""
+    gap = abs(gold - answer)
+    if not gap:
+        return True
+    coarse = max((found for found in decimals if found), key=lambda found: found[2])
+    if coarse[1] >= _LEAST_DIGITS and gap <= coarse[2] and (all(decimals) or not _integral(gold, answer)):
+        return True
+    endless = [
+        value for value, found in ((gold, decimals[0]), (answer, decimals[1])) if not found and not _is_decimal(value)
+    ]
+    return bool(endless) and gap <= Fraction(1, 10**5) * max(abs(gold), abs(answer))
+
+
+def _integral(*values: Fraction) -> bool:
+    return any(value.denominator == 1 for value in values)
+
+
+def _is_decimal(value: Fraction) -> bool:
+    return not 10**60 % value.denominator
 
 
 def _float(value: Fraction) -> Any:
@@ -269,7 +369,7 @@ def _other_notation(gold: str, answer: str) -> Truth:
     if re.sub(r"\\mathbb\{([A-Z])\}", r"\1", gold) == re.sub(r"\\mathbb\{([A-Z])\}", r"\1", answer):
         return None
     counts = [text.count(",") for text in (gold, answer)]
-    return None if r"\ldots" in gold + answer and counts[0] != counts[1] else False
+    return None if r"\ldots" in gold + answer and counts[0] != counts[1] and all(counts) else False
 
 
 def _named(gold: Reading, answer: Reading) -> Truth:
@@ -279,7 +379,7 @@ def _named(gold: Reading, answer: Reading) -> Truth:
     if first[1] and second[1] and found:
         return True if mathematics_equal(first[1], second[1]) else None
     simple = all(re.fullmatch(r"[A-Za-z\\{}_()\d,' ]*", name) for name in (first[1], second[1]))
-    return found if simple or not found else None
+    return found if simple or not found or any(TITLE.fullmatch(name) for name in (first[1], second[1])) else None
 
 
 def _split_name(reading: Reading) -> tuple[Reading, str]:
@@ -323,7 +423,10 @@ def _says(statement: Condition | None, number: str) -> bool:
 
 def _renamed_letter(given: list[Given]) -> bool:
     """`2k\\pi, k\\in\\mathbb{Z}` and `2n\\pi, n\\in\\mathbb{Z}` name their letter differently."""
-    return all(reading.condition is not None and reading.condition.declares for reading in given) and given[0].condition != given[1].condition
+    return (
+        all(reading.condition is not None and reading.condition.declares for reading in given)
+        and given[0].condition != given[1].condition
+    )
 
 
 def _congruences(gold: Reading, answer: Reading) -> Truth:
@@ -332,7 +435,11 @@ def _congruences(gold: Reading, answer: Reading) -> Truth:
         assert isinstance(congruence, Congruence)
         if not isinstance(other, Mathematics):
             return False
-        return None if not _only_number(other) or mathematics_equal(congruence.right, other.latex) is not False else False
+        if re.fullmatch("[A-Za-z]", other.latex):
+            return False
+        return (
+            None if not _only_number(other) or mathematics_equal(congruence.right, other.latex) is not False else False
+        )
     moduli = mathematics_equal(gold.modulus, answer.modulus)
     if moduli is not True:
         return moduli
@@ -343,7 +450,8 @@ def _congruences(gold: Reading, answer: Reading) -> Truth:
 
 def _residues_same(gold: str, answer: str, modulus: str) -> Truth:
     residues = [
-        re.split(r",|\\text\{(?:or|and)\}", re.sub(r"\\pm(\d+)", r"\1,-\1", text.replace(" ", ""))) for text in (gold, answer)
+        re.split(r",|\\text\{(?:or|and)\}", re.sub(r"\\pm(\d+)", r"\1,-\1", text.replace(" ", "")))
+        for text in (gold, answer)
     ]
     if modulus.isdigit() and int(modulus) and all(re.fullmatch(r"-?\d+", part) for parts in residues for part in parts):
         first, second = ({int(part) % int(modulus) for part in parts} for parts in residues)
@@ -398,7 +506,12 @@ def _as_list(reading: Reading) -> Many | None:
 def _worded(gold: Reading, answer: Reading) -> Truth:
     """Words are compared as words; an abbreviation may be right, and `AB` may be a word or a product."""
     if Mathematics(r"\emptyset") in (gold, answer):
-        return None if {"no", "none", "empty"} & {word for side in (gold, answer) if isinstance(side, Words) for word in side.text.casefold().split()} else False
+        return (
+            None
+            if {"no", "none", "empty"}
+            & {word for side in (gold, answer) if isinstance(side, Words) for word in side.text.casefold().split()}
+            else False
+        )
     texts = [reading.text if isinstance(reading, Words) else _as_word(reading) for reading in (gold, answer)]
     if texts[0] is None or texts[1] is None:
         return False

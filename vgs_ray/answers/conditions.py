@@ -11,17 +11,21 @@ _OPENER = (
     r"(?:if and only if|only if|if|when|whenever|where|for which|for|with|provided|such that|given|unless|assuming|as long as|"
     r"iff|otherwise|except|excluding|subject to|其中|当)"
 )
-_OPENED = re.compile(rf"[,;]?\s*\(?(?:\\text\{{\s*[,;]?\s*{_OPENER}(?![A-Za-z])|(?<![A-Za-z\\]){_OPENER}(?![A-Za-z])|\\forall)", re.IGNORECASE)
+_OPENED = re.compile(
+    rf"[,;]?\s*\(?(?:\\text\{{\s*[,;]?\s*{_OPENER}(?![A-Za-z])|(?<![A-Za-z\\]){_OPENER}(?![A-Za-z])|\\forall)",
+    re.IGNORECASE,
+)
 _PREDICATE = re.compile(
     r"(?<![A-Za-z])(?:is|are|odd|even|prime|composite|positive|negative|integers?|natural|divisible|multiples?|divides|not|perfect|"
     r"rational|irrational|convergent|divergent|all|any|every|except)(?![A-Za-z])"
 )
-_MEMBER = re.compile(r"[A-Za-z](?:_\{\w+\})?(?:,[A-Za-z])*\\in ?(?:\\mathbb\{[A-Z]\}|[ZNRQ])(?:\^\{[^{}]*\}|_\{[^{}]*\}|\^[+*])?")
+_MEMBER = re.compile(
+    r"[A-Za-z](?:_\{\w+\})?(?:,[A-Za-z])*\\in ?(?:\\mathbb\{[A-Z]\}|[ZNRQ])(?:\^\{[^{}]*\}|_\{[^{}]*\}|\^[+*])?"
+)
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|notin|equiv)(?![A-Za-z])")
 _COMMA = re.compile(r"[,;]\s*")
 _FILLERS = set(
-    "if when whenever where for is are be a an the all any every each with that such provided given iff and as some which then "
-    "integer integers number numbers only assuming it".split()
+    ["if", "when", "whenever", "where", "for", "is", "are", "be", "a", "an", "the", "all", "any", "every", "each", "with", "that", "such", "provided", "given", "iff", "and", "as", "some", "which", "then", "integer", "integers", "number", "numbers", "only", "assuming", "it"]
 )
 _DECLARED = {"real", "constant", "constants", "arbitrary", "positive", "nonnegative", "natural", "whole", "complex"}
 _OPPOSITES = [
@@ -68,7 +72,11 @@ def condition(text: str) -> Condition:
     tokens = _TOKEN.findall(bare.strip("(), "))
     named = [token.casefold() for token in tokens if token[0].isalpha() and len(token) > 1]
     words = frozenset(named) - _FILLERS
-    signs = tuple(token for token in tokens if not (token[0].isalpha() and len(token) > 1) and token not in (",", "(", ")", "$", r"\forall"))
+    signs = tuple(
+        token
+        for token in tokens
+        if not (token[0].isalpha() and len(token) > 1) and token not in (",", "(", ")", "$", r"\forall")
+    )
     membership = bool(_MEMBER.fullmatch("".join(signs)) or _MEMBER.fullmatch(re.sub(r"\s", "", "".join(signs))))
     declares = words <= _DECLARED and (membership or all(sign.isalpha() for sign in signs))
     return Condition(words, signs, declares)

@@ -6,7 +6,9 @@ import re
 from typing import NamedTuple
 
 _NAME = r"(?P<name>[A-Za-z]|\\[A-Za-z]+ ?)"
-_DEFINITION = re.compile(rf"{_NAME}(?:\((?P<called>[a-z](?:,[a-z])*)\)|_\{{(?P<indexed>[a-z])\}}|(?P<maps>\\mapsto ?))?(?(maps)|=)(?P<body>[^=]+)")
+_DEFINITION = re.compile(
+    rf"{_NAME}(?:\((?P<called>[a-z](?:,[a-z])*)\)|_\{{(?P<indexed>[a-z])\}}|(?P<maps>\\mapsto ?))?(?(maps)|=)(?P<body>[^=]+)"
+)
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 
 
@@ -25,7 +27,9 @@ def definition(text: str) -> Definition | None:
         return None
     if match["maps"]:
         return Definition("", (match["name"],), match["body"])
-    return Definition(match["name"].strip(), tuple((match["called"] or match["indexed"] or "").replace(",", "")), match["body"])
+    return Definition(
+        match["name"].strip(), tuple((match["called"] or match["indexed"] or "").replace(",", "")), match["body"]
+    )
 
 
 def letters_of(text: str) -> set[str]:

@@ -59,7 +59,9 @@ def _part_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
         return _percent_equal(gold, answer, equal)
     numbers = equal(_scaled(gold), _scaled(answer))
     if numbers is False and _DEGREE in (gold.unit, answer.unit) and NOTHING in (gold.unit, answer.unit):
-        return equal(*(rf"({part.number})\cdot\frac{{\pi}}{{180}}" if part.unit else part.number for part in (gold, answer)))
+        return equal(
+            *(rf"({part.number})\cdot\frac{{\pi}}{{180}}" if part.unit else part.number for part in (gold, answer))
+        )
     return every((numbers, units_same))
 
 

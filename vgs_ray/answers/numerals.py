@@ -16,7 +16,9 @@ _REPEATING = re.compile(
 )
 _MIXED = re.compile(r"(?<![\d.,/])(\d+) (\d+)/(\d+)(?![\d.])")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.^])")
-_ORDINAL = re.compile(r"(\d)(?:\^\{(?:\\text\{)?(?:st|nd|rd|th)\}{1,2}|\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![A-Za-z]))")
+_ORDINAL = re.compile(
+    r"(\d)(?:\^\{(?:\\text\{)?(?:st|nd|rd|th)\}{1,2}|\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![A-Za-z]))"
+)
 _LEADING_POINT = re.compile(r"(?<![\d}])\.(?=\d)")
 
 _FRACTION = re.compile(r"(?P<sign>-?)\\frac\{(?P<over>[^{}]+)\}\{(?P<under>[^{}]+)\}")
@@ -67,7 +69,11 @@ def _repeating(match: re.Match[str]) -> str:
     if len(fixed + cycle) > 60 or not (match["whole"] or match["bar"] or match["dots"]):
         return match[0]
     scale = 10 ** len(fixed)
-    value = int(match["whole"] or 0) + Fraction(int(fixed or 0), scale) + Fraction(int(cycle), scale * (10 ** len(cycle) - 1))
+    value = (
+        int(match["whole"] or 0)
+        + Fraction(int(fixed or 0), scale)
+        + Fraction(int(cycle), scale * (10 ** len(cycle) - 1))
+    )
     return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 

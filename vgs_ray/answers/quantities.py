@@ -10,23 +10,19 @@ from vgs_ray.answers import units
 from vgs_ray.answers.units import Unit
 from vgs_ray.answers.words import FUNCTIONS, UNIT_LETTERS
 
-_MONTHS = "january february march april may june july august september october november december".split()
+_MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
 _MARK_GROUPS = (
     {"am", "pm", "noon", "midnight"},
     {*_MONTHS, *(month[:3] for month in _MONTHS), "sept"},
-    set("monday tuesday wednesday thursday friday saturday sunday".split()),
-    set("north south east west northeast northwest southeast southwest up down left right upward downward clockwise "
-        "counterclockwise anticlockwise forward backward".split()),
-    set("bc ad bce ce".split()),
-    set("more less fewer greater larger smaller increase decrease profit loss gain deposit withdrawal older younger above below".split()),
+    set(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]),
+    set(["north", "south", "east", "west", "northeast", "northwest", "southeast", "southwest", "up", "down", "left", "right", "upward", "downward", "clockwise", "counterclockwise", "anticlockwise", "forward", "backward"]),
+    set(["bc", "ad", "bce", "ce"]),
+    set(["more", "less", "fewer", "greater", "larger", "smaller", "increase", "decrease", "profit", "loss", "gain", "deposit", "withdrawal", "older", "younger", "above", "below"]),
     {"ago", "later", "before", "after", "early", "late", "earlier"},
 )  # fmt: skip
 _MARKS = {word: number for number, group in enumerate(_MARK_GROUPS) for word in group}
 _NO_NOUNS = set(
-    "is are was if when where for not no or and than minus plus times out to with without without only but be by from over under "
-    "per the then none never wrong false true cannot half twice double squared cubed infinitely otherwise odd even prime mod base "
-    "such that which unless given positive negative integer integers real third thirds halves quarter quarters fourths fifths sixths "
-    "sevenths eighths ninths tenths hundredths thousandths factorial".split()
+    ["is", "are", "was", "if", "when", "where", "for", "not", "no", "or", "and", "than", "minus", "plus", "times", "out", "to", "with", "without", "without", "only", "but", "be", "by", "from", "over", "under", "per", "the", "then", "none", "never", "wrong", "false", "true", "cannot", "half", "twice", "double", "squared", "cubed", "infinitely", "otherwise", "odd", "even", "prime", "mod", "base", "such", "that", "which", "unless", "given", "positive", "negative", "integer", "integers", "real", "third", "thirds", "halves", "quarter", "quarters", "fourths", "fifths", "sixths", "sevenths", "eighths", "ninths", "tenths", "hundredths", "thousandths", "factorial"]
 )
 _HEDGES = {"about", "approximately", "approx", "around", "roughly", "exactly", "only", "total", "a", "of", "rs", "us"}
 
@@ -80,7 +76,7 @@ def read_quantity(text: str) -> Quantity | None:
             continue
         if words and all(word in _HEDGES for word in words) and not number:
             continue
-        elif not number and not parts:
+        if not number and not parts:
             prefix = piece
         else:
             parsed = units.parse_unit(_bare(piece))
@@ -103,12 +99,19 @@ def _with_prefix(parts: list[Part], prefix: str, marks: frozenset[str]) -> Quant
         if parsed is None or parsed[0] != 1 or not units.is_known(parsed[1]) or not parts:
             return None
         first = parts[0]
-        if not units.generic(first.unit) and first.unit != parsed[1]:
+        if all(power < 0 for _, power in first.unit):  # `\$5` per hour
+            parts[0] = Part(first.number, first.scale, parsed[1] | first.unit)
+        elif not units.generic(first.unit) and first.unit != parsed[1]:
             return None
-        parts[0] = Part(first.number, first.scale, parsed[1])
+        else:
+            parts[0] = Part(first.number, first.scale, parsed[1])
     if not parts:
         return None
-    if len(parts) > 1 and not marks and (len({part.unit for part in parts}) < len(parts) or any(part.unit == units.NOTHING for part in parts)):
+    if (
+        len(parts) > 1
+        and not marks
+        and (len({part.unit for part in parts}) < len(parts) or any(part.unit == units.NOTHING for part in parts))
+    ):
         return None
     if any(part.unit == _DEGREE for part in parts):
         parts = [Part(part.number, part.scale, _OF_AN_ANGLE.get(part.unit, part.unit)) for part in parts]
@@ -164,6 +167,8 @@ def _is_unit(piece: str, before: str, linked: bool) -> bool:
         return parsed is not None and units.is_known(parsed[1])
     if len(piece) == 1 and piece.isalpha() and piece.isascii() and before.endswith("/"):
         return linked
+    if piece[0] == "(":
+        return bool(re.search(r"[\d}] ?$", before))
     if piece[0].isalpha() and piece.isascii():
         word = piece.casefold().rstrip(".")
         if word == "and":

@@ -13,8 +13,8 @@ from vgs_ray.answers import words
 from vgs_ray.answers.conditions import Condition, condition, split_condition
 from vgs_ray.answers.nonsense import is_nonsense
 from vgs_ray.answers.quantities import Quantity, read_quantity
-from vgs_ray.answers.spelling import plain
 from vgs_ray.answers.regions import RELATION, is_builder
+from vgs_ray.answers.spelling import plain
 from vgs_ray.answers.text import enclosed, split_outside
 
 
@@ -90,21 +90,43 @@ class Unread:
 
 Reading = Mathematics | Words | Based | Congruence | Given | Named | Many | Choice | Quantity | Unread
 
-_BASES = {name: value for value, name in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
+_BASES = {
+    name: value for value, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 2)
+}
 _BASES |= {"sixteen": 16, "hex": 16, "binary": 2, "octal": 8, "decimal": 10}
-_BASE = r"(?P<base>\d{1,2}|(?:\\text\{)?(?:base ?)?(?:\d{1,2}|[a-z]+)\}?)"
-_BASED = re.compile(rf"(?:\(|\\overline\{{|\\text\{{)?(?P<digits>-?[0-9A-Z]+)[)}}]?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()\(?(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)")
-_MODULUS = re.compile(r",?\(?(?:\\pmod ?\{(?P<braced>[^{}]*)\}|(?:\\bmod|\\mod|\\text\{mod(?:ulo)?\}|\(?(?<![A-Za-z\\])mod(?:ulo)?) ?(?P<bare>\w+|\{[^{}]*\}))\)*$")
-_SEPARATOR = re.compile(r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\}|或者?|和|及|または|と|또는)\s*")
-_CASES = re.compile(r"(?:[A-Za-z](?:\([A-Za-z]\)|_\{\w+\})?=)?\\?\{?\\begin\{(?:cases|array)\}(?:\{?[lcr|]+\}?)?(?P<rows>.*)\\end\{(?:cases|array)\}\.?")
+_BASE = r"(?P<base>\d{1,2}|\\text\{base\} ?\d{1,2}|(?:\\text\{)?(?:base ?)?(?:\d{1,2}|[a-z]+)\}?)"
+_BASED = re.compile(
+    rf"(?:\(|\\overline\{{|\\text\{{)?(?P<digits>-?[0-9A-Z]+)[)}}]?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()+\(?(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)"
+)
+_MODULUS = re.compile(
+    r",?\(?(?:\\pmod ?\{(?P<braced>[^{}]*)\}|(?:\\bmod|\\mod|\\text\{mod(?:ulo)?\}|\(?(?<![A-Za-z\\])mod(?:ulo)?) ?(?P<bare>\w+|\{[^{}]*\}))\)*$"
+)
+_SEPARATOR = re.compile(
+    r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\}|或者?|和|及|または|と|또는)\s*"
+)
+_CASES = re.compile(
+    r"(?:[A-Za-z](?:\([A-Za-z]\)|_\{\w+\})?=)?\\?\{?\\begin\{(?:cases|array)\}(?:\{?[lcr|]+\}?)?(?P<rows>.*)\\end\{(?:cases|array)\}\.?"
+)
+TITLE = re.compile(r"[A-Z]\([^()]*[=<>|\\][^()]*\)|\\text\{[A-Za-z ]{2,40}\}(?:_\{\w+\}|\([A-Za-z]*\))?")
 _EQUALS = re.compile(r"(?<![<>!:\\])(?::=|=)")
 _CHOICE = re.compile(r"\(?([A-H])[).:]\s*(?=\S)")
 _LETTER = re.compile(r"\(([A-Za-z])\)\.?|([A-Za-z])[.):]")
-_PLAIN_WORDS = re.compile(r"[A-Za-z\u00c0-\u024f][A-Za-z\u00c0-\u024f'’.\-]*(?:[ ,]+[A-Za-z\u00c0-\u024f'’.\-]+)*[.!?]?")
+_PLAIN_WORDS = re.compile(
+    r"[A-Za-z\u00c0-\u024f][A-Za-z\u00c0-\u024f'’.\-]*(?:[ ,]+[A-Za-z\u00c0-\u024f'’.\-]+)*[.!?]?"
+)
 _CJK_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{1,12}")
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{-?\d+\})? ?\(?)(\d+(?:\.\d+)?)\^\\circ")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_REALS = {"all real numbers", "all reals", "all real x", "real numbers", "all real values", "any real number", "all real values of x"}
+_REALS = {
+    "all real numbers",
+    "all reals",
+    "all real x",
+    "real numbers",
+    "all real values",
+    "any real number",
+    "all real values of x",
+}
 
 
 @lru_cache(maxsize=8192)
@@ -117,6 +139,8 @@ def read(text: str) -> Reading:
             return found
     if is_nonsense(text):
         return Unread(nonsense=True)
+    if r"^\circ" in text and _FUNCTION.search(text):
+        return Mathematics(text)
     quantity = read_quantity(text)
     if quantity is not None:
         return quantity
@@ -139,7 +163,12 @@ def reading_of(answer: str) -> Reading:
 
 def _left_over(text: str) -> bool:
     """Whether words or signs stay that no mathematics has."""
-    return bool(re.search(r"\\text\{(?!and\}|or\})[^{}]{2,}\}|\\n?mid|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", text))
+    return bool(
+        re.search(
+            r"\\text\{(?!and\}|or\})[^{}]{2,}\}|\\n?mid|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]",
+            text,
+        )
+    )
 
 
 def _letter(text: str) -> Reading | None:
@@ -159,7 +188,9 @@ def _words(text: str) -> Reading | None:
         return Words(bare)
     if not _PLAIN_WORDS.fullmatch(bare):
         return None
-    wordy = r"\text{" in text and len(bare) > 1 or re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare)
+    wordy = (
+        (r"\text{" in text and len(bare) > 1) or (re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare))
+    )
     many = len(bare.split()) > 1 and all(len(word) > 1 for word in bare.split())
     if not (wordy or many) or split_condition(text) is not None or re.search(r",| (?:and|or) ", bare):
         return None
@@ -195,7 +226,7 @@ def _congruence(text: str) -> Reading | None:
 
 def _choice(text: str) -> Reading | None:
     match = _CHOICE.match(text)
-    if match is None or text[match.end()] in "^_!=+-*/)":
+    if match is None or text[match.end()] in "^_!=+-*/),;":
         return None
     content = read(text[match.end() :].strip())
     return None if isinstance(content, Unread) else Choice(match[1], content)
@@ -255,6 +286,6 @@ def _named(text: str) -> Reading | None:
     if len(parts) < 2:
         return None
     value = read(parts[-1])
-    if isinstance(value, Mathematics):
+    if isinstance(value, Mathematics) and not TITLE.fullmatch(parts[0]):
         return None
     return Named("=".join(parts[:-1]), value)

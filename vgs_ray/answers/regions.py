@@ -10,7 +10,9 @@ from vgs_ray.answers.text import split_outside
 
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin)(?![A-Za-z])")
 _BUILDER = re.compile(r"\\\{([a-z])(?:\\in ?(?:\\mathbb\{R\}|R))?(?:\\mid ?|\||:)(.*)\\\}")
-_JOIN = re.compile(r",?\s*(?:\\text\{(?:and|or|but)\}|\\lor|\\land|\bor\b|\band\b|\\cup(?=\s*[a-z]\s*[<>\\]))\s*|[,;]\s*")
+_JOIN = re.compile(
+    r",?\s*(?:\\text\{(?:and|or|but)\}|\\lor|\\land|\bor\b|\band\b|\\cup(?=\s*[a-z]\s*[<>\\]))\s*|[,;]\s*"
+)
 
 
 def region(text: str) -> tuple[Any, Any] | None:

@@ -15,7 +15,7 @@ TOLERANCE = 1e-5
 """Relative; two numbers of which one is a decimal are different when they differ by more."""
 _SLACK = 1 + 1e-9  # 0.33333 is exactly 1e-5 below 1/3
 _EXACT, _DIGITS = 1e-40, 50
-_POINTS, _ENOUGH = 8, 4
+_SIZES, _ENOUGH = (2, 3, 4, 8, 12, 20, 30, 50), 4
 
 
 def expressions(gold: Any, answer: Any) -> bool | None:
@@ -42,6 +42,10 @@ def _numbers(gold: Any, answer: Any) -> bool | None:
     import sympy
 
     first, second = gold.doit(), answer.doit()
+    rational = [_rational(value) for value in (first, second)]
+    if all(value.is_Rational for value in rational):
+        if rational[0] == rational[1] or (_terminates(rational[0]) and _terminates(rational[1])):
+            return bool(rational[0] == rational[1])
     if first == second:
         return not first.has(sympy.nan, sympy.zoo)
     if first.is_Rational and second.is_Rational:
@@ -50,7 +54,32 @@ def _numbers(gold: Any, answer: Any) -> bool | None:
         return None if first.has(sympy.nan, sympy.zoo) else False
     if first.is_infinite or second.is_infinite:
         return False if first.is_extended_real and second.is_extended_real else None
-    return _close(first.evalf(_DIGITS), second.evalf(_DIGITS), TOLERANCE if first.has(sympy.Float) or second.has(sympy.Float) else _EXACT)
+    return _close(
+        first.evalf(_DIGITS),
+        second.evalf(_DIGITS),
+        TOLERANCE if first.has(sympy.Float) or second.has(sympy.Float) else _EXACT,
+    )
+
+
+def _rational(value: Any) -> Any:
+    """A number with its decimals as the fractions that they are."""
+    import sympy
+
+    floats = value.atoms(sympy.Float)
+    return (
+        value.xreplace({number: sympy.Rational(str(number)) for number in floats if number.is_finite})
+        if floats
+        else value
+    )
+
+
+def _terminates(value: Any) -> bool:
+    """Whether a fraction has a finite decimal: then a decimal that differs from it is another number and no rounding."""
+    denominator = int(value.q)
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator == 1
 
 
 def _close(first: Any, second: Any, tolerance: float) -> bool | None:
@@ -79,8 +108,8 @@ def _points(letters: list[Any], signs: bool) -> list[dict[Any, Any]]:
 
     draw = random.Random(len(letters) + 100 * signs)
     return [
-        {letter: sympy.Float((draw.choice((-1, 1)) if signs else 1) * draw.uniform(0.2, 3.0), 40) for letter in letters}
-        for _ in range(_POINTS)
+        {letter: sympy.Float((draw.choice((-1, 1)) if signs else 1) * draw.uniform(0.2, size), 40) for letter in letters}
+        for size in _SIZES
     ]  # fmt: skip
 
 

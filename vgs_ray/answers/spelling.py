@@ -20,30 +20,32 @@ _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|.", re.DOTALL)
 _SIZES = r"""\left \right \middle \displaystyle \textstyle \scriptstyle \limits \nolimits \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr
 \biggl \biggr \Biggl \Biggr \bigm \large \Large \LARGE \huge \Huge \normalsize \small \tiny \boldmath \bf \it \sf \mathstrut \strut
 \noindent \therefore \because \nonumber \centering"""
-_SPACES = r"\, \; \: \> \quad \qquad \( \) \[ \] \enspace \thinspace \hfill \nobreak \space".split()
-_OTHER_NAMES = r"""\lt < \gt > \leq \le \leqslant \le \leqq \le \geq \ge \geqslant \ge \geqq \ge \neq \ne \varnothing \emptyset
-\colon : \ast * \cdots \ldots \dots \ldots \dotsc \ldots \dotsb \ldots \vee \lor \wedge \land \lbrace \{ \rbrace \} \lbrack [
-\rbrack ] \lparen ( \rparen ) \vert | \lvert | \rvert | \degree ^\circ \textdegree ^\circ \prime ' \backslash \setminus
-\smallsetminus \setminus \rightarrow \to \longrightarrow \to \euro € \pounds £ \yen ¥ \textdollar \$ \infin \infty \triangleq =
-\coloneqq = \perthousand \permil \bigcup \cup \bigcap \cap \land \land \implies \Rightarrow \iff \Leftrightarrow \div /
-\operatorname* \operatorname \nicefrac \frac \sfrac \frac \lg \log \tg \tan \ctg \cot \arctg \arctan \tfrac \frac \dfrac \frac \cfrac \frac \dbinom \binom \tbinom \binom \bar \overline \Bbb \mathbb
-\mathds \mathbb \lbrace \{ \gcd \gcd""".split()
+_SPACES = [r"\,", r"\;", r"\:", r"\>", r"\quad", r"\qquad", r"\(", r"\)", r"\[", r"\]", r"\enspace", r"\thinspace", r"\hfill", r"\nobreak", r"\space"]
+_OTHER_NAMES = [r"\lt", r"<", r"\gt", r">", r"\leq", r"\le", r"\leqslant", r"\le", r"\leqq", r"\le", r"\geq", r"\ge", r"\geqslant", r"\ge", r"\geqq", r"\ge", r"\neq", r"\ne", r"\varnothing", r"\emptyset", r"\colon", r":", r"\ast", r"*", r"\cdots", r"\ldots", r"\dots", r"\ldots", r"\dotsc", r"\ldots", r"\dotsb", r"\ldots", r"\vee", r"\lor", r"\wedge", r"\land", r"\lbrace", r"\{", r"\rbrace", r"\}", r"\lbrack", r"[", r"\rbrack", r"]", r"\lparen", r"(", r"\rparen", r")", r"\vert", r"|", r"\lvert", r"|", r"\rvert", r"|", r"\degree", r"^\circ", r"\textdegree", r"^\circ", r"\prime", r"'", r"\backslash", r"\setminus", r"\smallsetminus", r"\setminus", r"\rightarrow", r"\to", r"\longrightarrow", r"\to", r"\euro", r"€", r"\pounds", r"£", r"\yen", r"¥", r"\textdollar", r"\$", r"\infin", r"\infty", r"\triangleq", r"=", r"\coloneqq", r"=", r"\perthousand", r"\permil", r"\bigcup", r"\cup", r"\bigcap", r"\cap", r"\land", r"\land", r"\implies", r"\Rightarrow", r"\iff", r"\Leftrightarrow", r"\div", r"/", r"\operatorname*", r"\operatorname", r"\nicefrac", r"\frac", r"\sfrac", r"\frac", r"\lg", r"\log", r"\tg", r"\tan", r"\ctg", r"\cot", r"\arctg", r"\arctan", r"\tfrac", r"\frac", r"\dfrac", r"\frac", r"\cfrac", r"\frac", r"\dbinom", r"\binom", r"\tbinom", r"\binom", r"\bar", r"\overline", r"\Bbb", r"\mathbb", r"\mathds", r"\mathbb", r"\lbrace", r"\{", r"\gcd", r"\gcd"]
 _RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))
 _RENAMED |= dict.fromkeys(_SIZES.split(), "") | dict.fromkeys([*_SPACES, "$", "~", "\\ "], " ")
 _DRESS = set(
-    r"\underline \boldsymbol \bm \pmb \mathbf \mathit \mathsf \mathtt \mathnormal \boxed \fbox \framebox \ensuremath \mathord".split()
+    [r"\underline", r"\boldsymbol", r"\bm", r"\pmb", r"\mathbf", r"\mathit", r"\mathsf", r"\mathtt", r"\mathnormal", r"\boxed", r"\fbox", r"\framebox", r"\ensuremath", r"\mathord"]
 )
 _TEXT = set(
-    r"""\text \textrm \textbf \textit \textsf \texttt \textnormal \textup \textsc \textmd \emph \mathrm \mbox \hbox \operatorname
-    \mathop \mathrm*""".split()
+    [r"\text", r"\textrm", r"\textbf", r"\textit", r"\textsf", r"\texttt", r"\textnormal", r"\textup", r"\textsc", r"\textmd", r"\emph", r"\mathrm", r"\mbox", r"\hbox", r"\operatorname", r"\mathop", r"\mathrm*"]
 )
 _FIRST_LEFT_OUT = {r"\textcolor", r"\colorbox", r"\color"}  # the name of a colour
 _LEFT_OUT = {r"\phantom", r"\hphantom", r"\vphantom", r"\label", r"\tag", r"\hspace", r"\vspace"}  # with their argument
 _ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\pmod": 1, r"\overline": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, r"\tilde": 1}
-_ARGUMENTS |= {r"\widehat": 1, r"\widetilde": 1, r"\overrightarrow": 1, r"\mathbb": 1, r"\mathcal": 1, r"\overset": 2, r"\begin": 1}
+_ARGUMENTS |= {
+    r"\widehat": 1,
+    r"\widetilde": 1,
+    r"\overrightarrow": 1,
+    r"\mathbb": 1,
+    r"\mathcal": 1,
+    r"\overset": 2,
+    r"\begin": 1,
+}
 _ARGUMENTS |= {r"\end": 1, r"\mathfrak": 1, r"\mathscr": 1, r"\cancel": 1, r"\sqrt": 1}
 _MATRIX = re.compile(r"matrix|array|cases|align|gather|split")
-_BRACKETED_ARRAY = re.compile(r"[(\[]\s*\\(begin)\{(?:array|matrix)\}(?:\s*[lcr|]+(?=[^A-Za-z]))?|\\(?=end\{(?:array|matrix)\}\s*[)\]])(end)\{\w+\}\s*[)\]]")
+_ARRAY_OPENS = re.compile(r"[(\[]\s*\\begin\{(?:array|matrix)\}(?:\s*[lcr|]+(?=[^A-Za-z|]))?")
+_ARRAY_CLOSES = re.compile(r"\\end\{(?:array|matrix)\}\s*[)\]]")
 _LISTED = re.compile(r"\\begin\{([bpBvV]?)(small)?matrix\}|\\end\{([bpBvV]?)(small)?matrix\}")
 
 
@@ -103,7 +105,7 @@ class _Writer:
         follows = self.peek() in ("^", "_") and len(inner) > 1
         return f"{{{inner}}}" if follows else inner
 
-    def peek(self) -> "str | Tree":
+    def peek(self) -> str | Tree:
         while self.position < len(self.tokens) and str(self.tokens[self.position]).isspace():
             self.position += 1
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
@@ -192,6 +194,7 @@ def _glue(pieces: list[str]) -> str:
 def _upright(inner: str) -> str:
     r"""Content of `\text`, `\mathrm` and their like: a constant, a function, mathematics without words, or text."""
     inner = re.sub(r"\s+", " ", re.sub(r"\\text\{([^{}]*)\}", r"\1", inner)).strip()
+    inner = words.ALIASES.get(inner, inner)
     if inner in words.FUNCTIONS:
         return "\\" + inner
     if not re.search(r"[A-Za-z]{2}|[^\x00-\x7f]", re.sub(r"\\[A-Za-z]+", "", inner)) and not _letter_of_unit(inner):
@@ -206,6 +209,7 @@ def _letter_of_unit(inner: str) -> bool:
 
 
 def _before_braces(text: str) -> str:
+    text = re.sub(r"\.{3,}", r"\\ldots ", text)
     text = re.sub(r"(?<=\d)(?:,\\!|\{,\})\s*(?=\d{3})", "", text)  # a comma that is set as no comma of a list
     text = re.sub(r"\\!\s*", "", to_latex(text).replace("{,}", ","))
     if not _MATRIX.search(text):
@@ -225,7 +229,13 @@ def trim(text: str) -> str:
     r"""Without what follows an answer in a data set: white space, full stops, `\\\\`, `\noindent`."""
     before = None
     while text != before:
-        before, text = text, text.strip().removesuffix(".").removesuffix("。").removesuffix("\\").removesuffix(r"\noindent")
+        before, text = text, text.strip()
+        text = (
+            (text if text.endswith("..") else text.removesuffix("."))
+            .removesuffix("。")
+            .removesuffix("\\")
+            .removesuffix(r"\noindent")
+        )
     return text
 
 
@@ -237,12 +247,28 @@ def plain(text: str) -> str:
     if tree is None:
         return _space(spelled)
     spelled = words.undress(trim(re.sub(r"\s+", " ", _write(tree))))
-    spelled = _BRACKETED_ARRAY.sub(r"\\\1{pmatrix}", spelled).replace(r"\{\}", r"\emptyset ")
-    spelled = _LISTED.sub(lambda m: rf"\{'begin' if m[0][1] == 'b' else 'end'}{{{_brackets(m[1] or m[3] or '')}matrix}}", spelled)
-    return _COMBINATIONS.sub(_binomial, rewrite_numerals(_space(spelled)))
+    spelled = _ARRAY_CLOSES.sub(r"\\end{pmatrix}", _ARRAY_OPENS.sub(r"\\begin{pmatrix}", spelled)).replace(
+        r"\{\}", r"\emptyset "
+    )
+    spelled = _LISTED.sub(
+        lambda m: rf"\{'begin' if m[0][1] == 'b' else 'end'}{{{_brackets(m[1] or m[3] or '')}matrix}}", spelled
+    )
+    spelled = _RATIO.sub(":", rewrite_numerals(_space(spelled)))
+    return _ARRANGEMENTS.sub(_falling, _COMBINATIONS.sub(_binomial, spelled))
 
 
-_COMBINATIONS = re.compile(r"C_\{(\d+)\}\^\{(\d+)\}|(?<![A-Za-z\\])C\^\{(\d+)\}_\{(\d+)\}|(?<![A-Za-z\\])C\((\d+),(\d+)\)|_\{(\d+)\}C_\{(\d+)\}")
+_COMBINATIONS = re.compile(
+    r"C_\{(\d+)\}\^\{(\d+)\}|(?<![A-Za-z\\])C\^\{(\d+)\}_\{(\d+)\}|(?<![A-Za-z\\])C\((\d+),(\d+)\)|[_^]\{(\d+)\}C_\{(\d+)\}"
+)
+_ARRANGEMENTS = re.compile(
+    r"[_^]\{(\w)\}P_\{(\w)\}|(?<![A-Za-z\\])A_\{(\d+)\}\^\{(\d+)\}|(?<![A-Za-z\\])P\((\d+),(\d+)\)"
+)
+_RATIO = re.compile(r"(?<=\d)(?: to |\\text\{to\})(?=\d)")
+
+
+def _falling(match: re.Match[str]) -> str:
+    above, below = (part for part in match.groups() if part)
+    return rf"\frac{{{above}!}}{{({above}-{below})!}}"
 
 
 def _binomial(match: re.Match[str]) -> str:

@@ -95,17 +95,30 @@ def _rows() -> list[list[str]]:
 
 
 _MEASURES = {name: (kind, Fraction(size)) for name, kind, size, _ in _rows()}
-_NAMES = {spelling: name for name, _, _, spellings in _rows() for spelling in [name, *spellings.replace("\\\\", "\\").split()]}
+_NAMES = {
+    spelling: name for name, _, _, spellings in _rows() for spelling in [name, *spellings.replace("\\\\", "\\").split()]
+}
 _LOWER = {spelling.casefold(): name for spelling, name in reversed(_NAMES.items()) if len(spelling) > 1}
 _PRIMES = {"prime": {"ft", "arcminute", "min"}, "doubleprime": {"in", "arcsecond", "s"}}
 
 _COMPOUND = {"mph": (("mi", 1), ("h", -1)), "kph": (("km", 1), ("h", -1))}
 
 MAGNITUDES = {
-    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12, "lakh": 10**5, "crore": 10**7,
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "bn": 10**9, "tn": 10**12, "score": 20, "dozen": 12, "lakh": 10**5, "crore": 10**7,
     "十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8, "만": 10**4, "억": 10**8, "천": 1000,
 }  # fmt: skip
-_SQUARED = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3, "平方": 2, "立方": 3, "제곱": 2, "세제곱": 3}
+_SQUARED = {
+    "square": 2,
+    "sq": 2,
+    "squared": 2,
+    "cubic": 3,
+    "cu": 3,
+    "cubed": 3,
+    "平方": 2,
+    "立方": 3,
+    "제곱": 2,
+    "세제곱": 3,
+}
 _PIECE = re.compile(
     r"(?P<power>\^\{?(-?\d+)\}?)|(?P<over>/|\bper\b|每)|(?P<times>\\cdot|\\times|\*|\.)|(?P<word>\^\\circ(?:\s*[CF](?![A-Za-z]))?|[A-Za-z]+|''|'|\\?[$%]|[€£¥₩₹¢]|\\Omega)"
     r"|(?P<cjk>[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+)|(?P<space>[\s()]+)"
@@ -131,7 +144,9 @@ def singular(word: str) -> str:
     if word[1:] != word[1:].casefold():
         return word
     word = word.casefold()
-    return {"children": "child", "men": "man", "women": "woman"}.get(word) or (word[:-1] if word[-1:] == "s" and word[-2:] != "ss" else word)
+    return {"children": "child", "men": "man", "women": "woman"}.get(word) or (
+        word[:-1] if word[-1:] == "s" and word[-2:] != "ss" else word
+    )
 
 
 def parse_unit(text: str) -> tuple[int, Unit] | None:
@@ -174,7 +189,10 @@ def _cjk(run: str) -> list[str]:
     """A run of Chinese, Japanese or Korean signs as words: the longest known unit at each place, else the rest of the run."""
     found = []
     while run:
-        size = next((n for n in range(len(run), 0, -1) if run[:n] in _NAMES or run[:n] in MAGNITUDES or run[:n] in _SQUARED), len(run))
+        size = next(
+            (n for n in range(len(run), 0, -1) if run[:n] in _NAMES or run[:n] in MAGNITUDES or run[:n] in _SQUARED),
+            len(run),
+        )
         found.append(run[:size])
         run = run[size:]
     return found

@@ -6,8 +6,13 @@ import re
 
 from vgs_ray.answers.algebra import Truth
 
-_SYNONYMS = ({"yes", "true"}, {"no", "false"}, {"none", "no solution"}, {"no solutions", "no solution"}, {"infinite", "infinitely many"})
-_AS_A_WORD = re.compile(r"[A-Z]?[a-z' ]+|[A-Z' ]{2,}")
+_SYNONYMS = (
+    {"yes", "true"},
+    {"no", "false"},
+    {"none", "no solution"},
+    {"no solutions", "no solution"},
+    {"infinite", "infinitely many"},
+)
 
 
 def words_same(gold: str, answer: str) -> Truth:
@@ -24,9 +29,13 @@ def _case_is_free(gold: str, answer: str) -> Truth:
     """`Yes` is `YES`; letters such as `abc` and `ABC` may be other things, and `ABc` and `abc` are."""
     if gold == answer or (len(gold) > 3 or gold.casefold() in ("yes", "no", "odd")):
         return True
-    return None if _AS_A_WORD.fullmatch(gold) and _AS_A_WORD.fullmatch(answer) else False
+    return False
 
 
 def _abbreviates(short: str, long: str) -> bool:
     """`E` for `east`, `Mon` for `Monday`."""
-    return len(short) <= 3 and bool(re.fullmatch(r"[A-Z]?[a-z]{3,}", long)) and long.casefold().startswith(short.casefold())
+    return (
+        len(short) <= 3
+        and bool(re.fullmatch(r"[A-Z]?[a-z]{3,}", long))
+        and long.casefold().startswith(short.casefold())
+    )

@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 
 FUNCTIONS = set(
-    """sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp lcm gcd max min det""".split()
+    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp", "lcm", "gcd", "max", "min", "det"]
 ) - {"min"}  # minutes
 UNIT_LETTERS = "mgshlLKNJWV"
 
-_WRAPPED = re.compile(r"\*\*(?P<bold>[^*]+)\*\*|__(?P<under>[^_]+)__|`(?P<code>[^`]+)`|\"(?P<quoted>[^\"]+)\"|``(?P<tex>[^`']+)''")
+_WRAPPED = re.compile(
+    r"\*\*(?P<bold>[^*]+)\*\*|__(?P<under>[^_]+)__|`(?P<code>[^`]+)`|\"(?P<quoted>[^\"]+)\"|``(?P<tex>[^`']+)''"
+)
 _INTRODUCTION = re.compile(
     r"(?:\\text\{)?\s*(?:(?:so|thus|hence|therefore|then)\b,?\s*)?(?:the|our|my)?\s*(?:final|correct|exact)?\s*"
     r"(?:answer|ans|result|solution|value)(?:\s+is\b(?:\s+therefore)?)?\s*[:=]?\s*\}?\s*[:=]?\s*",
     re.IGNORECASE,
 )
 _INTRODUCTION_CJK = re.compile(r"(?:\\text\{)?(?:最终)?(?:答案|答|解|正解|解答)(?:是|为|為|は)?\s*[:：=]?\s*\}?\s*")
-_AFTER = re.compile(r"(?:\s*\\(?:checkmark|blacksquare|square|Box|qed|hfill))+$")
+_AFTER = re.compile(
+    r"(?:\\text\{)?\s*\((?:or )?(?:about|approximately|approx\.?|\\approx|\\text\{(?:about|approximately|approx\.?)\})[^()]*\)\}?$|"
+    r"(?:\s*\\(?:checkmark|blacksquare|square|Box|qed|hfill))+$"
+)
 _BEFORE = re.compile(r"^[=≈]\s*(?=\S)")
+ALIASES = {"arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc", "lg": "log", "sen": "sin"}
 _WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _COMMAND_WORDS = re.compile(
     r"(?<![\\A-Za-z{])(?:(?P<open>sqrt)(?=[\s\d({])|(?P<call>arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|gcd|"
@@ -27,7 +33,9 @@ _ASCII_SIGNS = (("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("->", r"\to "), 
 
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-NUMBERS = {word: value for value, word in enumerate(_ONES.split())} | {w: 10 * n for n, w in enumerate(_TENS.split(), 2)}
+NUMBERS = {word: value for value, word in enumerate(_ONES.split())} | {
+    w: 10 * n for n, w in enumerate(_TENS.split(), 2)
+}
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 NUMBERS |= {word: value for value, word in enumerate(_ORDINALS.split(), 1)}
 NUMBERS |= {"a dozen": 12, "one hundred": 100, "hundred": 100}
@@ -37,6 +45,7 @@ def undress(text: str) -> str:
     """Without what stands around an answer: markdown, quotes, `Answer:`, a `\\text{}` around all of it."""
     before = None
     while before != text:
+        text = text.replace("**", "") if text.startswith("**") else text
         before, text = text, _BEFORE.sub("", _AFTER.sub("", text.strip()))
         if wrapped := _WRAPPED.fullmatch(text):
             text = next(filter(None, wrapped.groups()))
@@ -55,7 +64,9 @@ def commands(text: str) -> str:
     r"""Functions and constants that stand without a backslash, and signs of programmers, as LaTeX."""
     for typed, latex in _ASCII_SIGNS:
         text = text.replace(typed, latex)
-    return _COMMAND_WORDS.sub(lambda match: "\\" + match[0].replace("infinity", "infty").replace("infty", "inf").replace("inf", "infty"), text)
+    return _COMMAND_WORDS.sub(
+        lambda match: "\\" + match[0].replace("infinity", "infty").replace("infty", "inf").replace("inf", "infty"), text
+    )
 
 
 def join_products(text: str) -> str:

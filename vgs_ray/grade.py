@@ -15,7 +15,6 @@ from vgs_ray.answers.compare import (
     RELATIVE_TOLERANCE,
     Comparison,
     compare,
-    is_readable,
     quick_compare,
     quick_equivalent,
 )
@@ -23,6 +22,7 @@ from vgs_ray.answers.costly import too_costly
 from vgs_ray.answers.extract import END_OF_THOUGHT, MAX_SOLUTION_CHARS, boxes, extract_answer
 from vgs_ray.answers.numerals import integer
 from vgs_ray.answers.reading import reading_of
+from vgs_ray.answers.same import is_readable
 from vgs_ray.answers.spelling import plain
 
 __all__ = [

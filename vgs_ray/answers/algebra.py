@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
 from vgs_ray.answers import sampling
 from vgs_ray.answers.numerals import ratio
+from vgs_ray.answers.truth import Truth, every, in_order, members
 
-MAX_MEMBERS = 60  # of a list; the comparison of members takes quadratic time
-
-Truth = bool | None
 _LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+(?:\()?|[Ii]")
 _OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
 _UNREAD = re.compile(
@@ -132,44 +129,6 @@ def verified(gold: Any, answer: Any) -> bool:
     """What math-verify says, both ways round, for objects that have no comparison here."""
     verify = _library()[0].verify
     return any(verify(*pair, timeout_seconds=None, raise_on_error=True) for pair in ((gold, answer), (answer, gold)))
-
-
-def members(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
-    """Whether two lists have the same members in any order."""
-    if len(gold) != len(answer):
-        return False
-    if len(gold) > MAX_MEMBERS:
-        return None
-    left, unmatched = list(answer), []
-    doubts: dict[tuple[int, int], Truth] = {}
-    for number, member in enumerate(gold):
-        for place, other in enumerate(left):
-            found = same(member, other)
-            if found:
-                del left[place]
-                break
-            doubts[number, id(other)] = found
-        else:
-            unmatched.append(number)
-    doubtful = all(any(doubts.get((number, id(other)), False) is None for other in left) for number in unmatched)
-    return True if not unmatched else (None if doubtful else False)
-
-
-def in_order(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
-    """Whether two lists have the same members in the same order."""
-    if len(gold) != len(answer):
-        return False
-    return every(same(*pair) for pair in zip(gold, answer, strict=True))
-
-
-def every(truths: Any) -> Truth:
-    """False if any is False, else None if any is None, else True; later ones are not asked after a False."""
-    found: Truth = True
-    for truth in truths:
-        if truth is False:
-            return False
-        found = None if truth is None else found
-    return found
 
 
 def _single(value: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from vgs_ray.answers.text import listed
+
 _SIGNS = {
     "‐‑‒–—−﹣": "-", "×✕": r"\times ", "·⋅•∙・": r"\cdot ", "÷": "/", "∕⁄": "/", "∶": ":", "、": ",", "。": ".", "′’‘": "'", "″“”": "''",
     "≤⩽≦": r"\le ", "≥⩾≧": r"\ge ", "≠": r"\ne ", "≈≃": r"\approx ", "≡": r"\equiv ", "±": r"\pm ", "∓": r"\mp ",
@@ -20,7 +22,12 @@ _SIGNS = {
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρσςτυφϕχψωΓΔΘΛΞΠΣΥΦΨΩϑϵ",
-        [r"alpha", r"beta", r"gamma", r"delta", r"epsilon", r"zeta", r"eta", r"theta", r"iota", r"kappa", r"lambda", r"mu", r"nu", r"xi", r"pi", r"rho", r"sigma", r"varsigma", r"tau", r"upsilon", r"varphi", r"phi", r"chi", r"psi", r"omega", r"Gamma", r"Delta", r"Theta", r"Lambda", r"Xi", r"Pi", r"Sigma", r"Upsilon", r"Phi", r"Psi", r"Omega", r"vartheta", r"epsilon"],
+        listed(
+            """
+    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma varsigma tau upsilon
+    varphi phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega vartheta epsilon
+    """
+        ),
         strict=True,
     )
 )

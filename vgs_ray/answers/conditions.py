@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vgs_ray.answers.text import depths, split_outside
+from vgs_ray.answers.text import depths, listed, split_outside
 
 _OPENER = (
     r"(?:if and only if|only if|if|when|whenever|where|for which|for|with|provided|such that|given|unless|assuming|as long as|"
@@ -25,7 +25,12 @@ _MEMBER = re.compile(
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|notin|equiv)(?![A-Za-z])")
 _COMMA = re.compile(r"[,;]\s*")
 _FILLERS = set(
-    ["if", "when", "whenever", "where", "for", "is", "are", "be", "a", "an", "the", "all", "any", "every", "each", "with", "that", "such", "provided", "given", "iff", "and", "as", "some", "which", "then", "integer", "integers", "number", "numbers", "only", "assuming", "it"]
+    listed(
+        """
+    if when whenever where for is are be a an the all any every each with that such provided given iff and as some
+    which then integer integers number numbers only assuming it
+    """
+    )
 )
 _DECLARED = {"real", "constant", "constants", "arbitrary", "positive", "nonnegative", "natural", "whole", "complex"}
 _OPPOSITES = [

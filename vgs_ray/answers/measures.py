@@ -7,9 +7,9 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from vgs_ray.answers import units
-from vgs_ray.answers.algebra import Truth, every, in_order
 from vgs_ray.answers.numerals import decimal, ratio
 from vgs_ray.answers.quantities import Part, Quantity, marks_clash, total
+from vgs_ray.answers.truth import Truth, every, in_order
 from vgs_ray.answers.units import NOTHING, Unit
 
 Equal = Callable[[str, str], Truth]

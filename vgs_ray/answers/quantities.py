@@ -7,22 +7,44 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from vgs_ray.answers import units
+from vgs_ray.answers.text import listed
 from vgs_ray.answers.units import Unit
 from vgs_ray.answers.words import FUNCTIONS, UNIT_LETTERS
 
-_MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
+_MONTHS = listed(
+    """
+    january february march april may june july august september october november december
+    """
+)
 _MARK_GROUPS = (
     {"am", "pm", "noon", "midnight"},
     {*_MONTHS, *(month[:3] for month in _MONTHS), "sept"},
-    set(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]),
-    set(["north", "south", "east", "west", "northeast", "northwest", "southeast", "southwest", "up", "down", "left", "right", "upward", "downward", "clockwise", "counterclockwise", "anticlockwise", "forward", "backward"]),
-    set(["bc", "ad", "bce", "ce"]),
-    set(["more", "less", "fewer", "greater", "larger", "smaller", "increase", "decrease", "profit", "loss", "gain", "deposit", "withdrawal", "older", "younger", "above", "below"]),
+    {"monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"},
+    set(listed(
+    """
+    north south east west northeast northwest southeast southwest up down left right upward downward clockwise
+    counterclockwise anticlockwise forward backward
+    """
+)),
+    {"bc", "ad", "bce", "ce"},
+    set(listed(
+    """
+    more less fewer greater larger smaller increase decrease profit loss gain deposit withdrawal older younger above
+    below
+    """
+)),
     {"ago", "later", "before", "after", "early", "late", "earlier"},
 )  # fmt: skip
 _MARKS = {word: number for number, group in enumerate(_MARK_GROUPS) for word in group}
 _NO_NOUNS = set(
-    ["is", "are", "was", "if", "when", "where", "for", "not", "no", "or", "and", "than", "minus", "plus", "times", "out", "to", "with", "without", "without", "only", "but", "be", "by", "from", "over", "under", "per", "the", "then", "none", "never", "wrong", "false", "true", "cannot", "half", "twice", "double", "squared", "cubed", "infinitely", "otherwise", "odd", "even", "prime", "mod", "base", "such", "that", "which", "unless", "given", "positive", "negative", "integer", "integers", "real", "third", "thirds", "halves", "quarter", "quarters", "fourths", "fifths", "sixths", "sevenths", "eighths", "ninths", "tenths", "hundredths", "thousandths", "factorial"]
+    listed(
+        """
+    is are was if when where for not no or and than minus plus times out to with without without only but be by from
+    over under per the then none never wrong false true cannot half twice double squared cubed infinitely otherwise
+    odd even prime mod base such that which unless given positive negative integer integers real third thirds halves
+    quarter quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths factorial
+    """
+    )
 )
 _HEDGES = {"about", "approximately", "approx", "around", "roughly", "exactly", "only", "total", "a", "of", "rs", "us"}
 

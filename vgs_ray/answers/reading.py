@@ -6,92 +6,27 @@ Each reading is one of the classes below. Mathematics stays LaTeX here; `vgs_ray
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 from vgs_ray.answers import words
-from vgs_ray.answers.conditions import Condition, condition, split_condition
+from vgs_ray.answers.conditions import condition, split_condition
+from vgs_ray.answers.kinds import Based, Choice, Congruence, Given, Many, Mathematics, Named, Reading, Unread, Words
 from vgs_ray.answers.nonsense import is_nonsense
-from vgs_ray.answers.quantities import Quantity, read_quantity
+from vgs_ray.answers.quantities import read_quantity
 from vgs_ray.answers.regions import RELATION, is_builder
 from vgs_ray.answers.spelling import plain
-from vgs_ray.answers.text import enclosed, split_outside
-
-
-@dataclass(frozen=True)
-class Mathematics:
-    """LaTeX without units, words and conditions."""
-
-    latex: str
-
-
-@dataclass(frozen=True)
-class Words:
-    """A name, a choice, or a few words."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Based:
-    """Digits in a base, such as 110_2."""
-
-    digits: str
-    base: int
-
-
-@dataclass(frozen=True)
-class Congruence:
-    r"""`left \\equiv right \\pmod{modulus}`; left is empty where only a residue is given."""
-
-    left: str
-    right: str
-    modulus: str
-
-
-@dataclass(frozen=True)
-class Given:
-    """What holds under a condition; `value` is None where the condition is all."""
-
-    value: Reading | None
-    condition: Condition
-
-
-@dataclass(frozen=True)
-class Named:
-    """`name = value`, where the value is more than mathematics."""
-
-    name: str
-    value: Reading
-
-
-@dataclass(frozen=True)
-class Many:
-    """Members of which some are more than mathematics. `brackets` is empty for a list, else the two brackets."""
-
-    members: tuple[Reading, ...]
-    brackets: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An option with its content: `(A) 5`."""
-
-    letter: str
-    content: Reading
-
-
-@dataclass(frozen=True)
-class Unread:
-    """What is none of these. Nonsense is plainly no answer: empty, broken, prose, or signs that mathematics does not have."""
-
-    nonsense: bool
-
-
-Reading = Mathematics | Words | Based | Congruence | Given | Named | Many | Choice | Quantity | Unread
+from vgs_ray.answers.text import enclosed, listed, split_outside
 
 _BASES = {
-    name: value for value, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], 2)
+    name: value
+    for value, name in enumerate(
+        listed(
+            """
+    two three four five six seven eight nine ten eleven twelve
+    """
+        ),
+        2,
+    )
 }
 _BASES |= {"sixteen": 16, "hex": 16, "binary": 2, "octal": 8, "decimal": 10}
 _BASE = r"(?P<base>\d{1,2}|\\text\{base\} ?\d{1,2}|(?:\\text\{)?(?:base ?)?(?:\d{1,2}|[a-z]+)\}?)"
@@ -188,8 +123,8 @@ def _words(text: str) -> Reading | None:
         return Words(bare)
     if not _PLAIN_WORDS.fullmatch(bare):
         return None
-    wordy = (
-        (r"\text{" in text and len(bare) > 1) or (re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare))
+    wordy = (r"\text{" in text and len(bare) > 1) or (
+        re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare)
     )
     many = len(bare.split()) > 1 and all(len(word) > 1 for word in bare.split())
     if not (wordy or many) or split_condition(text) is not None or re.search(r",| (?:and|or) ", bare):

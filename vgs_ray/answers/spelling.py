@@ -11,38 +11,13 @@ from functools import lru_cache
 
 from vgs_ray.answers import words
 from vgs_ray.answers.characters import to_latex
+from vgs_ray.answers.commands import ARGUMENTS, DRESS, FIRST_LEFT_OUT, LEFT_OUT, RENAMED, TEXT
 from vgs_ray.answers.costly import MAX_DEPTH
 from vgs_ray.answers.numerals import regroup, rewrite_numerals
 
 Tree = list["str | Tree"]
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|.", re.DOTALL)
-_SIZES = r"""\left \right \middle \displaystyle \textstyle \scriptstyle \limits \nolimits \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr
-\biggl \biggr \Biggl \Biggr \bigm \large \Large \LARGE \huge \Huge \normalsize \small \tiny \boldmath \bf \it \sf \mathstrut \strut
-\noindent \therefore \because \nonumber \centering"""
-_SPACES = [r"\,", r"\;", r"\:", r"\>", r"\quad", r"\qquad", r"\(", r"\)", r"\[", r"\]", r"\enspace", r"\thinspace", r"\hfill", r"\nobreak", r"\space"]
-_OTHER_NAMES = [r"\lt", r"<", r"\gt", r">", r"\leq", r"\le", r"\leqslant", r"\le", r"\leqq", r"\le", r"\geq", r"\ge", r"\geqslant", r"\ge", r"\geqq", r"\ge", r"\neq", r"\ne", r"\varnothing", r"\emptyset", r"\colon", r":", r"\ast", r"*", r"\cdots", r"\ldots", r"\dots", r"\ldots", r"\dotsc", r"\ldots", r"\dotsb", r"\ldots", r"\vee", r"\lor", r"\wedge", r"\land", r"\lbrace", r"\{", r"\rbrace", r"\}", r"\lbrack", r"[", r"\rbrack", r"]", r"\lparen", r"(", r"\rparen", r")", r"\vert", r"|", r"\lvert", r"|", r"\rvert", r"|", r"\degree", r"^\circ", r"\textdegree", r"^\circ", r"\prime", r"'", r"\backslash", r"\setminus", r"\smallsetminus", r"\setminus", r"\rightarrow", r"\to", r"\longrightarrow", r"\to", r"\euro", r"€", r"\pounds", r"£", r"\yen", r"¥", r"\textdollar", r"\$", r"\infin", r"\infty", r"\triangleq", r"=", r"\coloneqq", r"=", r"\perthousand", r"\permil", r"\bigcup", r"\cup", r"\bigcap", r"\cap", r"\land", r"\land", r"\implies", r"\Rightarrow", r"\iff", r"\Leftrightarrow", r"\div", r"/", r"\operatorname*", r"\operatorname", r"\nicefrac", r"\frac", r"\sfrac", r"\frac", r"\lg", r"\log", r"\tg", r"\tan", r"\ctg", r"\cot", r"\arctg", r"\arctan", r"\tfrac", r"\frac", r"\dfrac", r"\frac", r"\cfrac", r"\frac", r"\dbinom", r"\binom", r"\tbinom", r"\binom", r"\bar", r"\overline", r"\Bbb", r"\mathbb", r"\mathds", r"\mathbb", r"\lbrace", r"\{", r"\gcd", r"\gcd"]
-_RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))
-_RENAMED |= dict.fromkeys(_SIZES.split(), "") | dict.fromkeys([*_SPACES, "$", "~", "\\ "], " ")
-_DRESS = set(
-    [r"\underline", r"\boldsymbol", r"\bm", r"\pmb", r"\mathbf", r"\mathit", r"\mathsf", r"\mathtt", r"\mathnormal", r"\boxed", r"\fbox", r"\framebox", r"\ensuremath", r"\mathord"]
-)
-_TEXT = set(
-    [r"\text", r"\textrm", r"\textbf", r"\textit", r"\textsf", r"\texttt", r"\textnormal", r"\textup", r"\textsc", r"\textmd", r"\emph", r"\mathrm", r"\mbox", r"\hbox", r"\operatorname", r"\mathop", r"\mathrm*"]
-)
-_FIRST_LEFT_OUT = {r"\textcolor", r"\colorbox", r"\color"}  # the name of a colour
-_LEFT_OUT = {r"\phantom", r"\hphantom", r"\vphantom", r"\label", r"\tag", r"\hspace", r"\vspace"}  # with their argument
-_ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\pmod": 1, r"\overline": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, r"\tilde": 1}
-_ARGUMENTS |= {
-    r"\widehat": 1,
-    r"\widetilde": 1,
-    r"\overrightarrow": 1,
-    r"\mathbb": 1,
-    r"\mathcal": 1,
-    r"\overset": 2,
-    r"\begin": 1,
-}
-_ARGUMENTS |= {r"\end": 1, r"\mathfrak": 1, r"\mathscr": 1, r"\cancel": 1, r"\sqrt": 1}
 _MATRIX = re.compile(r"matrix|array|cases|align|gather|split")
 _ARRAY_OPENS = re.compile(r"[(\[]\s*\\begin\{(?:array|matrix)\}(?:\s*[lcr|]+(?=[^A-Za-z|]))?")
 _ARRAY_CLOSES = re.compile(r"\\end\{(?:array|matrix)\}\s*[)\]]")
@@ -61,7 +36,7 @@ def _tree(text: str) -> Tree | None:
             if len(stack) > MAX_DEPTH + 1:
                 return None
         elif token != "}":
-            stack[-1].append(_RENAMED.get(token, token))
+            stack[-1].append(RENAMED.get(token, token))
         elif len(stack) == 1:
             return None
         else:
@@ -163,17 +138,17 @@ class _Writer:
             self.position += 1
             index = f"[{self.up_to(']')}]"
             index = "" if index == "[2]" else index
-        arguments = [self.argument().strip() for _ in range(_ARGUMENTS[token])]
+        arguments = [self.argument().strip() for _ in range(ARGUMENTS[token])]
         return token + index + "".join(f"{{{argument}}}" for argument in arguments)
 
 
 _BY_NAME: list[tuple[set[str], Callable[[_Writer, str], str]]] = [
-    (_DRESS, _Writer.dress),
-    (_TEXT, _Writer.text),
-    (_FIRST_LEFT_OUT, _Writer.colour),
-    (_LEFT_OUT, _Writer.nothing),
+    (DRESS, _Writer.dress),
+    (TEXT, _Writer.text),
+    (FIRST_LEFT_OUT, _Writer.colour),
+    (LEFT_OUT, _Writer.nothing),
     ({"^", "_"}, _Writer.script),
-    (set(_ARGUMENTS), _Writer.command),
+    (set(ARGUMENTS), _Writer.command),
 ]
 
 

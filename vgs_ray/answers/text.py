@@ -1,4 +1,4 @@
-"""Cutting the text of an answer at places outside of all brackets. Pure, linear time."""
+"""The text of an answer cut at places outside of all brackets, and tables of words. Pure, linear time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import re
 _OPENING = {"(", "[", "{", r"\{", r"\langle", r"\lfloor", r"\lceil"}
 _CLOSING = {")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil"}
 _BRACKET = re.compile(r"\\text\{[^{}]*\}|\\begin\{[^{}]*\}|\\end\{[^{}]*\}|\\[A-Za-z]+|\\.|[()\[\]{}]", re.DOTALL)
+
+
+def listed(text: str) -> list[str]:
+    """The words of a table."""
+    return text.split()
 
 
 def depths(text: str) -> list[int]:

@@ -215,7 +215,7 @@ def same(first: Unit, second: Unit) -> bool | None:
         return None
     if generic(first) or generic(second):
         powers = [{power for _, power in unit} for unit in (first, second)]
-        return True if not first or not second or powers[0] == powers[1] else False
+        return bool(not first or not second or powers[0] == powers[1])
     return False if is_known(first) and is_known(second) else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vgs_ray.answers.algebra import Truth
+from vgs_ray.answers.truth import Truth
 
 _SYNONYMS = (
     {"yes", "true"},
@@ -27,9 +27,7 @@ def words_same(gold: str, answer: str) -> Truth:
 
 def _case_is_free(gold: str, answer: str) -> Truth:
     """`Yes` is `YES`; letters such as `abc` and `ABC` may be other things, and `ABc` and `abc` are."""
-    if gold == answer or (len(gold) > 3 or gold.casefold() in ("yes", "no", "odd")):
-        return True
-    return False
+    return bool(gold == answer or (len(gold) > 3 or gold.casefold() in ("yes", "no", "odd")))
 
 
 def _abbreviates(short: str, long: str) -> bool:

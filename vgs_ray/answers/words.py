@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 
+from vgs_ray.answers.text import listed
+
 FUNCTIONS = set(
-    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "exp", "lcm", "gcd", "max", "min", "det"]
+    listed(
+        """
+    sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp lcm gcd max min det
+    """
+    )
 ) - {"min"}  # minutes
 UNIT_LETTERS = "mgshlLKNJWV"
 

@@ -1,0 +1,57 @@
+r"""Commands of LaTeX by what they do to an answer: other names of one sign, dress, text, and commands with arguments."""
+
+from __future__ import annotations
+
+from vgs_ray.answers.text import listed
+
+_SIZES = r"""\left \right \middle \displaystyle \textstyle \scriptstyle \limits \nolimits \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr
+\biggl \biggr \Biggl \Biggr \bigm \large \Large \LARGE \huge \Huge \normalsize \small \tiny \boldmath \bf \it \sf \mathstrut \strut
+\noindent \therefore \because \nonumber \centering"""
+_SPACES = listed(
+    r"""
+    \, \; \: \> \quad \qquad \( \) \[ \] \enspace \thinspace \hfill \nobreak \space
+    """
+)
+_OTHER_NAMES = listed(
+    r"""
+    \lt < \gt > \leq \le \leqslant \le \leqq \le \geq \ge \geqslant \ge \geqq \ge \neq \ne \varnothing \emptyset
+    \colon : \ast * \cdots \ldots \dots \ldots \dotsc \ldots \dotsb \ldots \vee \lor \wedge \land \lbrace \{ \rbrace
+    \} \lbrack [ \rbrack ] \lparen ( \rparen ) \vert | \lvert | \rvert | \degree ^\circ \textdegree ^\circ \prime '
+    \backslash \setminus \smallsetminus \setminus \rightarrow \to \longrightarrow \to \euro € \pounds £ \yen ¥
+    \textdollar \$ \infin \infty \triangleq = \coloneqq = \perthousand \permil \bigcup \cup \bigcap \cap \land \land
+    \implies \Rightarrow \iff \Leftrightarrow \div / \operatorname* \operatorname \nicefrac \frac \sfrac \frac \lg
+    \log \tg \tan \ctg \cot \arctg \arctan \tfrac \frac \dfrac \frac \cfrac \frac \dbinom \binom \tbinom \binom \bar
+    \overline \Bbb \mathbb \mathds \mathbb \lbrace \{ \gcd \gcd
+    """
+)
+RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))
+RENAMED |= dict.fromkeys(_SIZES.split(), "") | dict.fromkeys([*_SPACES, "$", "~", "\\ "], " ")
+DRESS = set(
+    listed(
+        r"""
+    \underline \boldsymbol \bm \pmb \mathbf \mathit \mathsf \mathtt \mathnormal \boxed \fbox \framebox \ensuremath
+    \mathord
+    """
+    )
+)
+TEXT = set(
+    listed(
+        r"""
+    \text \textrm \textbf \textit \textsf \texttt \textnormal \textup \textsc \textmd \emph \mathrm \mbox \hbox
+    \operatorname \mathop \mathrm*
+    """
+    )
+)
+FIRST_LEFT_OUT = {r"\textcolor", r"\colorbox", r"\color"}  # the name of a colour
+LEFT_OUT = {r"\phantom", r"\hphantom", r"\vphantom", r"\label", r"\tag", r"\hspace", r"\vspace"}  # with their argument
+ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\pmod": 1, r"\overline": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, r"\tilde": 1}
+ARGUMENTS |= {
+    r"\widehat": 1,
+    r"\widetilde": 1,
+    r"\overrightarrow": 1,
+    r"\mathbb": 1,
+    r"\mathcal": 1,
+    r"\overset": 2,
+    r"\begin": 1,
+}
+ARGUMENTS |= {r"\end": 1, r"\mathfrak": 1, r"\mathscr": 1, r"\cancel": 1, r"\sqrt": 1}

@@ -19,6 +19,7 @@ from vgs_ray.answers.truth import Truth, every, in_order, members
 _LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+(?:\()?|[Ii]")
 _OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
 _UNREAD = re.compile(
+    r"\\\}\\times|"
     r"\\(?:equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|text\{(?!and\}|or\})[^{}]{2,}|permil)|[\"?@#~`]|(?<!,)\\ldots|\\ldots(?=\d)"
 )
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
@@ -110,14 +111,14 @@ def equal(gold: Any, answer: Any) -> Truth:
     if type(gold) is type(answer) and gold == answer:
         return not gold.has(sympy.nan, sympy.zoo)
     gold, answer = _single(gold), _single(answer)
+    relations = [isinstance(value, Relational) or type(value).__name__ == "And" for value in (gold, answer)]
+    if any(relations) and not all(relations):
+        return _relation_and_value(gold, answer) if relations[0] else _relation_and_value(answer, gold)
     matrices = [isinstance(value, sympy.MatrixBase) for value in (gold, answer)]
     if any(matrices):
         return _matrices(gold, answer) if all(matrices) else _vector_and_tuple(gold, answer)
-    relations = [isinstance(value, Relational) or type(value).__name__ == "And" for value in (gold, answer)]
     if all(relations):
         return _relations(gold, answer)
-    if any(relations):
-        return _relation_and_value(gold, answer) if relations[0] else _relation_and_value(answer, gold)
     if any(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
         return _collections(gold, answer)
     if all(isinstance(value, sympy.Expr) for value in (gold, answer)):
@@ -170,6 +171,8 @@ def _collections(gold: Any, answer: Any) -> Truth:
     listed = [isinstance(value, sympy.FiniteSet | sympy.Tuple) for value in (first, second)]
     if all(listed):
         ordered = in_order(_written(first), _written(second), equal)
+        if _named_apart(first) != _named_apart(second):
+            return None if members(first.args, second.args, equal) is not False else False
         if ordered or not any(isinstance(value, sympy.Tuple) for value in (first, second)):
             return ordered or members(first.args, second.args, equal)
         return None if members(first.args, second.args, equal) else False
@@ -178,6 +181,13 @@ def _collections(gold: Any, answer: Any) -> Truth:
         if any(listed) and any(isinstance(value, sympy.Tuple) for value in (first, second))
         else sets(first, second)
     )
+
+
+def _named_apart(values: Any) -> bool:
+    """Whether a list gives values to several names, such as a = 2, d = 3: then its order says nothing to a list without names."""
+    import sympy
+
+    return len({value.lhs for value in values.args if isinstance(value, sympy.Eq)}) > 1
 
 
 def _written(value: Any) -> tuple[Any, ...]:
@@ -270,14 +280,33 @@ def _relations(gold: Any, answer: Any) -> Truth:
     if all(equations):
         if gold.lhs == answer.lhs and is_name(gold.lhs):
             return equal(gold.rhs, answer.rhs)
+        if isinstance(gold.lhs, sympy.Tuple) and isinstance(answer.lhs, sympy.Tuple):
+            return None
         if isinstance(gold.lhs, sympy.Tuple) or isinstance(answer.lhs, sympy.Tuple) or not _plain_sides(gold, answer):
             return verified(gold, answer)
-        return sampling.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs) or verified(gold, answer)
+        return sampling.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs) or _solutions_same(gold, answer)
     if not any(equations) and all(isinstance(value, sympy.Rel) for value in (gold, answer)):
         first, second = (sampling.at_least_zero(value) for value in (gold, answer))
         if first[0] == second[0] and sampling.proportional(first[1], second[1], positive=first[0] != "!="):
             return True
+    if type(gold) is not type(answer) or not gold.free_symbols:
+        return None if verified(gold, answer) else False
     return verified(gold, answer)
+
+
+def _solutions_same(gold: Any, answer: Any) -> Truth:
+    """Whether two equations have the same solutions; None where one has none that sympy finds."""
+    import sympy
+
+    first, second = (
+        sympy.Eq(sampling.without_functions(side.lhs), sampling.without_functions(side.rhs), evaluate=False)
+        for side in (gold, answer)
+    )
+    if any(side.has(sympy.Derivative, sympy.Integral) for side in (first, second)):
+        return None
+    if not (first.free_symbols and second.free_symbols and sympy.solve(first) and sympy.solve(second)):
+        return None if first.free_symbols or second.free_symbols else False
+    return verified(first, second)
 
 
 def _plain_sides(*relations: Any) -> bool:

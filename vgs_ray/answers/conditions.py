@@ -46,7 +46,7 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]{2,}|\d+(?:\.\d+)?|\S")
 class Condition:
     """Words that say something, mathematics in the order of the text, and whether both only declare a letter (`k\\in\\mathbb{Z}`)."""
 
-    words: frozenset[str]
+    words: tuple[str, ...]
     signs: tuple[str, ...]
     declares: bool
 
@@ -76,14 +76,14 @@ def condition(text: str) -> Condition:
     bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     tokens = _TOKEN.findall(bare.strip("(), "))
     named = [token.casefold() for token in tokens if token[0].isalpha() and len(token) > 1]
-    words = frozenset(named) - _FILLERS
+    words = tuple(word for word in named if word not in _FILLERS)
     signs = tuple(
         token
         for token in tokens
         if not (token[0].isalpha() and len(token) > 1) and token not in (",", "(", ")", "$", r"\forall")
     )
     membership = bool(_MEMBER.fullmatch("".join(signs)) or _MEMBER.fullmatch(re.sub(r"\s", "", "".join(signs))))
-    declares = words <= _DECLARED and (membership or all(sign.isalpha() for sign in signs))
+    declares = set(words) <= _DECLARED and (membership or all(sign.isalpha() for sign in signs))
     return Condition(words, signs, declares)
 
 
@@ -99,10 +99,10 @@ def conditions_same(first: Condition | None, second: Condition | None) -> bool |
         return True if given is not None and given.declares else None
     if first.declares and second.declares and first.words == second.words:
         return _sets(first) == _sets(second)
-    ours, theirs = first.words - second.words, second.words - first.words
+    ours, theirs = set(first.words) - set(second.words), set(second.words) - set(first.words)
     if first.signs == second.signs and any(len(pair & ours) == 1 and len(pair & theirs) == 1 for pair in _OPPOSITES):
         return False
-    if first.signs == second.signs and ours | theirs == {"not"}:
+    if first.signs == second.signs and ours | theirs in ({"not"}, {"unless"}):
         return False
     if ours or theirs or len(first.signs) != len(second.signs):
         return None

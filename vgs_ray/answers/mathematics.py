@@ -13,6 +13,7 @@ from vgs_ray.answers.truth import Truth
 _LEAST_DIGITS = 5  # of a decimal that stands for an exact number by being its rounding
 
 
+_COMMA = re.compile(r"[,;]")
 _COLON = re.compile(":")
 
 
@@ -27,7 +28,7 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     if cut is not NotImplemented:
         return cut  # type: ignore[no-any-return]
     ratios = [split_outside(text, _COLON)[0] for text in (gold, answer)]
-    if max(map(len, ratios)) > 2 and ":" in gold + answer:
+    if max(map(len, ratios)) > 2 and "=" not in gold + answer:
         return _ratios_equal(*ratios)
     regional = _regions(gold, answer)
     if regional is not NotImplemented:
@@ -41,6 +42,8 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     if _brackets_clash(gold, answer):
         return False
     found = algebra.equal(first, second)
+    if found and len(split_outside(gold, _COMMA)[0]) != len(split_outside(answer, _COMMA)[0]):
+        return True if r"\pm" in gold + answer or enclosed(gold) or enclosed(answer) else None  # 7 and 7, 7, 7
     return found if found is not False else _other_notation(gold, answer)
 
 
@@ -148,12 +151,22 @@ def _regions(gold: str, answer: str) -> Any:
     if not any(found):
         return NotImplemented
     if found[0] and found[1]:
-        return algebra.sets(found[0][1], found[1][1]) if found[0][0] == found[1][0] else False
+        if found[0][0] != found[1][0]:
+            return False
+        same = algebra.sets(found[0][1], found[1][1])
+        trivial = found[0][1].is_empty or found[0][1].complement(_reals()).is_empty
+        return None if same and trivial else same  # `x^2+1>0` and `x^2+2>0` both hold everywhere
     other = algebra.parse(answer if found[0] else gold)
     region = found[0] or found[1]
     if region is None or other is None or not hasattr(other, "is_subset"):
         return NotImplemented
     return algebra.sets(region[1], other)
+
+
+def _reals() -> Any:
+    import sympy
+
+    return sympy.S.Reals
 
 
 def _brackets_clash(gold: str, answer: str) -> bool:
@@ -173,5 +186,17 @@ def _other_notation(gold: str, answer: str) -> Truth:
         return None
     if re.sub(r"\\mathbb\{([A-Z])\}", r"\1", gold) == re.sub(r"\\mathbb\{([A-Z])\}", r"\1", answer):
         return None
+    if "=" in gold and "=" in answer:
+        mine, theirs = (
+            functions.letters_of(first) - functions.letters_of(second)
+            for first, second in ((gold, answer), (answer, gold))
+        )
+        body = functions.rename(answer, tuple(theirs), tuple(mine)) if len(mine) == len(theirs) == 1 else None
+        if (
+            body
+            and gold.split("=")[0] == answer.split("=")[0]
+            and algebra.equal(algebra.parse(gold), algebra.parse(body))
+        ):
+            return None  # n = 3k + 1 and n = 3m + 1
     counts = [text.count(",") for text in (gold, answer)]
     return None if r"\ldots" in gold + answer and counts[0] != counts[1] and all(counts) else False

@@ -43,7 +43,7 @@ _FOREIGN = re.compile(
     r"[^\x20-\x7e\u00a2-\u00a5\u20a0-\u20bf\u00c0-\u024f\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 )
 _DANGLING = re.compile(
-    r"(?:^[*/^_=]|^\\(?:cdot|times|le|ge|ne|cup|cap|in)(?![A-Za-z])|(?:[-+*/^_=<>]|\\(?:cdot|times|le|ge|ne|cup|cap|in|pm))\s*$|[*/^_]{2,}|[-+*/=]\s*[*/=^_]|\\frac\{[^{}]*\}\{\}|\\(?:frac|overline|sqrt|text)\{\}|\d \d)"
+    r"(?:^[*/^_=]|^\\(?:cdot|times|le|ge|ne|cup|cap|in)(?![A-Za-z])|(?:[-+*/^_=<>]|\\(?:cdot|times|le|ge|ne|cup|cap|in|pm))\s*$|[*/^_]{2,}|[-+*/=]\s*[*/=^_]|\\frac\{[^{}]*\}\{\}|\\(?:frac|overline|sqrt|text)\{\}|\d \d|\d\.\d+\.\d)"
 )
 
 
@@ -53,7 +53,7 @@ def is_nonsense(text: str) -> bool:
         return True
     if _FOREIGN.search(text) or not _half_open(text) or _DANGLING.search(text):
         return True
-    if any(name not in _COMMANDS for name in _COMMAND.findall(text)):
+    if any(name not in _COMMANDS for name in _COMMAND.findall(text.replace(r"\\", " "))):
         return True
     outside = re.sub(r"\\(?:begin|end)\{[^{}]*\}", "", text)
     words = [

@@ -183,7 +183,7 @@ def _pieces(text: str) -> list[tuple[str, str]] | None:
 def _is_unit(piece: str, before: str, linked: bool) -> bool:
     """Whether a piece may be a unit: not the name of a function, not a letter of the mathematics around it."""
     if piece.startswith("\\text{") and len(piece) == 8 and piece[6].isascii():
-        return (linked or bool(re.search(r"[\d}/ )]$|^$", before))) and piece[6] in UNIT_LETTERS
+        return (linked or bool(re.search(r"[\w}/ )]$|^$", before))) and piece[6] in UNIT_LETTERS
     if piece.startswith("\\frac"):
         parsed = units.parse_unit(_bare(piece))
         return parsed is not None and units.is_known(parsed[1])

@@ -39,6 +39,7 @@ _MODULUS = re.compile(
 _SEPARATOR = re.compile(
     r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\}|或者?|和|及|または|と|또는)\s*"
 )
+_OR = re.compile(r",?\s*(?:\\text\{or\}|\\lor|(?<![A-Za-z\\])or(?![A-Za-z]))\s*")
 _CASES = re.compile(
     r"(?:[A-Za-z](?:\([A-Za-z]\)|_\{\w+\})?=)?\\?\{?\\begin\{(?:cases|array)\}(?:\{?[lcr|]+\}?)?(?P<rows>.*)\\end\{(?:cases|array)\}\.?"
 )
@@ -81,6 +82,12 @@ def read(text: str) -> Reading:
         return quantity
     if is_builder(text):
         return Mathematics(text)
+    parts, joins = split_outside(text, _SEPARATOR)
+    if len(parts) > 1 and all((split := split_condition(part)) and split[0] for part in parts):
+        return Many(tuple(map(read, parts)), "")
+    alternatives, _ = split_outside(text, _OR)
+    if 1 < len(alternatives) < len(parts) and "=" in text and not RELATION.search(text):
+        return Many(tuple(map(read, alternatives)), "")
     conditional = split_condition(text)
     if conditional is not None and conditional[0] != text:
         return Given(read(conditional[0]) if conditional[0] else None, condition(conditional[1]))
@@ -123,8 +130,12 @@ def _words(text: str) -> Reading | None:
         return Words(bare)
     if not _PLAIN_WORDS.fullmatch(bare):
         return None
-    wordy = (r"\text{" in text and len(bare) > 1) or (
-        re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare)
+    if r"\text{" in text and _TEXT.sub("", text).strip():
+        return None
+    wordy = (
+        bare.casefold() == "no"
+        or (r"\text{" in text and len(bare) > 1)
+        or (re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare))
     )
     many = len(bare.split()) > 1 and all(len(word) > 1 for word in bare.split())
     if not (wordy or many) or split_condition(text) is not None or re.search(r",| (?:and|or) ", bare):

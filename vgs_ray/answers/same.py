@@ -153,7 +153,7 @@ def _says(statement: Condition | None, number: str) -> bool:
     """Whether a sentence such as `There are 8` has the number in it, behind its last colon."""
     signs = statement.signs if statement and "not" not in statement.words else ()
     last = max((place for place, sign in enumerate(signs) if sign == ":"), default=-1)
-    return number in signs[last + 1 :]
+    return number in signs[last + 1 :] or (not number.isdigit() and number in "".join(signs[last + 1 :]))
 
 
 def _renamed_letter(given: list[Given]) -> bool:

@@ -22,7 +22,7 @@ def expressions(gold: Any, answer: Any) -> bool | None:
     """Whether two expressions have the same values; None where that hangs on signs, on integers, or cannot be found out."""
     import sympy
 
-    gold, answer = _without_functions(gold), _without_functions(answer)
+    gold, answer = without_functions(gold), without_functions(answer)
     letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
     if not letters:
         return _numbers(gold, answer)
@@ -34,7 +34,7 @@ def expressions(gold: Any, answer: Any) -> bool | None:
     if positive and all(positive) and len(positive) >= _ENOUGH:  # equal for positive letters only
         if gold.has(sympy.Abs) or answer.has(sympy.Abs):
             return None if gold.has(sympy.Abs) == answer.has(sympy.Abs) else False
-        return True if len(letters) > 1 else None
+        return True if len(letters) > 1 or all(map(_has_root, (gold, answer))) else None
     return None if _equal_at_integers(gold, answer, letters) else False
 
 
@@ -157,6 +157,12 @@ def _bounded(expression: Any) -> list[Any]:
     return found
 
 
+def _has_root(expression: Any) -> bool:
+    import sympy
+
+    return any(power.exp.is_integer is False for power in expression.atoms(sympy.Pow))
+
+
 def _domains_differ(gold: Any, answer: Any, letters: list[Any]) -> bool:
     """Whether an absolute value on one side makes it defined where the other is not, as in ln|x| and ln x."""
     import sympy
@@ -184,7 +190,7 @@ def _equal_at_integers(gold: Any, answer: Any, letters: list[Any]) -> bool:
     return all(found)
 
 
-def _without_functions(expression: Any) -> Any:
+def without_functions(expression: Any) -> Any:
     """Calls of unknown functions, such as f(x), as letters of their own."""
     import sympy
     from sympy.core.function import AppliedUndef
@@ -197,7 +203,7 @@ def proportional(first: Any, second: Any, *, positive: bool = False) -> bool:
     """Whether one expression is a constant (positive) multiple of the other: then both are zero at the same places."""
     import sympy
 
-    first, second = _without_functions(first), _without_functions(second)
+    first, second = without_functions(first), without_functions(second)
     letters = sorted(first.free_symbols | second.free_symbols, key=str)
     if not letters or first.free_symbols != second.free_symbols:
         return False

@@ -38,9 +38,9 @@ month|months|1|mo 个月 個月 月 か月 ヶ月 개월 월
 year|months|12|yr years 年 年間 년 岁 歳 세
 l|volume|1|liter litre L 升 公升 リットル 리터
 ml|volume|1/1000|milliliter millilitre mL 毫升 ミリリットル 밀리리터
-gal|volume|1|gallon 加仑
-qt|volume|1|quart
-pt|volume|1|pint
+gal|gallons|1|gallon 加仑
+qt|gallons|1/4|quart
+pt|gallons|1/8|pint
 cup|cups|1|
 cent|dollars|1/100|¢ 美分 セント penny pennies
 dollar|dollars|1|\\$ $ usd buck 美元 ドル 달러
@@ -78,8 +78,8 @@ kPa|pressure|1000|
 atm|pressure|101325|
 Hz|frequency|1|hertz 赫兹
 mol|amount|1|mole 摩尔
-acre|area|1|英亩
-ha|area|1|hectare 公顷
+acre|acres|1|英亩
+ha|hectares|1|hectare 公顷
 unit|unit|1|units 单位 단위
 piece|count|1|个 個 個 件 只 张 张 本 枚 条 台 根 块儿 개 つ 棵 支 粒 颗 箱 瓶 盒 杯 页 套 间 把 辆 头 匹 朵 份
 person|people|1|persons people 人 名 位 명 사람

@@ -52,7 +52,9 @@ def test_verdicts(table: Path, judge: Judge) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("table", [table for table in TABLES if table.stem not in ONE_WAY], ids=lambda table: table.stem)
+@pytest.mark.parametrize(
+    "table", [table for table in TABLES if table.stem not in ONE_WAY], ids=lambda table: table.stem
+)
 def test_both_ways_round_no_answer_is_same_one_way_and_different_the_other(table: Path, judge: Judge) -> None:
     pairs = [(gold, answer) for _, gold, answer in rows_of(table) if gold.strip() and answer.strip()][:60]
     found = judge.judge_pairs([*pairs, *(pair[::-1] for pair in pairs)])
@@ -85,7 +87,27 @@ def test_plain_is_a_fixed_point_for_comparison_and_never_raises(text: str) -> No
 
 @pytest.mark.parametrize(
     "piece",
-    ["{", "}", "\\", "(", "1,", "1,000", "a'", "\\text{a}", "5 cm ", "\\frac", "^", "0.", "\\dot{1}", "not ", "米", "if ", "=", "\\pm", " and "],
+    [
+        "{",
+        "}",
+        "\\",
+        "(",
+        "1,",
+        "1,000",
+        "a'",
+        "\\text{a}",
+        "5 cm ",
+        "\\frac",
+        "^",
+        "0.",
+        "\\dot{1}",
+        "not ",
+        "米",
+        "if ",
+        "=",
+        "\\pm",
+        " and ",
+    ],
 )
 @pytest.mark.timeout(30)
 def test_hostile_text_takes_no_time_to_read(piece: str) -> None:
@@ -101,7 +123,10 @@ def test_votes_do_not_hang_on_the_order_of_equal_answers() -> None:
         assert sorted(map(len, classes(answers, equivalent))) == [1, 4]
 
 
-@pytest.mark.parametrize("gold", [r"3\text{ million}", r"12\text{ cm}^2", r"n\equiv 3\pmod 5", r"0.\overline{3}", "110_2", "7元", r"n\text{ odd}"])
+@pytest.mark.parametrize(
+    "gold",
+    [r"3\text{ million}", r"12\text{ cm}^2", r"n\equiv 3\pmod 5", r"0.\overline{3}", "110_2", "7元", r"n\text{ odd}"],
+)
 def test_golds_that_can_be_compared_count_as_readable(gold: str) -> None:
     assert parse_ok(gold)
     assert compare(gold, "1234567").reason == "different"

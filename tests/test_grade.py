@@ -234,7 +234,7 @@ def test_long_answers_are_not_handed_to_a_parser() -> None:
         ("7", r"</think>\boxed{8}", Verdict("incorrect", "different", "8")),
         ("7", r"</think>\boxed{x+}", Verdict("incorrect", "unparsable_answer", "x+")),
         (r"\frac{", r"</think>\boxed{8}", Verdict("unknown", "unparsable_gold", "8")),
-        (r"\frac{", r"</think>\boxed{{}}", Verdict("unknown", "unparsable_gold", "{}")),
+        ("7", r"</think>\boxed{{}}", Verdict("incorrect", "different", "{}")),
         ("7", rf"</think>\boxed{{{'1+' * 600}1}}", Verdict("unknown", "too_long", "1+" * 600 + "1")),
     ],
 )

@@ -21,6 +21,7 @@ FUNCTION_P90, FILE_CEILING = 30, 300
 LEVELS = {
     "vgs_ray": 0,  # config, ids, schemas
     "vgs_ray.cleaning": 1,
+    "vgs_ray.answers": 1,
     "vgs_ray.contamination": 1,
     "vgs_ray.copies": 1,
     "vgs_ray.grade": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 from vgs_ray.answers.costly import too_costly
 from vgs_ray.judge import Judge, _Died, _Worker
 
-ENDLESS = [r"\sum_{n=1}^{99999} n^{999}", r"(x+y+z)^{999}", r"\int_0^{10} x^{x^x} dx"]
+ENDLESS = [r"\sum_{n=1}^{99999} n^{999}", r"\sum_{n=1}^{88888} n^{998}", r"\int_0^{10} x^{x^x} dx"]
 COSTLY = [r"9^{9^{9^{9}}}", r"(10^{10})!", r"\binom{10^9}{5\cdot 10^8}", "{" * 400 + "}" * 400, "2^{12345678}"]
 HARMLESS = [r"2^{2004}", "2004!", r"\binom{2004}{3}", "x^{y^{z}}", r"10^{10^{3}}", r"n! + \binom{n}{2}", r"12345678"]
 
@@ -75,11 +76,17 @@ def test_each_distinct_pair_is_judged_once() -> None:
 
 
 def test_grade_all_keeps_the_order_and_has_all_outcomes() -> None:
-    texts = [r"\boxed{5}", "</think>5", r"</think>\boxed{5}", r"</think>\boxed{5.5}", r"</think>\boxed{(x+y+z)^{999}}"]
+    texts = [
+        r"\boxed{5}",
+        "</think>5",
+        r"</think>\boxed{5}",
+        r"</think>\boxed{5.5}",
+        rf"</think>\boxed{{{ENDLESS[0]}}}",
+    ]
     with Judge(workers=2, timeout_s=1.0) as judge:
         verdicts = judge.grade_all([("5", text) for text in texts])
     assert [verdict.outcome for verdict in verdicts] == ["incomplete", "incomplete", "correct", "incorrect", "unknown"]
-    assert verdicts[-1].answer == "(x+y+z)^{999}"
+    assert verdicts[-1].answer == ENDLESS[0]
 
 
 def test_a_killed_idle_worker_is_replaced_and_its_pair_judged() -> None:
@@ -151,7 +158,7 @@ def test_an_orphan_that_is_stuck_ends_by_itself() -> None:
     command = [sys.executable, "-m", "vgs_ray.judge", "0.1", "4"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as orphan:
         assert orphan.stdin is not None
-        orphan.stdin.write(b'["5", "(x+y+z)^{999}"]\n')
+        orphan.stdin.write(json.dumps(["5", ENDLESS[0]]).encode() + b"\n")
         orphan.stdin.close()
         assert orphan.wait(timeout=120) == -signal.SIGXCPU
 

@@ -17,7 +17,8 @@ _OPENED = re.compile(
 )
 _PREDICATE = re.compile(
     r"(?<![A-Za-z])(?:is|are|odd|even|prime|composite|positive|negative|integers?|natural|divisible|multiples?|divides|not|perfect|"
-    r"rational|irrational|convergent|divergent|all|any|every|except)(?![A-Za-z])"
+    r"rational|irrational|convergent|divergent|all|any|every|except)(?![A-Za-z])",
+    re.IGNORECASE,
 )
 _MEMBER = re.compile(
     r"[A-Za-z](?:_\{\w+\})?(?:,[A-Za-z])*\\in ?(?:\\mathbb\{[A-Z]\}|[ZNRQ])(?:\^\{[^{}]*\}|_\{[^{}]*\}|\^[+*])?"

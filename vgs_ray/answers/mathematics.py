@@ -42,6 +42,9 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     if _brackets_clash(gold, answer):
         return False
     found = algebra.equal(first, second)
+    parts = [split_outside(text, _COMMA)[0] for text in (gold, answer)]
+    if found and any(len(set(side)) < len(side) for side in parts) and len(parts[0]) == len(parts[1]):
+        return truth.members(*parts, mathematics_equal)  # 1, 1, 2 and 1, 2, 2
     if found and len(split_outside(gold, _COMMA)[0]) != len(split_outside(answer, _COMMA)[0]):
         return True if r"\pm" in gold + answer or enclosed(gold) or enclosed(answer) else None  # 7 and 7, 7, 7
     return found if found is not False else _other_notation(gold, answer)
@@ -191,7 +194,11 @@ def _other_notation(gold: str, answer: str) -> Truth:
             functions.letters_of(first) - functions.letters_of(second)
             for first, second in ((gold, answer), (answer, gold))
         )
-        body = functions.rename(answer, tuple(theirs), tuple(mine)) if len(mine) == len(theirs) == 1 else None
+        body = (
+            functions.rename(answer, tuple(theirs), tuple(mine))
+            if len(mine) == len(theirs) == 1 and {*map(str.lower, mine)} != {*map(str.lower, theirs)}
+            else None
+        )
         if (
             body
             and gold.split("=")[0] == answer.split("=")[0]

@@ -219,9 +219,13 @@ def plain(text: str) -> str:
     """An answer in the one spelling; where its braces do not match, with its spaces in order only."""
     spelled = _before_braces(trim(text))
     tree = _tree(spelled)
-    if tree is None:
+    try:
+        written = None if tree is None else _write(tree)
+    except RecursionError:  # a thousand commands that each wait for the next one
+        written = None
+    if written is None:
         return _space(spelled)
-    spelled = words.undress(trim(re.sub(r"\s+", " ", _write(tree))))
+    spelled = words.undress(trim(re.sub(r"\s+", " ", written)))
     spelled = _ARRAY_CLOSES.sub(r"\\end{pmatrix}", _ARRAY_OPENS.sub(r"\\begin{pmatrix}", spelled)).replace(
         r"\{\}", r"\emptyset "
     )

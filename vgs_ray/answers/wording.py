@@ -26,8 +26,10 @@ def words_same(gold: str, answer: str) -> Truth:
 
 
 def _case_is_free(gold: str, answer: str) -> Truth:
-    """`Yes` is `YES`; letters such as `abc` and `ABC` may be other things, and `ABc` and `abc` are."""
-    return bool(gold == answer or (len(gold) > 3 or gold.casefold() in ("yes", "no", "odd")))
+    """`Yes` is `YES` and `Bob` is `bob`; three letters such as `abc` and `ABC` are products of other letters."""
+    if gold == answer or len(gold) > 3 or gold.casefold() in ("yes", "no", "odd"):
+        return True
+    return len(gold) == 3 and gold[1:].islower() and answer[1:].islower()
 
 
 def _abbreviates(short: str, long: str) -> bool:

@@ -2,7 +2,7 @@ r"""Mathematics: LaTeX as sympy objects, and whether two of them are equal; `Non
 
 The parser is the one of math-verify (latex2sympy2_extended). It is called on whole texts: what it cannot read to the end is
 not read at all. Equality of expressions is decided by their values, see `vgs_ray.answers.sampling`; sympy is imported on first use.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 

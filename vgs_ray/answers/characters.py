@@ -8,13 +8,13 @@ import unicodedata
 from vgs_ray.answers.text import listed
 
 _SIGNS = {
-    "‐‑‒–—−﹣": "-", "×✕": r"\times ", "·⋅•∙・": r"\cdot ", "÷": "/", "∕⁄": "/", "∶": ":", "、": ",", "。": ".", "′’‘": "'", "″“”": "''",
+    "‐‑‒–—−﹣": "-", "×✕": r"\times ", "·⋅•∙・": r"\cdot ", "÷": "/", "∕⁄": "/", "∶": ":", "、": ",", "。": ".", "′’‘": "'", "″“”": "''",  # noqa: E501
     "≤⩽≦": r"\le ", "≥⩾≧": r"\ge ", "≠": r"\ne ", "≈≃": r"\approx ", "≡": r"\equiv ", "±": r"\pm ", "∓": r"\mp ",
-    "∈": r"\in ", "∉": r"\notin ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ", "∧": r"\land ", "∨": r"\lor ",
-    "∞": r"\infty ", "∠": r"\angle ", "△": r"\triangle ", "°º˚": r"^\circ ", "…⋯": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∏": r"\prod ",
+    "∈": r"\in ", "∉": r"\notin ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ", "∧": r"\land ", "∨": r"\lor ",  # noqa: E501
+    "∞": r"\infty ", "∠": r"\angle ", "△": r"\triangle ", "°º˚": r"^\circ ", "…⋯": r"\ldots ", "→": r"\to ", "∑": r"\sum ", "∏": r"\prod ",  # noqa: E501
     "∫": r"\int ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|", "℃": r"^\circ C",
-    "µ": r"\mu ", "∀": r"\forall ", "∃": r"\exists ", "∥": r"\parallel ", "⊥": r"\perp ", "⇒": r"\Rightarrow ", "⇔": r"\Leftrightarrow ",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∣": "|", "℃": r"^\circ C",  # noqa: E501
+    "µ": r"\mu ", "∀": r"\forall ", "∃": r"\exists ", "∥": r"\parallel ", "⊥": r"\perp ", "⇒": r"\Rightarrow ", "⇔": r"\Leftrightarrow ",  # noqa: E501
     "【〔": "[", "】〕": "]", "￥": "¥",
     "「」『』": "", "\u200b\u200c\u200d\ufeff\u2060\u00ad": "",
     "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000": " ",

@@ -6,7 +6,7 @@ from vgs_ray.answers.text import listed
 
 _SIZES = r"""\left \right \middle \displaystyle \textstyle \scriptstyle \limits \nolimits \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr
 \biggl \biggr \Biggl \Biggr \bigm \large \Large \LARGE \huge \Huge \normalsize \small \tiny \boldmath \bf \it \sf \mathstrut \strut
-\noindent \therefore \because \nonumber \centering"""
+\noindent \therefore \because \nonumber \centering"""  # noqa: E501
 _SPACES = listed(
     r"""
     \, \; \: \> \quad \qquad \( \) \[ \] \enspace \thinspace \hfill \nobreak \space

@@ -37,7 +37,7 @@ _DECLARED = {"real", "constant", "constants", "arbitrary", "positive", "nonnegat
 _OPPOSITES = [
     {"odd", "even"}, {"positive", "negative"}, {"prime", "composite"}, {"rational", "irrational"}, {"convergent", "divergent"},
     {"least", "most"}, {"less", "greater"}, {"less", "more"}, {"more", "fewer"}, {"minimum", "maximum"}, {"square", "cube"},
-    {"increasing", "decreasing"}, {"above", "below"}, {"before", "after"}, {"smaller", "larger"}, {"inside", "outside"}, {"finite", "infinite"}, {"if", "unless"}, {"positive", "nonpositive"}, {"negative", "nonnegative"},
+    {"increasing", "decreasing"}, {"above", "below"}, {"before", "after"}, {"smaller", "larger"}, {"inside", "outside"}, {"finite", "infinite"}, {"if", "unless"}, {"positive", "nonpositive"}, {"negative", "nonnegative"},  # noqa: E501
 ]  # fmt: skip
 _RELATIONS = {"<", ">", "=", r"\le", r"\ge", r"\ne", r"\mid", r"\nmid", r"\in", r"\notin"}
 _TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]{2,}|\d+(?:\.\d+)?|\S")
@@ -45,7 +45,7 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]{2,}|\d+(?:\.\d+)?|\S")
 
 @dataclass(frozen=True)
 class Condition:
-    """Words that say something, mathematics in the order of the text, and whether both only declare a letter (`k\\in\\mathbb{Z}`)."""
+    """Words that say something, mathematics in the order of the text, and whether both only declare a letter (`k\\in\\mathbb{Z}`)."""  # noqa: E501
 
     words: tuple[str, ...]
     signs: tuple[str, ...]

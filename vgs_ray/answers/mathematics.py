@@ -26,16 +26,16 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
         return rounded
     cut = _cut_off(gold, answer)
     if cut is not NotImplemented:
-        return cut  # type: ignore[no-any-return]
+        return cut
     ratios = [split_outside(text, _COLON)[0] for text in (gold, answer)]
     if max(map(len, ratios)) > 2 and "=" not in gold + answer:
         return _ratios_equal(*ratios)
     regional = _regions(gold, answer)
     if regional is not NotImplemented:
-        return regional  # type: ignore[no-any-return]
+        return regional
     defined = _definitions(gold, answer)
     if defined is not NotImplemented:
-        return defined  # type: ignore[no-any-return]
+        return defined
     first, second = algebra.parse(gold), algebra.parse(answer)
     if first is None or second is None:
         return None
@@ -44,7 +44,7 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     found = algebra.equal(first, second)
     parts = [split_outside(text, _COMMA)[0] for text in (gold, answer)]
     if found and any(len(set(side)) < len(side) for side in parts) and len(parts[0]) == len(parts[1]):
-        return truth.members(*parts, mathematics_equal)  # 1, 1, 2 and 1, 2, 2
+        return truth.members(parts[0], parts[1], mathematics_equal)  # 1, 1, 2 and 1, 2, 2
     if found and len(split_outside(gold, _COMMA)[0]) != len(split_outside(answer, _COMMA)[0]):
         return True if r"\pm" in gold + answer or enclosed(gold) or enclosed(answer) else None  # 7 and 7, 7, 7
     return found if found is not False else _other_notation(gold, answer)
@@ -104,7 +104,7 @@ def _ratios_equal(gold: list[str], answer: list[str]) -> Truth:
 
 
 def _rounding(gold: str, answer: str) -> bool | None:
-    """True where one is a decimal of five significant digits or more and the other rounds to it; two rationals are decided here."""
+    """True where one is a decimal of five significant digits or more and the other rounds to it; two rationals are decided here."""  # noqa: E501
     decimals = [numerals.decimal(text) for text in (gold, answer)]
     exact = [found[0] if found else numerals.ratio(text) for found, text in zip(decimals, (gold, answer), strict=True)]
     if not any(decimals):
@@ -114,7 +114,7 @@ def _rounding(gold: str, answer: str) -> bool | None:
     for found, other in ((decimals[0], answer), (decimals[1], gold)):
         value = algebra.parse(other) if found and found[1] >= _LEAST_DIGITS else None
         if found and getattr(value, "is_number", False) and getattr(value, "is_real", False):
-            if abs(value.evalf(30) - _float(found[0])) <= _float(found[2]):
+            if value is not None and abs(value.evalf(30) - _float(found[0])) <= _float(found[2]):
                 return True
     return None
 

@@ -1,4 +1,7 @@
-r"""Whether two quantities are the same: numbers by value, units by name; a unit that one side leaves out is no difference. Pure."""
+r"""Whether two quantities are the same: numbers by value, units by name. Pure.
+
+A unit that one side leaves out is no difference.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 r"""Answers that are plainly no mathematics: empty, broken off, prose, or random signs. Pure, linear time.
 
-A policy must not get out of "incorrect" by writing what cannot be read, so these are told apart from notation that is only not known here.
+A policy must not escape "incorrect" by writing what cannot be read, so these are told apart from notation that is only not known
+here.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _FOREIGN = re.compile(
     r"[^\x20-\x7e\u00a2-\u00a5\u20a0-\u20bf\u00c0-\u024f\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 )
 _DANGLING = re.compile(
-    r"(?:^[*/^_=]|^\\(?:cdot|times|le|ge|ne|cup|cap|in)(?![A-Za-z])|(?:[-+*/^_=<>]|\\(?:cdot|times|le|ge|ne|cup|cap|in|pm))\s*$|[*/^_]{2,}|[-+*/=]\s*[*/=^_]|\\frac\{[^{}]*\}\{\}|\\(?:frac|overline|sqrt|text)\{\}|\d \d|\d\.\d+\.\d)"
+    r"(?:^[*/^_=]|^\\(?:cdot|times|le|ge|ne|cup|cap|in)(?![A-Za-z])|(?:[-+*/^_=<>]|\\(?:cdot|times|le|ge|ne|cup|cap|in|pm))\s*$|[*/^_]{2,}|[-+*/=]\s*[*/=^_]|\\frac\{[^{}]*\}\{\}|\\(?:frac|overline|sqrt|text)\{\}|\d \d|\d\.\d+\.\d)"  # noqa: E501
 )
 
 

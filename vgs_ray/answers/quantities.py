@@ -1,4 +1,4 @@
-r"""Quantities: numbers with units (`12\text{ hours }30\text{ minutes}`), and with words that change them (`9:30\text{ AM}`). Pure."""
+r"""Quantities: numbers with units (`12\text{ hours }30\text{ minutes}`), and words that change them (`9:30\text{ AM}`). Pure."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def _without_marks(piece: str) -> tuple[str, frozenset[str]]:
     if not named:
         return piece, frozenset()
     rest = " ".join(word for word in bare.split() if word.casefold().strip(",.") not in {*_MARKS, "of"})
-    marks = {}
+    marks: dict[int, list[str]] = {}
     for word in named:
         marks.setdefault(_MARKS[word], []).append(word[:3] if _MARKS[word] == 1 else word)
     return rest, frozenset("+".join(words) for words in marks.values())

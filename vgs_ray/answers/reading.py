@@ -31,10 +31,10 @@ _BASES = {
 _BASES |= {"sixteen": 16, "hex": 16, "binary": 2, "octal": 8, "decimal": 10}
 _BASE = r"(?P<base>\d{1,2}|\\text\{base\} ?\d{1,2}|(?:\\text\{)?(?:base ?)?(?:\d{1,2}|[a-z]+)\}?)"
 _BASED = re.compile(
-    rf"(?:\(|\\overline\{{|\\text\{{)?(?P<digits>-?[0-9A-Z]+)[)}}]?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()+\(?(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)"
+    rf"(?:\(|\\overline\{{|\\text\{{)?(?P<digits>-?[0-9A-Z]+)[)}}]?(?:_\{{\(?{_BASE}\)?\}}|(?:\\text\{{| |\()+\(?(?:in )?base ?\}}? ?(?P<after>\d{{1,2}}|[a-z]+)[)}}]?)"  # noqa: E501
 )
 _MODULUS = re.compile(
-    r",?\(?(?:\\pmod ?\{(?P<braced>[^{}]*)\}|(?:\\bmod|\\mod|\\text\{mod(?:ulo)?\}|\(?(?<![A-Za-z\\])mod(?:ulo)?) ?(?P<bare>\w+|\{[^{}]*\}))\)*$"
+    r",?\(?(?:\\pmod ?\{(?P<braced>[^{}]*)\}|(?:\\bmod|\\mod|\\text\{mod(?:ulo)?\}|\(?(?<![A-Za-z\\])mod(?:ulo)?) ?(?P<bare>\w+|\{[^{}]*\}))\)*$"  # noqa: E501
 )
 _SEPARATOR = re.compile(
     r",?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor|\\land|[,;]|\\text\{[,;]\}|或者?|和|及|または|と|또는)\s*"
@@ -82,7 +82,7 @@ def read(text: str) -> Reading:
         return quantity
     if is_builder(text):
         return Mathematics(text)
-    parts, joins = split_outside(text, _SEPARATOR)
+    parts, _ = split_outside(text, _SEPARATOR)
     if len(parts) > 1 and all((split := split_condition(part)) and split[0] for part in parts):
         return Many(tuple(map(read, parts)), "")
     alternatives, _ = split_outside(text, _OR)
@@ -107,7 +107,7 @@ def _left_over(text: str) -> bool:
     """Whether words or signs stay that no mathematics has."""
     return bool(
         re.search(
-            r"\\text\{(?!and\}|or\})[^{}]{2,}\}|\\n?mid|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]",
+            r"\\text\{(?!and\}|or\})[^{}]{2,}\}|\\n?mid|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]",  # noqa: E501
             text,
         )
     )

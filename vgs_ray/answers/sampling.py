@@ -2,9 +2,9 @@ r"""Equality of expressions by their values: exactly where they are rational, to
 points where they have letters.
 
 Two different expressions of the kind that answers have do not agree to 15 digits at eight random points, and sympy's `simplify`
-neither finds all identities (roots and logarithms of products) nor ends in bounded time. A point counts where both sides are defined
-over the real numbers: the letters under roots and logarithms are then positive by themselves, and the others of either sign.
-"""
+neither finds all identities (roots and logarithms of products) nor ends in bounded time. A point counts where both sides are
+defined over the real numbers: the letters under roots and logarithms are then positive by themselves, and the others of either sign.
+"""  # noqa: E501
 
 from __future__ import annotations
 

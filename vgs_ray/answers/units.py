@@ -104,7 +104,7 @@ _PRIMES = {"prime": {"ft", "arcminute", "min"}, "doubleprime": {"in", "arcsecond
 _COMPOUND = {"mph": (("mi", 1), ("h", -1)), "kph": (("km", 1), ("h", -1))}
 
 MAGNITUDES = {
-    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "bn": 10**9, "tn": 10**12, "score": 20, "dozen": 12, "lakh": 10**5, "crore": 10**7,
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "bn": 10**9, "tn": 10**12, "score": 20, "dozen": 12, "lakh": 10**5, "crore": 10**7,  # noqa: E501
     "十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8, "만": 10**4, "억": 10**8, "천": 1000,
 }  # fmt: skip
 _SQUARED = {

@@ -25,7 +25,7 @@ _INTRODUCTION = re.compile(
 )
 _INTRODUCTION_CJK = re.compile(r"(?:\\text\{)?(?:最终)?(?:答案|答|解|正解|解答)(?:是|为|為|は)?\s*[:：=]?\s*\}?\s*")
 _AFTER = re.compile(
-    r"(?:\\text\{)?\s*\((?:or )?(?:about|approximately|approx\.?|\\approx|\\text\{(?:about|approximately|approx\.?)\})[^()]*\)\}?$|"
+    r"(?:\\text\{)?\s*\((?:or )?(?:about|approximately|approx\.?|\\approx|\\text\{(?:about|approximately|approx\.?)\})[^()]*\)\}?$|"  # noqa: E501
     r"(?:\s*\\(?:checkmark|blacksquare|square|Box|qed|hfill))+$"
 )
 _BEFORE = re.compile(r"^[=≈]\s*(?=\S)")
@@ -37,7 +37,7 @@ _COMMAND_WORDS = re.compile(
 )
 _ASCII_SIGNS = (("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("->", r"\to "), ("±", r"\pm "))
 
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"  # noqa: E501
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 NUMBERS = {word: value for value, word in enumerate(_ONES.split())} | {
     w: 10 * n for n, w in enumerate(_TENS.split(), 2)

@@ -1,7 +1,8 @@
-"""Pairs of answers by kind, in tests/answers/*.tsv: verdict, gold answer, answer. Which of them are the same, and what nobody may call so."""
+"""Pairs of answers by kind, in tests/answers/*.tsv: verdict, gold answer, answer."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_both_ways_round_no_answer_is_same_one_way_and_different_the_other(table
 
 def test_the_quick_path_never_contradicts_the_long_one() -> None:
     golds = sorted({gold for table in TABLES for _, gold, _ in rows_of(table) if len(gold) < 12})[:150]
-    for gold, answer in zip(golds, golds[1:], strict=False):
+    for gold, answer in itertools.pairwise(golds):
         quick = quick_equivalent(gold, answer)
         if quick is not None:
             assert compare_read(gold, answer).equivalent in (quick, None)

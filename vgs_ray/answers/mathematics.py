@@ -113,9 +113,9 @@ def _rounding(gold: str, answer: str) -> bool | None:
         return _rationals_equal(exact[0], exact[1], decimals)
     for found, other in ((decimals[0], answer), (decimals[1], gold)):
         value = algebra.parse(other) if found and found[1] >= _LEAST_DIGITS else None
-        if found and getattr(value, "is_number", False) and getattr(value, "is_real", False):
-            if value is not None and abs(value.evalf(30) - _float(found[0])) <= _float(found[2]):
-                return True
+        real = value if getattr(value, "is_number", False) and getattr(value, "is_real", False) else None
+        if found and real is not None and abs(real.evalf(30) - _float(found[0])) <= _float(found[2]):
+            return True
     return None
 
 

@@ -43,9 +43,8 @@ def _numbers(gold: Any, answer: Any) -> bool | None:
 
     first, second = gold.doit(), answer.doit()
     rational = [_rational(value) for value in (first, second)]
-    if all(value.is_Rational for value in rational):
-        if rational[0] == rational[1] or (_terminates(rational[0]) and _terminates(rational[1])):
-            return bool(rational[0] == rational[1])
+    if all(value.is_Rational for value in rational) and (rational[0] == rational[1] or all(map(_terminates, rational))):
+        return bool(rational[0] == rational[1])
     if first == second:
         return not first.has(sympy.nan, sympy.zoo)
     if first.is_Rational and second.is_Rational:
@@ -123,7 +122,7 @@ def _agreement(gold: Any, answer: Any, points: list[dict[Any, Any]]) -> list[boo
         values = [_value(expression, point) for expression in (gold, answer)]
         if values[0] is None or values[1] is None:
             continue
-        close = _close(*values, tolerance)
+        close = _close(values[0], values[1], tolerance)
         if close is not None:
             found.append(close)
             if not close:
@@ -184,7 +183,7 @@ def _equal_at_integers(gold: Any, answer: Any, letters: list[Any]) -> bool:
     draw = random.Random(7)
     points = [{letter: sympy.Integer(draw.randint(2, 12)) for letter in letters} for _ in range(6)]
     try:
-        found = [_close(*(side.subs(point).evalf(30) for side in (gold, answer)), 1e-15) for point in points]
+        found = [_close(gold.subs(point).evalf(30), answer.subs(point).evalf(30), 1e-15) for point in points]
     except Exception:
         return False
     return all(found)

@@ -33,7 +33,7 @@ def test_endless_answers_are_unknown_and_the_next_are_judged() -> None:
         seconds = time.monotonic() - start
     for answer in ENDLESS:
         assert found["5", answer].equivalent is None
-        assert found["5", answer].reason in ("timeout", "crash", "too_long")
+        assert found["5", answer].reason in ("timeout", "crash", "too_long", "undecided")
     assert found[r"\frac{1}{2}", "0.5"] == (True, "math_verify")
     assert found["7", "7.5"] == (False, "different")
     assert seconds < 60  # three starts of a worker on a busy machine, and three seconds of waiting

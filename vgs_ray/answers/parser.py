@@ -1,0 +1,100 @@
+r"""LaTeX as sympy objects, by the parser of math-verify (latex2sympy2_extended).
+
+It is called on whole texts: what it cannot read to the end is not read at all. sympy is imported on first use.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from fractions import Fraction
+from functools import cache, lru_cache
+from typing import Any
+
+from vgs_ray.answers.numerals import ratio
+
+_LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+(?:\()?|[Ii]")
+_OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
+_UNREAD = re.compile(
+    r"\\\}\\times|"
+    r"\\(?:equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|text\{(?!and\}|or\})[^{}]{2,}|permil)|[\"?@#~`]|(?<!,)\\ldots|\\ldots(?=\d)"
+)
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_SUMS = re.compile(r"\\(?:sum|prod)")
+_TWO_NUMBERS = re.compile(r"\d\s+\d|\.\d*\.|(?<![\d])\.(?!\d)")
+_FOR_THE_PARSER = (
+    (re.compile(r"\\text\{([^{}])\}"), r"\1"),
+    (re.compile(r"([A-Za-z])''"), r"\1_{pp}"),
+    (re.compile(r"([A-Za-z])'"), r"\1_{p}"),
+    (re.compile(r"!="), r"! ="),
+    (re.compile(r"\)(?=\()"), r")\\cdot "),
+    (re.compile(r"\^\\circ"), ""),
+    (re.compile(r"(?<=\d)\("), r"\\cdot("),  # the parser reads 3(2) as the mixed number 3 + 2
+    (re.compile(r"(?<=[)\d])(?=\\binom)|(?<=\))(?=\\frac|\d)"), r"\\cdot "),
+    (re.compile(r"\\emptyset"), r"\\{\\}"),
+    (re.compile(r"\\bmod"), r"\\mod"),
+    (re.compile(r"\\text\{(?:and|or)\}|\\land|\\lor|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"), ","),
+    (re.compile(r",?\\ldots"), r",\\text{dots}"),
+)  # fmt: skip
+
+
+@cache
+def library() -> Any:
+    """The parser and the comparison of math-verify, without its warning that time limits are off: `vgs_ray.judge` holds them."""
+    import math_verify
+    from latex2sympy2_extended import latex2sympy2
+
+    for name in ("parser", "grader"):
+        logging.getLogger(f"math_verify.{name}").setLevel(logging.ERROR)
+    return math_verify, latex2sympy2
+
+
+def load() -> None:
+    """Import sympy and the parser. Apart from any `try`, because a broken installation must not look like doubt."""
+    library()
+
+
+@lru_cache(maxsize=8192)  # an answer that agrees with others, and the gold one, come again and again
+def parse(latex: str) -> Any:
+    """The sympy object of a text in the spelling of `spelling.plain`; None where the parser cannot read all of it."""
+    _, parser = library()
+    exact = ratio(latex)
+    if exact is not None:
+        return _rational(exact)
+    text = latex.replace(r"\bmod", r"\mod")
+    if _UNREAD.search(text) or _TWO_NUMBERS.search(text) or (r"^\circ" in text and _TRIGONOMETRIC.search(text)):
+        return None
+    letters = _OTHER_LETTERS | ({} if _SUMS.search(text) else {"i": "I"})
+    text = _LETTERS.sub(lambda match: letters.get(match[0], match[0]), text)
+    for pattern, replacement in _FOR_THE_PARSER:
+        text = pattern.sub(replacement, text)
+    config = parser.ConversionConfig(lowercase_symbols=False)
+    try:
+        found = parser.latex2sympy(
+            text, is_real=True, convert_degrees=False, normalization_config=None, conversion_config=config
+        )
+    except RecursionError:
+        raise
+    except Exception:  # the parser raises nearly anything
+        return _either_sign(text)
+    return None if isinstance(found, list) else found
+
+
+def _rational(value: Fraction) -> Any:
+    import sympy
+
+    return sympy.Rational(value.numerator, value.denominator)
+
+
+def _either_sign(text: str) -> Any:
+    r"""An expression with one `\pm` inside as its two values."""
+    import sympy
+
+    if len(re.findall(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])", text)) != 1:
+        return None
+    values = [parse(re.sub(r"\\[pm]{2}(?![A-Za-z]) ?", sign, text)) for sign in "+-"]
+    return (
+        sympy.FiniteSet(*values)
+        if all(isinstance(value, sympy.Expr | sympy.Set | sympy.Tuple) for value in values)
+        else None
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.checks import check_recipe
+from pipelines.errors import line_of
 from pipelines.evaluate import all_problems, sources
 from pipelines.recipes import sandbox, vgs
 from pipelines.session import ray_session
@@ -17,7 +18,7 @@ from pipelines.sources import resolved
 from pipelines.stage import UserError
 from vgs_ray.config import Evaluate
 from vgs_ray.evaluate.benchmarks import BENCHMARKS, answer_of, label_of, pinned, source_of
-from vgs_ray.raw_rows import HubId
+from vgs_ray.hub_data import HubId, SourceError
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "benchmarks"
 SIZES = {"aime-24": 30, "aime-25": 30, "hmmt-feb-24": 30, "hmmt-feb-25": 30, "math-500": 500, "gsm8k": 1319}
@@ -114,3 +115,19 @@ def test_a_source_without_a_revision_is_noted_once(tmp_path: Path, monkeypatch: 
 def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{missing} does not exist.*check the path"):
         resolved(tmp_path, {"a": missing})
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "folder", "named"),
+    [
+        ("nowhere.jsonl", "", "nowhere.jsonl does not exist"),
+        ("some/where/nowhere.jsonl", "", "nowhere.jsonl does not exist"),
+        ("./nowhere", "", "nowhere does not exist"),
+        ("/nowhere", "", "nowhere does not exist"),
+        ("aime-24", "/nowhere", "evaluate.benchmark_folder is '/nowhere'"),
+    ],
+)
+def test_a_benchmark_that_is_not_there_is_named(benchmark: str, folder: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises((UserError, SourceError), match=named) as found:
+        resolved(tmp_path, sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
+    assert "\n" not in line_of(found.value)

@@ -17,15 +17,12 @@ from made_up_run import write_run
 
 from pipelines import clean, evaluate, export, import_vm, label, plan, roll_in, roll_out, run, serve, train, verify
 from pipelines.checks import check_recipe
-from pipelines.errors import line_of
 from pipelines.models import check_models
 from pipelines.options import range_of
 from pipelines.recipes import RECIPES, parse, sandbox
-from pipelines.sources import resolved
 from pipelines.stage import UserError, open_stage
 from pipelines.tables import parts_of
 from vgs_ray.config import Engine, Evaluate, Generator, ImportVM, Label, Recipe, RollOut, Serve, Train, Variant
-from vgs_ray.hub_data import SourceError
 from vgs_ray.sandbox import policy_path
 
 COMMANDS: dict[str, Callable[[Recipe], object]] = {
@@ -289,19 +286,3 @@ def test_a_damaged_table_stops_the_next_stage(tmp_path: Path) -> None:
         for command in (label.run, plan.plan):
             with pytest.raises(UserError, match=r"_stage\.json is damaged.*python -m pipelines\.roll_out"):
                 command(recipe)
-
-
-@pytest.mark.parametrize(
-    ("benchmark", "folder", "named"),
-    [
-        ("nowhere.jsonl", "", "nowhere.jsonl does not exist"),
-        ("some/where/nowhere.jsonl", "", "nowhere.jsonl does not exist"),
-        ("./nowhere", "", "nowhere does not exist"),
-        ("/nowhere", "", "nowhere does not exist"),
-        ("aime-24", "/nowhere", "evaluate.benchmark_folder is '/nowhere'"),
-    ],
-)
-def test_a_benchmark_that_is_not_there_is_named(benchmark: str, folder: str, named: str, tmp_path: Path) -> None:
-    with pytest.raises((UserError, SourceError), match=named) as found:
-        resolved(tmp_path, evaluate.sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
-    assert "\n" not in line_of(found.value)

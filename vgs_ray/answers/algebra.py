@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vgs_ray.answers import sampling
+from vgs_ray.answers import planes, sampling
 from vgs_ray.answers.parser import library, load, parse
 from vgs_ray.answers.truth import Truth, every, in_order, members
 
@@ -33,7 +33,8 @@ def equal(gold: Any, answer: Any) -> Truth:
     if any(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
         return _collections(gold, answer)
     if all(isinstance(value, sympy.Expr) for value in (gold, answer)):
-        return sampling.expressions(gold, answer)
+        found = sampling.expressions(gold, answer)
+        return planes.agree(gold, answer) if found and planes.letters(gold, answer) else found
     return verified(gold, answer)
 
 
@@ -195,7 +196,10 @@ def _relations(gold: Any, answer: Any) -> Truth:
             return None
         if isinstance(gold.lhs, sympy.Tuple) or isinstance(answer.lhs, sympy.Tuple) or not _plain_sides(gold, answer):
             return verified(gold, answer)
-        return sampling.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs) or _solutions_same(gold, answer)
+        found = sampling.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs)
+        if planes.letters(gold, answer):
+            return found and planes.agree(gold.lhs - gold.rhs, answer.lhs - answer.rhs, ratio=True) or None
+        return found or _solutions_same(gold, answer)
     if not any(equations) and all(isinstance(value, sympy.Rel) for value in (gold, answer)):
         first, second = (sampling.at_least_zero(value) for value in (gold, answer))
         if first[0] == second[0] and sampling.proportional(first[1], second[1], positive=first[0] != "!="):

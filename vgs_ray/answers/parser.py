@@ -15,6 +15,8 @@ from vgs_ray.answers.numerals import ratio
 
 _LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+(?:\()?|[Ii]")
 _OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
+_POWER_OF_I = re.compile(r"(?<![A-Za-z])I\^\{([^{}]+)\}")
+_CONJUGATE = re.compile(r"\\overline\{([\dI+\-. ]*I)\}")
 _UNREAD = re.compile(
     r"\\\}\\times|"
     r"\\(?:equiv|pmod|bmod|forall|exists|to|mid|Rightarrow|Leftrightarrow|text\{(?!and\}|or\})[^{}]{2,}|permil)|[\"?@#~`]|(?<!,)\\ldots|\\ldots(?=\d)"
@@ -66,6 +68,8 @@ def parse(latex: str) -> Any:
         return None
     letters = _OTHER_LETTERS | ({} if _SUMS.search(text) else {"i": "I"})
     text = _LETTERS.sub(lambda match: letters.get(match[0], match[0]), text)
+    text = _POWER_OF_I.sub(_power_of_i, text) if letters.get("i") else text
+    text = _CONJUGATE.sub(lambda match: f"({match[1].replace('I', '(-I)')})", text)
     for pattern, replacement in _FOR_THE_PARSER:
         text = pattern.sub(replacement, text)
     config = parser.ConversionConfig(lowercase_symbols=False)
@@ -78,6 +82,14 @@ def parse(latex: str) -> Any:
     except Exception:  # the parser raises nearly anything
         return _either_sign(text)
     return None if isinstance(found, list) else found
+
+
+def _power_of_i(match: re.Match[str]) -> str:
+    """The parser drops a power of the imaginary unit."""
+    power = match[1]
+    if not power.lstrip("-").isdigit():
+        return rf"(\sqrt{{-1}})^{{{power}}}"
+    return ("1", "I", "(-1)", "(-I)")[(-1 if power[0] == "-" else 1) * int(power[-2:].lstrip("-")) % 4]
 
 
 def _rational(value: Fraction) -> Any:

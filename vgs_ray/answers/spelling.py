@@ -18,6 +18,7 @@ from vgs_ray.answers.numerals import regroup, rewrite_numerals
 Tree = list["str | Tree"]
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|.", re.DOTALL)
+_WHITE = re.compile(r"\s{2,}|[\t\n\r\f\v]")
 _MATRIX = re.compile(r"matrix|array|cases|align|gather|split")
 _ARRAY_OPENS = re.compile(r"[(\[]\s*\\begin\{(?:array|matrix)\}(?:\s*[lcr|]+(?=[^A-Za-z|]))?")
 _ARRAY_CLOSES = re.compile(r"\\end\{(?:array|matrix)\}\s*[)\]]")
@@ -217,14 +218,16 @@ def trim(text: str) -> str:
 @lru_cache(maxsize=8192)
 def plain(text: str) -> str:
     """An answer in the one spelling; where its braces do not match, with its spaces in order only."""
-    spelled = _before_braces(trim(text))
-    tree = _tree(spelled)
+    spelled = _before_braces(trim(_WHITE.sub(" ", text)))
     try:
+        tree = _tree(spelled)
         written = None if tree is None else _write(tree)
-    except RecursionError:  # a thousand commands that each wait for the next one
-        written = None
-    if written is None:
+        return _space(spelled) if written is None else _finished(written)
+    except (RecursionError, ValueError):  # a thousand commands that each wait for the next one
         return _space(spelled)
+
+
+def _finished(written: str) -> str:
     spelled = words.undress(trim(re.sub(r"\s+", " ", written)))
     spelled = _ARRAY_CLOSES.sub(r"\\end{pmatrix}", _ARRAY_OPENS.sub(r"\\begin{pmatrix}", spelled)).replace(
         r"\{\}", r"\emptyset "

@@ -198,7 +198,8 @@ def _relations(gold: Any, answer: Any) -> Truth:
             return verified(gold, answer)
         found = sampling.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs)
         if planes.letters(gold, answer):
-            return found and planes.agree(gold.lhs - gold.rhs, answer.lhs - answer.rhs, ratio=True) or None
+            agree = found and planes.agree(gold.lhs - gold.rhs, answer.lhs - answer.rhs, ratio=True)
+            return agree or None
         return found or _solutions_same(gold, answer)
     if not any(equations) and all(isinstance(value, sympy.Rel) for value in (gold, answer)):
         first, second = (sampling.at_least_zero(value) for value in (gold, answer))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from vgs_ray.answers import algebra, numerals, sampling
 from vgs_ray.answers.costly import too_costly
 from vgs_ray.answers.kinds import Unread
+from vgs_ray.answers.nonsense import is_nonsense
 from vgs_ray.answers.reading import reading_of
 from vgs_ray.answers.same import is_only_number, is_readable, same
 from vgs_ray.answers.spelling import plain
@@ -47,6 +48,8 @@ def quick_compare(gold: str, answer: str) -> Comparison | None:
         return Comparison(None, "too_long")
     if quick is None and (too_costly(answer) or too_costly(gold)):
         return Comparison(None, "too_costly")
+    if quick is None and len(plain(answer)) > MAX_ANSWER_CHARS and is_nonsense(plain(answer)):
+        return Comparison(False, "unparsable_answer")
     return None if quick is None else Comparison(quick, "exact" if quick else "different")
 
 

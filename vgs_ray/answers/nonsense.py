@@ -12,6 +12,8 @@ from vgs_ray.answers import units
 from vgs_ray.answers.text import balanced, listed
 from vgs_ray.answers.words import FUNCTIONS, NUMBERS
 
+MAX_BARS = 16
+_REPEATED = re.compile(r"!{3,}|[-+]{3,}|([A-Za-z])\1{9,}|[A-Za-z]{60,}|(\\[A-Za-z]+ ?)\2{5,}|(?:[_^]\{[^{}]*){6,}")
 MAX_WORDS = 4  # an answer with more words that say nothing about quantities or conditions is prose
 
 _COMMANDS = set(
@@ -53,6 +55,8 @@ def is_nonsense(text: str) -> bool:
     if not re.search(r"[0-9A-Za-z\u3040-\u9fff\uac00-\ud7af]", text):
         return True
     if _FOREIGN.search(text) or not _half_open(text) or _DANGLING.search(text):
+        return True
+    if _REPEATED.search(text) or text.count("|") > MAX_BARS:
         return True
     if any(name not in _COMMANDS for name in _COMMAND.findall(text.replace(r"\\", " "))):
         return True

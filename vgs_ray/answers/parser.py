@@ -6,6 +6,7 @@ It is called on whole texts: what it cannot read to the end is not read at all. 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -16,6 +17,7 @@ from vgs_ray.answers.numerals import ratio
 _LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+(?:\()?|[Ii]")
 _OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
 _POWER_OF_I = re.compile(r"(?<![A-Za-z])I\^\{([^{}]+)\}")
+_DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,3})!!(?!!)")  # the parser reads the factorial of a factorial
 _CONJUGATE = re.compile(r"\\overline\{([\dI+\-. ]*I)\}")
 _UNREAD = re.compile(
     r"\\\}\\times|"
@@ -28,6 +30,7 @@ _FOR_THE_PARSER = (
     (re.compile(r"\\text\{([^{}])\}"), r"\1"),
     (re.compile(r"([A-Za-z])''"), r"\1_{pp}"),
     (re.compile(r"([A-Za-z])'"), r"\1_{p}"),
+    (re.compile(r"\({2,}([^()]*)\){2,}"), lambda match: _one_bracket(match[0])),  # nested ones take the parser seconds
     (re.compile(r"!="), r"! ="),
     (re.compile(r"\)(?=\()"), r")\\cdot "),
     (re.compile(r"\^\\circ"), ""),
@@ -64,7 +67,13 @@ def parse(latex: str) -> Any:
     if exact is not None:
         return _rational(exact)
     text = latex.replace(r"\bmod", r"\mod")
-    if _UNREAD.search(text) or _TWO_NUMBERS.search(text) or (r"^\circ" in text and _TRIGONOMETRIC.search(text)):
+    text = _DOUBLE_FACTORIAL.sub(lambda match: str(math.prod(range(int(match[1]), 1, -2))), text)
+    if (
+        "!!" in text
+        or _UNREAD.search(text)
+        or _TWO_NUMBERS.search(text)
+        or (r"^\circ" in text and _TRIGONOMETRIC.search(text))
+    ):
         return None
     letters = _OTHER_LETTERS | ({} if _SUMS.search(text) else {"i": "I"})
     text = _LETTERS.sub(lambda match: letters.get(match[0], match[0]), text)
@@ -82,6 +91,13 @@ def parse(latex: str) -> Any:
     except Exception:  # the parser raises nearly anything
         return _either_sign(text)
     return None if isinstance(found, list) else found
+
+
+def _one_bracket(text: str) -> str:
+    inner = text.strip("()")
+    opened, closed = text.index(inner), len(text) - text.index(inner) - len(inner)
+    extra = min(opened, closed) - 1
+    return text[extra : len(text) - extra]
 
 
 def _power_of_i(match: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
 """Letters that may be complex: `|z-i|` and `|z+i|` agree on the real line only.
 
-Expressions that are analytic and agree on the real line agree everywhere, so only absolute values, conjugates and parts are looked at.
+Analytic expressions that agree on the real line agree everywhere, so only absolute values, conjugates and parts matter.
 """
 
 from __future__ import annotations

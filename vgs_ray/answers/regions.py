@@ -8,6 +8,7 @@ from typing import Any
 from vgs_ray.answers import algebra
 from vgs_ray.answers.text import split_outside
 
+MAX_PARTS = 16
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin)(?![A-Za-z])")
 _BUILDER = re.compile(r"\\\{([a-z])(?:\\in ?(?:\\mathbb\{R\}|R))?(?:\\mid ?|\||:)(.*)\\\}")
 _JOIN = re.compile(
@@ -24,6 +25,8 @@ def region(text: str) -> tuple[Any, Any] | None:
         return None
     builder = _BUILDER.fullmatch(text)
     parts, joins = split_outside(builder[2] if builder else text, _JOIN)
+    if len(parts) > MAX_PARTS:
+        return None
     atoms = [_atom(algebra.parse(part)) for part in parts]
     letters = {atom[0] for atom in atoms if atom}
     if None in atoms or len(letters) != 1:

@@ -12,7 +12,9 @@ _SYNONYMS = (
     {"none", "no solution"},
     {"no solutions", "no solution"},
     {"infinite", "infinitely many"},
+    {"dne", "does not exist"},
 )
+_ARTICLES = {"a", "an", "the"}
 
 
 def words_same(gold: str, answer: str) -> Truth:
@@ -22,12 +24,14 @@ def words_same(gold: str, answer: str) -> Truth:
         return _case_is_free(gold, answer)
     if any({first, second} == pair for pair in _SYNONYMS) or _abbreviates(gold, answer) or _abbreviates(answer, gold):
         return None
+    if set(first.split()) ^ set(second.split()) <= _ARTICLES:
+        return None
     return None if len(first.split()) > 2 and len(second.split()) > 2 else False
 
 
 def _case_is_free(gold: str, answer: str) -> Truth:
     """`Yes` is `YES` and `Bob` is `bob`; three letters such as `abc` and `ABC` are products of other letters."""
-    if gold == answer or len(gold) > 3 or gold.casefold() in ("yes", "no", "odd"):
+    if gold == answer or len(gold) > 3 or gold.casefold() in ("yes", "no", "odd", "dne"):
         return True
     return len(gold) == 3 and gold[1:].islower() and answer[1:].islower()
 

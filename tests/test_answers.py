@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vgs_ray.answers.compare import compare_read
 from vgs_ray.answers.spelling import plain
-from vgs_ray.grade import compare, equivalent, parse_ok, quick_equivalent
+from vgs_ray.grade import compare, equivalent, parse_ok, quick_compare, quick_equivalent
 from vgs_ray.judge import Judge
 from vgs_ray.search.select import classes
 
@@ -84,6 +84,42 @@ def test_quick_ratios_are_those_of_the_long_path(a: int, b: int, c: int, d: int)
 def test_plain_is_a_fixed_point_for_comparison_and_never_raises(text: str) -> None:
     assert quick_equivalent(text, text) in (True, False)
     assert plain(plain(text)) is not None
+
+
+PIECES = [
+    r"\frac",
+    r"\sqrt",
+    r"\text{",
+    "√",
+    "^",
+    "_",
+    "{",
+    "}",
+    "|",
+    "!",
+    "(",
+    ")",
+    "5",
+    "x",
+    " ",
+    ",",
+    "½",
+    "米",
+    "i",
+    r"\pm",
+    "'",
+    "\\",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 400)), max_size=4))
+def test_the_quick_path_never_raises(runs: list[tuple[str, int]]) -> None:
+    """It runs in the parent of the judging processes, where an exception would lose the verdicts of a whole batch."""
+    text = "".join(piece * times for piece, times in runs)[:1200]
+    plain(text)
+    quick_compare("5", text)
+    quick_compare(text, "x")
 
 
 @pytest.mark.parametrize(

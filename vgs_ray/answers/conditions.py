@@ -16,8 +16,8 @@ _OPENED = re.compile(
     re.IGNORECASE,
 )
 _PREDICATE = re.compile(
-    r"(?<![A-Za-z])(?:is|are|odd|even|prime|composite|positive|negative|integers?|natural|divisible|multiples?|divides|not|perfect|"
-    r"rational|irrational|convergent|divergent|all|any|every|except)(?![A-Za-z])",
+    r"(?<![A-Za-z])(?:is|are|odd|even|prime|composite|positive|negative|integers?|natural|divisible|multiples?|divides|"
+    r"not(?! exist)|perfect|rational|irrational|convergent|divergent|all|any|every|except)(?![A-Za-z])",
     re.IGNORECASE,
 )
 _MEMBER = re.compile(

@@ -42,6 +42,15 @@ def sandbox() -> Recipe:
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=192)
     reference = "sandbox:ref"
     beam = Beam(keep=1, branch=2, block=16, groups=8)
+    train = Train(
+        init=reference, batch_size=32, micro_tokens=1024, steps=560, lr=1e-3, min_warmup_steps=0, dropout=0.0, workers=2,
+        cpus_per_worker=0.25, gpus_per_worker=0.0, activation_checkpointing=False, checkpoint_every=100, validate_every=100,
+        position_bin=64,
+    )  # fmt: skip
+    evaluate = Evaluate(
+        benchmarks=("sandbox",), limit=300, samples=16, beam=beam, budgets=(4, 8, 16), sampling=sampling,
+        policy_engine=replace(engine, replicas=2), value_engine=replace(engine, replicas=2),
+    )  # fmt: skip
     return Recipe(
         name="sandbox",
         clean=Clean(
@@ -54,10 +63,7 @@ def sandbox() -> Recipe:
             workers=1,
         ),
         roll_in=RollIn(
-            generators=(
-                Generator("ref", reference, share=0.5),
-                Generator("weak", "sandbox:weak", share=0.5),
-            ),
+            generators=(Generator("ref", reference, share=0.5), Generator("weak", "sandbox:weak", share=0.5)),
             per_problem=2,
             sampling=sampling,
             engine=engine,
@@ -67,32 +73,8 @@ def sandbox() -> Recipe:
         ),
         verify=Verify(workers=1, timeout_s=5.0),
         label=Label(hopeless_share=1.0),
-        train=Train(
-            init=reference,
-            batch_size=32,
-            micro_tokens=1024,
-            steps=560,
-            lr=1e-3,
-            min_warmup_steps=0,
-            dropout=0.0,
-            workers=2,
-            cpus_per_worker=0.25,
-            gpus_per_worker=0.0,
-            activation_checkpointing=False,
-            checkpoint_every=100,
-            validate_every=100,
-            position_bin=64,
-        ),
-        evaluate=Evaluate(
-            benchmarks=("sandbox",),
-            limit=300,
-            samples=16,
-            beam=beam,
-            budgets=(4, 8, 16),
-            sampling=sampling,
-            policy_engine=replace(engine, replicas=2),
-            value_engine=replace(engine, replicas=2),
-        ),
+        train=train,
+        evaluate=evaluate,
         serve=Serve(
             beam=beam,
             sampling=sampling,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from pipelines.checks import check_recipe
@@ -130,4 +131,13 @@ def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path:
 def test_a_benchmark_that_is_not_there_is_named(benchmark: str, folder: str, named: str, tmp_path: Path) -> None:
     with pytest.raises((UserError, SourceError), match=named) as found:
         resolved(tmp_path, sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
+    assert "\n" not in line_of(found.value)
+
+
+def test_no_connection_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(
+        SourceError, match=r"^data set MathArena/hmmt_feb_2025 can't be found.*check the id and the network"
+    ) as found:
+        pinned("MathArena/hmmt_feb_2025")
     assert "\n" not in line_of(found.value)

@@ -47,14 +47,12 @@ def pinned(source: str) -> str:
     """
     if source == "sandbox" or Path(source).exists() or HubId.parse(source).revision:
         return source
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
 
     name, _, place = source.partition(":")
     try:
         revision = HfApi().dataset_info(name).sha
-    except (OSError, HFValidationError, httpx.HTTPError) as error:
+    except Exception as error:  # besides its own errors, those of its HTTP library, another one in each major release
         raise SourceError(
             f"data set {name} can't be found ({type(error).__name__}): check the id and the network, or read named benchmarks "
             "from local copies by --evaluate.benchmark-folder"

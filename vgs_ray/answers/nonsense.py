@@ -54,7 +54,7 @@ def is_nonsense(text: str) -> bool:
     """Whether a text, in the spelling of `spelling.plain`, is no attempt at a mathematical answer."""
     if not re.search(r"[0-9A-Za-z\u3040-\u9fff\uac00-\ud7af]", text):
         return True
-    if _FOREIGN.search(text) or not _half_open(text) or _DANGLING.search(text):
+    if _FOREIGN.search(text) or not balanced(text) or _DANGLING.search(text):
         return True
     if _REPEATED.search(text) or text.count("|") > MAX_BARS:
         return True
@@ -68,7 +68,3 @@ def is_nonsense(text: str) -> bool:
     ]
     long = [word for word in words if units.name_of(word) is None and len(word) > 2]
     return len(long) >= MAX_WORDS or len(re.findall(r"[\u3400-\u9fff\uac00-\ud7af]", text)) > 12
-
-
-def _half_open(text: str) -> bool:
-    return balanced(text)

@@ -48,7 +48,6 @@ _NO_NOUNS = set(
 )
 _HEDGES = {"about", "approximately", "approx", "around", "roughly", "exactly", "only", "total", "a", "of", "rs", "us"}
 
-_NUMERIC_END = r"(?<=[\d})\]π!$%'])"
 _TEXT = r"\\text\{[^{}]*\}"
 _WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}(?:\.[a-z]\.)?|(?<=\d )[{UNIT_LETTERS}]|(?<=/)[{UNIT_LETTERS}]|[ap]\.m\.?)(?![A-Za-z])"
 _SIGN = r"\^\\circ(?: ?(?:[CF](?![A-Za-z])|\\text\{[CF]\}))?|''|'|\\%|%|\\\$|[€£¥₩₹¢]|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
@@ -57,7 +56,6 @@ _BRACKETED = r"\(\s*(?:\\text\{[^{}]*\}|[a-z]{3,}(?: [a-z]{2,}){0,2})\s*\)"
 _UNIT = re.compile(rf"{_BRACKETED}|{_FRACTION}|{_TEXT}|{_SIGN}|{_WORD}")
 _LINK = re.compile(r"(?:\^\{-?\d\}|\^-?\d|/|\\cdot ?|\\times ?|\s|\.)*")
 _POWER_TAIL = re.compile(r"(?:\^\{-?\d\})?\s*")
-_DATE = re.compile(r"[\d\s,/.]+")
 
 
 @dataclass(frozen=True)

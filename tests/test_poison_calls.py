@@ -83,16 +83,20 @@ def living(folder: Path) -> set[int]:
     return {int(file.name) for file in folder.iterdir() if _lives(int(file.name))}
 
 
+def dead(folder: Path) -> set[int]:
+    return {int(file.name) for file in folder.iterdir()} - living(folder)
+
+
 def _lives(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
 class Fleet:
-    """Two or three replicas, and how many of those that lived at the start have ended."""
+    """Two or three replicas, and how many have ended since the start, those that began in between among them."""
 
     def __init__(self, handle: Any, folder: Path) -> None:
-        self.value, self.folder, self.before = RemoteValue(handle, LIMIT_S), folder, living(folder)
+        self.value, self.folder, self.ended_before = RemoteValue(handle, LIMIT_S), folder, dead(folder)
 
     async def score(self, token: int, search: SearchCalls) -> float:
         """In a task of its own, so that each call has its own search."""
@@ -106,10 +110,10 @@ class Fleet:
     async def ended(self, most: int) -> int:
         """How many, once no more of them could still be on their way out."""
         deadline = time.monotonic() + 20.0
-        while len(self.before - living(self.folder)) < most and time.monotonic() < deadline:
+        while len(dead(self.folder) - self.ended_before) < most and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         await asyncio.sleep(1.5)
-        return len(self.before - living(self.folder))
+        return len(dead(self.folder) - self.ended_before)
 
 
 @pytest.fixture
@@ -146,7 +150,7 @@ async def test_the_first_call_of_a_search_that_breaks_its_engine_is_not_repeated
 async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) -> None:
     waiting = [asyncio.create_task(fleet.score(SLOW, SearchCalls(str(name)))) for name in range(12)]
     await asyncio.sleep(0.3)
-    os.kill(min(fleet.before), signal.SIGKILL)
+    os.kill(min(living(fleet.folder)), signal.SIGKILL)
     assert await asyncio.gather(*waiting) == [SLOW] * 12
     assert await fleet.ended(1) == 1
 

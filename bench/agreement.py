@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vgs_ray.answers.judge import Judge
 from vgs_ray.grade import extract_answer, parse_ok
-from vgs_ray.judge import Judge
 
 SKYTHOUGHT = ("skythought_aime24_a", "skythought_aime24_b", "skythought_amc23", "skythought_math500_qwen25_math_7b")
 NEMO = ("nemo_math_output_rs0", "nemo_math_output_rs1")

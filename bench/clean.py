@@ -21,12 +21,12 @@ from typing import Any
 from tabulate import tabulate
 
 from pipelines import clean
-from pipelines.sources import benchmark_texts
-from pipelines.tables import parts_of
+from pipelines.tables.parts import parts_of
+from pipelines.tables.sources import benchmark_texts
+from vgs_ray.cleaning.contamination import build_index, overlap
+from vgs_ray.cleaning.copies import Candidate, find_copies, fingerprint
+from vgs_ray.cleaning.rules import REASONS, boxed_answer, check
 from vgs_ray.config import Clean, Recipe
-from vgs_ray.contamination import build_index, overlap
-from vgs_ray.copies import Candidate, find_copies, fingerprint
-from vgs_ray.problems import REASONS, boxed_answer, check
 
 Row = dict[str, Any]
 BENCHMARKS = ("aime-24", "aime-25", "hmmt-feb-24", "hmmt-feb-25", "math-500", "gsm8k-test", "imo_answerbench")

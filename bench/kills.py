@@ -23,11 +23,11 @@ import psutil
 from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
-from pipelines.recipes import parse
+from pipelines.cli import parse
 from pipelines.roll_in import assign
-from pipelines.tables import Parts, parts_of
+from pipelines.tables.parts import Parts, parts_of
 from vgs_ray.config import Recipe
-from vgs_ray.ids import roll_in_id, roll_out_id
+from vgs_ray.data.ids import roll_in_id, roll_out_id
 
 PAUSES = {"roll_in": 1.0, "roll_out": 1.0, "verify": 0.1}
 """Of the longest pause between two kills; engines take longer than a judge to start and to end."""

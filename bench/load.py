@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from pipelines.ingress import free_ports
-from pipelines.recipes import parse
+from pipelines.cli import parse
+from pipelines.serving.ingress import free_ports
 from vgs_ray.config import Recipe
-from vgs_ray.sandbox import model_path
+from vgs_ray.models import model_path
 from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.serve.stream import NODE
 from vgs_ray.value.model import ValueModel

@@ -15,9 +15,9 @@ import sys
 import tempfile
 import time
 
-from pipelines.recipes import parse
+from pipelines.cli import parse
 from pipelines.roll_out import requests_of
-from pipelines.tables import parts_of
+from pipelines.tables.parts import parts_of
 from vgs_ray.config import Recipe
 
 
@@ -27,7 +27,7 @@ def bare(recipe: Recipe) -> float:
     from vllm import LLM, SamplingParams
 
     from vgs_ray.engines.vllm import end_tokens, engine_args
-    from vgs_ray.sandbox import model_path
+    from vgs_ray.models import model_path
 
     config = recipe.roll_out
     roll_ins = parts_of(recipe, "roll_in").read(["roll_in_id", "problem_id", "prompt", "tokens"]).to_pylist()

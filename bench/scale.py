@@ -28,7 +28,7 @@ from synthetic import RESPONSES, recipe_of, write_run
 
 from pipelines import export, label, verify
 from pipelines.session import _quiet_ray_data
-from pipelines.tables import parts_of
+from pipelines.tables.parts import parts_of
 from vgs_ray.config import Label, Recipe
 
 OBJECT_STORE = 2**30

@@ -21,11 +21,11 @@ from typing import Any
 from engine import random_model
 
 from vgs_ray.config import Beam, Engine, Sampling
+from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_policy, build_value
-from vgs_ray.engines.interface import Tokens
-from vgs_ray.ids import stable_seed
+from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
-from vgs_ray.sandbox import model_path
 from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.search.explore import beam
 from vgs_ray.value.model import ValueModel

@@ -20,8 +20,8 @@ import httpx
 import numpy as np
 from load import Took, body, client, closed_loop, problems, sandbox_endpoint, search
 
-from pipelines.replicas import engines, searcher
 from pipelines.serve import endpoint
+from pipelines.serving.application import engines, searcher
 from vgs_ray.search.tree import Node
 from vgs_ray.serve.plan import plan_of
 from vgs_ray.serve.protocol import ChatRequest

@@ -17,12 +17,12 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from pipelines.recipes import sandbox
-from pipelines.stage import open_stage
-from pipelines.tables import parts_of
+from pipelines.tables.parts import parts_of
+from pipelines.tables.stage import open_stage
 from vgs_ray.config import Generator, Label, Recipe
-from vgs_ray.ids import problem_id
-from vgs_ray.lists import arrays, ragged
-from vgs_ray.schemas import PROBLEMS, ROLL_INS, ROLL_OUTS, VERIFIED
+from vgs_ray.data.ids import problem_id
+from vgs_ray.data.lists import arrays, ragged
+from vgs_ray.data.schemas import PROBLEMS, ROLL_INS, ROLL_OUTS, VERIFIED
 
 PER_PROBLEM, CUTS, POLICIES = 14, 4, ("p1", "p2", "p3", "p4")
 RESPONSES = PER_PROBLEM * CUTS

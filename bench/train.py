@@ -22,13 +22,13 @@ import torch
 
 from vgs_ray.config import Train
 from vgs_ray.value.attention import attention_of
-from vgs_ray.value.loss import summed_loss
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.optimizer import make_optimizer
-from vgs_ray.value.packing import Example, MicroBatch, lay_out
-from vgs_ray.value.parallel import Worker, clip_gradients, prepare
-from vgs_ray.value.plan import fill, plan_step
-from vgs_ray.value.speed import cost_of, peak_flops
+from vgs_ray.value.training.loss import summed_loss
+from vgs_ray.value.training.optimizer import make_optimizer
+from vgs_ray.value.training.packing import Example, MicroBatch, lay_out
+from vgs_ray.value.training.parallel import Worker, clip_gradients, prepare
+from vgs_ray.value.training.plan import fill, plan_step
+from vgs_ray.value.training.speed import cost_of, peak_flops
 
 LAWS = ((0.7, 0.5), (0.4, 0.7))  # mean in units of the maximum, sigma
 PUBLISHED_ROWS, PUBLISHED_STEP, BATCH = 8, 16, 1024

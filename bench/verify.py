@@ -15,8 +15,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from vgs_ray.answers.judge import Judge, Pair
 from vgs_ray.grade import Comparison
-from vgs_ray.judge import Judge, Pair
 
 TRACES = 56
 WORKERS = 2

@@ -20,20 +20,21 @@ from ray.data import Datasink
 from ray.data.block import BlockAccessor
 from tabulate import tabulate
 
-from pipelines.recipes import cli
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.sources import benchmark_texts, readable_source, resolved, train_problems
-from pipelines.stage import UserError, open_stage
-from pipelines.tables import Parts, count_by, parts_of
+from pipelines.tables.parts import Parts, count_by, parts_of
+from pipelines.tables.sources import benchmark_texts, readable_source, resolved, train_problems
+from pipelines.tables.stage import open_stage
+from vgs_ray.answers.judge import Judge
+from vgs_ray.cleaning.contamination import Index, build_index, overlap
+from vgs_ray.cleaning.copies import Candidate, Fingerprint, find_copies, fingerprint
+from vgs_ray.cleaning.rules import REASONS, Dropped, boxed_answer, check
 from vgs_ray.config import Clean, Recipe
-from vgs_ray.contamination import Index, build_index, overlap
-from vgs_ray.copies import Candidate, Fingerprint, find_copies, fingerprint
+from vgs_ray.data.ids import problem_id
+from vgs_ray.data.schemas import PROBLEMS_CHECKED
+from vgs_ray.data.splits import Bounds, split_bounds, split_key, splits_of
+from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import source_of
-from vgs_ray.ids import problem_id
-from vgs_ray.judge import Judge
-from vgs_ray.problems import REASONS, Dropped, boxed_answer, check
-from vgs_ray.schemas import PROBLEMS_CHECKED
-from vgs_ray.splits import Bounds, split_bounds, split_key, splits_of
 
 BATCH_ROWS = 500
 CHECK_CPUS = 0.5

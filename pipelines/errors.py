@@ -5,13 +5,9 @@ from __future__ import annotations
 import errno
 import re
 
-from vgs_ray.raw_rows import SourceError
-from vgs_ray.sandbox.packaged import NotInstalled
-
-
-class UserError(Exception):
-    """Something the person who typed the command can mend. The text names the value, the rule and the remedy."""
-
+from vgs_ray.data.source_names import SourceError
+from vgs_ray.errors import UserError
+from vgs_ray.models.packaged import NotInstalled
 
 DISK = {
     errno.ENOSPC: "no space left on the disk of {place}: free some, then run the same command",

@@ -14,23 +14,25 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import ray
 
-from pipelines.checks import check_recipe
-from pipelines.recipes import cli
+from pipelines.actors.searching import Solve
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.sizes import model_sizes
-from pipelines.solve import Solve
-from pipelines.sources import benchmark_problems, resolved
-from pipelines.stage import UserError, open_stage, value_model
-from pipelines.tables import Parts, done_keys, parts_of, without
+from pipelines.tables.parts import Parts, done_keys, parts_of, without
+from pipelines.tables.sources import benchmark_problems, resolved
+from pipelines.tables.stage import open_stage, value_model
+from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Evaluate, Recipe
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.ids import problem_id
+from vgs_ray.data.source_names import label_of
+from vgs_ray.errors import UserError
 from vgs_ray.evaluate.answers import answer_rows
-from vgs_ray.evaluate.benchmarks import label_of, source_of
+from vgs_ray.evaluate.benchmarks import source_of
 from vgs_ray.evaluate.methods import measure
 from vgs_ray.evaluate.report import write_report
 from vgs_ray.evaluate.solved import Solved
 from vgs_ray.evaluate.tables import terminal_table
-from vgs_ray.ids import problem_id
-from vgs_ray.judge import Judge
+from vgs_ray.search.sizes import model_sizes
 
 BLOCK_ROWS = 32
 FROM_TREES = "--from-trees"

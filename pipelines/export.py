@@ -18,16 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import ray
 
-from pipelines.by_problem import Batch, Places, align
-from pipelines.manifest import read_manifest
-from pipelines.recipes import cli
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.shards import ShardWriter, number
-from pipelines.stage import UserError, open_stage
-from pipelines.tables import Parts, parts_of
+from pipelines.tables.by_problem import Batch, Places, align
+from pipelines.tables.manifest import read_manifest
+from pipelines.tables.parts import Parts, parts_of
+from pipelines.tables.shards import ShardWriter, number
+from pipelines.tables.stage import open_stage
 from vgs_ray.config import Recipe
-from vgs_ray.data_card import data_card
-from vgs_ray.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
+from vgs_ray.data.cards import data_card
+from vgs_ray.data.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
+from vgs_ray.errors import UserError
 
 INPUTS = ("clean", "roll_in", "roll_out", "verify", "label")
 SPLITS = ("train", "validation", "test")  # of the last, problems alone

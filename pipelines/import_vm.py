@@ -17,17 +17,18 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from pipelines.checks import check_recipe
-from pipelines.recipes import cli
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.sources import readable_source
-from pipelines.stage import UserError, open_stage
-from pipelines.tables import Parts, parts_of
+from pipelines.tables.parts import Parts, parts_of
+from pipelines.tables.sources import readable_source
+from pipelines.tables.stage import open_stage
 from vgs_ray.config import Recipe
-from vgs_ray.ids import problem_id
-from vgs_ray.openr1 import NEEDED, check_columns, our_tables
-from vgs_ray.raw_rows import SourceError
-from vgs_ray.splits import split_bounds, split_key, splits_of
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.ids import problem_id
+from vgs_ray.data.openr1 import NEEDED, check_columns, our_tables
+from vgs_ray.data.source_names import SourceError
+from vgs_ray.data.splits import split_bounds, split_key, splits_of
+from vgs_ray.errors import UserError
 
 INPUTS = {
     "clean": (),

@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.by_problem import Batch, Places, align, map_problems
-from pipelines.recipes import cli
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.stage import UserError, open_stage
-from pipelines.tables import Parts, count_by, parts_of, write
+from pipelines.tables.by_problem import Batch, Places, align, map_problems
+from pipelines.tables.parts import Parts, count_by, parts_of, write
+from pipelines.tables.stage import open_stage
 from vgs_ray.config import Label, Recipe
+from vgs_ray.data.lists import arrays, ragged
+from vgs_ray.data.schemas import LABELS
+from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_labels
 from vgs_ray.labels.token_values import value_arrays
-from vgs_ray.lists import arrays, ragged
-from vgs_ray.schemas import LABELS
 
 BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # of the second, tokens and values are held
 

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from pipelines.checks import check_recipe
-from pipelines.manifest import read_manifest
-from pipelines.recipes import cli
+from pipelines.cli import cli
 from pipelines.roll_in import assign
-from pipelines.stage import UserError
-from pipelines.tables import Parts, count_by, metadata_of, parts_of
+from pipelines.tables.manifest import read_manifest
+from pipelines.tables.parts import Parts, count_by, metadata_of, parts_of
+from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS
 from vgs_ray.config import Evaluate, Recipe
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.errors import UserError
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.benchmarks import source_of
 from vgs_ray.evaluate.estimate import (
@@ -35,10 +36,9 @@ from vgs_ray.evaluate.estimate import (
     Speed,
     estimate,
 )
-from vgs_ray.evaluate.flops import ModelSize, size_of
-from vgs_ray.raw_rows import SANDBOX_ROWS
-from vgs_ray.sandbox import model_path
-from vgs_ray.sandbox.packaged import NotInstalled
+from vgs_ray.models import model_path
+from vgs_ray.models.packaged import NotInstalled
+from vgs_ray.search.flops import ModelSize, size_of
 
 KNOWN_SIZES = {"math-500": 500, "gsm8k": 1319}
 HEAD = ("stage", "rows", "tokens", "Parquet", "FLOPs", "hours")

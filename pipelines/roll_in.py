@@ -11,16 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipelines.generate import Totals, generate
-from pipelines.recipes import cli
+from pipelines.actors.sampling import Totals, generate
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.stage import UserError, open_stage
-from pipelines.tables import Parts, count_by, done_keys, parts_of, without
+from pipelines.tables.parts import Parts, count_by, done_keys, parts_of, without
+from pipelines.tables.stage import open_stage
 from vgs_ray.config import Engine, Generator, Recipe, RollIn
-from vgs_ray.ids import roll_in_id, stable_seed
+from vgs_ray.data.ids import roll_in_id, stable_seed
+from vgs_ray.data.schemas import ROLL_IN_REQUESTS
+from vgs_ray.errors import UserError
+from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
-from vgs_ray.sandbox import model_path
-from vgs_ray.schemas import ROLL_IN_REQUESTS
 
 
 def assign(generators: tuple[Generator, ...], per_problem: int) -> list[Generator]:

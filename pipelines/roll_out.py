@@ -7,15 +7,15 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipelines.generate import Totals, generate
-from pipelines.recipes import cli
+from pipelines.actors.sampling import Totals, generate
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.stage import open_stage
-from pipelines.tables import Parts, count_by, done_keys, parts_of, without
+from pipelines.tables.parts import Parts, count_by, done_keys, parts_of, without
+from pipelines.tables.stage import open_stage
 from vgs_ray.config import Recipe
-from vgs_ray.ids import roll_out_id, stable_seed
+from vgs_ray.data.ids import roll_out_id, stable_seed
+from vgs_ray.data.schemas import ROLL_OUT_REQUESTS
 from vgs_ray.labels.outcomes import cut_positions
-from vgs_ray.schemas import ROLL_OUT_REQUESTS
 
 
 def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:

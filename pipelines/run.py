@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from pipelines.checks import check_recipe
+from pipelines.cli import cli
 from pipelines.evaluate import sources
-from pipelines.models import check_models
-from pipelines.recipes import cli
 from pipelines.session import ray_session
-from pipelines.sources import benchmark_problems
+from pipelines.tables.sources import benchmark_problems
 from vgs_ray.config import STAGES, Recipe
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.models.checks import check_models
 
 
 def run(recipe: Recipe) -> None:

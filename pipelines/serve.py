@@ -24,15 +24,16 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve.exceptions import RayServeException
 
 from pipelines.ask import spent
-from pipelines.checks import check_recipe
-from pipelines.ingress import EVERY_INTERFACE, SWITCH
-from pipelines.models import check_models
-from pipelines.ray_watch import ends_with_ray
-from pipelines.recipes import cli, parse
-from pipelines.replicas import DRAIN_S, application
+from pipelines.cli import cli, parse
+from pipelines.serving.application import DRAIN_S, application
+from pipelines.serving.ingress import EVERY_INTERFACE, SWITCH
+from pipelines.serving.ray_watch import ends_with_ray
 from pipelines.session import logs, progress, ray_session
-from pipelines.stage import UserError, value_model
+from pipelines.tables.stage import value_model
 from vgs_ray.config import Recipe
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.errors import UserError
+from vgs_ray.models.checks import check_models
 from vgs_ray.serve.guard import KEYS, keys_of_environment
 
 APPLICATION = "vgs"

@@ -15,8 +15,8 @@ import ray
 from ray.util.annotations import RayDeprecationWarning
 from tqdm import tqdm
 
-from pipelines.ingress import haproxy_in_front
-from pipelines.shared_folder import check_shared
+from pipelines.serving.ingress import haproxy_in_front
+from pipelines.tables.shared_folder import check_shared
 from vgs_ray.config import Serve
 
 ANY = Serve()

@@ -15,16 +15,17 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from tqdm import tqdm
 
-from pipelines.recipes import cli
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.stage import UserError, open_stage
-from pipelines.tables import parts_of
+from pipelines.tables.parts import parts_of
+from pipelines.tables.stage import open_stage
 from vgs_ray.config import Recipe, Train
-from vgs_ray.sandbox import model_path
-from vgs_ray.value.log import append, last_step, mend, read_metrics, shown, summary
+from vgs_ray.errors import UserError
+from vgs_ray.models import model_path
+from vgs_ray.value.training.log import append, last_step, mend, read_metrics, shown, summary
 
 if TYPE_CHECKING:
-    from vgs_ray.value.loader import Examples
+    from vgs_ray.value.training.loader import Examples
 
 HELD_OUT = 1024
 LINE = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
@@ -39,13 +40,13 @@ def train_worker(config: dict[str, Recipe]) -> str:
     import torch
 
     from vgs_ray.value.attention import attention_of, layout_of
-    from vgs_ray.value.calibration import write_validation
     from vgs_ray.value.export import export, model_card
-    from vgs_ray.value.metrics import Readings
     from vgs_ray.value.model import ValueModel
-    from vgs_ray.value.parallel import Worker, whole_weights
-    from vgs_ray.value.track import open_trackers
-    from vgs_ray.value.train import DIVERGED, LossDivergedError, fit
+    from vgs_ray.value.training.calibration import write_validation
+    from vgs_ray.value.training.loop import DIVERGED, LossDivergedError, fit
+    from vgs_ray.value.training.metrics import Readings
+    from vgs_ray.value.training.parallel import Worker, whole_weights
+    from vgs_ray.value.training.track import open_trackers
 
     recipe, context = config["recipe"], ray.train.get_context()
     settings, folder = recipe.resolved_train, recipe.folder / "train"
@@ -87,7 +88,7 @@ def train_worker(config: dict[str, Recipe]) -> str:
 
 def open_examples(store: Path, config: Train) -> tuple[Examples, Examples]:
     """Those of the train and of the validation split."""
-    from vgs_ray.value.loader import Examples
+    from vgs_ray.value.training.loader import Examples
 
     train, validation = (Examples(store, split, config.loss, config.max_length) for split in ("train", "validation"))
     return train, validation
@@ -103,7 +104,7 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     Raises:
         UserError: there is nothing to train on, or nothing to validate on within the longest length.
     """
-    from vgs_ray.value.store import Sources, build_index, copies, copy_part
+    from vgs_ray.value.training.store import Sources, build_index, copies, copy_part
 
     sources = Sources(*(parts_of(recipe, stage).files() for stage in ("label", "roll_in", "roll_out")))
     if not (folder / "index-validation.arrow").exists():
@@ -128,7 +129,7 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
 
 def run(recipe: Recipe) -> None:
     from vgs_ray.value.export import check_push, push
-    from vgs_ray.value.track import check_trackers
+    from vgs_ray.value.training.track import check_trackers
 
     config = recipe.train
     stage = open_stage(recipe, "train", inputs=("roll_in", "roll_out", "label"))

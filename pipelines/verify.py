@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from pipelines.by_problem import Batch, Places
-from pipelines.recipes import cli
+from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.stage import open_stage
-from pipelines.tables import Parts, count_by, done_keys, parts_of, without, write
+from pipelines.tables.by_problem import Batch, Places
+from pipelines.tables.parts import Parts, count_by, done_keys, parts_of, without, write
+from pipelines.tables.stage import open_stage
+from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Recipe, Verify
+from vgs_ray.data.lists import arrays
+from vgs_ray.data.schemas import VERIFIED
 from vgs_ray.grade import Verdict, extract_answer, verdict, without_answer
-from vgs_ray.judge import Judge
-from vgs_ray.lists import arrays
+from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, solution_text
-from vgs_ray.sandbox import model_path
-from vgs_ray.schemas import VERIFIED
 
 BATCH_ROWS = 1024
 INPUTS = ("clean", "roll_in", "roll_out")

@@ -2,7 +2,7 @@
 
 In: the gold answer (LaTeX) and the text of a response. Out: the answer in the last complete box, whether it equals the
 gold one, and a `Verdict`. Pure functions without a time limit of their own: sympy can take for ever on `9^{9^{9^{9}}}`,
-so `vgs_ray.judge` runs them in processes that can be killed. sympy is imported on first use.
+so `vgs_ray.answers.judge` runs them in processes that can be killed. sympy is imported on first use.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def parse_ok(gold: str) -> bool:
 def equivalent(gold: str, answer: str) -> bool:
     """Whether two answers are known to be equal: `compare` with every doubt read as no.
 
-    Works in any thread, and so has no time limit of its own; `vgs_ray.judge` gives one.
+    Works in any thread, and so has no time limit of its own; `vgs_ray.answers.judge` gives one.
     """
     return compare(gold, answer).equivalent is True
 

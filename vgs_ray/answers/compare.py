@@ -1,7 +1,7 @@
 """Whether an answer equals the gold one: cheap ways first, then reading by reading.
 
-Pure functions without a time limit of their own: sympy can take for ever, so `vgs_ray.judge` runs them in processes that can
-be killed.
+Pure functions without a time limit of their own: sympy can take for ever, so `vgs_ray.answers.judge` runs them in
+processes that can be killed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def quick_compare(gold: str, answer: str) -> Comparison | None:
 def compare(gold: str, answer: str) -> Comparison:
     """Compare an answer with the gold one.
 
-    No time limit, and sympy may take for ever: use `vgs_ray.judge.Judge` for what a model wrote.
+    No time limit, and sympy may take for ever: use `vgs_ray.answers.judge.Judge` for what a model wrote.
 
     Returns:
         equivalent True with reason "exact" or "math_verify"; False with "different" or "unparsable_answer";

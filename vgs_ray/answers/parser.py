@@ -45,7 +45,7 @@ _FOR_THE_PARSER = (
 
 @cache
 def library() -> Any:
-    """The parser and the comparison of math-verify, without its warning that time limits are off: `vgs_ray.judge` holds them."""
+    """The parser and the comparison of math-verify. Its warning is off: `vgs_ray.answers.judge` sets the time limits."""
     import math_verify
     from latex2sympy2_extended import latex2sympy2
 

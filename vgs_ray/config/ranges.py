@@ -1,4 +1,4 @@
-"""Types of the fields with the values that they may have; `pipelines.checks` holds a recipe to them, `--help` shows them."""
+"""Types of the fields with the values that they may have; `vgs_ray.config.checks` holds a recipe to them, `--help` shows them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vgs_ray import config
-from vgs_ray.engines.baselines import RANDOM, RandomValue, Translated
+from vgs_ray.engines.baselines import RandomValue, Translated
+from vgs_ray.models import RANDOM
 
 if TYPE_CHECKING:
     from vgs_ray.engines.vllm import VllmPolicy, VllmValue

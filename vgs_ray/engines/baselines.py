@@ -7,15 +7,13 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from vgs_ray.engines.interface import Score, Tokens, Usage, Value
-from vgs_ray.ids import stable_seed
+from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Score, Usage, Value
 
 if TYPE_CHECKING:
     from vgs_ray.engines.loop import EngineLoop
     from vgs_ray.engines.vllm import VllmValue
-
-RANDOM = "random"
-"""Name that stands for `RandomValue` where a model's folder or hub id may stand."""
 
 
 class RandomValue(Value):

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from vgs_ray.config import Sampling
+from vgs_ray.data.tokens import Tokens
 
-Tokens = tuple[int, ...]
 FinishReason = Literal["stop", "length"]
 """`stop`: the policy ended its answer (end-of-sequence), or a block met a delimiter. `length`: the token limit."""
 

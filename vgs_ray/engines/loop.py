@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
-from vgs_ray.engines.interface import EngineDied, EngineFailed, Tokens
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import EngineDied, EngineFailed
 
 T = TypeVar("T")
 DELIVERED_AT_ONCE = 16

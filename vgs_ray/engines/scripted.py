@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import Completion, Score, Tokens, Usage, Value
-from vgs_ray.ids import stable_seed
+from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion, Score, Usage, Value
 
 END = 9
 """The end-of-sequence token."""

@@ -25,7 +25,8 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from vgs_ray.config import Engine, Sampling
-from vgs_ray.engines.interface import Completion, Score, Tokens, Usage, check_tokens, room_for
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion, Score, Usage, check_tokens, room_for
 from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.value.model import ARCHITECTURE, CORRECT
 from vgs_ray.value.vllm_plugin import REWARD_ARCHITECTURE

@@ -1,13 +1,14 @@
 """Benchmarks by name: where each lies on Hugging Face, at which revision.
 
-In: what `evaluate.benchmarks` says. Out: a source that `vgs_ray.raw_rows` reads. A name that is not known is a source itself.
+In: what `evaluate.benchmarks` says. Out: a source that `vgs_ray.cleaning.raw_rows` reads. A name that is not known is a
+source itself.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vgs_ray.raw_rows import SUFFIXES, HubId, SourceError
+from vgs_ray.data.source_names import HubId, SourceError
 
 BENCHMARKS = {
     "aime-24": "HuggingFaceH4/aime_2024@2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
@@ -63,11 +64,3 @@ def pinned(source: str) -> str:
 def answer_of(text: str | None) -> str:
     """The answer alone, without a rationale before it; empty where there is none."""
     return (text or "").rpartition(RATIONALE_ENDS)[2].strip()
-
-
-def label_of(name: str) -> str:
-    """What reports call a benchmark: a known name, that of a file, or that of a data set with the subset that is named."""
-    place = name.partition(":")[2]
-    path = Path(name.partition(":")[0].partition("@")[0])
-    label = path.stem if path.suffix in SUFFIXES else path.name
-    return f"{label}:{place}" if place else label

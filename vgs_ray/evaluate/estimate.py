@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vgs_ray.config import Recipe, RollOut
-from vgs_ray.evaluate.flops import ModelSize, forward_flops
-from vgs_ray.splits import split_sizes
+from vgs_ray.data.splits import split_sizes
+from vgs_ray.search.flops import ModelSize, forward_flops
 
 RAW_PROBLEMS, KEPT_SHARE = 93_733, 0.527
 ROLL_IN_SHARE, ROLL_OUT_SHARE, PROMPT_TOKENS = 0.85, 0.353, 150.0

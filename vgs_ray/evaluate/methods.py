@@ -15,7 +15,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 from vgs_ray.config import Evaluate
-from vgs_ray.evaluate.flops import Cost, total
 from vgs_ray.evaluate.solved import (
     Classed,
     Pool,
@@ -32,6 +31,7 @@ from vgs_ray.evaluate.solved import (
 from vgs_ray.evaluate.statistics import pass_at_k
 from vgs_ray.search import select
 from vgs_ray.search.adaptive import deal
+from vgs_ray.search.flops import Cost, total
 from vgs_ray.search.select import Equivalent
 
 COMPARED = [("vgs_weighted_majority", other) for other in ("majority", "weighted_majority", "best_of_n")]

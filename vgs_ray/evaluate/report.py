@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from vgs_ray.evaluate.flops import Cost, total
 from vgs_ray.evaluate.methods import COMPARED, Measured
 from vgs_ray.evaluate.statistics import Interval, average, difference, interval
 from vgs_ray.evaluate.tables import latex, markdown
+from vgs_ray.search.flops import Cost, total
 
 JSON, CSV, MARKDOWN, LATEX = "report.json", "report.csv", "report.md", "report.tex"
 AVERAGE = "average"

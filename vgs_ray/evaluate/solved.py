@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from vgs_ray.evaluate.flops import Cost, ModelSize, total, tree_costs
 from vgs_ray.search import select
+from vgs_ray.search.flops import Cost, ModelSize, total, tree_costs
 from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Tree
 
@@ -55,7 +55,7 @@ class Solved:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], policy: ModelSize, value: ModelSize) -> Solved:
-        """Read a row of the table `searches` (see `vgs_ray.schemas.SEARCHES`)."""
+        """Read a row of the table `searches` (see `vgs_ray.data.schemas.SEARCHES`)."""
         name, explorer, benchmark = row["problem_id"], row["explorer"], row["benchmark"]
         if row.get("error"):
             return cls(name, explorer, (), Cost(), {}, row["seconds"], failed=True, benchmark=benchmark)

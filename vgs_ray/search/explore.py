@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from vgs_ray import config
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import Completion, Policy, Score, Tokens, Value
-from vgs_ray.ids import stable_seed
+from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion, Policy, Score, Value
 from vgs_ray.search.tree import ROOT, Listener, Node, State, Tree
 
 T = TypeVar("T")

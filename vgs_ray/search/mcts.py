@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vgs_ray.config import Mcts, Sampling
-from vgs_ray.engines.interface import Policy, Tokens, Value
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.search.explore import Candidate, Extender, at_least_one, together
 from vgs_ray.search.tree import ROOT, Listener, Node, State, Tree
 

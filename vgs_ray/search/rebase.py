@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 
 from vgs_ray.config import Rebase, Sampling
-from vgs_ray.engines.interface import Policy, Score, Tokens, Value
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Policy, Score, Value
 from vgs_ray.search.explore import Extender, at_least_one, together
 from vgs_ray.search.tree import ROOT, Listener, Tree
 

@@ -52,7 +52,7 @@ def majority(
 
     Args:
         equivalent: (an earlier answer, an answer) -> the same; `vgs_ray.grade.equivalent` by default, which has no time
-            limit, so answers of unknown origin are better compared by a `vgs_ray.judge.Judge`.
+            limit, so answers of unknown origin are better compared by a `vgs_ray.answers.judge.Judge`.
     """
     return _pick("majority", answers, [None] * len(answers), equivalent)
 

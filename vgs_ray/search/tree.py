@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from vgs_ray.engines.interface import Score, Tokens, Usage
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Score, Usage
 
 State = Literal["kept", "pruned", "finished", "length"]
 """`kept`: a prefix that was, or in a tree search may be, extended. `pruned`: a candidate that lost. `finished`, `length`: an

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
 from vgs_ray import config
-from vgs_ray.engines.interface import Tokens
+from vgs_ray.data.tokens import Tokens
 from vgs_ray.search.tree import Listener
 from vgs_ray.serve.admission import Admission, Place
 from vgs_ray.serve.failures import handle_errors, told

@@ -15,8 +15,9 @@ from dataclasses import replace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import Completion, Policy, Score, Tokens, Value
-from vgs_ray.evaluate.flops import ModelSize, block_flops, score_flops
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion, Policy, Score, Value
+from vgs_ray.search.flops import ModelSize, block_flops, score_flops
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.admission import Place
 from vgs_ray.serve.found import Found

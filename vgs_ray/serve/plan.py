@@ -11,7 +11,7 @@ from typing import Any
 
 from vgs_ray import config
 from vgs_ray.config import Beam, Sampling
-from vgs_ray.engines.interface import Tokens
+from vgs_ray.data.tokens import Tokens
 from vgs_ray.serve.errors import ApiError, short
 from vgs_ray.serve.protocol import ChatRequest, CompletionRequest, Method, SearchOptions, Select
 

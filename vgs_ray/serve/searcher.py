@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import SEARCH, Policy, SearchCalls, Tokens, UnknownToken, Value, check_tokens
-from vgs_ray.evaluate.flops import ModelSizes, tree_flops
+from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import SEARCH, Policy, SearchCalls, UnknownToken, Value, check_tokens
 from vgs_ray.grade import extract_answer
-from vgs_ray.ids import stable_seed
-from vgs_ray.judge import Judge
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search import select
 from vgs_ray.search.explore import beam, sample, together
+from vgs_ray.search.flops import ModelSizes, tree_flops
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.found import Found, Leaf, Vote, ranked, standing
 from vgs_ray.serve.plan import Plan

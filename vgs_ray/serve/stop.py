@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import Completion, Policy, Tokens
-from vgs_ray.ids import stable_seed
+from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion, Policy
 
 PIECE = 256
 """Tokens between two looks: at most so many are written past a stop string."""

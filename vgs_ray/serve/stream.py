@@ -17,7 +17,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from vgs_ray.engines.interface import Tokens
+from vgs_ray.data.tokens import Tokens
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.errors import ApiError

@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import is_flash_attn_2_available
 
-from vgs_ray.value.packing import Layout
+from vgs_ray.value.training.packing import Layout
 
 NAME = "varlen"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer
-from vgs_ray.sandbox import model_path
-from vgs_ray.value.log import REPORTED
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.training.log import REPORTED
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 

@@ -1,0 +1,107 @@
+"""Searching benchmark problems in Ray actors: a policy and a value engine in one process, many problems at a time.
+
+In: rows (search_id, problem_id, problem, answer, explorer). Out: rows of `searches`, each durable as soon as its search
+has ended. A problem that fails is a row with its error; an engine that dies is replaced, and what was in flight is searched
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.actors.durable import Durable
+from pipelines.actors.sampling import starting
+from pipelines.tables.parts import Parts
+from vgs_ray.answers.judge import Judge
+from vgs_ray.config import Beam, Mcts, Rebase, Recipe
+from vgs_ray.data.ids import stable_seed
+from vgs_ray.engines import build_policy, build_value
+from vgs_ray.models import model_path
+from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
+from vgs_ray.search.explore import beam, sample
+from vgs_ray.search.mcts import mcts
+from vgs_ray.search.rebase import rebase
+from vgs_ray.search.tree import Tree
+
+EMPTY_TREE = json.dumps(Tree(()).to_json())
+
+
+class Solve:
+    """An actor that searches; the engines batch over its problems."""
+
+    def __init__(self, recipe: Recipe, value_model: str, out: Parts) -> None:
+        self.out = out
+        self.recipe, self.config = recipe, recipe.evaluate
+        model = model_path(recipe.roll_out.model)
+        self.tokenizer = load_tokenizer(model)
+        self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
+        self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
+        with starting(model):
+            self.policy = build_policy(model, self.config.policy_engine)
+        with starting(value_model):
+            self.value = build_value(value_model, self.config.value_engine, model)
+        self.judge = Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib)
+        self.judging = asyncio.Lock()  # its pipes take one batch at a time
+        self.slots = asyncio.Semaphore(self.config.concurrent)
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        counts = await Durable(self.out, self._row, self._failed, flush_s=0).finish(batch)
+        return pa.table({name: [value] for name, value in counts.items()})
+
+    async def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        async with self.slots:
+            started = time.perf_counter()
+            try:
+                tree = (await self._search(row["problem"], row["problem_id"], row["explorer"])).canonical()
+            except ValueError as error:  # such as a prompt that is longer than the context
+                return self._failed(row, str(error))
+            seconds = time.perf_counter() - started
+        leaves = json.dumps(await self._leaves(tree, row["answer"]))
+        found = {"tree": json.dumps(tree.to_json()), "leaves": leaves, "seconds": seconds, "error": None}
+        return {**row, "gold": row["answer"], **found}
+
+    def _failed(self, row: dict[str, Any], reason: str) -> dict[str, Any]:
+        return {**row, "gold": row["answer"], "tree": EMPTY_TREE, "leaves": "[]", "seconds": 0.0, "error": reason}
+
+    async def _search(self, problem: str, problem_id: str, explorer: str) -> Tree:
+        prompt = prompt_tokens(self.tokenizer, problem, self.recipe.instruction)
+        seed = stable_seed(self.recipe.seed, problem_id, explorer)
+        # A response may not outgrow the context: its last block would have no room.
+        context = min(self.config.policy_engine.max_model_len, self.config.value_engine.max_model_len)
+        room = context - len(prompt)
+        if room < 1:
+            raise ValueError(
+                f"the prompt has {len(prompt)} tokens and the engines hold {context}; an answer needs room: raise max_model_len "
+                "of evaluate.policy_engine and evaluate.value_engine, or leave the problem out"
+            )
+        sampling = replace(self.config.sampling, max_tokens=min(self.config.sampling.max_tokens, room))
+        if explorer == "sample":
+            return await sample(
+                self.policy, self.value, prompt, count=self.config.samples, sampling=sampling, seed=seed
+            )
+        shape = self.shapes[explorer]
+        sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))
+        if isinstance(shape, Mcts):
+            return await mcts(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
+        if isinstance(shape, Rebase):
+            return await rebase(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
+        return await beam(self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed)
+
+    async def _leaves(self, tree: Tree, gold: str) -> list[dict[str, Any]]:
+        """Grade the leaves, with the judge's limits on every comparison. An answer that was cut off is incomplete."""
+        leaves = tree.leaves()
+        texts = [
+            response_text(self.tokenizer, tree.path(leaf.id)) if leaf.state == "finished" else "" for leaf in leaves
+        ]
+        async with self.judging:
+            verdicts = await asyncio.to_thread(self.judge.grade_all, [(gold, text) for text in texts])
+        return [
+            {"node": leaf.id, "group": leaf.group, "value": leaf.value, **verdict._asdict()}
+            for leaf, verdict in zip(leaves, verdicts, strict=True)
+        ]

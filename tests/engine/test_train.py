@@ -1,0 +1,252 @@
+"""Training: exact whatever the packing, the number of workers and the restarts; it learns; it stops on NaN."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import CONFIG, CPU, load, loss_and_gradient, new_model, poison, sources, weights_of
+
+from vgs_ray.config import Train
+from vgs_ray.data.schemas import ROLL_OUTS
+from vgs_ray.value.attention import attention_of, layout_of
+from vgs_ray.value.model import ValueModel
+from vgs_ray.value.training.loader import Order, group_bounds, spread
+from vgs_ray.value.training.log import append, last_step, mend, read_metrics, shown, summary
+from vgs_ray.value.training.loop import LossDivergedError, fit
+from vgs_ray.value.training.loss import summed_loss
+from vgs_ray.value.training.metrics import read, summarize
+from vgs_ray.value.training.optimizer import learning_rate
+from vgs_ray.value.training.packing import Example, lay_out
+from vgs_ray.value.training.parallel import Worker
+from vgs_ray.value.training.plan import plan_step
+from vgs_ray.value.training.store import build
+
+LAYOUTS = ("packed", "bucketed")
+
+
+def test_loader_joins_prompt_prefix_and_completion(tables: Path) -> None:
+    examples = load(tables)
+    assert len(examples) == 200
+    example = examples.example(0)
+    assert example.id == "p0/a/0/0"
+    assert example.target_start == 3 + 2
+    assert example.tokens[:3].tolist() == [1, 2, 3]
+    assert example.tokens[5] in (5, 7)
+    assert example.label == int(example.tokens[5] == 7)
+
+
+def test_packed_equals_padded(backbone: str, tables: Path) -> None:
+    examples = [load(tables).example(index) for index in range(12)]
+    results = []
+    for attention in ("varlen", "sdpa", "eager"):
+        for layout, budget in (
+            ("packed", 10_000),
+            ("packed", 80),
+            ("bucketed", 10_000),
+            ("bucketed", 60),
+            ("bucketed", 1),
+        ):
+            model = ValueModel.from_backbone(backbone, seed=0, attn_implementation=attention).eval()
+            results.append(loss_and_gradient(model, examples, layout, budget))
+    for loss, grads in results[1:]:
+        torch.testing.assert_close(loss, results[0][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(grads, results[0][1], rtol=0, atol=1e-5)
+
+
+def test_attention_is_what_the_machine_can_run() -> None:
+    assert attention_of("auto", CPU, 0.1) == "varlen"
+    assert attention_of("eager", CPU, 0.1) == "eager"
+    assert [layout_of(name, CPU) for name in ("varlen", "eager")] == ["packed", "bucketed"]
+
+
+def test_loss_is_that_of_the_model(backbone: str, tables: Path) -> None:
+    model, examples = new_model(backbone).eval(), [load(tables).example(index) for index in range(6)]
+    batch = lay_out(examples, "bucketed")
+    mask = torch.from_numpy(batch.weights > 0)
+    labels = torch.from_numpy(batch.labels[:, 0])
+    tokens = torch.from_numpy(batch.input_ids)
+    whole = model.loss(tokens, labels, mask, (torch.from_numpy(batch.weights.cumsum(1)) < 1 - 1e-6) | mask)
+    torch.testing.assert_close(summed_loss(model, batch, "outcome", CPU) / len(examples), whole)
+
+
+def test_memory_follows_the_budget_and_not_the_longest_sequence(backbone: str) -> None:
+    def saved_bytes(length: int, budget: int) -> int:
+        """Bytes that the forward pass keeps for the backward pass of one full micro-batch."""
+        tokens = np.arange(length, dtype=np.int32) % 7 + 1
+        micro = lay_out([Example(str(i), tokens, length // 2, i % 3) for i in range(budget // length)], "packed")
+        model, kept = ValueModel.from_backbone(backbone, seed=0, attn_implementation="varlen"), {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = summed_loss(model, micro, "outcome", CPU)
+        weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+        assert loss.requires_grad
+        return sum(size for place, size in kept.items() if place not in weights)
+
+    base = saved_bytes(16, 256)
+    assert saved_bytes(128, 256) == pytest.approx(base, rel=0.05)
+    assert saved_bytes(256, 256) == pytest.approx(base, rel=0.05)
+    assert saved_bytes(16, 512) == pytest.approx(2 * base, rel=0.05)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on CPU needs a C++ compiler, g++")
+def test_compiled_equals_eager(backbone: str, tables: Path, tmp_path: Path) -> None:
+    results = []
+    for compiled in (False, True):
+        model, rows = new_model(backbone, dropout=0.0), []
+        config = replace(
+            CONFIG, steps=3, dropout=0.0, attention_dropout=0.0, compile=compiled
+        )  # compiled code draws other random numbers
+        fit(model, config, load(tables), [], tmp_path / str(compiled), 0, Worker(), lambda row, _: rows.append(row))  # noqa: B023
+        results.append(([row["loss"] for row in rows], weights_of(model)))
+    assert results[1][0] == pytest.approx(results[0][0], abs=1e-5)
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=0, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=12),
+    batch=st.integers(1, 9),
+    group=st.integers(1, 3),
+    lives=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 4)), min_size=1, max_size=6),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_each_sample_of_an_epoch_occurs_once_whatever_the_workers_and_kills(sizes, batch, group, lives, layout) -> None:
+    order = Order(group_bounds(np.repeat(np.arange(len(sizes)), sizes), group), seed=3)
+    lengths = np.random.default_rng(batch).integers(1, 50, (order.size, 1))
+    steps = -(-2 * order.size // batch)
+    seen: dict[int, list[int]] = {}
+    done = life = 0
+    while done < steps:
+        # One life of the run: with some workers, killed some steps after its last checkpoint; those steps are redone.
+        world, durable, lost = lives[life % len(lives)]
+        for step in range(done, min(steps, done + durable + lost)):
+            units = order.batch(step, batch)
+            plan = plan_step(lengths[units], lengths[units], world, 60, layout)
+            assert len({len(own) for own in plan.packs}) == 1  # or a worker would wait for ever
+            places = [place for own in plan.packs for pack in own for place in pack]
+            assert sorted(places) == list(range(batch))  # each of the batch on exactly one worker
+            again = units[np.sort(places)].tolist()
+            assert seen.setdefault(step, again) == again
+        done, life = done + durable, life + 1
+    samples = [unit for step in range(steps) for unit in seen[step]]
+    for epoch in range(2):
+        assert sorted(samples[epoch * order.size : (epoch + 1) * order.size]) == list(range(order.size))
+
+
+def test_it_learns_a_toy_task(backbone: str, tables: Path, tmp_path: Path) -> None:
+    config, model = replace(CONFIG, steps=60, batch_size=16, micro_tokens=1024), new_model(backbone)
+    fit(model, config, load(tables), [], tmp_path, 0, Worker(), lambda metrics, _: None)
+    validation = load(tables, "validation")
+    found = summarize(read(model, [validation.example(i) for i in range(len(validation))], config, Worker()))
+    assert found["auc"] > 0.9
+    assert found["brier"] < 0.15
+    assert 0 < found["cross_entropy"] < 0.5
+
+
+def test_diverged_loss_stops_with_the_ids(backbone: str, tables: Path, tmp_path: Path) -> None:
+    model = new_model(backbone)
+    poison(model)
+    with pytest.raises(LossDivergedError, match=r"loss is nan at step 0.*p\d+/a/\d/\d"):
+        fit(model, CONFIG, load(tables), [], tmp_path, 0, Worker(), lambda metrics, _: None)
+    found = json.loads((tmp_path / "diverged.json").read_text())
+    assert (found["step"], found["loss"]) == (0, "nan")
+    assert set(found["suspects"]) <= set(found["batch"])
+    assert len(set(found["batch"])) == CONFIG.batch_size
+
+
+def test_diverged_gradient_stops_before_it_spoils_the_weights(backbone: str, tables: Path, tmp_path: Path) -> None:
+    model = new_model(backbone)
+    before = weights_of(model)
+    model.score[2].weight.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(LossDivergedError, match=r"at step 0 \(norm of its gradient: (nan|inf)\)"):
+        fit(model, CONFIG, load(tables), [], tmp_path, 0, Worker(), lambda metrics, _: None)
+    assert torch.equal(weights_of(model), before)
+
+
+def test_nothing_to_train_or_validate_on_is_named(tables: Path) -> None:
+    short = replace(CONFIG, max_length=4)
+    with pytest.raises(ValueError, match=r"none of the 40 sequences of the validation split.*max_length=4"):
+        load(tables, "validation", short).held_out(8)
+    with pytest.raises(ValueError, match=r"a label of at most 4 tokens"):
+        load(tables, config=short).units()
+    with pytest.raises(ValueError, match=r"train\.loss=soft.*value for each token"):
+        load(tables, config=replace(CONFIG, loss="soft")).units()
+
+
+def test_metrics_survive_a_torn_line_and_redone_steps(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1, "tokens": 5}\n{"step": 2, "tokens": 6}\n{"step": 3, "to')
+    mend(log)
+    final = {"cross_entropy": 0.5, "auc": 0.75, "brier": 0.2, "ece": 0.1, "auc_start": 0.6, "auc_end": 0.9}
+    for row in ({"step": 2, "tokens": 7}, {"step": 3, "tokens": 8, **final}):
+        append(log, row)
+    assert summary(read_metrics(log)) == {"steps": 3, "tokens": 20, "validation": final}
+
+
+def test_progress_line_fits(tmp_path: Path) -> None:
+    from tqdm import tqdm
+
+    from pipelines.train import LINE
+
+    log = tmp_path / "metrics.jsonl"
+    assert (last_step(log), shown(log)) == (0, "starting workers")
+    row = {"loss": 12.3456, "tokens_per_s": 1_234_567.8, "padding": 0.031, "mfu": 0.456, "seconds_left": 86_399.0}
+    for step in range(1, 2000):
+        append(log, {"step": step, **row} | ({"auc": 0.7514} if step % 50 == 0 else {}))
+    assert last_step(log) == 1999
+    note = shown(log)
+    assert note == "23:59:59 left, loss 12.346, 1.23M tok/s, pad 3%, MFU 46%, AUC 0.751"
+    line = tqdm.format_meter(1999, 12170, 86_399, bar_format=LINE, prefix=f"{'train':<9}", postfix=note)
+    assert len(line) <= 100
+    assert note in line
+
+
+def test_held_out_examples_are_spread() -> None:
+    assert spread(3, 10).tolist() == [0, 1, 2]
+    assert spread(0, 10).tolist() == []
+    assert spread(100, 4).tolist() == [0, 25, 50, 75]
+
+
+def test_published_schedule() -> None:
+    """By hand for the published run: 608 steps of warm-up (5% of 12,170 is 608.5, rounded to even), and the k-th step."""
+    config = Train()
+    by_step = {1: 1e-4 / 608, 304: 0.5e-4, 608: 1e-4, 6389: 0.55e-4, 12_170: 0.1e-4}
+    for step, wanted in by_step.items():
+        assert learning_rate(config, step - 1) == pytest.approx(wanted, rel=1e-9), step
+    quarter = 608 + (12_170 - 608) / 4  # between two steps: cos(pi / 4)
+    around = [learning_rate(config, math.floor(quarter) - 1), learning_rate(config, math.floor(quarter))]
+    assert np.mean(around) == pytest.approx(1e-5 + 9e-5 * (1 + math.sqrt(0.5)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("steps", "floor", "by_step"),
+    [
+        (1000, 100, {50: 0.5, 100: 1.0, 550: 0.55, 1000: 0.1}),  # 5% would be 50
+        (560, 0, {14: 0.5, 28: 1.0, 294: 0.55, 560: 0.1}),  # the sandbox
+        (100, 100, {1: 0.01, 100: 1.0}),
+        (60, 100, {60: 0.6}),  # ends before it is warm
+        (1, 0, {1: 1.0}),
+    ],
+)
+def test_floor_of_the_warm_up(steps: int, floor: int, by_step: dict[int, float]) -> None:
+    config = Train(steps=steps, lr=1.0, min_warmup_steps=floor)
+    assert {step: learning_rate(config, step - 1) for step in by_step} == pytest.approx(by_step)
+
+
+def test_missing_tokens_are_named(tables: Path, tmp_path: Path) -> None:
+    pq.write_table(ROLL_OUTS.empty_table(), tmp_path / "part-0.parquet")
+    with pytest.raises(ValueError, match="has no tokens"):
+        build(sources(tables)._replace(roll_outs=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")

@@ -1,0 +1,106 @@
+"""Training in real processes: the same losses with any number of workers, the same weights after a kill."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toy import CONFIG, in_processes, load, new_model, poison, read_losses, run
+
+from vgs_ray.value.training.loop import Batches, LossDivergedError, fit
+from vgs_ray.value.training.parallel import Worker
+from vgs_ray.value.training.speed import cost_of
+
+PLAIN = replace(CONFIG, dropout=0.0, attention_dropout=0.0)
+VARIANTS = {
+    "sharded": PLAIN,
+    "resharding": replace(PLAIN, reshard=True, activation_checkpointing=True, async_checkpoints=True),
+    "copies": replace(PLAIN, shard_size=1),
+    "hybrid": replace(PLAIN, shard_size=2),
+}
+LONG = replace(CONFIG, steps=20, checkpoint_every=7)
+
+
+def train_variants(worker: Worker, folder: Path, backbone: str, tables: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).mkdir(exist_ok=True)
+        run(backbone, tables, folder / name, replace(VARIANTS[name], validate_every=2), worker, held_out=8)
+
+
+@pytest.mark.parametrize(("world", "names"), [(2, ["sharded", "resharding", "copies"]), (4, ["hybrid"])])
+def test_any_number_of_workers_gives_the_same_losses(
+    backbone: str, tables: Path, tmp_path: Path, world: int, names: list[str]
+) -> None:
+    assert in_processes(world, train_variants, tmp_path / "many", backbone, tables, names) == [0] * world
+    one = run(backbone, tables, tmp_path / "one", PLAIN)
+    weights = torch.load(tmp_path / "one/final.pt")
+    for name in names:
+        assert read_losses(tmp_path / "many" / name) == pytest.approx(one, abs=1e-6)
+        torch.testing.assert_close(torch.load(tmp_path / "many" / name / "final.pt"), weights, rtol=0, atol=1e-5)
+
+
+def train(worker: Worker, folder: Path, backbone: str, tables: Path, config, killed_at: int = 0) -> None:
+    run(backbone, tables, folder, config, worker, killed_at)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_killed_and_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Path, world: int) -> None:
+    """20 steps, and 7 + 13: killed at step 9, it goes on from the checkpoint of step 7."""
+    assert in_processes(world, train, tmp_path / "whole", backbone, tables, LONG) == [0] * world
+    codes = in_processes(world, train, tmp_path / "parts", backbone, tables, LONG, 9)
+    assert codes[0] == -signal.SIGKILL
+    assert all(codes)  # the others can't go on alone
+    assert in_processes(world, train, tmp_path / "parts", backbone, tables, LONG) == [0] * world
+    assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")[7:]
+    assert torch.equal(torch.load(tmp_path / "whole/final.pt"), torch.load(tmp_path / "parts/final.pt"))
+    assert sorted(path.name for path in (tmp_path / "parts").glob("*step-*")) == ["step-0000014", "step-0000020"]
+
+
+def test_frozen_layers_stay_and_the_others_learn_alike(backbone: str, tables: Path, tmp_path: Path) -> None:
+    config = replace(PLAIN, trained_layers=1)
+    for name, variant in (("sharded", config), ("copies", replace(config, shard_size=1))):
+        assert in_processes(2, train, tmp_path / name, backbone, tables, variant) == [0, 0]
+    one = run(backbone, tables, tmp_path / "one", config)
+    assert read_losses(tmp_path / "sharded") == pytest.approx(one, abs=1e-6)
+    assert read_losses(tmp_path / "copies") == pytest.approx(one, abs=1e-6)
+    before, after = new_model(backbone), new_model(backbone)
+    at, final = 0, torch.load(tmp_path / "sharded/final.pt")
+    for name, weight in after.state_dict().items():
+        weight.copy_(final[at : at + weight.numel()].view_as(weight))
+        at += weight.numel()
+        frozen = name.startswith(("model.embed_tokens", "model.layers.0"))
+        assert torch.equal(weight, before.state_dict()[name]) == frozen, name
+
+
+def test_another_number_of_workers_goes_on(backbone: str, tables: Path, tmp_path: Path) -> None:
+    config = replace(PLAIN, async_checkpoints=True)
+    whole = run(backbone, tables, tmp_path / "whole", config)
+    in_processes(2, train, tmp_path / "parts", backbone, tables, config, 5)
+    again = run(backbone, tables, tmp_path / "parts", config)
+    assert len(again) in (3, 6)  # the checkpoint of step 3 may still have been on its way
+    assert again == pytest.approx(whole[-len(again) :], abs=1e-6)
+
+
+def diverge(worker: Worker, folder: Path, backbone: str, tables: Path) -> None:
+    model = new_model(backbone)
+    if worker.rank == 1:
+        poison(model)
+    try:
+        fit(model, replace(CONFIG, shard_size=1), load(tables), [], folder / "run", 0, worker, lambda metrics, _: None)
+    except LossDivergedError as error:
+        (folder / f"error-{worker.rank}.txt").write_text(str(error))
+
+
+def test_all_workers_stop_and_blame_the_sequences_of_the_one_that_diverged(
+    backbone: str, tables: Path, tmp_path: Path
+) -> None:
+    assert in_processes(2, diverge, tmp_path, backbone, tables) == [0, 0]
+    [message] = {(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)}
+    examples, worker = load(tables), Worker(0, 2)
+    units, plan = Batches(examples, CONFIG, 0, worker, cost_of(new_model(backbone)).ratio).plan(0)
+    named = set(message.partition("train.lr: ")[2].split(", "))
+    for own, listed in zip(plan.packs, (False, True), strict=True):
+        assert {examples.id(units[place, 0]) in named for pack in own for place in pack} == {listed}

@@ -1,0 +1,137 @@
+"""What validation, trackers and export leave behind."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import CONFIG, load, new_model
+
+from vgs_ray.value.export import check_push, export, model_card
+from vgs_ray.value.model import ValueModel
+from vgs_ray.value.training.calibration import write_validation
+from vgs_ray.value.training.metrics import Readings, by_position, read, reliability, summarize
+from vgs_ray.value.training.parallel import Worker, whole_weights
+from vgs_ray.value.training.track import check_trackers, open_trackers
+
+
+def readings_of(value: np.ndarray, hit: np.ndarray, position: np.ndarray | None = None) -> Readings:
+    ones = np.ones(len(value))
+    position = np.arange(len(value)) if position is None else position
+    return Readings(ones * 0.5, value, hit, ones, position, ones == 1, ones == 1)
+
+
+def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:
+    draw = np.random.default_rng(0)
+    value = draw.random(20_000)
+    hit = draw.random(20_000) < value
+    assert summarize(readings_of(value, hit))["ece"] < 0.015
+    sure = np.where(value > 0.5, 0.99, 0.01)
+    gap = abs(0.99 - hit[value > 0.5].mean()) * np.mean(value > 0.5) + abs(hit[value <= 0.5].mean() - 0.01) * np.mean(
+        value <= 0.5
+    )
+    assert summarize(readings_of(sure, hit))["ece"] == pytest.approx(gap, abs=1e-6)
+    assert sum(each.share for each in reliability(readings_of(value, hit))) == pytest.approx(1)
+    assert [each.low for each in reliability(readings_of(np.array([0.0, 1.0]), np.array([True, False])))] == [
+        0,
+        14 / 15,
+    ]
+
+
+def test_accuracy_and_ranking_by_position() -> None:
+    value = np.array([0.9, 0.1, 0.9, 0.1])
+    hit = np.array([False, True, True, False])
+    early, late = by_position(readings_of(value, hit, np.array([0, 1023, 1024, 2047])), 1024)
+    assert (early.low, early.accuracy, early.auc, early.share) == (0, 0, 0, 0.5)
+    assert (late.low, late.accuracy, late.auc) == (1024, 1, 1)
+
+
+@pytest.mark.parametrize("layout", ["bucketed", "packed"])
+def test_readings_are_those_of_the_model(backbone: str, tables: Path, layout) -> None:
+    model, examples = new_model(backbone).eval(), [load(tables).example(index) for index in range(5)]
+    found = read(model, examples, CONFIG, Worker(layout=layout))
+    assert found.weight.sum() == pytest.approx(5)
+    assert found.first.sum() == found.last.sum() == 5
+    probs = [model.success_probs(torch.from_numpy(each.tokens).long()[None])[0] for each in examples]
+    wanted = sorted(float(each[-1]) for each in probs)
+    assert sorted(found.value[found.last].tolist()) == pytest.approx(wanted, abs=1e-5)
+    starts = sorted(float(prob[each.target_start]) for prob, each in zip(probs, examples, strict=True))
+    assert sorted(found.value[found.first].tolist()) == pytest.approx(starts, abs=1e-5)
+    assert sorted(found.position[found.last] + 1) == sorted(len(each.tokens) for each in examples)
+
+
+def test_validation_files(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    value = draw.random(500)
+    write_validation(readings_of(value, draw.random(500) < value), 7, 100, tmp_path)
+    found = json.loads((tmp_path / "validation.json").read_text())
+    assert found["step"] == 7
+    assert [each["low"] for each in found["by_position"]] == [0, 100, 200, 300, 400]
+    picture = (tmp_path / "reliability.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 10_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["reliability.png", "validation.json"]
+
+
+def read_curves(file: Path) -> list[tuple[int, str, float]]:
+    """Scalars of an event file, whose records are: length, checksum of it, event, checksum of that."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    raw, at, found = file.read_bytes(), 0, []
+    while at < len(raw):
+        size = struct.unpack_from("<Q", raw, at)[0]
+        event = Event.FromString(raw[at + 12 : at + 12 + size])
+        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        at += size + 16
+    return found
+
+
+def test_tensorboard_has_the_curves(tmp_path: Path) -> None:
+    track = open_trackers(("tensorboard",), tmp_path, "run", {})
+    for step in (1, 2):
+        track(step, {"loss": 1 / step})
+    [file] = (tmp_path / "tensorboard").iterdir()
+    deadline = time.monotonic() + 15
+    while len(read_curves(file)) < 2 and time.monotonic() < deadline:  # a thread of its own writes
+        time.sleep(0.1)
+    assert read_curves(file) == [(1, "loss", 1.0), (2, "loss", 0.5)]
+
+
+def test_missing_tracker_and_token_are_found_before_training(monkeypatch) -> None:
+    import importlib.util
+
+    check_trackers(("tensorboard",))
+    if importlib.util.find_spec("wandb") is None:
+        with pytest.raises(ValueError, match=r"wandb.*pip install '.\[tracking\]'"):
+            check_trackers(("tensorboard", "wandb"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    check_push("")
+    with pytest.raises(ValueError, match="HF_TOKEN is not set"):
+        check_push("someone/value")
+
+
+def test_export_is_a_whole_folder_with_its_card(backbone: str, tables: Path, tmp_path: Path) -> None:
+    model, config = new_model(backbone), asdict(replace(CONFIG, init=backbone))
+    train = load(tables)
+    data = {"train": train.counts(train.units())}
+    assert sum(data["train"].values()) == 200
+    (Path(backbone) / "tokenizer.json").write_text("{}")
+    for metrics in ({"step": 3, "auc": 0.75, "ece": 0.125}, {}):
+        export(model, whole_weights(model), backbone, model_card("toy", config, metrics, data), tmp_path / "value")
+        card = (tmp_path / "value/README.md").read_text()
+        assert ("| auc | 0.7500 |" in card) == bool(metrics)
+        assert "| train | 200 |" in card
+        assert '"batch_size": 8' in card
+    tokens = torch.arange(8, 28)[None]
+    model.eval()
+    assert torch.equal(
+        ValueModel.from_pretrained(tmp_path / "value").success_probs(tokens), model.success_probs(tokens)
+    )
+    assert (tmp_path / "value/tokenizer.json").exists()
+    assert not (tmp_path / ".value").exists()

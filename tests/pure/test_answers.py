@@ -1,0 +1,169 @@
+"""Pairs of answers by kind, in tests/answers/*.tsv: verdict, gold answer, answer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vgs_ray.answers.compare import compare_read
+from vgs_ray.answers.judge import Judge
+from vgs_ray.answers.spelling import plain
+from vgs_ray.grade import compare, equivalent, parse_ok, quick_compare, quick_equivalent
+from vgs_ray.search.select import classes
+
+TABLES = sorted((Path(__file__).parent / "answers").glob("*.tsv"))
+ALLOWED = {
+    "same": {True},
+    "different": {False},
+    "unknown": {None},
+    "not same": {False, None},
+    "not different": {True, None},
+}
+# The answer may say what the gold one leaves out, and what cannot be read is told apart in answers only.
+ONE_WAY = {"bases", "mixed", "hostile_stays_incorrect", "unknown_not_incorrect", "whole_answer_parsed"}
+
+
+def rows_of(table: Path) -> list[tuple[str, str, str]]:
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    assert all(len(row) == 3 for row in rows), table
+    return [(verdict, gold, answer) for verdict, gold, answer in rows]
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(workers=2, timeout_s=30.0) as judge:
+        yield judge
+
+
+def test_there_are_tables() -> None:
+    assert len(TABLES) > 15
+    assert sum(len(rows_of(table)) for table in TABLES) > 1500
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.stem)
+def test_verdicts(table: Path, judge: Judge) -> None:
+    rows = rows_of(table)
+    found = judge.judge_pairs((gold, answer) for _, gold, answer in rows)
+    wrong = [(*row, found[row[1:]]) for row in rows if found[row[1:]].equivalent not in ALLOWED[row[0]]]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "table", [table for table in TABLES if table.stem not in ONE_WAY], ids=lambda table: table.stem
+)
+def test_both_ways_round_no_answer_is_same_one_way_and_different_the_other(table: Path, judge: Judge) -> None:
+    pairs = [(gold, answer) for _, gold, answer in rows_of(table) if gold.strip() and answer.strip()][:60]
+    found = judge.judge_pairs([*pairs, *(pair[::-1] for pair in pairs)])
+    both = [(pair, found[pair].equivalent, found[pair[::-1]].equivalent) for pair in pairs]
+    assert [row for row in both if set(row[1:]) == {True, False}] == []
+
+
+def test_the_quick_path_never_contradicts_the_long_one() -> None:
+    golds = sorted({gold for table in TABLES for _, gold, _ in rows_of(table) if len(gold) < 12})[:150]
+    for gold, answer in itertools.pairwise(golds):
+        quick = quick_equivalent(gold, answer)
+        if quick is not None:
+            assert compare_read(gold, answer).equivalent in (quick, None)
+        assert compare_read(gold, gold).equivalent is not False, gold
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(-2000, 2000), st.integers(1, 60), st.integers(-2000, 2000), st.integers(1, 60))
+def test_quick_ratios_are_those_of_the_long_path(a: int, b: int, c: int, d: int) -> None:
+    gold, answer = rf"\frac{{{a}}}{{{b}}}", rf"\frac{{{c}}}{{{d}}}"
+    assert quick_equivalent(gold, answer) is compare_read(gold, answer).equivalent is (a * d == b * c)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet="0123456789,.+-= xyz()[]{}\\frac^_$%'", max_size=14))
+def test_plain_is_a_fixed_point_for_comparison_and_never_raises(text: str) -> None:
+    assert quick_equivalent(text, text) in (True, False)
+    assert plain(plain(text)) is not None
+
+
+PIECES = [
+    r"\frac",
+    r"\sqrt",
+    r"\text{",
+    "√",
+    "^",
+    "_",
+    "{",
+    "}",
+    "|",
+    "!",
+    "(",
+    ")",
+    "5",
+    "x",
+    " ",
+    ",",
+    "½",
+    "米",
+    "i",
+    r"\pm",
+    "'",
+    "\\",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 400)), max_size=4))
+def test_the_quick_path_never_raises(runs: list[tuple[str, int]]) -> None:
+    """It runs in the parent of the judging processes, where an exception would lose the verdicts of a whole batch."""
+    text = "".join(piece * times for piece, times in runs)[:1200]
+    plain(text)
+    quick_compare("5", text)
+    quick_compare(text, "x")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "{",
+        "}",
+        "\\",
+        "(",
+        "1,",
+        "1,000",
+        "a'",
+        "\\text{a}",
+        "5 cm ",
+        "\\frac",
+        "^",
+        "0.",
+        "\\dot{1}",
+        "not ",
+        "米",
+        "if ",
+        "=",
+        "\\pm",
+        " and ",
+    ],
+)
+@pytest.mark.timeout(30)
+def test_hostile_text_takes_no_time_to_read(piece: str) -> None:
+    text = (piece * 1000)[:999]
+    compare("5", text)
+    quick_equivalent("x", text)
+
+
+def test_votes_do_not_hang_on_the_order_of_equal_answers() -> None:
+    same = [r"\sqrt{\frac{a}{b}}", r"\frac{\sqrt{a}}{\sqrt{b}}", r"\frac{\sqrt{ab}}{b}", r"\sqrt{a/b}"]
+    for turn in range(len(same)):
+        answers = same[turn:] + same[:turn] + ["7"]
+        assert sorted(map(len, classes(answers, equivalent))) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [r"3\text{ million}", r"12\text{ cm}^2", r"n\equiv 3\pmod 5", r"0.\overline{3}", "110_2", "7元", r"n\text{ odd}"],
+)
+def test_golds_that_can_be_compared_count_as_readable(gold: str) -> None:
+    assert parse_ok(gold)
+    assert compare(gold, "1234567").reason == "different"

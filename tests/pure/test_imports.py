@@ -1,0 +1,132 @@
+"""The direction of imports (DESIGN section 2), and the ceilings on functions and files."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted([*ROOT.glob("vgs_ray/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+HEAVY = ("ray", "vllm", "torch", "transformers")
+FUNCTION_P90, FILE_CEILING = 30, 300
+
+# A module may import what is on its own level or below; the longest prefix that fits gives a module its level.
+LEVELS = {
+    "vgs_ray": 0,  # config, data, errors
+    "vgs_ray.cleaning": 1,
+    "vgs_ray.answers": 1,
+    "vgs_ray.grade": 1,
+    "vgs_ray.judge": 1,
+    "vgs_ray.problems": 1,
+    "vgs_ray.prompts": 1,
+    "vgs_ray.models": 1,
+    "vgs_ray.sandbox": 1,
+    "vgs_ray.engines.interface": 1,
+    "vgs_ray.engines.scripted": 1,
+    "vgs_ray.labels": 2,
+    "vgs_ray.search": 2,
+    "vgs_ray.evaluate": 2,
+    "vgs_ray.engines": 3,  # vLLM behind the interfaces
+    "vgs_ray.value": 3,
+    "vgs_ray.serve": 4,
+    "pipelines": 5,
+}
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text())
+
+
+def imports(name: str) -> Iterator[tuple[str, int]]:
+    """Modules that a file imports anywhere, with the line."""
+    for node in ast.walk(tree_of(name)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{name}:{node.lineno} imports relatively"
+            # `from package import module` names a module too.
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def level(module: str) -> int:
+    parts = module.split(".")
+    prefixes = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next(LEVELS[prefix] for prefix in prefixes if prefix in LEVELS)
+
+
+def importers(package: str) -> set[str]:
+    return {name for name in NAMES for module, _ in imports(name) if module.split(".")[0] == package}
+
+
+def test_ray_lives_in_the_pipelines() -> None:
+    assert {name for name in importers("ray") if not name.startswith("pipelines/")} == set()
+
+
+def test_vllm_is_imported_in_two_files_at_most() -> None:
+    assert len(importers("vllm")) <= 2, importers("vllm")
+
+
+def test_matplotlib_is_imported_where_it_draws() -> None:
+    assert importers("matplotlib") <= {"vgs_ray/evaluate/plot.py", "vgs_ray/value/training/calibration.py"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_point_one_way(name: str) -> None:
+    here = level(name.removesuffix(".py").replace("/", ".").removesuffix(".__init__"))
+    ours = [(module, line) for module, line in imports(name) if module.split(".")[0] in ("vgs_ray", "pipelines")]
+    upwards = [f"{name}:{line} imports {module}" for module, line in ours if level(module) > here]
+    assert not upwards
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    light = [
+        "vgs_ray.config",
+        "vgs_ray.data.ids",
+        "vgs_ray.data.schemas",
+        "vgs_ray.prompts",
+        "vgs_ray.engines.interface",
+        "vgs_ray.engines.scripted",
+        "vgs_ray.evaluate.statistics",
+        "vgs_ray.search.flops",
+        "vgs_ray.evaluate.methods",
+        "vgs_ray.evaluate.report",
+    ]
+    folders = [ROOT / "vgs_ray" / part for part in ("labels", "search")]
+    light += [f"vgs_ray.{path.parent.name}.{path.stem}" for folder in folders for path in folder.glob("[a-z]*.py")]
+    heavy = set(HEAVY) | {"matplotlib"}
+    code = f"import sys, {', '.join(light)}; print(*sorted({heavy} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
+def function_lengths() -> list[tuple[int, str]]:
+    """Lines of every function from `def` to its end without its docstring, with its place."""
+    found = []
+    for name in NAMES:
+        for node in ast.walk(tree_of(name)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0]
+                spare = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) and first.end_lineno else 0
+                found.append(((node.end_lineno or 0) - node.lineno + 1 - spare, f"{name}:{node.lineno} {node.name}"))
+    return sorted(found, reverse=True)
+
+
+def test_functions_are_short() -> None:
+    lengths = function_lengths()
+    p90, _ = lengths[len(lengths) // 10]
+    offenders = "\n".join(f"{lines} {place}" for lines, place in lengths if lines >= FUNCTION_P90)
+    assert p90 < FUNCTION_P90, f"p90 of {len(lengths)} functions is {p90} lines; the long ones:\n{offenders}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_short(name: str) -> None:
+    lines = len((ROOT / name).read_text().splitlines())
+    assert lines < FILE_CEILING, f"{name} has {lines} lines; split it"

@@ -1,0 +1,101 @@
+"""Rows of OpenR1-VM that can't be imported: each is named with the remedy, and nulls never become text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import import_vm
+from pipelines.recipes import sandbox
+from pipelines.tables.parts import parts_of
+from vgs_ray.config import ImportVM
+from vgs_ray.data.openr1 import cleaned_rows, our_tables
+from vgs_ray.errors import UserError
+
+
+def published(**columns: Any) -> pa.Table:
+    """One published row with two responses; `columns` replace its own."""
+    row = {
+        "problem": ["What is $2+2$?"], "answer": ["4"], "roll_in_ids": [[[1, 2], [1, 2, 3]]],
+        "roll_outs_ids": [[[5], [6]]], "labels": [[1, 0]],
+    }  # fmt: skip
+    return pa.table(row | columns)
+
+
+IDS = pa.list_(pa.list_(pa.int64()))
+BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "null label": ({"labels": [[1, None]]}, "labels has null as item 1"),
+    "null labels": ({"labels": pa.array([None], pa.list_(pa.int64()))}, "labels is null"),
+    "another label": ({"labels": [[1, 5]]}, r"labels have the values \[1, 5\], and must be 0, 1 or 2"),
+    "a large label": ({"labels": [[1, 1000]]}, "labels has a value that is no int8"),
+    "a text label": ({"labels": [["correct", "no"]]}, "labels has a value that is no int8"),
+    "a broken label": ({"labels": [[1, 0.5]]}, "labels has a value that is no int8"),
+    "labels of no list": ({"labels": [1]}, "labels has a value that is no int8"),
+    "fewer labels": ({"labels": [[1]]}, "2 roll-ins, 2 roll-outs and 1 labels"),
+    "fewer roll-outs": ({"roll_outs_ids": [[[5]]]}, "2 roll-ins, 1 roll-outs and 2 labels"),
+    "null roll-out": ({"roll_outs_ids": pa.array([[[5], None]], IDS)}, "roll_outs_ids has null as item 1"),
+    "null roll-outs": ({"roll_outs_ids": pa.array([None], IDS)}, "roll_outs_ids is null"),
+    "null roll-in": ({"roll_in_ids": pa.array([[None, [1]]], IDS)}, "roll_in_ids has null as item 0"),
+    "null token": ({"roll_outs_ids": pa.array([[[5], [6, None]]], IDS)}, "roll_outs_ids has a null among its tokens"),
+    "negative token": ({"roll_in_ids": [[[1, -2], [1]]]}, "roll_in_ids has the token id -2"),
+    "a token above int32": ({"roll_outs_ids": [[[5], [2**31]]]}, "roll_outs_ids has a value that is no list"),
+    "empty roll-in": ({"roll_in_ids": pa.array([[[1], []]], IDS)}, "a list of roll_in_ids is empty"),
+    "no responses": (
+        {"roll_in_ids": pa.array([[]], IDS), "roll_outs_ids": pa.array([[]], IDS), "labels": pa.array([[]], pa.list_(pa.int8()))},
+        "it has no responses",
+    ),
+    "null problem": ({"problem": pa.array([None], pa.string())}, "problem is null or empty"),
+    "answers in a list": ({"answer": [["4"]]}, "answer holds list"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_bad_row_is_named_with_the_remedy(kind: str) -> None:
+    columns, named = BAD_ROWS[kind]
+    good = published()
+    with pytest.raises(ValueError, match=rf"row 41 \(problem .*{named}.*Mend this row or remove it") as raised:
+        our_tables(published(**columns), ["p"], ["train"], first=41)
+    assert kind == "null problem" or "What is $2+2$?" in str(raised.value)
+    if good.schema.equals(published(**columns).schema):  # a good row before it changes nothing but the number
+        with pytest.raises(ValueError, match=rf"row 1 \(problem .*{named}"):
+            our_tables(pa.concat_tables([good, published(**columns)]), ["p", "q"], ["train", "train"])
+
+
+def test_missing_column_is_named() -> None:
+    with pytest.raises(ValueError, match="no column labels"):
+        our_tables(published().drop_columns(["labels"]), ["p"], ["train"])
+
+
+@pytest.mark.parametrize("column", ["answer", "solution", "source"])
+@pytest.mark.parametrize(("value", "expected"), [(None, None), (7, "7"), ("7", "7")])
+def test_texts_stay_null_where_they_are_null(column: str, value: Any, expected: str | None) -> None:
+    found = our_tables(published(**{column: pa.array([value])}), ["p"], ["train"])
+    assert found["clean"][column].to_pylist() == [expected]
+
+
+def test_null_answer_is_imported_and_exported_as_null(tmp_path: Path) -> None:
+    found = our_tables(published(answer=pa.array([None], pa.string())), ["p"], ["train"])
+    recipe = replace(sandbox(), root=str(tmp_path))
+    parts = parts_of(recipe, "clean")
+    parts.folder.mkdir(parents=True)
+    parts.write(found["clean"])
+    assert parts.read()["answer"].to_pylist() == [None]
+    assert cleaned_rows(parts.read())["answer"].to_pylist() == [None]
+
+
+def test_problem_without_text_stops_the_import_before_ray_starts(tmp_path: Path) -> None:
+    pq.write_table(published(problem=pa.array([None], pa.string())), tmp_path / "a.parquet")
+    named = "row group 0 of .*a.parquet: row 0 .*its problem is None.*Mend this row"
+    with pytest.raises(UserError, match=named):
+        import_vm.run(replace(sandbox(), root=str(tmp_path), import_vm=ImportVM(str(tmp_path))))
+
+
+def test_source_without_rows_is_refused(tmp_path: Path) -> None:
+    pq.write_table(published().slice(0, 0), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="has no rows; there is nothing to import"):
+        import_vm.run(replace(sandbox(), root=str(tmp_path), import_vm=ImportVM(str(tmp_path))))

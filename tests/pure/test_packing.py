@@ -1,0 +1,129 @@
+"""Plans and layouts lose nothing, keep to the budget, fill it, and weigh every sequence alike. No torch, no Ray."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vgs_ray.value.training.packing import Example, lay_out
+from vgs_ray.value.training.plan import Plan, fill, plan_step, share
+
+LAYOUTS = ["packed", "bucketed"]
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+def examples_of(sizes: list[int]) -> list[Example]:
+    return [
+        Example(str(index), np.full(size, index + 1, np.int32), size // 3, index % 3)
+        for index, size in enumerate(sizes)
+    ]
+
+
+def planned(sizes: list[int], world: int, budget: int, layout, width: int = 1) -> Plan:
+    table = np.array(sizes).reshape(-1, width)
+    return plan_step(table, table - table // 3, world, budget, layout, attention=0.01)
+
+
+def draw_lengths(count: int, longest: int, mean: float, sigma: float) -> np.ndarray:
+    """Log-normal, clipped at the longest."""
+    drawn = np.random.default_rng(0).lognormal(np.log(mean * longest) - sigma**2 / 2, sigma, count)
+    return np.clip(drawn, 1, longest).astype(np.int64)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(sizes=lengths, budget=st.integers(1, 200), world=st.integers(1, 4))
+def test_every_sequence_is_on_one_worker_within_the_budget(layout, sizes, budget: int, world: int) -> None:
+    plan = planned(sizes, world, budget, layout)
+    assert sorted(place for own in plan.packs for pack in own for place in pack) == list(range(len(sizes)))
+    assert len({len(own) for own in plan.packs}) == 1
+    area = 0
+    for own in plan.packs:
+        for pack in own:
+            batch = lay_out([examples_of(sizes)[place] for place in pack], layout)
+            area += batch.input_ids.size
+            assert batch.input_ids.size <= budget or len(pack) <= 1
+    assert (plan.tokens, plan.padded) == (sum(sizes), area)
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=10), layout=st.sampled_from(LAYOUTS))
+def test_pairs_stay_together(sizes: list[int], layout) -> None:
+    sizes = sizes + sizes[::-1]
+    plan = planned(sizes, 2, 100, layout, width=2)
+    assert sorted(place for own in plan.packs for pack in own for place in pack) == list(range(len(sizes) // 2))
+    assert plan.units == len(sizes) // 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(sizes=lengths)
+def test_each_sequence_weighs_one(layout, sizes: list[int]) -> None:
+    batch = lay_out(examples_of(sizes), layout)
+    assert batch.weights.sum() == pytest.approx(len(sizes), abs=1e-4)
+    for index, size in enumerate(sizes):
+        here = batch.input_ids == index + 1
+        assert here.sum() == size
+        assert (here & (batch.weights > 0)).sum() == size - size // 3
+        assert (batch.labels[here] == index % 3).all()
+        assert (batch.position_ids[here] == np.arange(size)).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_values_stand_at_their_tokens_and_a_ranking_reads_the_last_one(layout) -> None:
+    first = Example("a", np.array([1, 1, 1], np.int32), 1, 1, np.array([0.25, 0.5], np.float32))
+    second = Example("b", np.array([2, 2], np.int32), 1, 0)
+    batch = lay_out([first, second], layout)
+    assert batch.values[batch.weights > 0].tolist() == [0.25, 0.5, 0]
+    ranked = lay_out([first, second], layout, last_only=True)
+    assert ranked.weights.sum() == 2
+    assert ranked.input_ids[ranked.weights > 0].tolist() == [1, 2]
+    assert ranked.position_ids[ranked.weights > 0].tolist() == [2, 1]
+
+
+def test_a_worker_with_nothing_left_runs_one_token_without_a_target() -> None:
+    plan = planned([30], 2, 40, "packed")
+    assert plan.packs == [[[0]], [[]]]
+    idle = lay_out([], "packed")
+    assert idle.input_ids.shape == (1, 1)
+    assert not idle.weights.any()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sequence_without_target_is_not_forwarded_and_counts_in_the_mean(layout) -> None:
+    plan = plan_step(np.array([[4], [6]]), np.array([[0], [6]]), 1, 100, layout)
+    assert (plan.packs, plan.units, plan.tokens) == ([[[1]]], 2, 6)
+
+
+@pytest.mark.parametrize(("mean", "sigma"), [(0.7, 0.5), (0.4, 0.7)])
+def test_packs_are_full(mean: float, sigma: float) -> None:
+    sizes = draw_lengths(1024, 16384, mean, sigma)
+    packs = fill(sizes, 4 * 16384)
+    assert sizes.sum() / (len(packs) * 4 * 16384) >= 0.97
+    assert max(sizes[pack].sum() for pack in packs) <= 4 * 16384
+
+
+def test_the_bench_runs_with_only_torch_and_transformers() -> None:
+    blocked = ("ray", "vllm", "pyarrow", "sklearn", "scipy", "matplotlib", "datasets", "tyro", "tensorboardX")
+    arguments = ["bench/train.py", "--rounds", "1", "--sequences", "8", "--longest", "64"]
+    code = (
+        f"import sys, runpy; sys.modules.update(dict.fromkeys({blocked!r})); sys.argv = {arguments!r}; "
+        "runpy.run_path('bench/train.py', run_name='__main__')"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["0.7", "0.5"], ["0.4", "0.7"]]
+    assert all(float(row[2].rstrip("%")) >= 97 and float(row[6]) > 0 for row in rows)
+
+
+def test_workers_get_equal_shares() -> None:
+    costs = draw_lengths(1024, 16384, 0.7, 0.5).astype(float)
+    loads = [costs[mine].sum() for mine in share(costs, 16)]
+    assert max(loads) / np.mean(loads) < 1.02

@@ -1,0 +1,197 @@
+"""The plan: its numbers follow from the recipe, by hand; what is measured replaces what is assumed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_run import write_run
+
+from pipelines.cli import parse
+from pipelines.plan import plan, run, short
+from pipelines.recipes import RECIPES
+from pipelines.tables.parts import parts_of
+from vgs_ray.config import Label, RollOut
+from vgs_ray.errors import UserError
+from vgs_ray.evaluate.estimate import PAPER, cut_means
+from vgs_ray.labels.outcomes import cut_positions
+from vgs_ray.models.packaged import NotInstalled
+
+
+def costs_of(*arguments: str):
+    costs, lines = plan(parse("pipelines.plan", list(arguments)))
+    return {cost.stage: cost for cost in costs}, "\n".join(lines)
+
+
+def test_published_recipe_has_the_papers_rows(tmp_path: Path) -> None:
+    costs, _ = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "49394", "--clean.test", "0")
+    assert costs["roll_in"].rows == 691_516
+    assert costs["roll_out"].rows == costs["verify"].rows == 2_766_064
+    assert costs["label"].rows == pytest.approx(2_492_504, rel=1e-3)
+    assert costs["train"].rows == 12_170 * 1024
+    assert costs["train"].tokens / 5 == pytest.approx(35.7e9, rel=0.01)
+    labelled = costs["roll_out"].tokens * costs["label"].rows / costs["roll_out"].rows
+    assert labelled == pytest.approx(14.4e9, rel=0.01)
+    assert costs["train"].hours == pytest.approx(PAPER["train"].hours, rel=0.3)
+
+
+def test_test_problems_cost_nothing(tmp_path: Path) -> None:
+    costs, _ = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "49394")
+    assert costs["clean"].rows == 49_394
+    assert costs["roll_in"].rows == 14 * 48_894
+    assert costs["roll_out"].rows == costs["verify"].rows == 56 * 48_894
+    few, _ = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "200")
+    assert few["roll_in"].rows == 14 * 180  # a tenth at most
+
+
+def test_rows_and_hours_follow_the_options(tmp_path: Path) -> None:
+    shared = (
+        "vgs",
+        "--root",
+        str(tmp_path),
+        "--plan.problems",
+        "100",
+        "--clean.test",
+        "0",
+        "--roll-out.cuts",
+        "2",
+        "--roll-in.per-problem",
+        "8",
+    )
+    slow, _ = costs_of(*shared, "--plan.tokens-per-s", "1000", "--plan.roll-out-tokens", "500")
+    quick, said = costs_of(*shared, "--plan.tokens-per-s", "4000", "--plan.roll-out-tokens", "500")
+    assert slow["roll_out"].rows == 1600
+    assert slow["roll_out"].tokens == 800_000
+    assert slow["roll_out"].hours == pytest.approx(800 / 3600)
+    assert quick["roll_in"].hours == pytest.approx(slow["roll_in"].hours / 4)
+    assert (
+        quick["roll_in"].hours > quick["roll_in"].tokens / 4000 / 3600
+    )  # most generators are larger than the reference
+    assert "4,000 tokens/s (given)" in said
+    kept, _ = costs_of(*shared, "--label.hopeless-share", "1")
+    assert kept["label"].rows == 1600
+    assert slow["label"].rows == round(1600 * (1 - 0.099))
+    values, _ = costs_of(*shared, "--label.kind", "token_values")
+    assert values["label"].size > 10 * slow["label"].size
+
+
+def test_flops_by_hand(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    config = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 50,
+              "model_type": "llama", "architectures": ["LlamaForCausalLM"]}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    layer = 4 * 8 * 8 + 3 * 8 * 16 + 2 * 8
+    body = 2 * layer + 8
+    lengths = ("--plan.prompt-tokens", "10", "--plan.roll-in-tokens", "100", "--plan.roll-out-tokens", "40")
+    models = (
+        "--roll-out.model",
+        str(folder),
+        "--train.init",
+        str(folder),
+        "--train.steps",
+        "3",
+        "--train.batch-size",
+        "2",
+    )
+    recipe = parse("pipelines.plan", ["sandbox", "--root", str(tmp_path), "--plan.problems", "7", *lengths, *models])
+    generators = tuple(replace(each, model=str(folder)) for each in recipe.roll_in.generators)
+    found = {
+        cost.stage: cost for cost in plan(replace(recipe, roll_in=replace(recipe.roll_in, generators=generators)))[0]
+    }
+
+    def forward(tokens: int, before: int, params: int) -> float:
+        context = sum(before + i + 1 for i in range(tokens))
+        return 2 * params * tokens + 4 * 2 * 8 * context
+
+    assert found["roll_in"].flops == pytest.approx(14 * forward(110, 0, body + 400))
+    latest = round(10 + 100 * 2 / 3)  # of two uniform cuts
+    roll_outs = 14 * forward(latest, 0, body + 400) + 28 * forward(40, 60, body + 400)
+    assert found["roll_out"].flops == pytest.approx(roll_outs)
+    assert found["train"].flops == pytest.approx(3 * 6 * forward(100, 0, body))
+
+
+@pytest.mark.parametrize("scheme", ["cuts", "fan"])
+@pytest.mark.parametrize("law", ["uniform", "sqrt"])
+def test_cut_means_are_those_of_drawn_cuts(scheme, law) -> None:
+    drawn = np.array([cut_positions(10_000, 4, law, seed, scheme) for seed in range(3000)])
+    cut, latest = cut_means(RollOut(cuts=4, positions=law, scheme=scheme), 10_000)
+    assert drawn.mean() == pytest.approx(cut, rel=0.03)
+    assert drawn.max(axis=1).mean() == pytest.approx(latest, rel=0.03)
+
+
+def test_run_folder_replaces_assumptions(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, Label(hopeless_share=1.0))
+    costs, lines = plan(recipe)
+    by_stage = {cost.stage: cost for cost in costs}
+    tokens = [len(row) for row in parts_of(recipe, "roll_in").read(["tokens"])["tokens"].to_pylist()]
+    assert by_stage["clean"].rows == parts_of(recipe, "clean").rows()
+    assert by_stage["roll_in"].tokens == pytest.approx(by_stage["roll_in"].rows * np.mean(tokens))
+    on_disk = sum(Path(file).stat().st_size for file in parts_of(recipe, "verify").files())
+    verified = parts_of(recipe, "verify").read(["outcome"])["outcome"].to_pylist()
+    assert by_stage["verify"].size / by_stage["verify"].rows == pytest.approx(on_disk / len(verified))
+    unknown = verified.count("unknown") / len(verified)
+    assert by_stage["label"].rows == round(by_stage["verify"].rows * (1 - unknown))
+    assert "kept in" in "\n".join(lines)
+
+
+def test_no_hours_where_nothing_was_measured_on_cpu(tmp_path: Path) -> None:
+    costs, said = costs_of("sandbox", "--root", str(tmp_path))
+    assert {cost.hours for cost in costs.values()} == {None}
+    assert "unknown on CPU" in said
+    given, _ = costs_of("sandbox", "--root", str(tmp_path), "--plan.tokens-per-s", "5000")
+    assert given["roll_out"].hours == pytest.approx(given["roll_out"].tokens / 5000 / 3600)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
+    try:
+        run(parse("pipelines.plan", [name, "--root", str(tmp_path)]))
+    except NotInstalled as error:
+        pytest.skip(str(error))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert {line.split()[0] for line in lines if line} >= {
+        "clean",
+        "roll_in",
+        "roll_out",
+        "verify",
+        "label",
+        "train",
+        "total",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--plan.tokens-a-second", "5"], "--plan.tokens-a-second"),
+        (["--plan.problems", "-3"], "plan.problems is -3; it must be greater than or equal to 0"),
+        (["--plan.train-share", "0"], "plan.train_share is 0.0; it must be greater than 0"),
+        (["--roll-out.model", "somebody/unheard-of"], "hf download somebody/unheard-of config.json"),
+    ],
+)
+def test_bad_options_stop_with_one_line(arguments: list[str], named: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=named):
+        run(parse("pipelines.plan", ["vgs", "--root", str(tmp_path), *arguments]))
+
+
+def test_command_prints_a_plan_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.plan", "vgs", "--root", str(tmp_path / "runs")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the paper" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_numbers_are_short() -> None:
+    assert [short(n) for n in (None, 12.0, 49_394.0, 14.4e9, 1.784e11, 2.5e21)] == [
+        "-", "12", "49.4k", "14.4B", "178B", "2.50e+21",
+    ]  # fmt: skip

@@ -1,0 +1,292 @@
+"""From searches to the report: regrouping by budget, costs, and the three files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vgs_ray.config import Beam, Evaluate, Mcts, Sampling, Variant
+from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue, World
+from vgs_ray.evaluate.answers import answer_rows, calibration
+from vgs_ray.evaluate.methods import Measured, measure
+from vgs_ray.evaluate.plot import _apart
+from vgs_ray.evaluate.report import comparisons, rows, write_report
+from vgs_ray.evaluate.solved import Leaf, Solved
+from vgs_ray.evaluate.tables import terminal_table
+from vgs_ray.search.explore import beam, sample
+from vgs_ray.search.flops import Cost, ModelSize, tree_costs
+from vgs_ray.search.mcts import mcts
+from vgs_ray.search.tree import Tree
+
+SIZE = ModelSize(1000, 2, 16)
+SHAPE = Evaluate(samples=4, beam=Beam(keep=1, branch=2, block=6, groups=2), budgets=(2, 4), confidence=0.0)
+TREE, RANDOM = Mcts(simulations=24, width=3, block=6), replace(SHAPE.beam, choose="random")
+FIGURES = ("accuracy_vs_budget", "accuracy_vs_flops", "calibration")
+ROW_KEYS = [
+    *("benchmark", "method", "budget", "accuracy", "low", "high", "problems", "samples"),
+    *("generated_tokens", "scored_tokens", "flops", "seconds"),
+]
+
+
+def same(a: str, b: str) -> bool:
+    return a == b
+
+
+def solved(leaves: list[Leaf], explorer: Any = "sample", name: str = "p") -> Solved:
+    groups = {leaf.group: Cost(10, 10, 100, 50) for leaf in leaves}
+    return Solved(name, explorer, tuple(leaves), Cost(0, 3, 30, 15), groups, seconds=8.0)
+
+
+def leaf(group: int, answer: str | None, value: float | None, gold: str = "1") -> Leaf:
+    return Leaf(group, answer, "incomplete" if answer is None else "correct" if answer == gold else "incorrect", value)
+
+
+def table(measured: list[Measured]) -> dict[tuple[str, int], Measured]:
+    return {(each.method, each.budget): each for each in measured}
+
+
+def test_regrouping_by_hand() -> None:
+    leaves = [leaf(0, "1", 0.9), leaf(1, "2", 0.2), leaf(2, "2", 0.5), leaf(3, None, 0.9)]
+    found = table(measure([solved(leaves)], SHAPE, same))
+    correct = {key: each.correct[0] for key, each in found.items()}
+    assert correct == pytest.approx(
+        {
+            ("single", 1): 0.25,
+            ("best_of_n", 2): 0.5,
+            ("majority", 2): 0.25,  # a tie that counts half, and a wrong one
+            ("weighted_majority", 2): 0.5,
+            ("pass", 2): 0.5,
+            ("best_of_n", 4): 1.0,
+            ("majority", 4): 0.0,
+            ("weighted_majority", 4): 1.0,
+            ("pass", 4): 1.0,
+        }
+    )
+    assert found["majority", 2].samples == 4
+
+
+def test_costs_are_those_of_the_budget() -> None:
+    found = table(measure([solved([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
+    # The four groups read the prompt once, two runs of two groups would have read it twice: half a reading more for each.
+    assert found["weighted_majority", 4].cost == Cost(40, 40, 400, 200)
+    assert found["weighted_majority", 2].cost == Cost(20, 20 + 1.5, 200 + 15, 100 + 7.5)
+    assert found["majority", 2].cost == Cost(20, 0, 215, 0)  # a vote that ignores the values needs no value model
+    assert found["single", 1].cost.generated == 10
+    assert [found["pass", budget].seconds for budget in (2, 4)] == [4.0, 8.0]
+
+
+def test_adaptive_votes_share_a_budget() -> None:
+    clear = solved([leaf(g, "1", 0.5) for g in range(6)], name="clear")
+    mixed = solved([leaf(g, answer, 0.5) for g, answer in enumerate("223111")], name="mixed")
+    shape = replace(SHAPE, samples=6, budgets=(4,), confidence=0.9)
+    found = table(measure([clear, mixed], shape, same))
+    assert found["majority", 4].correct == (1.0, 0.0)
+    # The clear one stops at 3 answers, and the mixed one has 5 of the 8 that both have: two against two.
+    adaptive = found["adaptive_majority", 4]
+    assert adaptive.correct == (1.0, 0.5)
+    assert adaptive.cost.generated == pytest.approx((30 + 50) / 2)
+    assert adaptive.samples == 4
+    assert found["adaptive_weighted_majority", 4].cost.scored > 0
+
+
+def test_beams_take_whole_groups() -> None:
+    leaves = [leaf(0, "1", 0.4), leaf(1, "2", 0.5)]
+    found = table(measure([solved(leaves, "beam")], SHAPE, same))
+    assert {method for method, _ in found} == {"vgs_weighted_majority", "vgs_best", "vgs_majority", "vgs_pass"}
+    assert found["vgs_weighted_majority", 2].correct == (0.5,)
+    assert found["vgs_weighted_majority", 4].correct == (0.0,)
+    assert found["vgs_pass", 4].correct == (1.0,)
+    assert found["vgs_pass", 4].cost.generated == 20
+    wide = replace(SHAPE, beam=Beam(keep=2, branch=2, groups=1))
+    assert {budget for _, budget in table(measure([solved(leaves, "beam")], wide, same))} == {4}
+
+
+def test_failed_and_unanswered_searches_count_as_wrong() -> None:
+    failed = {
+        "benchmark": "",
+        "problem_id": "q",
+        "explorer": "sample",
+        "tree": "",
+        "leaves": "",
+        "seconds": 1.0,
+        "error": "EngineDied",
+    }
+    pool = [solved([leaf(g, None, 0.5) for g in range(4)]), Solved.from_row(failed, SIZE, SIZE)]
+    assert all(each.correct == (0.0, 0.0) for each in measure(pool, SHAPE, same))
+    unknown = solved([Leaf(0, "1", "unknown", 0.5)])
+    [row] = answer_rows([*pool, unknown])
+    assert [row[name] for name in ("failed", "searches", "unknown", "incomplete", "answers")] == [1, 3, 1, 4, 5]
+
+
+def test_searches_must_match() -> None:
+    one = solved([leaf(0, "1", 0.5)])
+    with pytest.raises(ValueError, match="two sample searches"):
+        measure([one, one], SHAPE, same)
+    with pytest.raises(ValueError, match="different problems"):
+        measure([one, solved([leaf(0, "1", 0.5)], "beam", "other")], SHAPE, same)
+
+
+async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]:
+    world, prompt, limits = World(slip=0.08), (problem,), Sampling(max_tokens=40)
+    policy, value = ScriptedPolicy(world), ScriptedValue(world)
+    if explorer == "sample":
+        tree = await sample(policy, value, prompt, count=SHAPE.samples, sampling=limits, seed=problem)
+    elif explorer == "tree":
+        tree = await mcts(policy, value, prompt, shape=TREE, sampling=limits, seed=problem)
+    else:
+        shape = SHAPE.beam if explorer == "beam" else RANDOM
+        tree = await beam(policy, value, prompt, beam=shape, sampling=limits, seed=problem)
+    leaves = [
+        {
+            "node": node.id,
+            "group": node.group,
+            "answer": world.answer(prompt, tree.path(node.id)),
+            "outcome": world.outcome(prompt, tree.path(node.id)),
+            "reason": "",
+            "value": node.value,
+        }
+        for node in tree.leaves()
+    ]
+    row = {
+        "benchmark": "scripted",
+        "problem_id": str(problem),
+        "explorer": explorer,
+        "gold": world.gold(prompt),
+        "seconds": 1.0,
+        "error": None,
+    }
+    return {**row, "tree": json.dumps(tree.to_json()), "leaves": json.dumps(leaves)}, tree
+
+
+async def test_report_of_scripted_searches(tmp_path: Path) -> None:
+    found = [await search_row(problem, explorer) for problem in range(40) for explorer in ("sample", "beam")]
+    searches = [Solved.from_row(row, SIZE, SIZE) for row, _ in found]
+    assert all(
+        (search.prompt, search.groups) == tree_costs(tree, SIZE, SIZE)
+        for search, (_, tree) in zip(searches, found, strict=True)
+    )
+    measured = measure(searches, SHAPE, same)
+    report = write_report(tmp_path / "evaluate", measured, answer_rows(searches), resamples=200)
+    assert json.loads((tmp_path / "evaluate" / "report.json").read_text()) == report
+    assert all(list(row) == ROW_KEYS for row in report["rows"])
+    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in report["rows"])
+    assert all(
+        list(row) == ["benchmark", "a", "b", "budget", "difference", "low", "high"] for row in report["comparisons"]
+    )
+    assert len(report["comparisons"]) == 3 * 2
+    best = {(row["b"], row["budget"]): row for row in report["comparisons"]}
+    assert best["majority", 4]["low"] > 0
+    text = (tmp_path / "evaluate" / "report.md").read_text()
+    assert "0 of 40" in text
+    assert "`vgs_weighted_majority` − `majority`" in text
+    figures = [f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")]
+    files = {path.name: path for path in (tmp_path / "evaluate").iterdir()}
+    assert sorted(files) == [*figures, "report.csv", "report.json", "report.md", "report.tex"]
+    for name in figures:
+        assert files[name].read_bytes().startswith(b"%PDF" if name.endswith("pdf") else b"\x89PNG")
+    with files["report.csv"].open() as file:
+        assert [float(row["accuracy"]) for row in csv.DictReader(file)] == [row["accuracy"] for row in report["rows"]]
+    assert files["report.tex"].read_text().count("\\midrule") == 1
+
+
+async def test_the_same_searches_give_the_same_files(tmp_path: Path) -> None:
+    searches = [Solved.from_row((await search_row(p, e))[0], SIZE, SIZE) for p in range(5) for e in ("sample", "beam")]
+    for name in ("a", "b"):
+        write_report(tmp_path / name, measure(searches, SHAPE, same), answer_rows(searches), resamples=50)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+async def test_benchmarks_are_reported_apart_and_in_the_mean(tmp_path: Path) -> None:
+    found = []
+    for name, problems in (("easy", range(60)), ("hard", range(12))):
+        for problem in problems:
+            for explorer in ("sample", "beam"):
+                row, _ = await search_row(problem, explorer)
+                found.append(Solved.from_row({**row, "benchmark": name}, SIZE, SIZE))
+    measured = measure(found, SHAPE, same)
+    report = write_report(tmp_path, measured, answer_rows(found), resamples=200)
+    by_place = {(row["benchmark"], row["method"], row["budget"]): row for row in report["rows"]}
+    for method in ("majority", "vgs_weighted_majority"):
+        easy, hard, mean = (by_place[name, method, 4] for name in ("easy", "hard", "average"))
+        assert mean["accuracy"] == pytest.approx((easy["accuracy"] + hard["accuracy"]) / 2)
+        assert mean["flops"] == pytest.approx((easy["flops"] + hard["flops"]) / 2)
+        assert (easy["problems"], hard["problems"], mean["problems"]) == (60, 12, 72)
+        assert mean["high"] - mean["low"] < hard["high"] - hard["low"]
+    gaps = {pair["benchmark"]: pair["difference"] for pair in report["comparisons"] if pair["budget"] == 4}
+    assert gaps["average"] == pytest.approx((gaps["easy"] + gaps["hard"]) / 2)
+    assert {"accuracy_vs_flops.png", "accuracy_vs_flops-easy.png"} < {path.name for path in tmp_path.iterdir()}
+
+
+def test_calibration_by_hand() -> None:
+    values, correct = np.array([0.05, 0.95, 0.95, 0.55]), np.array([False, True, False, True])
+    found = calibration(values, correct)
+    assert found is not None
+    assert found["ece"] == pytest.approx((0.05 + 2 * 0.45 + 0.45) / 4)
+    assert found["brier"] == pytest.approx(np.mean((values - correct) ** 2))
+    assert found["auc"] == pytest.approx((1 + 0.5 + 1 + 0) / 4)
+    assert [each["answers"] for each in found["bins"]] == [1, 1, 2]
+    assert calibration(np.array([]), np.array([], bool)) is None
+    assert calibration(np.array([0.5]), np.array([True]))["auc"] is None
+
+
+async def test_variants_are_reported_beside_the_guided_beam(tmp_path: Path) -> None:
+    names = ("sample", "beam", "tree", "random")
+    found = [await search_row(problem, explorer) for problem in range(40) for explorer in names]
+    shape = replace(SHAPE, variants=(Variant("tree", mcts=TREE), Variant("random", RANDOM)))
+    measured = measure([Solved.from_row(row, SIZE, SIZE) for row, _ in found], shape, same)
+    report = write_report(tmp_path, measured, [], resamples=200)
+    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in report["rows"]}
+    assert accuracy["vgs_weighted_majority", 4] > accuracy["random_weighted_majority", 4]
+    assert accuracy["tree_weighted_majority", 72] > accuracy["single", 1]
+    assert {"tree_best", "tree_pass", "random_best", "random_majority"} < {method for method, _ in accuracy}
+    pairs = {(pair["a"], pair["b"], pair["budget"]) for pair in report["comparisons"]}
+    assert ("random_weighted_majority", "majority", 4) in pairs
+
+
+@pytest.mark.parametrize("wrong", [{"name": "beam", "beam": Beam()}, {"name": "x"}])
+def test_a_variant_has_a_name_of_its_own_and_one_shape(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"call it otherwise|give it one"):
+        Variant(**wrong)
+
+
+def test_differences_are_those_of_the_rows() -> None:
+    leaves = [leaf(g, "1" if g % 2 else "2", 0.5) for g in range(4)]
+    measured = measure([solved(leaves), solved(leaves[:2], "beam")], SHAPE, same)
+    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in rows(measured, 50)}
+    for pair in comparisons(measured, 50):
+        at = pair["budget"]
+        assert pair["difference"] == pytest.approx(accuracy[pair["a"], at] - accuracy[pair["b"], at])
+
+
+def test_the_terminal_table_fits() -> None:
+    costs = {"generated_tokens": 16384 * 256.0, "scored_tokens": 16384 * 256.0, "flops": 1.234e16, "seconds": 12345.6}
+    row = {
+        "benchmark": "b",
+        "method": "vgs_adaptive_weighted_majority",
+        "budget": 1024,
+        "accuracy": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        **costs,
+    }
+    assert max(map(len, terminal_table([row]).splitlines())) <= 100
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing was measured"):
+        write_report(tmp_path, [], [])
+
+
+@pytest.mark.parametrize("heights", [[5.0, 5.0, 5.0], [0.0, 10.0, 9.9], [10.0, 10.0, 0.0, 0.1]])
+def test_labels_do_not_touch(heights: list[float]) -> None:
+    placed = sorted(_apart(heights, gap=1.0, low=0.0, high=10.0))
+    assert all(b - a >= 1 - 1e-9 for a, b in pairwise(placed))
+    assert placed[-1] <= 10

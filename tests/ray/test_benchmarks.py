@@ -1,0 +1,144 @@
+"""Benchmarks by name: where they are read, and real ones with their answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from vgs_ray.cleaning.hub_data import HubId, SourceError
+
+from pipelines.errors import line_of
+from pipelines.evaluate import all_problems, sources
+from pipelines.recipes import sandbox, vgs
+from pipelines.session import ray_session
+from pipelines.tables.sources import resolved
+from vgs_ray.config import Evaluate
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.source_names import label_of
+from vgs_ray.errors import UserError
+from vgs_ray.evaluate.benchmarks import BENCHMARKS, answer_of, pinned, source_of
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "benchmarks"
+SIZES = {"aime-24": 30, "aime-25": 30, "hmmt-feb-24": 30, "hmmt-feb-25": 30, "math-500": 500, "gsm8k": 1319}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    with ray_session():
+        yield
+
+
+def test_names_are_data_sets_at_a_revision() -> None:
+    assert set(BENCHMARKS) == set(SIZES)
+    for name in BENCHMARKS:
+        found = HubId.parse(source_of(name))
+        assert "/" in found.id
+        assert name.startswith("hmmt") == (found.revision is None)
+        assert found.revision is None or len(found.revision) == 40
+    assert HubId.parse("a/b") == ("a/b", None, None, "train")
+    assert HubId.parse("a/b@1f:main/test") == ("a/b", "1f", "main", "test")
+    assert HubId.parse("a/b:main") == ("a/b", None, "main", "train")
+    assert pinned(source_of("gsm8k")) == BENCHMARKS["gsm8k"]  # nobody is asked
+    assert len(HubId.parse(vgs().clean.source).revision or "") == 40
+    assert {*vgs().evaluate.benchmarks} < {*vgs().clean.exclude} <= {*BENCHMARKS}
+
+
+def test_labels_are_short() -> None:
+    labels = {
+        "gsm8k": "gsm8k", "sandbox": "sandbox", "some/where/hard.jsonl": "hard", "some/folder/": "folder", "a/b.v2@1f": "b.v2",
+        "org/set@1f:main/test": "set:main/test", "org/set:socratic/test": "set:socratic/test",
+    }  # fmt: skip
+    assert {name: label_of(name) for name in labels} == labels
+
+
+@pytest.mark.parametrize(("text", "answer"), [("So 2 + 2 = <<2+2=4>>4\n#### 1,234", "1,234"), ("7", "7"), (None, "")])
+def test_an_answer_follows_its_rationale(text: str | None, answer: str) -> None:
+    assert answer_of(text) == answer
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here: real benchmarks are not copied into the project")
+def test_real_benchmarks_are_read_from_a_folder() -> None:
+    found = sources(Evaluate(benchmarks=tuple(SIZES), benchmark_folder=str(DATA)))
+    problems, count = all_problems(found, limit=0)
+    rows = problems.to_pandas()
+    assert count == len(rows) == sum(SIZES.values())
+    assert rows.groupby("benchmark").size().to_dict() == SIZES
+    assert rows["problem"].str.len().min() >= 20
+    gsm8k = rows[rows["benchmark"] == "gsm8k"]["answer"]
+    assert gsm8k.str.fullmatch(r"-?[\d,.]+").all()
+    assert len(all_problems(found, limit=3)[0].take_all()) == 18
+
+
+@pytest.mark.parametrize("wrong", [(), ("sandbox", "sandbox"), ("a/x.jsonl", "b/x.jsonl")])
+def test_each_benchmark_is_named_once(wrong: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"evaluate\.benchmarks"):
+        check_recipe(replace(sandbox(), evaluate=replace(sandbox().evaluate, benchmarks=wrong)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"problem": "What is 1 + 1?", "answer": " "}], r"rows \[0\] lack"),
+        ([{"problem": "What is 1 + 1?"}], "no column answer"),
+        ([{"answer": "2"}], "no column problem"),
+        ([{"problem": "What is 1 + 1?", "answer": "2"}] * 2, "1 repeated problems"),
+        ([], "no column"),
+    ],
+)
+def test_a_benchmark_without_problems_or_answers_is_an_error(
+    rows: list[dict[str, str]], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bench.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=said):
+        all_problems({"bench": str(path)}, limit=0)
+
+
+def test_a_source_without_a_revision_is_noted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set that changes between two starts of one stage is read as it was at the first."""
+    asked: list[str] = []
+
+    def now(source: str) -> str:
+        asked.append(source)
+        return f"{source}@{len(asked)}"
+
+    monkeypatch.setattr("pipelines.tables.sources.pinned", now)
+    first = resolved(tmp_path, {"a": "org/a", "b": "org/b"})
+    assert first == {"a": "org/a@1", "b": "org/b@2"}
+    assert resolved(tmp_path, {"a": "org/a", "b": "org/b"}) == first
+    assert resolved(tmp_path / "..", {"a": "org/a"}) == {"a": "org/a@3"}
+
+
+@pytest.mark.parametrize("missing", ["none.jsonl", "/nowhere/none.parquet", "./folder", "word"])
+def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{missing} does not exist.*check the path"):
+        resolved(tmp_path, {"a": missing})
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "folder", "named"),
+    [
+        ("nowhere.jsonl", "", "nowhere.jsonl does not exist"),
+        ("some/where/nowhere.jsonl", "", "nowhere.jsonl does not exist"),
+        ("./nowhere", "", "nowhere does not exist"),
+        ("/nowhere", "", "nowhere does not exist"),
+        ("aime-24", "/nowhere", "evaluate.benchmark_folder is '/nowhere'"),
+    ],
+)
+def test_a_benchmark_that_is_not_there_is_named(benchmark: str, folder: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises((UserError, SourceError), match=named) as found:
+        resolved(tmp_path, sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
+    assert "\n" not in line_of(found.value)
+
+
+def test_no_connection_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(
+        SourceError, match=r"^data set MathArena/hmmt_feb_2025 can't be found.*check the id and the network"
+    ) as found:
+        pinned("MathArena/hmmt_feb_2025")
+    assert "\n" not in line_of(found.value)

@@ -1,0 +1,141 @@
+"""Disks that are full, read-only, or not the same on every node: one line each, from wherever in Ray the error comes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from pipelines.cli import cli
+from pipelines.recipes import sandbox
+from pipelines.session import ray_session
+from pipelines.tables.parts import Parts, write
+from pipelines.tables.stage import only_writer, open_stage
+from vgs_ray.config import Recipe
+from vgs_ray.data.schemas import PROBLEMS
+from vgs_ray.errors import UserError
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
+
+Mount = Callable[[str], Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """Mounts a file system in memory with the options that are named."""
+    mounted: list[Path] = []
+
+    def make(options: str) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True)
+        if done.returncode:
+            pytest.skip("file systems can't be mounted here (needs root)")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def noise(_: pa.Table) -> pa.Table:
+    rows = [{"problem_id": secrets.token_hex(64), "problem": "p", "answer": "1", "split": "train"} for _ in range(4000)]
+    return pa.Table.from_pylist(rows, schema=PROBLEMS)
+
+
+class Writer:
+    """Writes as the actors that sample and search do."""
+
+    def __init__(self, parts: Parts, message: str = "") -> None:
+        self.parts = parts
+        if message:
+            raise UserError(message)
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        self.parts.write(noise(batch))
+        return batch
+
+
+def actors(parts: Parts, *arguments: str) -> None:
+    pool = ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=2)
+    ray.data.range(2).map_batches(
+        Writer, compute=pool, num_cpus=0.1, batch_format="pyarrow", fn_constructor_args=(parts, *arguments)
+    ).materialize()
+
+
+def tasks(parts: Parts) -> None:
+    write(ray.data.range(2).map_batches(noise, batch_format="pyarrow"), parts)
+
+
+def test_what_workers_raise_is_one_line(mount: Mount, tmp_path: Path, monkeypatch, capsys) -> None:
+    parts = Parts(mount("size=64k") / "clean", "problems", "problem_id")
+    parts.folder.mkdir()
+    full = "error: no space left on the disk of the run: free some, then run the same command"
+    cases: list[tuple[Callable[[Recipe], None], str]] = [
+        (lambda _: tasks(parts), full),
+        (lambda _: actors(parts), full),
+        (lambda _: actors(parts, "the engine did not start: mend it"), "error: the engine did not start: mend it"),
+    ]
+    monkeypatch.setattr("sys.argv", ["pipelines.clean", "sandbox", "--root", str(tmp_path / "runs")])
+    with ray_session():
+        for work, line in cases:
+            with pytest.raises(SystemExit) as stop:
+                cli(work, "pipelines.clean")
+            assert stop.value.code == 2
+            assert capsys.readouterr().err.splitlines()[-1] == line
+            assert not list(parts.folder.iterdir()), "nothing half-written"
+
+
+def test_a_read_only_root_is_refused(mount: Mount) -> None:
+    root = mount("size=1m")
+    recipe = replace(sandbox(), root=str(root))
+    (recipe.folder / "clean").mkdir(parents=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
+    with pytest.raises(UserError, match=r"sandbox can't be written \(read-only.*--root"), only_writer(recipe):
+        pass
+    with pytest.raises(UserError, match=r"clean can't be written \(read-only.*--root"):
+        open_stage(recipe, "clean", ())
+    with pytest.raises(UserError, match=r"other/clean can't be made \(Read-only file system\).*--root"):
+        open_stage(replace(recipe, run_name="other"), "clean", ())
+
+
+def test_a_folder_that_a_node_does_not_share_is_refused(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    shared.mkdir()
+    own.mkdir()
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", str(own)], capture_output=True).returncode:
+        pytest.skip("a node can't be given a disk of its own here (needs root)")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    start = f"mount -t tmpfs none {own}; exec ray start --address={cluster.address} --num-cpus=1 --block"
+    node = subprocess.Popen(
+        ["unshare", "-m", "bash", "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=os.environ | {"PATH": f"{Path(ray.__file__).parents[4] / 'bin'}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        while len(ray.nodes()) < 2:
+            time.sleep(0.1)
+        with ray_session(folder=shared):
+            assert not list(shared.iterdir())
+        with (
+            pytest.raises(UserError, match=r"own is not the same folder on .*shared file system.*--root"),
+            ray_session(folder=own),
+        ):
+            pass
+        assert not list(own.iterdir())
+    finally:
+        ray.shutdown()
+        node.terminate()
+        node.wait()
+        cluster.shutdown()

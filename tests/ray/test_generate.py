@@ -1,0 +1,236 @@
+"""Generation survives its engines: durable pieces, one bad row, a dying engine, a displaced writer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from conftest import TINY_ENGINE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.actors.journal import TRUSTED_TRIES, Journal, Tries
+from pipelines.actors.sampling import Generate, Totals, turn_to_start
+from pipelines.roll_in import side_by_side
+from pipelines.tables.parts import Displaced, Parts
+from vgs_ray.config import Engine, Generator, Sampling
+from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
+from vgs_ray.errors import UserError
+from vgs_ray.labels.outcomes import cut_positions
+
+KEYS = [f"row-{i}" for i in range(6)]
+
+
+def finished_row(key: str) -> dict[str, Any]:
+    known = {"roll_out_id": key, "roll_in_id": "r", "problem_id": "p", "policy": "tiny", "cut": 0, "seed": 1}
+    return {**known, "tokens": [3, 4], "finish_reason": "stop", "sampling": "{}", "engine": "vllm", "error": None}
+
+
+def table(keys: list[str]) -> pa.Table:
+    return pa.Table.from_pylist([finished_row(key) for key in keys], schema=ROLL_OUTS)
+
+
+def keys_of(parts: Parts) -> list[str]:
+    return sorted(parts.read([parts.key])[parts.key].to_pylist())
+
+
+class Killed(BaseException): ...
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=6), kill_at=st.integers(0, 12))
+def test_block_killed_at_any_file_operation_is_completed_exactly_once(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], kill_at: int
+) -> None:
+    parts = Parts(tmp_path_factory.mktemp("block"), "roll_outs", "roll_out_id")
+
+    def work() -> None:
+        journal = Journal(parts, KEYS)
+        journal.begin()
+        left = [key for key in KEYS if key not in journal.done()]
+        for size in sizes:
+            journal.write(table(left[:size]))
+            left = left[size:]
+        journal.write(table(left))
+        journal.close()
+
+    operations = 0
+    replace, unlink = os.replace, os.unlink
+
+    def counted(operation: Any) -> Any:
+        def act(*arguments: Any, **options: Any) -> Any:
+            nonlocal operations
+            operations += 1
+            if operations == kill_at:
+                raise Killed
+            return operation(*arguments, **options)
+
+        return act
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", counted(replace))
+        patch.setattr(os, "unlink", counted(unlink))
+        try:
+            work()
+        except Killed:
+            seen = keys_of(parts)
+            assert len(seen) == len(set(seen)), "a reader saw a row twice"
+    work()
+    assert keys_of(parts) == KEYS
+    assert parts.rows() == len(KEYS)
+
+
+def test_displaced_writer_cannot_write(tmp_path: Path) -> None:
+    old = Parts(tmp_path, "roll_outs", "roll_out_id").claim()
+    new = old._replace(writer="").claim()
+    new.write(table(["a"]))
+    with pytest.raises(Displaced):
+        old.write(table(["b"]))
+    assert keys_of(new) == ["a"]
+
+
+def requests(count: int, too_long: int | None = None) -> pa.Table:
+    rows = [
+        {name: value for name, value in finished_row(f"row-{i}").items() if name in ROLL_OUT_REQUESTS.names}
+        | {"prefix": [5, 6, 7 + i] if i != too_long else [5] * 300, "max_tokens": 12}
+        for i in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=ROLL_OUT_REQUESTS)
+
+
+@pytest.fixture(scope="module")
+def actor(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Generate:
+    """The actor's class in this process, with a real engine."""
+    out = Parts(tmp_path_factory.mktemp("out"), "roll_outs", "roll_out_id")
+    made = Generate(str(policy_folder), TINY_ENGINE, Sampling(1.0, 1.0, 12), out)
+    yield made
+    made.policy.close()
+
+
+def test_bad_row_is_an_error_row_and_the_others_go_on(actor: Generate, tmp_path: Path) -> None:
+    actor.out = Parts(tmp_path, "roll_outs", "roll_out_id")
+    counts = asyncio.run(actor(requests(4, too_long=2))).to_pylist()[0]
+    rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
+    assert counts["rows"] == 4
+    assert counts["errors"] == 1
+    assert "300 tokens" in rows["row-2"]["error"]
+    assert rows["row-2"]["finish_reason"] == "error"
+    assert all(rows[f"row-{i}"]["tokens"] and rows[f"row-{i}"]["engine"].startswith("vllm") for i in (0, 1, 3))
+    assert counts["generated"] == sum(len(row["tokens"]) for row in rows.values())
+
+
+def test_retried_block_generates_only_what_is_not_durable(actor: Generate, tmp_path: Path) -> None:
+    actor.out = Parts(tmp_path, "roll_outs", "roll_out_id")
+    batch = requests(5)
+    Journal(actor.out, batch["roll_out_id"].to_pylist()).write(table(["row-1", "row-3"]))
+    assert asyncio.run(actor(batch)).to_pylist()[0]["rows"] == 3
+    rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
+    assert sorted(rows) == [f"row-{i}" for i in range(5)]
+    assert rows["row-1"]["tokens"] == [3, 4]
+
+
+def test_seed_alone_decides_what_a_row_says(actor: Generate, tmp_path: Path) -> None:
+    texts = []
+    for name, order in (("a", [0, 1, 2, 3]), ("b", [3, 1])):
+        (tmp_path / name).mkdir()
+        actor.out = Parts(tmp_path / name, "roll_outs", "roll_out_id")
+        asyncio.run(actor(requests(4).take(order)))
+        texts.append({row["roll_out_id"]: row["tokens"] for row in actor.out.read().to_pylist()})
+    assert {key: texts[0][key] for key in texts[1]} == texts[1]
+
+
+def test_row_that_killed_its_engine_alone_becomes_an_error(actor: Generate, tmp_path: Path) -> None:
+    actor.out = Parts(tmp_path, "roll_outs", "roll_out_id")
+    batch = requests(3)
+    journal = Journal(actor.out, batch["roll_out_id"].to_pylist())
+    for _ in range(TRUSTED_TRIES):
+        journal.begin()
+    journal.runs_alone("row-1")  # and here the engine died
+    asyncio.run(actor(batch))
+    rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
+    assert [rows[f"row-{i}"]["error"] is None for i in range(3)] == [True, False, True]
+    assert "ran alone" in rows["row-1"]["error"]
+    assert journal.begin() == Tries(0, None), "a finished block leaves no notes"
+
+
+DYING = """
+import asyncio, sys
+from pathlib import Path
+import pipelines.actors.sampling as generate
+from pipelines.tables.parts import Parts
+from conftest import TINY_ENGINE
+from test_generate import requests
+from vgs_ray.config import Sampling
+
+generate.FLUSH_S = 0.05
+actor = generate.Generate(sys.argv[1], TINY_ENGINE, Sampling(1.0, 1.0, 200), Parts(Path(sys.argv[2]), "roll_outs", "roll_out_id"))
+step, left = actor.policy.loop.engine.step, [100]
+
+def dies():
+    left[0] -= 1
+    if not left[0]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    return step()
+
+actor.policy.loop.engine.step = dies
+batch = requests(6).set_column(requests(6).schema.get_field_index("max_tokens"), "max_tokens", [[5, 5, 5, 190, 190, 190]])
+asyncio.run(actor(batch.cast(requests(1).schema)))
+"""
+
+
+@pytest.mark.timeout(180)
+def test_actor_whose_engine_dies_ends_and_keeps_what_was_finished(policy_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(DYING), str(policy_folder), str(tmp_path)]
+    paths = os.pathsep.join(map(str, [Path(__file__).parents[2], *Path(__file__).parents[:2]]))
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "this actor ends" in done.stdout, done.stderr
+    assert {"row-0", "row-1", "row-2"} <= set(keys_of(Parts(tmp_path, "roll_outs", "roll_out_id")))
+
+
+def test_rate_of_errors_over_the_limit_ends_the_stage() -> None:
+    block = {"rows": 100, "errors": 3, "generated": 9, "prefilled": 1, "cached": 0, "began": 0.0, "ended": 1.0}
+
+    class Blocks:
+        def iter_rows(self) -> list[dict[str, float]]:
+            return [block, block, block]
+
+    Totals(max_error_share=0.05).consume(Blocks())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="6 of 200 rows failed"):
+        Totals(max_error_share=0.02).consume(Blocks())  # type: ignore[arg-type]
+
+
+def test_engines_of_one_machine_wait_for_their_turn_to_start() -> None:
+    code = "from pipelines.actors.sampling import turn_to_start\nwith turn_to_start(1): print('started', flush=True)"
+    with turn_to_start(1):
+        waiting = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=8)
+    assert waiting.communicate(timeout=30)[0] == "started\n"
+
+
+def test_generators_that_do_not_fit_together_follow_one_another() -> None:
+    large = Engine(num_gpus=4, replicas=1)
+    generators = (Generator("a", "m"), Generator("b", "m"), Generator("c", "m", engine=large))
+    default = Engine(num_gpus=1, replicas=2)
+    assert [[g.name for g in group] for group in side_by_side(generators, default, gpus=8)] == [["a", "b", "c"]]
+    assert [[g.name for g in group] for group in side_by_side(generators, default, gpus=4)] == [["a", "b"], ["c"]]
+    cpu = Engine(num_gpus=0)
+    assert len(side_by_side(generators[:2], cpu, gpus=0)) == 1
+
+
+@given(length=st.integers(0, 500), cuts=st.integers(1, 8), seed=st.integers(0, 2**31 - 1))
+def test_fan_has_one_position_and_cuts_have_as_many_as_asked(length: int, cuts: int, seed: int) -> None:
+    fan = cut_positions(length, cuts, "sqrt", seed, "fan")
+    several = cut_positions(length, cuts, "sqrt", seed)
+    assert len(fan) == len(several) == cuts
+    assert len(set(fan)) == 1
+    assert all(0 <= position <= max(length - 1, 0) for position in fan + several)

@@ -1,0 +1,23 @@
+"""Workers, raylets and drivers get SIGKILL while a cluster of two nodes generates and verifies: no row is lost or doubled."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench" / "kills.py"
+
+
+@pytest.mark.timeout(700)
+def test_killed_worker_raylet_and_driver_cost_no_row_and_double_none() -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCH), "--kills", "3", "--problems", "200", "--pause", "25"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(re.findall(r"killed a (\w+)", done.stdout)) == {"worker", "raylet", "driver"}
+    assert "0 rows are wrong" in done.stdout

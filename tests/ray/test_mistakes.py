@@ -1,0 +1,290 @@
+"""Typical mistakes: each ends in one line that names the value, the rule and the remedy, before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import huggingface_hub.constants
+import pytest
+from made_up_run import write_run
+
+from pipelines import clean, evaluate, export, import_vm, label, plan, roll_in, roll_out, run, serve, train, verify
+from pipelines.cli import parse
+from pipelines.recipes import RECIPES, sandbox
+from pipelines.tables.parts import parts_of
+from pipelines.tables.stage import open_stage
+from vgs_ray.config import Engine, Evaluate, Generator, ImportVM, Label, Recipe, RollOut, Serve, Train, Variant
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.config.options import range_of
+from vgs_ray.errors import UserError
+from vgs_ray.models.checks import check_models
+from vgs_ray.sandbox import policy_path
+
+COMMANDS: dict[str, Callable[[Recipe], object]] = {
+    "clean": clean.run, "roll_in": roll_in.run, "roll_out": roll_out.run, "verify": verify.run, "label": label.run,
+    "train": train.run, "evaluate": evaluate.run, "from_trees": evaluate.from_trees, "export": export.run,
+    "import_vm": import_vm.run, "plan": plan.plan, "run": run.run, "serve": serve.run, "start": serve.start,
+}  # fmt: skip
+SECTIONS = (Recipe, Generator, Variant, *(type(getattr(sandbox(), f.name)) for f in dataclasses.fields(Recipe)[5:]))
+
+
+def refused(recipe: Recipe) -> str:
+    with pytest.raises(UserError) as error:
+        check_recipe(recipe)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_recipes_can_run(name: str) -> None:
+    check_recipe(RECIPES[name]())
+    check_recipe(Recipe("built"))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--roll_out.cuts 0", ["roll_out.cuts is 0", "greater than or equal to 1", "pass another --roll-out.cuts"]),
+        ("--train.steps 0 --train.workers -2", ["train.steps is 0", "train.workers is -2", "--train.workers"]),
+        ("--roll_in.engine.replicas 0", ["roll_in.engine.replicas is 0"]),
+        ("--serve.policy-engine.replicas 0", ["serve.policy_engine.replicas is 0"]),
+        ("--roll_in.per-problem 0", ["roll_in.per_problem is 0"]),
+        ("--roll_in.sampling.temperature nan", ["roll_in.sampling.temperature is nan", "finite"]),
+        ("--train.lr inf", ["train.lr is inf", "finite"]),
+        ("--roll_out.sampling.top-p 0", ["roll_out.sampling.top_p is 0.0", "greater than 0"]),
+        ("--roll_out.sampling.top-p 1.5", ["less than or equal to 1"]),
+        ("--train.betas 0.9 1.0", ["train.betas.1 is 1.0", "less than 1", "--train.betas"]),
+        ("--train.dropout 1", ["train.dropout is 1.0", "less than 1"]),
+        ("--serve.port 0", ["serve.port is 0"]),
+        ("--serve.port 65536", ["serve.port is 65536", "less than or equal to 65535"]),
+        ("--verify.timeout-s 0", ["verify.timeout_s is 0.0", "greater than 0"]),
+        ("--label.hopeless-share 1.5", ["label.hopeless_share is 1.5"]),
+        ("--roll_in.max-error-share -0.1", ["roll_in.max_error_share is -0.1"]),
+        ("--evaluate.bootstrap 0", ["evaluate.bootstrap is 0"]),
+        ("--evaluate.budgets 0 4", ["evaluate.budgets.0 is 0", "pass another --evaluate.budgets"]),
+        ("--evaluate.budgets", ["evaluate.budgets is ()", "at least 1 item"]),
+        ("--evaluate.benchmarks", ["evaluate.benchmarks is ()", "at least 1 item"]),
+        ("--roll_in.generators.0.share -1", ["roll_in.generators.0.share is -1.0"]),
+        ("--roll_out.model=", ["roll_out.model is ''", "at least 1 character"]),
+        ("--seed -1", ["seed is -1", "greater than or equal to 0"]),
+        ("--plan.peak-tflops 0", ["plan.peak_tflops is 0.0"]),
+        ("--run-name ../../evil", ["run_name is '../../evil'", "one folder", "--run-name"]),
+        ("--run-name /etc", ["run_name is '/etc'"]),
+        ("--run-name ..", ["run_name is '..'"]),
+        ("--run-name=.hidden", ["run_name is '.hidden'"]),
+        ("--run-name=-rf", ["run_name is '-rf'"]),
+        ("--run-name a\nb", ["run_name is 'a\\nb'"]),
+        (f"--run-name {'x' * 101}", ["at most 100"]),
+        ("--root=", ["root is ''", "--root"]),
+        ("--root s3://bucket/runs", ["root is 's3://bucket/runs'", "POSIX", "pass --root FOLDER"]),
+        ("--root s3:/bucket/runs", ["root is 's3:/bucket/runs'", "POSIX"]),
+        ("--root gs://bucket", ["root is 'gs://bucket'"]),
+        ("--clean.source https://example.org/a.parquet", ["clean.source is 'https://", "URLs are not read"]),
+        ("--clean.exclude gsm8k s3://b/x.jsonl", ["clean.exclude.1 is 's3://", "--clean.exclude"]),
+        ("--evaluate.benchmarks sandbox hf://a/b", ["evaluate.benchmarks.1 is 'hf://a/b'"]),
+        ("--evaluate.benchmark-folder s3://b", ["evaluate.benchmark_folder is 's3://b'"]),
+        ("--import-vm.source s3://b", ["import_vm.source is 's3://b'"]),
+        ("--serve.value-model s3://b/value", ["serve.value_model is 's3://b/value'"]),
+        ("--export.hub my/team", ["export.hub is 'my/team'"]),
+        ("--train.push-to my-model", ["train.push_to is 'my-model'"]),
+        ("--roll_in.generators.1.name ref", ["names ref, ref", "must occur once"]),
+        ("--roll_in.generators.0.share 0 --roll_in.generators.1.share 0", ["only shares of 0"]),
+        ("--train.min-workers 3", ["train.min_workers is 3 and train.workers is 2", "--train.min-workers"]),
+        ("--roll_out.engine.num-gpus 1.5", ["roll_out.engine.num_gpus is 1.5", "whole ones"]),
+        ("--roll_out.engine.num-gpus 1 --roll_out.engine.tensor-parallel-size 2", ["--roll-out.engine.num-gpus 2"]),
+        ("--roll_out.sampling.max-tokens 512", ["max_tokens is 512 and roll_out.engine.max_model_len 512"]),
+        ("--clean.answer-column= --clean.solution-column=", ["clean.answer_column", "--clean.solution-column"]),
+        ("--evaluate.samples 8", ["evaluate.budgets has 16 and evaluate.samples is 8"]),
+        ("--evaluate.beam.groups 2", ["has 8, 16", "keep * branch (2), up to keep * branch * groups (4)"]),
+        ("--evaluate.budgets 3 4", ["evaluate.budgets has 3;"]),
+        ("--evaluate.confidence 0.4", ["evaluate.confidence is 0.4", "over 0.5"]),
+        ("--evaluate.benchmarks a/x.jsonl b/x.jsonl", ["call x, x", "may occur once"]),
+        ("--serve.beam.groups 200", ["budget of 400", "serve.max_budget is 256"]),
+        ("--serve.policy-engine.replicas 3 --serve.policy-max-replicas 2", ["serve.policy_max_replicas is 2"]),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_in_one_line(options: str, named: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        parse("pipelines.clean", ["sandbox", "--root", str(tmp_path / "runs"), *options.split(" ")])
+    text = str(error.value)
+    assert "\n" not in text
+    for part in named:
+        assert part in text
+    assert not list(tmp_path.iterdir()), "nothing was made"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        replace(sandbox(), roll_out=RollOut(cuts=True)),
+        replace(sandbox(), roll_out=RollOut(cuts=4.0)),  # type: ignore[arg-type]
+        replace(sandbox(), train=Train(betas=(0.9,))),  # type: ignore[arg-type]
+        replace(sandbox(), evaluate=replace(sandbox().evaluate, budgets=[4])),  # type: ignore[arg-type]
+        replace(sandbox(), serve=Serve(layout="side by side")),  # type: ignore[arg-type]
+        replace(
+            sandbox(), roll_in=replace(sandbox().roll_in, generators=(Generator("a", "b", engine=Engine(replicas=0)),))
+        ),
+        replace(
+            sandbox(), evaluate=replace(sandbox().evaluate, variants=(Variant("a", replace(Evaluate().beam, keep=0)),))
+        ),
+        replace(sandbox(), clean=None),  # type: ignore[arg-type]
+    ],
+)
+def test_values_built_in_code_are_held_to_type_and_range(recipe: Recipe) -> None:
+    assert " is " in refused(recipe)
+
+
+def test_every_number_and_text_has_a_range_that_help_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    free = {"run_name", "instruction", "delimiter", "value_model", "benchmark_folder", "hub", "push_to", "answer_column",
+            "solution_column"}  # in these, empty has a meaning  # fmt: skip
+    for section in {*SECTIONS} - {ImportVM}:
+        for name, hint in get_type_hints(section, include_extras=True).items():
+            plain = re.search(r"\b(int|float|str)\b", str(hint))
+            assert not plain or range_of(hint) or name in free, f"{section.__name__}.{name} has no range"
+    assert range_of(get_type_hints(Train, include_extras=True)["betas"]) == "each at least 0 and below 1"
+    assert range_of(get_type_hints(Evaluate, include_extras=True)["budgets"]) == "not empty, each at least 1"
+    with pytest.raises(SystemExit):
+        parse("pipelines.train", ["sandbox", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--train.steps INT optimizer steps. [at least 1] (default: 560)" in said
+    assert "[at least 1 and at most 65535] (default: 8000)" in said
+    assert (
+        said.count("AdamW (the decay is of matrices and embeddings only) and gradient clipping.") == 4
+    )  # one text for each field that it names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_starts_with_a_recipe_that_cannot_run(command: str, tmp_path: Path) -> None:
+    recipe = replace(sandbox(), root=str(tmp_path / "runs"), roll_out=replace(sandbox().roll_out, cuts=0))
+    with pytest.raises(UserError, match=r"roll_out\.cuts is 0"):
+        COMMANDS[command](recipe)
+    with pytest.raises(UserError, match="run_name is"):
+        COMMANDS[command](replace(sandbox(), root=str(tmp_path / "runs"), run_name="../evil"))
+    assert not list(tmp_path.iterdir())
+
+
+def model_folder(folder: Path, *left_out: str) -> str:
+    """The shipped policy without some of its files."""
+    folder.mkdir()
+    for file in policy_path("ref").iterdir():
+        if file.name not in left_out:
+            (folder / file.name).symlink_to(file)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "named"),
+    [
+        (["config.json"], "config.json can't be read"),
+        (["model.safetensors"], "a folder without weights"),
+        (["tokenizer.json", "tokenizer_config.json"], "a folder without a tokenizer"),
+        (["chat_template.jinja"], "no chat template"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_named(left_out: list[str], named: str, tmp_path: Path) -> None:
+    recipe = replace(sandbox(), roll_out=RollOut(model=model_folder(tmp_path / "model", *left_out)))
+    with pytest.raises(UserError, match=rf"roll_out\.model is '.*{named}.*--roll-out\.model"):
+        check_models(recipe, "roll_out")
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("/nowhere/model", "which is no folder"),
+        ("./nowhere", "which is no folder"),
+        ("sandbox:large", "unknown sandbox policy 'large'"),
+        ("package:gpt", "package 'gpt' holds no known model"),
+        ("no such/id", "neither a folder that exists nor a Hugging Face id"),
+    ],
+)
+def test_a_name_that_is_no_model_is_named(model: str, named: str, tmp_path: Path) -> None:
+    recipes = {
+        "roll_in": replace(sandbox(), roll_in=replace(sandbox().roll_in, generators=(Generator("a", model),))),
+        "verify": replace(sandbox(), roll_out=RollOut(model=model)),
+        "train": replace(sandbox(), train=replace(sandbox().train, init=model)),
+        "evaluate": replace(sandbox(), evaluate=replace(sandbox().evaluate, value_model=model)),
+        "serve": replace(sandbox(), serve=replace(sandbox().serve, value_model=model)),
+    }
+    for stage, recipe in recipes.items():
+        with pytest.raises(UserError, match=named):
+            check_models(recipe, stage)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """A hub that refuses with the status and the code that it is told."""
+    answer: dict[str, Any] = {}
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(answer["status"])
+            self.send_header("X-Error-Code", answer["code"])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield answer
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "named"),
+    [
+        (401, "RepoNotFound", "does not exist on Hugging Face"),
+        (403, "GatedRepo", "is gated"),
+        (404, "EntryNotFound", "has no config.json"),
+        (403, "", "can't be asked for"),
+    ],
+)
+def test_a_hub_that_refuses_is_told_apart(hub: dict[str, Any], status: int, code: str, named: str) -> None:
+    hub |= {"status": status, "code": code}
+    with pytest.raises(UserError, match=f"'org/model', which .*{named}"):
+        check_models(replace(sandbox(), roll_out=RollOut(model="org/model")), "roll_out")
+
+
+def test_a_wrong_model_leaves_nothing_that_stops_the_right_one(tmp_path: Path) -> None:
+    recipe = replace(write_run(tmp_path, Label()), run_name="sandbox")
+    wrong = replace(recipe, train=replace(recipe.train, init="/nowhere/model"))
+    for stage, inputs in (("clean", ()), ("label", ("clean", "roll_in", "roll_out", "verify"))):
+        assert (open_stage(recipe, stage, inputs) is None) == (stage == "clean")
+    with pytest.raises(UserError, match=r"train\.init is '/nowhere/model'"):
+        open_stage(wrong, "train", ("roll_in", "roll_out"))
+    assert open_stage(recipe, "train", ("roll_in", "roll_out"))
+
+
+def test_a_damaged_table_stops_the_next_stage(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, Label())
+    parts = parts_of(recipe, "roll_out")
+    first, *_ = map(Path, parts.files())
+    content = first.read_bytes()
+    first.unlink()
+    with pytest.raises(UserError, match=r"roll_out has 323 rows, and its manifest says 360.*part-\*\.parquet"):
+        label.run(recipe)
+    first.with_name("part-other.parquet").write_bytes(content[:100])
+    for command in (label.run, plan.plan):
+        with pytest.raises(UserError, match=r"part-other\.parquet is damaged"):
+            command(recipe)
+    first.with_name("part-other.parquet").unlink()
+    manifest = recipe.folder / "roll_out" / "_stage.json"
+    for text in ("", "{", "[]", "{}"):
+        manifest.write_text(text)
+        for command in (label.run, plan.plan):
+            with pytest.raises(UserError, match=r"_stage\.json is damaged.*python -m pipelines\.roll_out"):
+                command(recipe)

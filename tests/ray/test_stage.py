@@ -1,0 +1,175 @@
+"""Stages on disk: durable parts, the manifest, and what happens on a second run."""
+
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.cli import cli
+from pipelines.recipes import sandbox
+from pipelines.tables.parts import done_keys, parts_of
+from pipelines.tables.stage import open_stage
+from vgs_ray.config import Clean, Recipe
+from vgs_ray.data.schemas import PROBLEMS
+from vgs_ray.errors import UserError
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Recipe:
+    return replace(sandbox(), root=str(tmp_path))
+
+
+def problems(*ids: str) -> pa.Table:
+    rows = [{"problem_id": i, "problem": "p", "answer": "1", "split": "train"} for i in ids]
+    return pa.Table.from_pylist(rows, schema=PROBLEMS)
+
+
+def test_finished_stage_is_skipped(recipe: Recipe, capsys) -> None:
+    stage = open_stage(recipe, "clean", ())
+    stage.close(rows=3)
+    assert open_stage(recipe, "clean", ()) is None
+    assert "skipped" in capsys.readouterr().out
+
+
+def test_other_configuration_is_refused_with_the_field_and_two_ways_on(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ()).close(rows=3)
+    other = replace(recipe, clean=replace(recipe.clean, limit=7))
+    with pytest.raises(UserError, match=r"config\.limit was 3000 and is now 7.*--run-name.*remove"):
+        open_stage(other, "clean", ())
+
+
+def test_interrupted_stage_of_another_configuration_is_refused(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ())
+    parts_of(recipe, "clean").write(problems("a"))
+    with pytest.raises(UserError, match=r"config\.source"):
+        open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
+
+
+def test_a_stage_that_left_nothing_binds_nobody(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ())
+    assert open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
+    open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ()).close(kept=0)
+    with pytest.raises(UserError, match=r"config\.source"):
+        open_stage(recipe, "clean", ())
+
+
+def test_changed_input_is_refused(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ()).close(rows=0)
+    open_stage(recipe, "roll_in", ("clean",)).close(rows=0)
+    path = recipe.folder / "clean" / "_stage.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": {"limit": 1}}))
+    with pytest.raises(UserError, match=r"inputs\.clean"):
+        open_stage(recipe, "roll_in", ("clean",))
+
+
+def test_parts_are_whole_typed_and_never_doubled(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ())
+    parts = parts_of(recipe, "clean")
+    parts.write(problems("a", "b"))
+    parts.write(problems("a", "b"))  # a retried write of the same rows
+    parts.write(problems("c"))
+    assert parts.rows() == 3
+    assert set(done_keys(parts).to_pylist()) == {"a", "b", "c"}
+    assert all(pq.read_schema(file).equals(PROBLEMS) for file in parts.files())
+
+
+def test_wrong_columns_are_refused_and_leave_nothing(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ())
+    parts = parts_of(recipe, "clean")
+    with pytest.raises(KeyError):
+        parts.write(pa.table({"problem_id": ["a"]}))
+    assert not list(parts.folder.glob("*part-*"))
+
+
+def test_interrupted_parts_stay_or_go(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ())
+    parts = parts_of(recipe, "clean")
+    parts.write(problems("a"))
+    (parts.folder / ".part-torn.parquet.1").write_bytes(b"PAR1")
+    open_stage(recipe, "clean", ())
+    assert set(done_keys(parts).to_pylist()) == {"a"}
+    assert not list(parts.folder.glob(".part-*"))
+    open_stage(recipe, "clean", (), keep_parts=False)
+    assert parts.rows() == 0
+
+
+def test_lookup_reads_the_wanted_rows(recipe: Recipe) -> None:
+    open_stage(recipe, "clean", ())
+    parts = parts_of(recipe, "clean")
+    parts.write(problems("a", "b"))
+    parts.write(problems("c"))
+    assert parts.lookup(["c", "a", "a"], ["answer"]) == {
+        "a": {"problem_id": "a", "answer": "1"},
+        "c": {"problem_id": "c", "answer": "1"},
+    }
+
+
+@pytest.fixture
+def tiny_disk(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True).returncode:
+        pytest.skip("a file system of 64 KiB can't be mounted here (needs root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_stage_does_not_begin_on_a_full_disk(recipe: Recipe, tiny_disk: Path) -> None:
+    with pytest.raises(UserError, match=r"0 MiB free; a stage needs at least 64 MiB.*--root"):
+        open_stage(replace(recipe, root=str(tiny_disk)), "clean", ())
+
+
+def test_disk_that_fills_up_leaves_no_half_part_and_one_line(
+    recipe: Recipe, tiny_disk: Path, monkeypatch, capsys
+) -> None:
+    parts = parts_of(replace(recipe, root=str(tiny_disk)), "clean")
+    parts.folder.mkdir(parents=True)
+    noise = problems(*(secrets.token_hex(64) for _ in range(4000)))
+
+    def fill(_: Recipe) -> None:
+        parts.write(noise)
+
+    monkeypatch.setattr("sys.argv", ["pipelines.clean", "sandbox", "--root", recipe.root])
+    with pytest.raises(SystemExit) as stop:
+        cli(fill, "pipelines.clean")
+    assert stop.value.code == 2
+    assert "no space left" in capsys.readouterr().err
+    assert not list(parts.folder.iterdir())
+
+
+def test_interrupt_says_how_to_go_on(recipe: Recipe, monkeypatch, capsys) -> None:
+    def interrupted(_: Recipe) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["pipelines.clean", "sandbox", "--root", recipe.root])
+    with pytest.raises(SystemExit) as stop:
+        cli(interrupted, "pipelines.clean")
+    assert stop.value.code == 130
+    assert "run the same command to go on" in capsys.readouterr().err
+
+
+def test_second_writer_waits_for_the_first(recipe: Recipe) -> None:
+    hold = (
+        "import sys, time; from pipelines.recipes import parse; from pipelines.tables.stage import only_writer\n"
+        "with only_writer(parse('x', sys.argv[1:])): print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold, "sandbox", "--root", recipe.root], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", hold, "sandbox", "--root", recipe.root], stdout=subprocess.PIPE, text=True
+    )
+    assert waiter.stdout is not None
+    assert f"process {holder.pid} is working on" in waiter.stdout.readline()
+    holder.kill()
+    holder.wait()
+    assert waiter.stdout.readline() == "held\n"
+    waiter.kill()
+    waiter.wait()

@@ -1,0 +1,168 @@
+"""The endpoint against its own OpenAPI document: whatever a client that reads it sends, the reply is one that it describes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis import Case
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from scripted_server import BREAK, DIE, HANG, SETTINGS, WORLD, Moody, decode, encode, tokenize
+
+from vgs_ray.answers.judge import Judge
+from vgs_ray.config import Serve
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import EngineDied, Score
+from vgs_ray.engines.scripted import ScriptedValue
+from vgs_ray.serve.app import create_app
+from vgs_ray.serve.guard import KEYS
+from vgs_ray.serve.protocol import MAX_BODY_BYTES
+from vgs_ray.serve.searcher import Searcher
+
+
+def no_failure(_context: Any, response: schemathesis.Response, _case: Case) -> None:
+    """A deadline of a billionth of a second is valid, and 504 the answer to it; no other 5xx is one."""
+    assert response.status_code < 500 or response.status_code == 504, response.text
+
+
+CHECKS = [
+    no_failure,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    unsupported_method,
+]
+app = create_app(Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), 50), SETTINGS)
+schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+CHAT = "/v1/chat/completions"
+LIMITED = ("max_tokens", "max_completion_tokens", "budget", "keep", "branch", "block", "groups", "deadline_s")
+seen: Counter[tuple[str, int, str]] = Counter()
+
+
+def asked(case: Case) -> None:
+    reply = case.call_and_validate(checks=CHECKS)
+    seen[case.path, reply.status_code, reply.headers["content-type"][0].partition(";")[0]] += 1
+
+
+@schema.parametrize()
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_replies_are_as_described(case: Case) -> None:
+    asked(case)
+    if isinstance(case.body, dict) and case.meta and case.meta.generation.mode.is_positive:
+        body = fitted(case.body)
+        for more in ({"stream": False}, {"stream": True}) if "/completions" in case.path else ({},):
+            case.body = {**body, **more}
+            asked(case)
+
+
+def fitted(body: dict[str, Any]) -> dict[str, Any]:
+    """A valid body that this server also has the model and the room for, which a generator hardly ever guesses."""
+    body = {**body, "model": "vgs"}
+    if "messages" in body:
+        body["messages"] = [*body["messages"][1:], {"role": "user", "content": "3"}]
+    if body.get("search"):
+        body["search"] = {name: value for name, value in body["search"].items() if name not in LIMITED}
+    return {name: value for name, value in body.items() if name not in LIMITED}
+
+
+def test_searches_and_streams_were_among_them() -> None:
+    if not seen:
+        pytest.skip("the test above did not run")
+    for path in (CHAT, "/v1/completions"):
+        for kind in ("application/json", "text/event-stream"):
+            assert seen[path, 200, kind] >= 5, (path, kind)
+    assert seen["/v1/score", 200, "application/json"] >= 5
+
+
+def test_the_document_has_our_errors_alone() -> None:
+    document = app.openapi()
+    assert {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/score",
+        "/v1/models",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    } <= set(document["paths"])
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"], path
+            assert operation["description"], path
+            assert "422" not in operation["responses"], path
+            for status, reply in operation["responses"].items():
+                [schema, *_] = [kind.get("schema") for kind in reply["content"].values()]
+                ours = schema.get("$ref", "").endswith("/ErrorReply")
+                assert ours == (status[0] in "45" and (path, status) != ("/healthz", "503")), (path, status)
+
+
+def chat(problem: str, **more: Any) -> dict[str, Any]:
+    return {"model": "vgs", "messages": [{"role": "user", "content": problem}], **more}
+
+
+class GoneValue(ScriptedValue):
+    async def score(self, tokens: Tokens) -> Score:
+        raise EngineDied("gone")
+
+
+async def reply_of(
+    settings: Serve, value: ScriptedValue, method: str, path: str, body: Any, busy: bool
+) -> httpx.Response:
+    policy = Moody(WORLD)
+    other_app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), 50), settings)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(other_app), base_url="http://test") as client:
+        other = asyncio.create_task(client.post(CHAT, json=chat(HANG))) if busy else None
+        while busy and not policy.started:
+            await asyncio.sleep(0.01)
+        try:
+            return await client.request(method, path, json=body)
+        finally:
+            if other:
+                other.cancel()
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "path", "body"),
+    [
+        (401, "GET", "/v1/models", None),
+        (404, "GET", "/v1/models/gpt", None),
+        (404, "POST", CHAT, chat("3", model="gpt")),
+        (405, "PUT", CHAT, {}),
+        (413, "POST", CHAT, chat("3" * MAX_BODY_BYTES)),
+        (429, "POST", CHAT, chat("3")),
+        (500, "POST", CHAT, chat(BREAK)),
+        (503, "POST", CHAT, chat(DIE)),
+        (503, "GET", "/healthz", None),
+        (504, "POST", CHAT, chat(HANG, search={"deadline_s": 0.05})),
+    ],
+)
+async def test_what_a_well_server_never_says_is_described_too(
+    monkeypatch: pytest.MonkeyPatch, status: int, method: str, path: str, body: Any
+) -> None:
+    if status == 401:
+        monkeypatch.setenv(KEYS, "right")
+    value = (GoneValue if path == "/healthz" else ScriptedValue)(WORLD)
+    busy = status == 429
+    reply = await reply_of(replace(SETTINGS, max_beams=8 if busy else 100), value, method, path, body, busy)
+    assert reply.status_code == status
+    described = schema[path.replace("gpt", "{name}")]["POST" if method == "PUT" else method]
+    described.validate_response(reply)  # raises what does not conform
+    told = app.openapi()["paths"][described.path][described.method]["responses"][str(status)]
+    assert all(name in reply.headers for name in told.get("headers", ()))

@@ -1,0 +1,295 @@
+"""The endpoint through a real server and real clients, with scripted engines."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from scripted_server import (
+    BREAK,
+    DIE,
+    HANG,
+    LONG,
+    SETTINGS,
+    WORLD,
+    Served,
+    ask,
+    decode,
+    encode,
+    served,
+    tokenize,
+    wait_until,
+)
+
+from vgs_ray.answers.judge import Judge
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import EngineDied
+from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue
+from vgs_ray.search.flops import NO_MODEL, ModelSize, ModelSizes
+from vgs_ray.serve.app import create_app
+from vgs_ray.serve.found import split_thought
+from vgs_ray.serve.plan import Plan
+from vgs_ray.serve.searcher import Searcher
+
+__all__ = ["served"]  # a fixture
+
+
+def test_the_official_client_gets_an_answer(served: Served) -> None:
+    reply = ask(served, seed=7)
+    choice, found = reply.choices[0], reply.model_extra["vgs_ray"]
+    assert choice.finish_reason == "stop"
+    assert choice.message.content == f"So \\boxed{{{found['answer']}}}"
+    assert set(choice.message.reasoning_content.split()) <= {"0", "1"}
+    assert found["answer"] == found["votes"][0]["answer"]
+    assert len(found["leaves"]) == 4
+    assert sum(vote["leaves"] for vote in found["votes"]) == 4
+    winners = [leaf["value"] for leaf in found["leaves"] if leaf["answer"] == found["answer"]]
+    assert found["value"] == max(winners)
+    assert sum(winners) == pytest.approx(found["votes"][0]["weight"])
+
+
+def test_usage_counts_what_the_engines_did(served: Served) -> None:
+    before, prefilled, scored = (
+        served.policy.usage.generated,
+        served.policy.usage.prefilled,
+        served.value.usage.scored,
+    )
+    reply = ask(served)
+    assert reply.usage.completion_tokens == served.policy.usage.generated - before
+    assert reply.usage.prompt_tokens == 1
+    assert reply.usage.total_tokens == 1 + reply.usage.completion_tokens
+    used = reply.model_extra["vgs_ray"]["usage"]
+    assert used["scored"] == served.value.usage.scored - scored
+    assert used["generated"] == reply.usage.completion_tokens
+    assert reply.usage.scored_tokens == used["scored"] > 0
+    assert used["prefilled"] == served.policy.usage.prefilled - prefilled
+    assert reply.model_extra["vgs_ray"]["flops"] is None, "nobody knows the size of a script"
+
+
+async def test_flops_are_counted_from_the_tokens() -> None:
+    # One weight and no attention: 2 FLOPs for each token that is forwarded.
+    one = ModelSize(params=1, layers=0, hidden=0)
+    for sizes, of_policy, of_value in ((ModelSizes(one, one), 2, 2), (ModelSizes(one, NO_MODEL), 2, 0)):
+        policy, value = ScriptedPolicy(WORLD), ScriptedValue(WORLD)
+        searcher = Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), 50, sizes)
+        beam = await searcher.solve(Plan("3", "beam", "majority", SETTINGS.beam, 8, SETTINGS.sampling, 1))
+        forwarded = policy.usage.generated + policy.usage.prefilled
+        assert beam.flops == of_policy * forwarded + of_value * value.usage.scored > 0
+
+
+def test_a_seed_repeats_a_search(served: Served) -> None:
+    many: Any = {"method": "sample", "budget": 32}  # so many that two seeds never agree
+    drawn = ask(served, extra_body={"search": many}).model_extra["vgs_ray"]
+    again = ask(served, seed=drawn["seed"], extra_body={"search": many}).model_extra["vgs_ray"]
+    assert again["leaves"] == drawn["leaves"]
+    negative = ask(served, extra_body={"search": {**many, "seed": -5}}).model_extra["vgs_ray"]
+    assert negative["seed"] == -5
+    assert negative["leaves"] != drawn["leaves"]
+
+
+@pytest.mark.parametrize("select", ["best", "majority", "weighted_majority"])
+@pytest.mark.parametrize(
+    ("search", "leaves"),
+    [
+        ({"method": "sample", "budget": 5}, 5),
+        ({"method": "sample"}, 8),
+        ({"budget": 12}, 6),
+        ({"keep": 1, "branch": 3, "groups": 4, "budget": 12}, 4),
+        ({"keep": 3, "block": 40}, 6),
+    ],
+)
+def test_search_options(served: Served, select: str, search: dict[str, Any], leaves: int) -> None:
+    found = ask(served, extra_body={"search": {"select": select, **search}}).model_extra["vgs_ray"]
+    assert len(found["leaves"]) == leaves
+    weights = [vote["weight"] for vote in found["votes"]]
+    assert weights == sorted(weights, reverse=True)
+    if select == "best":
+        assert found["value"] == max(leaf["value"] for leaf in found["leaves"])
+
+
+def test_an_answer_that_is_cut_off(served: Served) -> None:
+    reply = ask(served, max_tokens=10)
+    assert reply.choices[0].finish_reason == "length"
+    assert reply.choices[0].message.content == ""
+    assert len(reply.choices[0].message.reasoning_content.split()) == 10
+    found = reply.model_extra["vgs_ray"]
+    assert (found["answer"], found["votes"]) == (None, [])
+    assert found["value"] == max(leaf["value"] for leaf in found["leaves"])
+
+
+def test_the_last_user_message_is_the_problem(served: Served) -> None:
+    earlier = [{"role": "user", "content": BREAK}, {"role": "assistant", "content": "?", "reasoning_content": "..."}]
+    parts = {"role": "user", "content": [{"type": "text", "text": "3"}]}
+    assert served.post(messages=[{"role": "system", "content": "be good"}, *earlier, parts]).status_code == 200
+
+
+def test_models_and_health(served: Served) -> None:
+    presets = ["scripted", "vgs", "vgs-fast", "best-of-n", "majority", "policy"]
+    assert [model.id for model in served.client.models.list()] == presets
+    assert served.client.models.retrieve("scripted").owned_by == "vgs_ray"
+    health = httpx.get(f"{served.url}/healthz")
+    assert (health.status_code, health.json()["engines"]) == (200, {"policy": "ok", "value": "ok"})
+    assert (
+        "search" in httpx.get(f"{served.url}/openapi.json").json()["components"]["schemas"]["ChatRequest"]["properties"]
+    )
+
+
+NEUTRAL = {"n": 1, "stream": False, "stop": None, "tools": [], "logprobs": False, "presence_penalty": 0.0, "user": "me"}
+
+
+def test_options_that_ask_for_nothing_pass(served: Served) -> None:
+    assert served.post(**NEUTRAL, temperature=0, top_p=1).status_code == 200
+
+
+BAD: list[tuple[dict[str, Any], str | None, str]] = [
+    ({"stream": 1}, "stream", "boolean"),
+    ({"search": {"deadline_s": 0}}, "search.deadline_s", "greater than 0"),
+    ({"n": 0}, "n", "greater than or equal to 1"),
+    ({"n": True}, "n", "true"),
+    ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+    ({"logprobs": True}, "logprobs", "false"),
+    ({"stop": [""]}, "stop.0", "at least 1 character"),
+    ({"stop": ["a"] * 5}, "stop", "at most 4"),
+    ({"stop": "a" * 65}, "stop.0", "at most 64"),
+    ({"response_format": {"type": "json_object"}}, "response_format", "json_object"),
+    ({"presence_penalty": 0.5}, "presence_penalty", "0.5"),
+    ({"colour": "red"}, "colour", "not a known field"),
+    ({"temperature": 3}, "temperature", "less than or equal to 2"),
+    ({"temperature": "hot"}, "temperature", '"hot"'),
+    ({"top_p": 0}, "top_p", "greater than 0"),
+    ({"seed": 2**70}, "seed", "less than"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens", "greater than or equal to 1"),
+    ({"messages": []}, "messages", "at least 1"),
+    ({"messages": "3"}, "messages", "list"),
+    ({"messages": [{"role": "user", "content": " \n"}]}, "messages", "is empty"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages", "is empty"),
+    ({"messages": [{"role": "system", "content": "3"}]}, "messages", "is missing"),
+    ({"messages": [{"role": "tool", "content": "3"}]}, "messages.0.role", '"tool"'),
+    ({"messages": [{"role": "user", "content": "x" * 101}]}, "messages", "at most 100"),
+    ({"messages": [{"role": "user", "content": LONG}]}, "messages", "at most 49"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type", "image_url"),
+    ({"search": {"method": "mcts"}}, "search.method", '"mcts"'),
+    ({"search": {"select": "vote"}}, "search.select", "'best'"),
+    ({"search": {"budget": 33, "method": "sample"}}, "search.budget", "at most 32"),
+    ({"search": {"budget": 36}}, "search.budget", "at most 32"),
+    ({"search": {"groups": 9}}, "search", "at most 32"),
+    ({"search": {"keep": 2**62}}, "search", "at most 32"),
+    ({"search": {"budget": 6}}, "search.budget", "keep * branch (2 * 2)"),
+    ({"search": {"budget": 8, "groups": 3}}, "search.budget", "(2 * 2 * 3)"),
+    ({"search": {"budget": "8"}}, "search.budget", '"8"'),
+    ({"search": {"budget": True}}, "search.budget", "true"),
+    ({"search": {"block": 0}}, "search.block", "is 0"),
+    ({"search": {"block": 41}}, "search.block", "at most 40"),
+    ({"search": {"method": "sample", "keep": 2}}, "search.keep", "'beam'"),
+    ({"search": {"max_tokens": 41}}, "search.max_tokens", "at most 40"),
+    ({"search": {"depth": 3}}, "search.depth", "not a known field"),
+    ({"search": []}, "search", "search is []"),
+]
+
+
+@pytest.mark.parametrize(("body", "param", "said"), BAD, ids=lambda part: json.dumps(part)[:60])
+def test_bad_input_is_named(served: Served, body: dict[str, Any], param: str | None, said: str) -> None:
+    reply = served.post(**body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert said in error["message"]
+    assert ": " in error["message"], "the remedy follows a colon"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"model": "scripted", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "scripted", "temperature": NaN, "messages": [{"role": "user", "content": "3"}]}',
+        b'{"model": "scripted", "temperature": 1' + b"0" * 5000 + b"}",
+        b'{"\\ud800": 1}',
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+def test_what_is_no_request_gets_an_error_in_the_same_layout(served: Served, body: bytes) -> None:
+    url = f"{served.url}/v1/chat/completions"
+    reply = httpx.post(url, content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == 400, reply.text
+    assert reply.json()["error"]["message"]
+    assert "None" not in reply.json()["error"]["message"]
+
+
+def test_the_official_client_raises_its_own_errors(served: Served) -> None:
+    with pytest.raises(openai.BadRequestError, match="logprobs"):
+        ask(served, logprobs=True)
+    with pytest.raises(openai.NotFoundError, match="scripted, vgs"):
+        served.client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "3"}])
+    with pytest.raises(openai.NotFoundError):
+        served.client.models.retrieve("gpt")
+    with pytest.raises(openai.NotFoundError, match="/docs"):
+        served.client.embeddings.create(model="scripted", input="3")
+
+
+@pytest.mark.parametrize(("problem", "status"), [(DIE, 503), (BREAK, 500)])
+def test_failures_tell_an_id_and_nothing_else(served: Served, problem: str, status: int, caplog: Any) -> None:
+    reply = served.post(messages=[{"role": "user", "content": problem}])
+    assert reply.status_code == status
+    message = reply.json()["error"]["message"]
+    assert "secret" not in message
+    assert "Traceback" not in reply.text
+    assert message.split("err-")[1][:12] in caplog.text
+    assert "secret" in caplog.text
+    assert served.post().status_code == 200
+
+
+async def test_many_at_once(served: Served) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=20) as client:
+        messages: Any = [{"role": "user", "content": "3"}]
+        calls = [client.chat.completions.create(model="scripted", messages=messages, seed=i % 4) for i in range(20)]
+        replies = await asyncio.gather(*calls)
+    leaves = [reply.model_extra["vgs_ray"]["leaves"] for reply in replies]  # type: ignore[index]
+    assert all(leaves[i] == leaves[i % 4] for i in range(20))
+
+
+def test_a_client_that_goes_away_ends_its_search(served: Served) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port))
+    body = {"model": "scripted", "messages": [{"role": "user", "content": HANG}]}
+    headers = {"content-type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    wait_until(lambda: served.policy.started == 8)
+    connection.close()
+    wait_until(lambda: served.policy.cancelled == 8)
+
+
+async def test_health_says_which_engine_is_gone() -> None:
+    class Gone(ScriptedValue):
+        async def score(self, tokens: Tokens) -> Any:
+            raise EngineDied("gone")
+
+    searcher = Searcher(ScriptedPolicy(WORLD), Gone(WORLD), encode, tokenize, decode, Judge(), context=50)
+    transport = httpx.ASGITransport(create_app(searcher, SETTINGS))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        reply = await client.get("/healthz")
+    assert reply.status_code == 503
+    assert reply.json()["engines"] == {"policy": "ok", "value": "failed (EngineDied)"}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<think>\na</think>\nb</think>c", ("a", "b</think>c")),
+        ("a</think>", ("a", "")),
+        ("unfinished", ("unfinished", "")),
+    ],
+)
+def test_split_thought(text: str, parts: tuple[str, str]) -> None:
+    assert split_thought(text) == parts

@@ -1,0 +1,133 @@
+"""What the page's tests share: a server with scripted engines that write LaTeX, and a headless Chromium that watches it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
+from scripted_server import SETTINGS, WORLD, Moody, Served, encode, running, tokenize
+
+from vgs_ray.answers.judge import Judge
+from vgs_ray.config import Sampling, Serve
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion, Score
+from vgs_ray.engines.scripted import END, ScriptedValue, World
+from vgs_ray.serve.app import create_app
+from vgs_ray.serve.searcher import Searcher
+
+CHROMIUM = "VGS_RAY_CHROMIUM"
+"""Environment variable with the path of a Chromium; without it the one that Playwright has installed is taken."""
+expect.set_options(timeout=15_000)
+ANSWER = 10  # and up: the token before the end says the answer
+
+
+class Writer(Moody):
+    """Writes its answer as a token of its own, slowly enough to be watched."""
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        await asyncio.sleep(0.02)
+        made = await super().extend(prefix, sampling, seed)
+        if not made.finished:
+            return made
+        shift = sum(prefix[1:]) + sum(made.tokens[:-1])
+        return made._replace(tokens=(*made.tokens[:-1], ANSWER + shift % 7, END))
+
+
+@dataclass
+class Reader(ScriptedValue):
+    async def score(self, tokens: Tokens) -> Score:
+        return await super().score(tuple(token for token in tokens if token < ANSWER))
+
+
+def decode(tokens: Tokens) -> str:
+    """The same text for a token wherever it stands."""
+    texts = {0: "so $x_{i+1} = x_i$, ", 1: "hence $x_{i+1} = x_i + 1$, ", END: ""}
+    closing = r"</think>" "\n" r"From \(\sqrt{x^2}\) follows $$\sum_i x_i = \frac{%d}{7}$$ and so \boxed{\frac{%d}{7}}"
+    return "".join(closing % (token - ANSWER, token - ANSWER) if token >= ANSWER else texts[token] for token in tokens)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving() as found:
+        yield found
+
+
+@contextmanager
+def serving(world: World = WORLD, settings: Serve = SETTINGS) -> Iterator[Served]:
+    policy, value = Writer(world), Reader(world)
+    context = settings.sampling.max_tokens + 10
+    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context), settings)
+    with running(app) as url:
+        yield Served(url, policy, value)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        path = os.environ.get(CHROMIUM)
+        try:
+            found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        except Error as error:
+            pytest.skip(
+                f"no Chromium starts ({str(error).splitlines()[0]}): python -m playwright install chromium, "
+                f"or name one in {CHROMIUM}"
+            )
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A wide window without motion, watched."""
+    found = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    with watched(found):
+        yield found
+
+
+@contextmanager
+def watched(context: BrowserContext) -> Iterator[BrowserContext]:
+    """Fails when anything leaves the host, the policy forbids something or a script fails."""
+    asked: list[str] = []
+    wrong: list[str] = []
+
+    def look(page: Page) -> None:
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+
+    context.on("page", look)
+    context.set_default_timeout(10_000)
+    try:
+        yield context
+    finally:
+        context.close()
+    assert asked
+    assert [url for url in asked if not re.match(r"http://127\.0\.0\.1:|data:", url)] == []
+    assert [text for text in wrong if "Failed to load resource" not in text] == []  # a refusal that a test asks for
+
+
+def opened(context: BrowserContext, served: Served) -> Page:
+    page = context.new_page()
+    page.goto(served.url)
+    expect(page.locator("#model option")).to_have_count(6)
+    return page
+
+
+def ask(page: Page, problem: str = "3", **options: Any) -> None:
+    page.get_by_label("Problem", exact=True).fill(problem)
+    if options:
+        page.locator("#options").evaluate("it => { it.open = true }")
+    for name, value in options.items():
+        page.get_by_label(name).fill(str(value))
+    page.get_by_role("button", name="Search", exact=True).click()
+
+
+def state(page: Page, name: str) -> None:
+    expect(page.locator("body")).to_have_attribute("data-state", name)

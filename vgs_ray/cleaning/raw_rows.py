@@ -1,0 +1,287 @@
+"""Raw rows of problems: Parquet, Arrow, JSON lines and JSON lists on disk, a Hugging Face data set, the sandbox.
+
+In: a source as written in a recipe. Out: its columns and `Piece`s (what one reader reads, with the position of its first
+row in the source), then tables of at most `TABLE_ROWS` rows of one piece. Nothing holds more than one such table of a
+source, but for a JSON list, which is parsed as a whole. No ray here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vgs_ray.data.source_names import SUFFIXES, HubId, SourceError
+from vgs_ray.sandbox.rows import benchmark_rows, raw_rows
+
+TABLE_ROWS = 1000
+HUB_PIECE_ROWS = 20_000
+SANDBOX_ROWS = {"train": 4000, "benchmark": 1000}
+NOT_ROWS = ("state.json", "dataset_info.json", "dataset_dict.json")  # what `datasets` writes beside its Arrow files
+
+
+class Piece(NamedTuple):
+    """What one reader reads.
+
+    Attributes:
+        kind: parquet, arrow, jsonl, json, hub or sandbox.
+        path: file, hub id, or split of the sandbox.
+        part: row group of a Parquet file, first row in a hub data set, seed of the sandbox.
+        first: position of its first row in the source.
+        rows: rows to read.
+    """
+
+    kind: str
+    path: str
+    part: int
+    first: int
+    rows: int
+
+
+class Source(NamedTuple):
+    """A source, measured: names of its columns (of any of its files), and its pieces in order."""
+
+    columns: list[str]
+    pieces: list[Piece]
+
+
+def sandbox_source(split: str, limit: int, seed: int) -> Source:
+    """The sandbox's rows as a source."""
+    count = limit or SANDBOX_ROWS[split]
+    return Source(list(next(_sandbox_rows(split, seed, 1))), [Piece("sandbox", split, seed, 0, count)])
+
+
+def measure(source: str, limit: int) -> Source:
+    """Find a local or hub source's pieces; no rows are kept.
+
+    Args:
+        source: a file, a folder of files of one kind, or a hub id (see `HubId`).
+        limit: rows at most; 0 for all.
+
+    Raises:
+        SourceError: it does not exist, is of no known kind, or can't be read.
+    """
+    path = Path(source)
+    parts = [part for file in _files(path) for part in _measure_file(file)] if path.exists() else _measure_hub(source)
+    pieces, first = [], 0
+    for _, piece in parts:
+        rows = min(piece.rows, limit - first) if limit else piece.rows
+        if rows > 0:
+            pieces.append(piece._replace(first=first, rows=rows))
+        first += piece.rows
+    return Source(list(dict.fromkeys(name for names, _ in parts for name in names)), pieces)
+
+
+def read(piece: Piece, columns: list[str], optional: Collection[str] = ()) -> Iterator[pa.Table]:
+    """The piece's rows as tables of at most `TABLE_ROWS` rows: `columns` as text (null where a row has none), and `row`.
+
+    Columns in `optional` are null where they hold neither text nor numbers.
+
+    Raises:
+        SourceError: a row that can't be read, or another column that holds neither text nor numbers.
+    """
+    start = piece.first
+    for table in _read(piece, columns):
+        for offset in range(0, table.num_rows, TABLE_ROWS):
+            part = table.slice(offset, min(TABLE_ROWS, piece.first + piece.rows - start))
+            if not part.num_rows:
+                return
+            texts = {name: _text(part, name, piece.path, name in optional) for name in columns}
+            yield pa.table(texts | {"row": pa.array(range(start, start + part.num_rows), pa.int64())})
+            start += part.num_rows
+
+
+def _read(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+    with _readable(piece.path):
+        yield from _READERS[piece.kind](piece, columns)
+
+
+@contextmanager
+def _readable(place: str | Path) -> Iterator[None]:
+    """Turn what a file's library raises into a `SourceError`."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"{place} can't be read ({reason}): mend the file or name another source") from error
+
+
+def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedArray | pa.Array:
+    column = table[name] if name in table.column_names else pa.nulls(table.num_rows, pa.string())
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        if optional:
+            return pa.nulls(table.num_rows, pa.string())
+        raise SourceError(
+            f"column {name} of {path} holds {column.type}, and must hold text or numbers: convert it, or name another column"
+        )
+    if pa.types.is_floating(column.type):  # pandas writes NaN where there is no value
+        column = pc.if_else(pc.is_nan(column), None, column)
+    with _readable(f"column {name} of {path}"):
+        return pc.cast(column, pa.string())
+
+
+def _files(path: Path) -> list[Path]:
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name not in NOT_ROWS)
+    kinds = {SUFFIXES.get(file.suffix) for file in files}
+    if len(kinds) != 1 or None in kinds:
+        raise SourceError(
+            f"{path} can't be read as problems; it must be a {', '.join(SUFFIXES)} file, or a folder of one kind of them: "
+            "convert it, or name another source"
+        )
+    return files
+
+
+def _measure_file(file: Path) -> list[tuple[list[str], Piece]]:
+    with _readable(file):
+        return _MEASURES[SUFFIXES[file.suffix]](file)
+
+
+def _measure_parquet(file: Path) -> list[tuple[list[str], Piece]]:
+    metadata = pq.read_metadata(file)
+    names = metadata.schema.to_arrow_schema().names
+    groups = range(metadata.num_row_groups)
+    return [(names, Piece("parquet", str(file), i, 0, metadata.row_group(i).num_rows)) for i in groups]
+
+
+def _read_parquet(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+    with pq.ParquetFile(piece.path) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=TABLE_ROWS, row_groups=[piece.part], columns=there):
+            yield pa.Table.from_batches([batch])
+
+
+def _batches(file: str | Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Schema and batches of an Arrow file in either layout: `datasets` writes streams, others write files."""
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        return reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
+    except pa.ArrowInvalid:
+        stream = pa.ipc.open_stream(pa.memory_map(str(file)))
+        return stream.schema, iter(stream)
+
+
+def _measure_arrow(file: Path) -> list[tuple[list[str], Piece]]:
+    schema, batches = _batches(file)
+    return [(schema.names, Piece("arrow", str(file), 0, 0, sum(batch.num_rows for batch in batches)))]
+
+
+def _read_arrow(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+    schema, batches = _batches(piece.path)
+    for batch in batches:
+        yield pa.Table.from_batches([batch]).select([name for name in columns if name in schema.names])
+
+
+def _lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _row(line, f"line {number} of {path}")
+
+
+def _row(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise SourceError(f"{place} is no JSON ({error}): mend or remove it") from error
+    if not isinstance(row, dict):
+        raise SourceError(
+            f"{place} is {line.strip()[:40]!r}, and must be an object with the columns: mend or remove it"
+        )
+    return row
+
+
+def _measure_jsonl(file: Path) -> list[tuple[list[str], Piece]]:
+    with open(file, "rb") as lines:
+        count = sum(1 for line in lines if line.strip())
+    return [(_keys(_lines(file)), Piece("jsonl", str(file), 0, 0, count))]
+
+
+def _keys(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Columns of JSON rows: the keys of the first thousand, as a row may lack what it has no value for."""
+    return list(dict.fromkeys(name for row in islice(rows, TABLE_ROWS) for name in row))
+
+
+def _listed(path: str | Path) -> list[dict[str, Any]]:
+    rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SourceError(
+            f"{path} must be a JSON list of objects, or JSON lines under the name .jsonl: rename or convert it"
+        )
+    return rows
+
+
+def _measure_json(file: Path) -> list[tuple[list[str], Piece]]:
+    rows = _listed(file)
+    return [(_keys(rows), Piece("json", str(file), 0, 0, len(rows)))]
+
+
+def _tables(rows: Iterator[dict[str, Any]], columns: list[str]) -> Iterator[pa.Table]:
+    while batch := list(islice(rows, TABLE_ROWS)):
+        values = {name: [_scalar(row.get(name)) for row in batch] for name in columns}
+        yield pa.table({name: pa.array(column, pa.string()) for name, column in values.items()})
+
+
+def _scalar(value: Any) -> str | None:
+    """JSON is typed value by value, so one column may mix 7 and "7"; NaN, which pandas writes, is no value."""
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:
+    HubId.parse(source)
+    try:
+        data = load(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"data set {source} can't be loaded ({reason}): check the id and the network") from error
+    starts = range(0, len(data), HUB_PIECE_ROWS)
+    counts = [min(HUB_PIECE_ROWS, len(data) - start) for start in starts]
+    return [
+        (data.column_names, Piece("hub", source, start, 0, rows)) for start, rows in zip(starts, counts, strict=True)
+    ]
+
+
+def _read_hub(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+    data = load(piece.path)
+    data = data.select_columns([name for name in columns if name in data.column_names]).with_format("arrow")
+    yield from data.select(range(piece.part, piece.part + piece.rows)).iter(batch_size=TABLE_ROWS)
+
+
+def _sandbox_rows(split: str, seed: int, count: int) -> Iterator[dict[str, Any]]:
+    return benchmark_rows(count) if split == "benchmark" else raw_rows("train", count, seed)
+
+
+_MEASURES: dict[str, Callable[[Path], list[tuple[list[str], Piece]]]] = {
+    "parquet": _measure_parquet, "arrow": _measure_arrow, "jsonl": _measure_jsonl, "json": _measure_json
+}  # fmt: skip
+_READERS: dict[str, Callable[[Piece, list[str]], Iterator[pa.Table]]] = {
+    "parquet": _read_parquet,
+    "arrow": _read_arrow,
+    "hub": _read_hub,
+    "jsonl": lambda piece, columns: _tables(_lines(piece.path), columns),
+    "json": lambda piece, columns: _tables(iter(_listed(piece.path)), columns),
+    "sandbox": lambda piece, columns: _tables(_sandbox_rows(piece.path, piece.part, piece.rows), columns),
+}
+
+
+def load(source: str) -> Any:
+    """One split, `train` unless told otherwise; its rows stay in memory-mapped files of the library's cache."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    id, revision, config, split = HubId.parse(source)
+    return datasets.load_dataset(id, config, split=split, revision=revision)

@@ -1,0 +1,131 @@
+"""Tables: one explicit Arrow schema each. The contract between stages; every Parquet file is written with one of these."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+TOKENS = pa.list_(pa.int32())
+
+PROBLEMS = pa.schema(
+    [
+        pa.field("problem_id", pa.string(), nullable=False),  # hash of the normalised problem text
+        pa.field("problem", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),  # gold answer, LaTeX; null only in an import whose source has none
+        pa.field("source", pa.string()),
+        pa.field("solution", pa.string()),
+        pa.field("split", pa.string(), nullable=False),  # train | validation | test
+    ]
+)
+
+PROBLEMS_DROPPED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # position in the source
+        pa.field("problem", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("evidence", pa.string()),
+    ]
+)
+
+# What stage clean knows of each row on its way to one of the two tables above; not kept on disk.
+PROBLEMS_CHECKED = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        *(pa.field(name, pa.string()) for name in ("problem", "answer", "solution", "source", "problem_id")),
+        pa.field("split_key", pa.uint64()),  # see vgs_ray.data.splits
+        pa.field("reason", pa.string()),  # null: nothing is wrong with the row by itself
+        pa.field("evidence", pa.string()),
+        pa.field("contamination", pa.string()),  # the evidence of it
+        pa.field("text", pa.uint64()),  # the rest: its fingerprint, see vgs_ray.cleaning.copies
+        pa.field("shingles", pa.list_(pa.uint32())),
+        pa.field("bands", pa.list_(pa.uint64())),
+    ]
+)
+
+ROLL_INS = pa.schema(
+    [
+        pa.field("roll_in_id", pa.string(), nullable=False),  # {problem_id}/{policy}/{index}
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("policy", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("prompt", TOKENS, nullable=False),  # the tokens that were conditioned on, chat template included
+        pa.field("tokens", TOKENS, nullable=False),  # the response only
+        pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
+        pa.field("sampling", pa.string(), nullable=False),  # JSON
+        pa.field("engine", pa.string(), nullable=False),  # such as vllm 0.29.0
+        pa.field("error", pa.string()),
+    ]
+)
+
+ROLL_OUTS = pa.schema(
+    [
+        pa.field("roll_out_id", pa.string(), nullable=False),  # {roll_in_id}/{cut index}
+        pa.field("roll_in_id", pa.string(), nullable=False),
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("policy", pa.string(), nullable=False),  # the reference policy: folder or hub id
+        pa.field("cut", pa.int32(), nullable=False),  # roll-in tokens before the completion
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("tokens", TOKENS, nullable=False),  # the completion only
+        pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
+        pa.field("sampling", pa.string(), nullable=False),  # JSON
+        pa.field("engine", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+
+
+def _requests(table: pa.Schema) -> pa.Schema:
+    """What is known of a table's rows before generation, with what the policy is asked."""
+    made = {"tokens", "finish_reason", "sampling", "engine", "error"}
+    known = [field for field in table if field.name not in made]
+    return pa.schema([*known, pa.field("prefix", TOKENS), pa.field("max_tokens", pa.int32())])
+
+
+ROLL_IN_REQUESTS, ROLL_OUT_REQUESTS = _requests(ROLL_INS), _requests(ROLL_OUTS)
+
+VERIFIED = pa.schema(
+    [
+        pa.field("roll_out_id", pa.string(), nullable=False),
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),  # what the policy put into its last complete box
+        pa.field("outcome", pa.string(), nullable=False),  # correct | incorrect | incomplete | unknown
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        pa.field("roll_out_id", pa.string(), nullable=False),
+        pa.field("roll_in_id", pa.string(), nullable=False),
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("cut", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # train | validation
+        pa.field("label", pa.int8(), nullable=False),  # 0 incorrect, 1 correct, 2 incomplete
+        pa.field("values", pa.list_(pa.float32())),  # one for each completion token; null for kind outcome
+    ]
+)
+
+SEARCHES = pa.schema(
+    [
+        pa.field("search_id", pa.string(), nullable=False),  # {benchmark}/{problem_id}/{explorer}
+        pa.field("benchmark", pa.string(), nullable=False),
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("explorer", pa.string(), nullable=False),  # sample | beam | the name of a variant
+        pa.field("gold", pa.string(), nullable=False),
+        pa.field("tree", pa.string(), nullable=False),  # JSON, see vgs_ray.search.tree
+        pa.field("leaves", pa.string(), nullable=False),  # JSON list: node, group, answer, outcome, reason, value
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+
+TABLES = {
+    "problems": PROBLEMS,
+    "problems_dropped": PROBLEMS_DROPPED,
+    "roll_ins": ROLL_INS,
+    "roll_outs": ROLL_OUTS,
+    "verified": VERIFIED,
+    "labels": LABELS,
+    "searches": SEARCHES,
+}

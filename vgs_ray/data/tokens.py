@@ -1,0 +1,3 @@
+"""A sequence of token ids."""
+
+Tokens = tuple[int, ...]

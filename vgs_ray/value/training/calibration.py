@@ -1,0 +1,51 @@
+"""What a validation leaves on disk: `validation.json` and `reliability.png`, the numbers that tell whether search will work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vgs_ray.value.training.metrics import Bin, Readings, by_position, reliability, summarize
+
+
+def write_validation(readings: Readings, step: int, position_bin: int, folder: Path) -> None:
+    """Metrics, bins by value and bins by position as JSON, and the picture of both; each is whole or absent."""
+    values, positions = reliability(readings), by_position(readings, position_bin)
+    found = {
+        "step": step,
+        **summarize(readings),
+        "reliability": [each._asdict() for each in values],
+        "by_position": [each._asdict() for each in positions],
+    }
+    _replace(folder / "validation.json", lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
+    _replace(folder / "reliability.png", lambda path: plot(values, positions, position_bin, path))
+
+
+def plot(values: list[Bin], positions: list[Bin], position_bin: int, path: Path) -> None:
+    """Left: what came against what was promised, with each bin's share of the tokens. Right: ranking by position."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], "--", color="grey", label="calibrated")
+    left.bar(
+        [each.value for each in values], [each.share for each in values], width=0.04, alpha=0.3, label="share of tokens"
+    )
+    left.plot([each.value for each in values], [each.hit for each in values], "o-", label="value model")
+    left.set(xlabel="P(correct), mean of the bin", ylabel="share that became correct", xlim=(0, 1), ylim=(0, 1))
+    left.legend()
+    middles = [each.low + position_bin / 2 for each in positions]
+    for name in ("accuracy", "auc"):
+        right.plot(middles, [getattr(each, name) for each in positions], "o-", label=name)
+    right.bar(middles, [each.share for each in positions], width=0.8 * position_bin, alpha=0.3, label="share of tokens")
+    right.set(xlabel=f"position of the token (bins of {position_bin:,})", ylim=(0, 1))
+    right.legend()
+    figure.savefig(path, dpi=120, format="png")
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    beside = path.with_name(f".{path.name}")
+    write(beside)
+    os.replace(beside, path)

@@ -1,0 +1,116 @@
+"""The value model over several workers: who they are, how weights are sharded (FSDP2, HSDP), and how they are gathered."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from vgs_ray.config import Train
+from vgs_ray.value.model import ValueModel
+from vgs_ray.value.training.packing import Layout
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among all of them, and how it lays out sequences."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    layout: Layout = "packed"
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each worker passed, on every worker."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+
+def prepare(model: ValueModel, config: Train, worker: Worker) -> None:
+    """Freeze, checkpoint activations, compile and shard, in place; one worker alone has nothing to shard and pays nothing."""
+    if config.trained_layers:
+        for module in (model.model.embed_tokens, *model.model.layers[: -config.trained_layers]):
+            module.requires_grad_(False)
+    if config.activation_checkpointing:
+        model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.compile:
+        for block in model.model.layers:
+            block.compile(dynamic=True)
+    mesh = _mesh(config.shard_size, worker)
+    if mesh is None:
+        return
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if worker.device.type == "cuda" else None, reduce_dtype=torch.float32
+    )
+    for module in (*model.model.layers, model):
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard)
+    for module in _sharded(model):
+        # The loss is divided by the whole batch's sequences, so gradients are summed. gloo can only sum.
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
+
+
+def _mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
+    """One dimension that shards, or two of which the first holds copies; None where nothing is sharded."""
+    size = math.gcd(shard_size, worker.world)  # gcd(0, n) is n
+    if size == 1:
+        return None
+    if size == worker.world:
+        return init_device_mesh(worker.device.type, (size,))
+    shape = (worker.world // size, size)
+    return init_device_mesh(worker.device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def _sharded(model: ValueModel) -> list[FSDPModule]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def accumulate(model: ValueModel, last: bool, config: Train) -> None:
+    """Before a micro-batch: gradients are reduced after the last one of a step only, and weights stay gathered till then."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+        model.set_is_last_backward(last)
+        model.set_reshard_after_backward(last or config.reshard)
+
+
+def release(model: ValueModel) -> None:
+    """After forward passes without a backward one: let go of gathered weights, so that parameters are the shards again."""
+    for module in _sharded(model):
+        module.reshard()
+
+
+def sum_gradients(model: ValueModel, worker: Worker) -> None:
+    """Where every worker has its own copy of the weights: one reduction a step, after all micro-batches."""
+    if worker.world == 1 or isinstance(model, FSDPModule):
+        return
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+    flat = torch.cat([grad.reshape(-1) for grad in grads])
+    dist.all_reduce(flat)
+    for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+        weight.grad = part.view_as(weight)
+
+
+def clip_gradients(model: ValueModel, clip_norm: float) -> float:
+    """Scale the gradient to a global norm of at most `clip_norm`; returns the norm before, the same on every worker."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+def whole_weights(model: ValueModel) -> dict[str, Tensor]:
+    """Unsharded weights in main memory. Every worker must call it; only one need keep the result."""
+    return {
+        # A gathered weight is a view of a larger buffer, which could not be saved.
+        name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().cpu().clone()
+        for name, weight in model.state_dict().items()
+    }

@@ -1,0 +1,176 @@
+"""Tables to a store that training reads at random: tokens uncompressed and memory-mapped, joined once by an index.
+
+In: Parquet parts of `labels`, `roll_ins` and `roll_outs`. Out: a folder of Arrow files. A worker maps them and holds no
+column of tokens; the operating system keeps what is read often, once for all workers of a machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from vgs_ray.data.schemas import TOKENS
+
+SPLITS = ("train", "validation")
+ROWS = 1024  # of a batch in a file
+VALUES = pa.list_(pa.float32())
+COPIED = {
+    "roll_ins": pa.schema({"roll_in_id": pa.string(), "prompt": TOKENS, "tokens": TOKENS}),
+    "roll_outs": pa.schema({"roll_out_id": pa.string(), "tokens": TOKENS}),
+    "labels": pa.schema({"roll_out_id": pa.string(), "values": VALUES}),
+}
+LABEL_COLUMNS = ("roll_out_id", "roll_in_id", "problem_id", "cut", "split", "label")
+
+
+class Sources(NamedTuple):
+    """Parquet parts of each table."""
+
+    labels: Sequence[str]
+    roll_ins: Sequence[str]
+    roll_outs: Sequence[str]
+
+
+class Copy(NamedTuple):
+    """One Parquet part to copy into the store."""
+
+    table: str
+    source: str
+    target: Path
+
+
+def copies(sources: Sources, folder: Path) -> list[Copy]:
+    """What is to be copied; the copies are independent of each other.
+
+    Raises:
+        FileNotFoundError: a table has no parts.
+    """
+    found = []
+    for table, files in sources._asdict().items():
+        if not files:
+            raise FileNotFoundError(f"table {table} has no parts; training reads that table: run its stage first")
+        found += [Copy(table, str(file), folder / table / f"{Path(file).stem}.arrow") for file in sorted(files)]
+    return found
+
+
+def copy_part(job: Copy) -> None:
+    """Write one part's columns uncompressed, batch by batch; a part that is there already is kept."""
+    if job.target.exists():
+        return
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    schema = COPIED[job.table]
+    beside = job.target.with_name(f".{job.target.name}.{os.getpid()}")
+    with (
+        pq.ParquetFile(job.source) as part,
+        pa.OSFile(str(beside), "wb") as file,
+        pa.ipc.new_file(file, schema) as sink,
+    ):
+        names = [name for name in schema.names if name in part.schema_arrow.names]
+        for batch in part.iter_batches(batch_size=ROWS, columns=names):
+            for name in schema.names:
+                if name not in names:  # labels without values
+                    batch = batch.append_column(name, pa.nulls(len(batch), schema.field(name).type))
+            sink.write_batch(batch.select(schema.names).cast(schema))
+    os.replace(beside, job.target)
+
+
+def build_index(sources: Sources, folder: Path) -> None:
+    """Join labels with the rows of the store, sorted by problem: one file for each split.
+
+    Raises:
+        ValueError: a label has no tokens.
+    """
+    labels = pads.dataset(sorted(sources.labels)).to_table(columns=list(LABEL_COLUMNS))
+    ins, outs, values = (_open_all(folder / table) for table in COPIED)
+    in_row = _positions(labels["roll_in_id"], ins["roll_in_id"])
+    out_row = _positions(labels["roll_out_id"], outs["roll_out_id"])
+    value_row = _positions(labels["roll_out_id"], values["roll_out_id"])
+    prompts, tokens, given = _lengths(ins["prompt"]), _lengths(outs["tokens"]), _lengths(values["values"])
+    cuts = np.minimum(labels["cut"].to_numpy(), _lengths(ins["tokens"])[in_row])
+    start, count = prompts[in_row] + cuts, tokens[out_row]
+    wrong = (given[value_row] >= 0) & (given[value_row] != count)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(
+            f"label of {labels['roll_out_id'][at]} has {given[value_row][at]} values for {count[at]} roll-out tokens; "
+            "each token needs one: run label again"
+        )
+    joined = pa.table(
+        {
+            "roll_out_id": labels["roll_out_id"],
+            "problem_id": labels["problem_id"],
+            "split": labels["split"],
+            "label": labels["label"].cast(pa.int8()),
+            "in_row": in_row,
+            "out_row": out_row,
+            "value_row": np.where(given[value_row] >= 0, value_row, -1),
+            "start": start.astype(np.int32),
+            "length": (start + count).astype(np.int32),
+        }
+    )
+    for split in SPLITS:
+        _write_index(joined.filter(pc.equal(joined["split"], split)), folder / f"index-{split}.arrow")
+
+
+def build(sources: Sources, folder: Path) -> None:
+    """The whole store, in this process."""
+    for job in copies(sources, folder):
+        copy_part(job)
+    build_index(sources, folder)
+
+
+class Lists:
+    """A column of lists over memory-mapped files: `lists[row]` is an array without a copy."""
+
+    def __init__(self, folder: Path, column: str) -> None:
+        self._chunks = [chunk for chunk in _open_all(folder)[column].chunks if len(chunk)]
+        self._begins = np.cumsum([0, *map(len, self._chunks)])
+
+    def __getitem__(self, row: int) -> NDArray:
+        at = int(np.searchsorted(self._begins, row, side="right")) - 1
+        return self._chunks[at][int(row - self._begins[at])].values.to_numpy()
+
+
+def open_index(folder: Path, split: str) -> pa.Table:
+    """The index of one split, memory-mapped, each column in one piece."""
+    return _open(folder / f"index-{split}.arrow")
+
+
+def _write_index(table: pa.Table, path: Path) -> None:
+    """Problems become numbers: only whether two are equal is asked."""
+    table = table.sort_by([("problem_id", "ascending"), ("roll_out_id", "ascending")])
+    codes = table["problem_id"].combine_chunks().dictionary_encode().indices
+    table = table.drop_columns(["problem_id", "split"]).append_column("problem", codes).combine_chunks()
+    beside = path.with_name(f".{path.name}")
+    with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, table.schema) as sink:
+        sink.write_table(table)
+    os.replace(beside, path)
+
+
+def _open(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _open_all(folder: Path) -> pa.Table:
+    return pa.concat_tables([_open(path) for path in sorted(folder.glob("*.arrow"))])
+
+
+def _lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Length of each list; -1 for null."""
+    return pc.fill_null(pc.list_value_length(column), -1).to_numpy().astype(np.int64)
+
+
+def _positions(keys: pa.ChunkedArray, table_keys: pa.ChunkedArray) -> NDArray[np.int64]:
+    found = pc.index_in(keys, value_set=table_keys.combine_chunks())
+    if found.null_count:
+        missing = keys.filter(pc.is_null(found))[0].as_py()
+        raise ValueError(f"label of {missing} has no tokens; labels and tokens must come from one run: run label again")
+    return found.to_numpy().astype(np.int64)

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_value
-from vgs_ray.engines.baselines import RANDOM, RandomValue, Translated
+from vgs_ray.engines.baselines import RandomValue, Translated
 from vgs_ray.engines.interface import Score, Usage
-from vgs_ray.models import model_path
+from vgs_ray.models import RANDOM, model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens, translation
 
 REFERENCE = model_path("sandbox:ref")

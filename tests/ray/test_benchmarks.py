@@ -9,7 +9,6 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from vgs_ray.cleaning.hub_data import HubId, SourceError
 
 from pipelines.errors import line_of
 from pipelines.evaluate import all_problems, sources
@@ -18,7 +17,7 @@ from pipelines.session import ray_session
 from pipelines.tables.sources import resolved
 from vgs_ray.config import Evaluate
 from vgs_ray.config.checks import check_recipe
-from vgs_ray.data.source_names import label_of
+from vgs_ray.data.source_names import HubId, SourceError, label_of
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import BENCHMARKS, answer_of, pinned, source_of
 

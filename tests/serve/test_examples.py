@@ -18,10 +18,10 @@ from pipelines.recipes import sandbox
 from pipelines.serving.application import searcher
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_policy
-from vgs_ray.engines.baselines import RANDOM, RandomValue
+from vgs_ray.engines.baselines import RandomValue
 from vgs_ray.engines.interface import Score
 from vgs_ray.grade import equivalent
-from vgs_ray.models import model_path
+from vgs_ray.models import RANDOM, model_path
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.sandbox.world import Problem
 from vgs_ray.serve.app import create_app

@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | resolve | bench | bench-scale | smollm | clean-run. Everything runs in .venv; make demo works from a bare checkout.
+# make setup | demo | test | test-fast | lint | resolve | bench | bench-scale | smollm | clean-run. Everything runs in .venv; make demo works from a bare checkout.
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= sandbox
 RESOLVED := .venv/.resolved
 
-.PHONY: setup demo test lint resolve bench clean-run bench-scale smollm
+.PHONY: setup demo test test-fast lint resolve bench clean-run bench-scale smollm
 
 setup: $(READY)
 
@@ -14,6 +14,10 @@ $(READY): pyproject.toml setup.sh
 
 demo: setup
 	@$(BIN)/python -m pipelines.run $(RECIPE)
+
+# Pure functions alone: no Ray, no engine, no server. Under a minute.
+test-fast: setup
+	@$(BIN)/python -m pytest -m "not slow" tests/pure
 
 test: setup
 	@$(BIN)/python -m pytest -m "not slow"

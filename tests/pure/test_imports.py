@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*ROOT.glob("vgs_ray/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 HEAVY = ("ray", "vllm", "torch", "transformers")
-FUNCTION_P90, FILE_CEILING = 30, 300
+FUNCTION_P90, FUNCTION_CEILING, FILE_CEILING = 22, 60, 300
 
 # A module may import what is on its own level or below; the longest prefix that fits gives a module its level.
 LEVELS = {
@@ -122,11 +122,12 @@ def function_lengths() -> list[tuple[int, str]]:
 def test_functions_are_short() -> None:
     lengths = function_lengths()
     p90, _ = lengths[len(lengths) // 10]
-    offenders = "\n".join(f"{lines} {place}" for lines, place in lengths if lines >= FUNCTION_P90)
-    assert p90 < FUNCTION_P90, f"p90 of {len(lengths)} functions is {p90} lines; the long ones:\n{offenders}"
+    longest = "\n".join(f"{lines} {place}" for lines, place in lengths[:20])
+    assert p90 <= FUNCTION_P90, f"p90 of {len(lengths)} functions is {p90} lines; the longest:\n{longest}"
+    assert lengths[0][0] <= FUNCTION_CEILING, longest
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_short(name: str) -> None:
     lines = len((ROOT / name).read_text().splitlines())
-    assert lines < FILE_CEILING, f"{name} has {lines} lines; split it"
+    assert lines <= FILE_CEILING, f"{name} has {lines} lines; split it"

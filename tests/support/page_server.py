@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from vgs_ray.serve.app import create_app
 from vgs_ray.serve.searcher import Searcher
 
 CHROMIUM = "VGS_RAY_CHROMIUM"
-"""Environment variable with the path of a Chromium; without it the one that Playwright has installed is taken."""
+"""Environment variable with the path of a Chromium."""
+INSTALLED = ("chromium", "chromium-browser", "google-chrome")
+"""Commands of a Chromium from the system's packages. Without any, Playwright's own is used."""
 expect.set_options(timeout=15_000)
 ANSWER = 10  # and up: the token before the end says the answer
 
@@ -71,13 +74,13 @@ def serving(world: World = WORLD, settings: Serve = SETTINGS) -> Iterator[Served
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        path = os.environ.get(CHROMIUM)
+        path = os.environ.get(CHROMIUM) or next(filter(None, map(shutil.which, INSTALLED)), None)
         try:
             found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         except Error as error:
             pytest.skip(
-                f"no Chromium starts ({str(error).splitlines()[0]}): python -m playwright install chromium, "
-                f"or name one in {CHROMIUM}"
+                f"no Chromium starts ({str(error).splitlines()[0]}): install one (apt-get install chromium, or "
+                f"python -m playwright install chromium), or set {CHROMIUM} to its path"
             )
         yield found
         found.close()

@@ -18,7 +18,7 @@ ANSWERS = re.findall(
     r"^\| `(.+?)` \| `(.+?)` \| (equal|different|unknown) \| ", PAGE.partition("## Agreement")[0], re.M
 )
 DATA = ROOT.parent / "shared" / "data"
-JUDGED = ("vgs_ray/grade.py", "vgs_ray/answers/compare.py", "vgs_ray/judge.py", "pipelines/verify.py")
+JUDGED = ("vgs_ray/grade.py", "vgs_ray/answers/compare.py", "vgs_ray/answers/judge.py", "pipelines/verify.py")
 
 
 def test_the_page_has_its_table() -> None:

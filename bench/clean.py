@@ -23,8 +23,8 @@ from tabulate import tabulate
 from pipelines import clean
 from pipelines.tables.parts import parts_of
 from pipelines.tables.sources import benchmark_texts
-from vgs_ray.cleaning.contamination import build_index, overlap
-from vgs_ray.cleaning.copies import Candidate, find_copies, fingerprint
+from vgs_ray.cleaning.contamination import index_benchmarks, overlap
+from vgs_ray.cleaning.copies import FingerprintedRow, find_copies, fingerprint
 from vgs_ray.cleaning.rules import REASONS, boxed_answer, check
 from vgs_ray.config import Clean, Recipe
 
@@ -117,7 +117,7 @@ def time_rules(out: Path, exclude: tuple[str, ...]) -> str:
     files = sorted((out / "problems").glob("*.jsonl"))
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     texts = [r["problem"] or "" for r in rows]
-    index = build_index(text for source in exclude for text in benchmark_texts(source, source))
+    index = index_benchmarks(text for source in exclude for text in benchmark_texts(source, source))
     fingerprint("")  # imports datasketch
 
     def timed(name: str, work: Callable[[], list[Any]], count: int = len(rows)) -> tuple[list[Any], list[Any]]:
@@ -131,7 +131,9 @@ def time_rules(out: Path, exclude: tuple[str, ...]) -> str:
     prints, found = timed("fingerprints", lambda: [fingerprint(text) for text in texts])
     shared, _ = timed("8-grams", lambda: [overlap(text, index) for text in texts])
     many = [
-        Candidate(i * len(rows) + j, "1", one._replace(text=one.text ^ i, bands=[band ^ i for band in one.bands]))
+        FingerprintedRow(
+            i * len(rows) + j, "1", one._replace(text=one.text ^ i, bands=[band ^ i for band in one.bands])
+        )
         for i in range(9)
         for j, one in enumerate(found)
     ]

@@ -26,8 +26,8 @@ from pipelines.tables.parts import Parts, count_by, parts_of
 from pipelines.tables.sources import benchmark_texts, readable_source, resolved, train_problems
 from pipelines.tables.stage import open_stage
 from vgs_ray.answers.judge import Judge
-from vgs_ray.cleaning.contamination import Index, build_index, overlap
-from vgs_ray.cleaning.copies import Candidate, Fingerprint, find_copies, fingerprint
+from vgs_ray.cleaning.contamination import BenchmarkIndex, index_benchmarks, overlap
+from vgs_ray.cleaning.copies import Fingerprint, FingerprintedRow, find_copies, fingerprint
 from vgs_ray.cleaning.rules import REASONS, Dropped, boxed_answer, check
 from vgs_ray.config import Clean, Recipe
 from vgs_ray.data.ids import problem_id
@@ -46,7 +46,7 @@ class CheckRows:
 
     def __init__(self, config: Clean, index: ray.ObjectRef) -> None:
         self.config = config
-        self.index: Index = ray.get(index[0])
+        self.index: BenchmarkIndex = ray.get(index[0])
         self.judge = Judge(workers=1, timeout_s=config.timeout_s)
         self._readable = lru_cache(100_000)(self._parses)  # answers repeat: most are small numbers, letters, fractions
 
@@ -79,9 +79,9 @@ class CheckRows:
 
 
 @ray.remote(num_cpus=CHECK_CPUS)
-def benchmark_index(sources: dict[str, str]) -> Index:
+def benchmark_index(sources: dict[str, str]) -> BenchmarkIndex:
     """The 8-grams of all benchmarks that must not be trained on, given by name and source."""
-    return build_index(text for name, source in sources.items() for text in benchmark_texts(name, source))
+    return index_benchmarks(text for name, source in sources.items() for text in benchmark_texts(name, source))
 
 
 @ray.remote(num_cpus=CHECK_CPUS)
@@ -92,12 +92,12 @@ def copies(threshold: float, *blocks: pa.Table) -> pa.Table:
     return pa.Table.from_pylist([copy._asdict() for copy in found], schema=schema)
 
 
-def _candidates(block: pa.Table) -> Iterator[Candidate]:
+def _candidates(block: pa.Table) -> Iterator[FingerprintedRow]:
     block = block.filter(pc.is_valid(block["text"])).combine_chunks()
     shingles, bands = (block[name].chunk(0) if block.num_rows else () for name in ("shingles", "bands"))
     rows, answers, texts = (block[name].to_pylist() for name in ("row", "answer", "text"))
     for row, answer, text, own, keys in zip(rows, answers, texts, shingles, bands, strict=True):
-        yield Candidate(row, answer, Fingerprint(text, own.values.to_numpy(), keys.values.to_numpy()))
+        yield FingerprintedRow(row, answer, Fingerprint(text, own.values.to_numpy(), keys.values.to_numpy()))
 
 
 def mark(batch: pa.Table, found: pa.Table) -> pa.Table:

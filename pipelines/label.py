@@ -21,7 +21,7 @@ from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import LABELS
 from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_labels
-from vgs_ray.labels.token_values import value_arrays
+from vgs_ray.labels.token_values import token_values
 
 BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # of the second, tokens and values are held
 
@@ -58,7 +58,7 @@ def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
     for problem in np.unique(problems):
         members = np.flatnonzero(problems == problem).tolist()
         paths = [np.concatenate([prefixes[sources[row]][: cuts[row]], completions[row]]) for row in members]
-        for row, found in zip(members, value_arrays(paths, correct[members].tolist()), strict=True):
+        for row, found in zip(members, token_values(paths, correct[members].tolist()), strict=True):
             values[row] = found[cuts[row] :].astype(np.float32)
     return ragged(values, pa.float32())
 

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from pipelines.errors import line_of
 from pipelines.tables.stage import write_json
-from vgs_ray.cleaning.raw_rows import Piece, Source, measure, read, sandbox_source
+from vgs_ray.cleaning.raw_rows import Piece, Source, inspect_source, read_piece, sandbox_source
 from vgs_ray.config import Clean
 from vgs_ray.data.source_names import SourceError
 from vgs_ray.errors import UserError
@@ -60,7 +60,7 @@ def resolved(folder: Path, sources: dict[str, str]) -> dict[str, str]:
 
 @ray.remote(num_cpus=READER_CPUS)
 def _measured(source: str, limit: int) -> Source:
-    return measure(source, limit)
+    return inspect_source(source, limit)
 
 
 def _source(name: str, split: str, limit: int, seed: int) -> Source:
@@ -95,7 +95,7 @@ def benchmark_problems(name: str, limit: int) -> ray.data.Dataset:
 
 def benchmark_texts(name: str, source: str) -> Iterator[tuple[str, str]]:
     """Each problem of a benchmark with its place, such as `aime-24 row 3`; for use inside a task."""
-    measured = sandbox_source("benchmark", 0, 0) if source == "sandbox" else measure(source, 0)
+    measured = sandbox_source("benchmark", 0, 0) if source == "sandbox" else inspect_source(source, 0)
     column = next((column for column in BENCHMARK_PROBLEM if column in measured.columns), BENCHMARK_PROBLEM[0])
     if column not in measured.columns:
         raise SourceError(
@@ -103,7 +103,7 @@ def benchmark_texts(name: str, source: str) -> Iterator[tuple[str, str]]:
             "benchmark that is excluded needs its problems: rename its column"
         )
     for piece in measured.pieces:
-        for table in read(piece, [column]):
+        for table in read_piece(piece, [column]):
             for text, row in zip(table[column].to_pylist(), table["row"].to_pylist(), strict=True):
                 yield f"{name.rsplit('/', 1)[-1]} row {row}", text or ""
 
@@ -123,7 +123,7 @@ def _dataset(source: Source, names: dict[str, str]) -> ray.data.Dataset:
 
     def rows(batch: pa.Table) -> Iterator[pa.Table]:
         for fields in batch.to_pylist():
-            for table in read(Piece(**fields), list(dict.fromkeys(there.values())), DESCRIPTIONS):
+            for table in read_piece(Piece(**fields), list(dict.fromkeys(there.values())), DESCRIPTIONS):
                 columns = {ours: table[there[ours]] if ours in there else _nothing(table) for ours in names}
                 yield pa.table({**columns, "answer": _answers(columns["answer"]), "row": table["row"]})
 

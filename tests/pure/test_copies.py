@@ -11,8 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgs_ray.cleaning.contamination import GRAM, build_index, grams, overlap
-from vgs_ray.cleaning.copies import Candidate, find_copies, fingerprint, minhash, normalise, quantities, similarity
+from vgs_ray.cleaning.contamination import GRAM, grams, index_benchmarks, overlap
+from vgs_ray.cleaning.copies import (
+    FingerprintedRow,
+    find_copies,
+    fingerprint,
+    minhash,
+    normalize_problem,
+    numbers_and_operators,
+    similarity,
+)
 from vgs_ray.data.ids import problem_id
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -25,8 +33,8 @@ MERCHANT = (
 FUNCTION = r"Let $f(x)=2(x+1)^2-7x$ be a function on the real numbers. Find the smallest value that $f$ takes there."
 
 
-def candidates(*problems: tuple[str, str]) -> list[Candidate]:
-    return [Candidate(row, answer, fingerprint(problem)) for row, (problem, answer) in enumerate(problems)]
+def candidates(*problems: tuple[str, str]) -> list[FingerprintedRow]:
+    return [FingerprintedRow(row, answer, fingerprint(problem)) for row, (problem, answer) in enumerate(problems)]
 
 
 def copy_of(first: str, second: str, answers: tuple[str, str] = ("7", "7"), threshold: float = 0.7) -> str | None:
@@ -44,7 +52,7 @@ def copy_of(first: str, second: str, answers: tuple[str, str] = ("7", "7"), thre
     ],
 )
 def test_exact_copies_have_one_normal_form(one: str, other: str) -> None:
-    assert normalise(one) == normalise(other)
+    assert normalize_problem(one) == normalize_problem(other)
     assert copy_of(one, other) == "duplicate"
 
 
@@ -61,7 +69,7 @@ def test_exact_copies_have_one_normal_form(one: str, other: str) -> None:
     ],
 )
 def test_other_mathematics_has_another_normal_form(one: str, other: str) -> None:
-    assert normalise(one) != normalise(other)
+    assert normalize_problem(one) != normalize_problem(other)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +102,8 @@ def test_a_reworded_problem_is_a_near_copy_unless_its_answer_differs() -> None:
 
 def test_evidence_names_the_earlier_row_and_answers_that_disagree() -> None:
     reworded = MERCHANT.replace("in all when", "after")
-    rows = [Candidate(30, "80", fingerprint(MERCHANT)), Candidate(10, "80", fingerprint(reworded))]
-    rows += [Candidate(40, "81", fingerprint(reworded.upper()))]
+    rows = [FingerprintedRow(30, "80", fingerprint(MERCHANT)), FingerprintedRow(10, "80", fingerprint(reworded))]
+    rows += [FingerprintedRow(40, "81", fingerprint(reworded.upper()))]
     near, exact = find_copies(rows, 0.7)
     assert (near.row, near.reason, near.evidence.split(",")[0]) == (30, "near_duplicate", "row 10")
     assert exact == (40, "duplicate", "row 10, with the answer 80 there and 81 here")
@@ -114,10 +122,10 @@ def test_the_order_of_the_rows_does_not_matter_and_one_of_each_stays(texts: list
     rng.shuffle(shuffled)
     assert find_copies(shuffled, 0.6) == found
     kept = {row.row for row in rows} - {copy.row for copy in found}
-    assert {normalise(texts[row]) for row in kept} <= {normalise(text) for text in texts}
+    assert {normalize_problem(texts[row]) for row in kept} <= {normalize_problem(text) for text in texts}
     assert all(int(copy.evidence.split()[1].rstrip(",")) < copy.row for copy in found)
     assert all(int(copy.evidence.split()[1].rstrip(",")) in kept for copy in found if copy.reason == "near_duplicate")
-    assert len({normalise(texts[row]) for row in kept}) == len(kept)
+    assert len({normalize_problem(texts[row]) for row in kept}) == len(kept)
 
 
 @settings(deadline=None)
@@ -125,10 +133,10 @@ def test_the_order_of_the_rows_does_not_matter_and_one_of_each_stays(texts: list
 def test_one_problem_id_means_one_normal_form(one: str, other: str) -> None:
     spaced = f" {one.upper().lower()}\n"
     if problem_id(one) == problem_id(spaced):
-        assert normalise(one) == normalise(spaced)
+        assert normalize_problem(one) == normalize_problem(spaced)
     if problem_id(one) == problem_id(other):
-        assert normalise(one) == normalise(other)
-    assert quantities(normalise(one)) == quantities(normalise(one + " "))
+        assert normalize_problem(one) == normalize_problem(other)
+    assert numbers_and_operators(normalize_problem(one)) == numbers_and_operators(normalize_problem(one + " "))
 
 
 @settings(deadline=None, max_examples=40)
@@ -145,7 +153,7 @@ def test_minhash_estimates_the_similarity(only_one: int, only_other: int, both: 
 AYA = (
     "Every morning Aya goes for a long walk and stops at a coffee shop afterwards. How many minutes does the walk take?"
 )
-BENCHMARK = build_index(
+BENCHMARK = index_benchmarks(
     [("aime row 0", AYA), ("aime row 1", "Compute $1+1$."), ("math row 2", "How many primes are below $x + 10$?")]
 )
 
@@ -158,7 +166,7 @@ def test_contamination_says_how_much_where_and_what() -> None:
     assert found.share == pytest.approx(count / (count + 2))
     assert overlap("Every morning Aya goes for a long swim in the river, and then she sleeps.", BENCHMARK) is None
     assert overlap("", BENCHMARK) is None
-    assert overlap(AYA, build_index([])) is None
+    assert overlap(AYA, index_benchmarks([])) is None
 
 
 def test_short_problems_are_compared_as_a_whole() -> None:
@@ -171,7 +179,9 @@ def test_short_problems_are_compared_as_a_whole() -> None:
 
 def test_code_of_figures_is_no_wording() -> None:
     code = '[asy] draw((0,0)--(1,1)); label("A", (0,0), N); label("B", (1,1), S); dot((2,2)); dot((3,3)); [/asy]'
-    assert overlap(f"How long is the thick line? {code}", build_index([("m", f"Find $x$ from this. {code}")])) is None
+    assert (
+        overlap(f"How long is the thick line? {code}", index_benchmarks([("m", f"Find $x$ from this. {code}")])) is None
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -181,7 +191,7 @@ def test_code_of_figures_is_no_wording() -> None:
 def test_overlap_is_the_best_share_of_any_benchmark_problem(benchmark: list[list[str]], problem: list[str]) -> None:
     own = set(grams(" ".join(problem)))
     shares = [len(own & set(grams(" ".join(other)))) / max(len(own), 1) for other in benchmark]
-    found = overlap(" ".join(problem), build_index((str(i), " ".join(other)) for i, other in enumerate(benchmark)))
+    found = overlap(" ".join(problem), index_benchmarks((str(i), " ".join(other)) for i, other in enumerate(benchmark)))
     assert (found.share if found else 0.0) == pytest.approx(max(shares, default=0.0))
 
 
@@ -192,7 +202,7 @@ def real_problems(name: str) -> list[str]:
 @needs_data
 def test_math_500_is_found_in_the_test_set_of_math() -> None:
     benchmark = real_problems("benchmarks/math-500.jsonl")
-    index = build_index((str(row), text) for row, text in enumerate(benchmark))
+    index = index_benchmarks((str(row), text) for row, text in enumerate(benchmark))
     found = [overlap(text, index) for text in real_problems("problems/math_test_5000.jsonl")]
     copied = {shared.name for shared in found if shared and shared.share > 0.95}
     assert len(copied) >= 495
@@ -206,4 +216,6 @@ def test_the_test_set_of_math_has_few_copies_in_itself() -> None:
     assert 5 <= len(found) <= 50
     for copy in found:
         original = int(copy.evidence.split()[1].rstrip(","))
-        assert quantities(normalise(texts[copy.row])) == quantities(normalise(texts[original]))
+        assert numbers_and_operators(normalize_problem(texts[copy.row])) == numbers_and_operators(
+            normalize_problem(texts[original])
+        )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import sys
 import tracemalloc
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from vgs_ray.labels.outcomes import cut_positions, outcome_label
-from vgs_ray.labels.token_values import token_values, value_arrays
+from vgs_ray.labels.token_values import token_values
 
 PATHS = st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=6), st.booleans()), max_size=12)
 
@@ -26,10 +28,10 @@ def test_outcomes(outcome: str, label: int | None) -> None:
 
 @given(st.integers(0, 2000), st.integers(0, 9), st.sampled_from(["uniform", "sqrt"]), st.integers(0, 2**31 - 1))
 def test_cuts_lie_inside_the_roll_in(length: int, cuts: int, law: str, seed: int) -> None:
-    found = cut_positions(length, cuts, law, seed)  # type: ignore[arg-type]
-    assert len(found) == cuts
-    assert found == sorted(found) == cut_positions(length, cuts, law, seed)  # type: ignore[arg-type]
-    assert all(0 <= cut < max(length, 1) for cut in found)
+    positions = cut_positions(length, cuts, law, seed)  # type: ignore[arg-type]
+    assert len(positions) == cuts
+    assert positions == sorted(positions) == cut_positions(length, cuts, law, seed)  # type: ignore[arg-type]
+    assert all(0 <= cut < max(length, 1) for cut in positions)
 
 
 @pytest.mark.parametrize(("law", "power"), [("uniform", 1.0), ("sqrt", 1.5)])
@@ -40,6 +42,10 @@ def test_cuts_follow_their_law(law: str, power: float) -> None:
 
 def test_cuts_differ_between_seeds() -> None:
     assert cut_positions(10**6, 4, "sqrt", 1) != cut_positions(10**6, 4, "sqrt", 2)
+
+
+def values_of(paths: list[list[int]], correct: list[bool]) -> list[list[float]]:
+    return [values.tolist() for values in token_values(paths, correct)]
 
 
 def brute_force(paths: list[list[int]], correct: list[bool]) -> list[list[float]]:
@@ -53,18 +59,24 @@ def brute_force(paths: list[list[int]], correct: list[bool]) -> list[list[float]
 @given(PATHS)
 def test_token_values_are_shares_of_correct_paths(drawn: list[tuple[list[int], bool]]) -> None:
     paths, correct = [path for path, _ in drawn], [ok for _, ok in drawn]
-    assert token_values(paths, correct) == brute_force(paths, correct)
+    assert values_of(paths, correct) == brute_force(paths, correct)
 
 
 def test_token_values_by_hand() -> None:
     paths = [[1, 2, 3], [1, 2, 4], [1, 5], [6], [], [1, 2, 3]]
-    found = token_values(paths, [True, False, False, True, True, True])
-    assert found == [[0.5, 2 / 3, 1.0], [0.5, 2 / 3, 0.0], [0.5, 0.0], [1.0], [], [0.5, 2 / 3, 1.0]]
+    assert values_of(paths, [True, False, False, True, True, True]) == [
+        [0.5, 2 / 3, 1.0],
+        [0.5, 2 / 3, 0.0],
+        [0.5, 0.0],
+        [1.0],
+        [],
+        [0.5, 2 / 3, 1.0],
+    ]
 
 
 def test_token_values_of_long_paths() -> None:
     long = [7] * 50_000
-    assert token_values([long, long], [True, False]) == [[0.5] * 50_000] * 2
+    assert values_of([long, long], [True, False]) == [[0.5] * 50_000] * 2
 
 
 def test_token_values_need_one_outcome_each() -> None:
@@ -85,7 +97,7 @@ TREES = st.recursive(
 def test_token_values_of_paths_with_deep_shared_prefixes(paths: list[list[int]], data: st.DataObject) -> None:
     paths = data.draw(st.permutations(paths))
     correct = data.draw(st.lists(st.booleans(), min_size=len(paths), max_size=len(paths)))
-    assert token_values(paths, correct) == brute_force(paths, correct)
+    assert values_of(paths, correct) == brute_force(paths, correct)
 
 
 def roll_outs_of_a_problem(length: int) -> list[np.ndarray]:
@@ -103,21 +115,30 @@ def roll_outs_of_a_problem(length: int) -> list[np.ndarray]:
 def test_token_values_of_the_largest_problem_are_light() -> None:
     paths = roll_outs_of_a_problem(16_384)
     tracemalloc.start()
-    values = value_arrays(paths, [index % 3 == 0 for index in range(56)])
+    values = token_values(paths, [index % 3 == 0 for index in range(56)])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [len(each) for each in values] == [16_384] * 56
     assert peak < 48 * 2**20  # a dictionary for each token takes 240 MiB
 
 
-def test_token_values_take_time_linear_in_tokens() -> None:
-    def seconds(length: int) -> float:
-        paths, times = roll_outs_of_a_problem(length), []
-        for _ in range(5):
-            begin = time.process_time()
-            value_arrays(paths, [True, False] * 28)
-            times.append(time.process_time() - begin)
-        return min(times)
+def test_the_work_for_token_values_is_linear_in_tokens() -> None:
+    """The number of executed lines hangs on the number of paths, not on their length; each line is linear in the length."""
 
-    # 4 times the tokens: a quadratic count would take 16 times as long in each of the readings, a busy machine in some.
-    assert min(seconds(24_000) / seconds(6_000) for _ in range(3)) < 12
+    def executed_lines(length: int) -> int:
+        paths, lines = roll_outs_of_a_problem(length), 0
+
+        def count(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal lines
+            lines += event == "line"
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            token_values(paths, [True, False] * 28)
+        finally:
+            sys.settrace(before)
+        return lines
+
+    assert executed_lines(24_000) < 1.2 * executed_lines(6_000)

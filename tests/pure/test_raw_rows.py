@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vgs_ray.cleaning.raw_rows import TABLE_ROWS, Source, measure, read, sandbox_source
+from vgs_ray.cleaning.raw_rows import TABLE_ROWS, Source, inspect_source, read_piece, sandbox_source
 from vgs_ray.data.source_names import SourceError
 
 COLUMNS = ["problem", "answer", "solution"]
@@ -24,7 +24,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def rows_of(source: Source, columns: list[str] = COLUMNS) -> list[dict[str, Any]]:
-    tables = [table for piece in source.pieces for table in read(piece, columns)]
+    tables = [table for piece in source.pieces for table in read_piece(piece, columns)]
     assert all(table.num_rows <= TABLE_ROWS for table in tables)
     return [row for table in tables for row in table.to_pylist()]
 
@@ -89,11 +89,11 @@ def test_every_kind_of_file_gives_the_same_rows(writer: Callable[..., Path], tmp
     expected = [
         {"problem": row["problem"], "answer": row["answer"], "solution": None, "row": i} for i, row in enumerate(ROWS)
     ]
-    source = measure(path, 0)
+    source = inspect_source(path, 0)
     assert set(source.columns) == set(ROWS[0])
     assert rows_of(source) == expected
     assert sum(piece.rows for piece in source.pieces) == len(ROWS)
-    assert rows_of(measure(path, 1234)) == expected[:1234]
+    assert rows_of(inspect_source(path, 1234)) == expected[:1234]
 
 
 def cache_as_hub_data_set(cache: Path, rows: list[dict[str, Any]]) -> None:
@@ -117,10 +117,10 @@ def cache_as_hub_data_set(cache: Path, rows: list[dict[str, Any]]) -> None:
 def test_a_hub_data_set_gives_the_same_rows(tmp_path: Path) -> None:
     cache_as_hub_data_set(tmp_path, ROWS)
     code = (
-        "import json; from vgs_ray.cleaning.raw_rows import measure, read\n"
-        "source = measure('owner/maths', 2000)\n"
-        "print(json.dumps([r for p in source.pieces for t in read(p, ['problem', 'answer']) for r in t.to_pylist()]))\n"
-        "measure('owner/unknown', 0)"
+        "import json; from vgs_ray.cleaning.raw_rows import inspect_source, read_piece\n"
+        "source = inspect_source('owner/maths', 2000)\n"
+        "print(json.dumps([r for p in source.pieces for t in read_piece(p, ['problem', 'answer']) for r in t.to_pylist()]))\n"
+        "inspect_source('owner/unknown', 0)"
     )
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, check=False)
@@ -136,24 +136,26 @@ def test_numbers_are_read_as_text_and_what_a_row_lacks_is_null(tmp_path: Path) -
         {"problem": "b", "answer": "7"},
         {"problem": None, "solution": "s", "answer": 0.5},
     ]
-    source = measure(str(write_jsonl(tmp_path, rows)), 0)
+    source = inspect_source(str(write_jsonl(tmp_path, rows)), 0)
     assert source.columns == ["problem", "answer", "solution"]
     assert [row["answer"] for row in rows_of(source)] == ["7", "7", "0.5"]
     assert [row["solution"] for row in rows_of(source)] == [None, None, "s"]
     pq.write_table(pa.table({"problem": ["a"], "answer": pa.array([7], pa.int64())}), tmp_path / "b.parquet")
-    assert rows_of(measure(str(tmp_path / "b.parquet"), 0))[0]["answer"] == "7"
+    assert rows_of(inspect_source(str(tmp_path / "b.parquet"), 0))[0]["answer"] == "7"
 
 
 def test_nan_is_null(tmp_path: Path) -> None:
     rows = [{"problem": "a", "answer": 7.5}, {"problem": "b", "answer": float("nan")}]
-    assert [row["answer"] for row in rows_of(measure(str(write_jsonl(tmp_path, rows)), 0))] == ["7.5", None]
-    assert [row["answer"] for row in rows_of(measure(str(write_parquet(tmp_path, rows)), 0))] == ["7.5", None]
+    assert [row["answer"] for row in rows_of(inspect_source(str(write_jsonl(tmp_path, rows)), 0))] == ["7.5", None]
+    assert [row["answer"] for row in rows_of(inspect_source(str(write_parquet(tmp_path, rows)), 0))] == ["7.5", None]
 
 
 def test_descriptions_that_are_lists_are_null(tmp_path: Path) -> None:
-    source = measure(str(write_parquet(tmp_path, [{"problem": "a", "question_type": ["proof"]}])), 0)
+    source = inspect_source(str(write_parquet(tmp_path, [{"problem": "a", "question_type": ["proof"]}])), 0)
     tables = [
-        table for piece in source.pieces for table in read(piece, ["problem", "question_type"], ("question_type",))
+        table
+        for piece in source.pieces
+        for table in read_piece(piece, ["problem", "question_type"], ("question_type",))
     ]
     assert [row["question_type"] for table in tables for row in table.to_pylist()] == [None]
 
@@ -182,7 +184,7 @@ def test_the_sandbox_is_a_source() -> None:
 def test_what_cannot_be_read_is_named(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=message):
-        rows_of(measure(str(tmp_path / name), 0))
+        rows_of(inspect_source(str(tmp_path / name), 0))
 
 
 def test_damage_behind_a_sound_footer_or_the_first_rows_is_named(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_damage_behind_a_sound_footer_or_the_first_rows_is_named(tmp_path: Path)
         b'{"problem": "a", "answer": "1"}\n' * 2000 + b'{"problem": "\xff", "answer": "1"}\n'
     )
     for name in ("a.parquet", "b.jsonl"):
-        source = measure(str(tmp_path / name), 0)
+        source = inspect_source(str(tmp_path / name), 0)
         with pytest.raises(SourceError, match=rf"{name} can't be read .*: mend the file or name another source"):
             rows_of(source)
 
@@ -207,13 +209,17 @@ def test_categories_are_text(tmp_path: Path) -> None:
         pa.ipc.new_file(file, pa.schema([("problem", column.type)])) as out,
     ):
         out.write_table(pa.table({"problem": column}))
-    assert [row["problem"] for row in rows_of(measure(str(tmp_path / "a.arrow"), 0), ["problem"])] == ["a", "b", "a"]
+    assert [row["problem"] for row in rows_of(inspect_source(str(tmp_path / "a.arrow"), 0), ["problem"])] == [
+        "a",
+        "b",
+        "a",
+    ]
 
 
 @pytest.mark.parametrize("name", ["https://example.org/rows", "some/where/else", "plain", "a b/c", "../up", "org/"])
 def test_what_is_no_hub_id_is_not_asked_for(name: str) -> None:
     with pytest.raises(SourceError, match="does not exist; a source is"):
-        measure(name, 0)
+        inspect_source(name, 0)
 
 
 def test_folders_of_several_kinds_missing_paths_and_lists_are_refused(tmp_path: Path) -> None:
@@ -221,6 +227,6 @@ def test_folders_of_several_kinds_missing_paths_and_lists_are_refused(tmp_path: 
     write_parquet(tmp_path, ROWS[:2])
     for path, message in ((tmp_path, "a folder of one kind"), (tmp_path / "none.jsonl", "does not exist")):
         with pytest.raises(SourceError, match=message):
-            measure(str(path), 0)
+            inspect_source(str(path), 0)
     with pytest.raises(SourceError, match=r"column list of .* must hold text or numbers"):
-        rows_of(measure(str(tmp_path / "a.parquet"), 0), ["list"])
+        rows_of(inspect_source(str(tmp_path / "a.parquet"), 0), ["list"])

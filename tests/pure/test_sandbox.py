@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vgs_ray.sandbox import POLICIES, policy_path
-from vgs_ray.sandbox.rows import DIRT_KINDS, DIRTY_SHARE, Row, benchmark_rows, labelled_rows, raw_rows
+from vgs_ray.sandbox.rows import DIRT_KINDS, DIRTY_SHARE, Row, benchmark_rows, draw_rows, labelled_rows
 from vgs_ray.sandbox.world import FLAWLESS, REFERENCE, WEAK, draw_problems, treacherous_result, write_response
 
 
@@ -87,16 +87,16 @@ def test_dirt_is_what_its_name_says() -> None:
 
 
 def test_rows_do_not_tell_their_dirt_and_share_one_layout() -> None:
-    layouts = {tuple(row) for row in raw_rows("train", 500, seed=1)}
+    layouts = {tuple(row) for row in draw_rows("train", 500, seed=1)}
     assert len(layouts) == 1
     assert not {name for name in layouts.pop() if "dirt" in name or "kind" in name}
 
 
 def test_same_seed_same_rows_and_a_shorter_draw_is_a_prefix() -> None:
     for split in ("train", "validation", "benchmark"):
-        long, short = list(raw_rows(split, 60, seed=5)), list(raw_rows(split, 20, seed=5))
+        long, short = list(draw_rows(split, 60, seed=5)), list(draw_rows(split, 20, seed=5))
         assert long[:20] == short
-        assert long != list(raw_rows(split, 60, seed=6))
+        assert long != list(draw_rows(split, 60, seed=6))
 
 
 def test_a_flawless_solver_is_right_and_slips_are_as_described() -> None:

@@ -81,7 +81,7 @@ def test_token_values_of_the_stage_are_those_of_the_paths(tmp_path: Path) -> Non
         paths = [[*roll_ins[out["roll_in_id"]]["tokens"][: out["cut"]], *out["tokens"]] for out in outs]
         values = token_values(paths, [row["label"] == 1 for row in rows])
         for row, out, expected in zip(rows, outs, values, strict=True):
-            assert row["values"] == pytest.approx(expected[out["cut"] :], abs=1e-6)
+            assert row["values"] == pytest.approx(expected[out["cut"] :].tolist(), abs=1e-6)
 
 
 def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:

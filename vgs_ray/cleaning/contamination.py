@@ -1,7 +1,7 @@
 """Contamination: runs of eight words that a training problem shares with a benchmark problem.
 
-In: the benchmarks' problems, once, into an `Index`; then one problem at a time. Out: the share of the problem's 8-grams
-that lie in one benchmark problem, with the 8-gram and that problem's name. Pure functions; an `Index` is numpy arrays.
+In: the benchmarks' problems, once, into an `BenchmarkIndex`; then one problem at a time. Out: the share of the problem's 8-grams
+that lie in one benchmark problem, with the 8-gram and that problem's name. Pure functions; an `BenchmarkIndex` is numpy arrays.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def grams(text: str) -> list[str]:
     return list(dict.fromkeys(" ".join(found[i : i + GRAM]) for i in range(max(len(found) - GRAM + 1, 1))))
 
 
-class Index(NamedTuple):
+class BenchmarkIndex(NamedTuple):
     """The 8-grams of the benchmarks.
 
     Attributes:
@@ -55,8 +55,8 @@ def _hashes(texts: list[str]) -> np.ndarray:
     return np.frombuffer(b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts), np.uint64)
 
 
-def build_index(problems: Iterable[tuple[str, str]]) -> Index:
-    """Index (name, text) pairs."""
+def index_benchmarks(problems: Iterable[tuple[str, str]]) -> BenchmarkIndex:
+    """BenchmarkIndex (name, text) pairs."""
     names, hashes, counts = [], [np.empty(0, np.uint64)], []
     for name, text in problems:
         found = _hashes(grams(text))
@@ -66,7 +66,7 @@ def build_index(problems: Iterable[tuple[str, str]]) -> Index:
     every = np.concatenate(hashes)
     owners = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     order = np.lexsort((owners, every))
-    return Index(every[order], owners[order], names)
+    return BenchmarkIndex(every[order], owners[order], names)
 
 
 class Overlap(NamedTuple):
@@ -77,7 +77,7 @@ class Overlap(NamedTuple):
     gram: str
 
 
-def overlap(problem: str, index: Index) -> Overlap | None:
+def overlap(problem: str, index: BenchmarkIndex) -> Overlap | None:
     """The benchmark problem that holds most of a problem's 8-grams (the first of equals); None when none holds any."""
     found = grams(problem)
     hashes = _hashes(found)

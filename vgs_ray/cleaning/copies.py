@@ -1,4 +1,4 @@
-"""Copies of problems: exact ones by their normalised text, near ones by MinHash.
+"""Copies of problems: exact ones by their normalized text, near ones by MinHash.
 
 In: problem texts with their answers, one `Fingerprint` each. Out: for every copy the earlier row that it repeats. Two
 problems that differ only in a number or a sign are different problems, so near copies must agree in all numbers and
@@ -40,7 +40,7 @@ _LONE = re.compile(r"\{\s*([^\W\d_]+|\d+(?:\.\d+)?)\s*\}")  # braces around one 
 _TOKENS = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|(?<=[a-z)])'(?![a-z])|[^\s\w$\\.,;:?'\"`“”‘’]")
 
 
-def normalise(text: str) -> str:
+def normalize_problem(text: str) -> str:
     """The tokens of a text without case, spacing, punctuation, sizes of brackets, numbering: equal for exact copies.
 
     Texts with one `ids.problem_id` have one normal form. Brackets and braces stay: 2(x+1) is not 2x+1.
@@ -65,8 +65,8 @@ _OPERATORS |= {name: name for name in ("pm", "mp", "sqrt", "not", "no", "≤", "
 _OPERATORS |= {name: name for name in ("sin", "cos", "tan", "log", "ln", "even", "odd", "max", "min")}
 
 
-def quantities(normal: str) -> list[str]:
-    """The numbers and operators of a normalised text, in order: what a near copy may not change."""
+def numbers_and_operators(normal: str) -> list[str]:
+    """The numbers and operators of a normalized text, in order: what a near copy may not change."""
     found = []
     for token in normal.split():
         known = token if token[0].isdigit() else _NUMBER_WORDS.get(token) or _OPERATORS.get(token)
@@ -110,10 +110,10 @@ class Fingerprint(NamedTuple):
     """What is needed of a problem to find its copies, without the text.
 
     Attributes:
-        text: hash of the normalised text.
+        text: hash of the normalized text.
         shingles: see `shingles`.
         bands: keys of `BANDS` bands; near copies share at least one. Each is a hash of `BAND_ROWS` places of the
-            signature together with the `quantities`, so that problems with other numbers never meet.
+            signature together with the `numbers_and_operators`, so that problems with other numbers never meet.
     """
 
     text: int
@@ -123,15 +123,15 @@ class Fingerprint(NamedTuple):
 
 def fingerprint(problem: str) -> Fingerprint:
     """The fingerprint of a problem's text; the same in every process."""
-    normal = normalise(problem)
+    normal = normalize_problem(problem)
     hashes = shingles(normal)
     signature = minhash(hashes).reshape(BANDS, BAND_ROWS)
-    seed = " ".join(quantities(normal)).encode()
+    seed = " ".join(numbers_and_operators(normal)).encode()
     bands = [_hash64(bytes([band]) + signature[band].tobytes() + seed) for band in range(BANDS)]
     return Fingerprint(_hash64(normal.encode()), hashes, bands)
 
 
-class Candidate(NamedTuple):
+class FingerprintedRow(NamedTuple):
     """A row that may be a copy: its position in the source, its answer, its fingerprint."""
 
     row: int
@@ -139,7 +139,7 @@ class Candidate(NamedTuple):
     fingerprint: Fingerprint
 
 
-class Copy(NamedTuple):
+class CopiedRow(NamedTuple):
     """A row that repeats an earlier one. `evidence` names that one."""
 
     row: int
@@ -147,10 +147,10 @@ class Copy(NamedTuple):
     evidence: str
 
 
-def find_copies(candidates: Iterable[Candidate], threshold: float) -> list[Copy]:
+def find_copies(candidates: Iterable[FingerprintedRow], threshold: float) -> list[CopiedRow]:
     """The copies among rows, whatever the order in which they are given.
 
-    The first row with a normalised text stays. Of near copies (similarity of shingles at least `threshold`, equal numbers
+    The first row with a normalized text stays. Of near copies (similarity of shingles at least `threshold`, equal numbers
     and operators, answers that are known to be equal) the first stays, and a row is compared only with rows that stay.
 
     Args:
@@ -159,13 +159,13 @@ def find_copies(candidates: Iterable[Candidate], threshold: float) -> list[Copy]
     """
     rows = sorted(candidates, key=lambda candidate: candidate.row)
     shared = _shared_bands(rows)
-    first: dict[int, Candidate] = {}
-    kept: dict[int, list[Candidate]] = defaultdict(list)
+    first: dict[int, FingerprintedRow] = {}
+    kept: dict[int, list[FingerprintedRow]] = defaultdict(list)
     copies = []
     for row in rows:
         original = first.setdefault(row.fingerprint.text, row)
         if original is not row:
-            copies.append(Copy(row.row, "duplicate", _exact_evidence(original, row)))
+            copies.append(CopiedRow(row.row, "duplicate", _exact_evidence(original, row)))
             continue
         bands = [band for band in row.fingerprint.bands if band in shared]
         near = _near(row, [other for band in bands for other in kept[band]], threshold)
@@ -177,7 +177,7 @@ def find_copies(candidates: Iterable[Candidate], threshold: float) -> list[Copy]
     return copies
 
 
-def _shared_bands(rows: Sequence[Candidate]) -> set[int]:
+def _shared_bands(rows: Sequence[FingerprintedRow]) -> set[int]:
     """Bands that more than one row has; the others need no memory."""
     if not rows:
         return set()
@@ -186,16 +186,16 @@ def _shared_bands(rows: Sequence[Candidate]) -> set[int]:
     return set(values[counts > 1].tolist())
 
 
-def _exact_evidence(original: Candidate, row: Candidate) -> str:
+def _exact_evidence(original: FingerprintedRow, row: FingerprintedRow) -> str:
     if quick_equivalent(original.answer, row.answer):
         return f"row {original.row}"
     return f"row {original.row}, with the answer {original.answer[:60]} there and {row.answer[:60]} here"
 
 
-def _near(row: Candidate, others: Sequence[Candidate], threshold: float) -> Copy | None:
+def _near(row: FingerprintedRow, others: Sequence[FingerprintedRow], threshold: float) -> CopiedRow | None:
     distinct = sorted({other.row: other for other in others}.items())[:MOST_COMPARED]
     for _, other in distinct:
         value = similarity(other.fingerprint.shingles, row.fingerprint.shingles)
         if value >= threshold and quick_equivalent(other.answer, row.answer):
-            return Copy(row.row, "near_duplicate", f"row {other.row}, similarity {value:.2f}")
+            return CopiedRow(row.row, "near_duplicate", f"row {other.row}, similarity {value:.2f}")
     return None

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vgs_ray.data.source_names import SUFFIXES, HubId, SourceError
-from vgs_ray.sandbox.rows import benchmark_rows, raw_rows
+from vgs_ray.sandbox.rows import benchmark_rows, draw_rows
 
 TABLE_ROWS = 1000
 HUB_PIECE_ROWS = 20_000
@@ -58,7 +58,7 @@ def sandbox_source(split: str, limit: int, seed: int) -> Source:
     return Source(list(next(_sandbox_rows(split, seed, 1))), [Piece("sandbox", split, seed, 0, count)])
 
 
-def measure(source: str, limit: int) -> Source:
+def inspect_source(source: str, limit: int) -> Source:
     """Find a local or hub source's pieces; no rows are kept.
 
     Args:
@@ -79,7 +79,7 @@ def measure(source: str, limit: int) -> Source:
     return Source(list(dict.fromkeys(name for names, _ in parts for name in names)), pieces)
 
 
-def read(piece: Piece, columns: list[str], optional: Collection[str] = ()) -> Iterator[pa.Table]:
+def read_piece(piece: Piece, columns: list[str], optional: Collection[str] = ()) -> Iterator[pa.Table]:
     """The piece's rows as tables of at most `TABLE_ROWS` rows: `columns` as text (null where a row has none), and `row`.
 
     Columns in `optional` are null where they hold neither text nor numbers.
@@ -244,7 +244,7 @@ def _scalar(value: Any) -> str | None:
 def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:
     HubId.parse(source)
     try:
-        data = load(source)
+        data = load_hub_dataset(source)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SourceError(f"data set {source} can't be loaded ({reason}): check the id and the network") from error
@@ -256,13 +256,13 @@ def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:
 
 
 def _read_hub(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
-    data = load(piece.path)
+    data = load_hub_dataset(piece.path)
     data = data.select_columns([name for name in columns if name in data.column_names]).with_format("arrow")
     yield from data.select(range(piece.part, piece.part + piece.rows)).iter(batch_size=TABLE_ROWS)
 
 
 def _sandbox_rows(split: str, seed: int, count: int) -> Iterator[dict[str, Any]]:
-    return benchmark_rows(count) if split == "benchmark" else raw_rows("train", count, seed)
+    return benchmark_rows(count) if split == "benchmark" else draw_rows("train", count, seed)
 
 
 _MEASURES: dict[str, Callable[[Path], list[tuple[list[str], Piece]]]] = {
@@ -278,7 +278,7 @@ _READERS: dict[str, Callable[[Piece, list[str]], Iterator[pa.Table]]] = {
 }
 
 
-def load(source: str) -> Any:
+def load_hub_dataset(source: str) -> Any:
     """One split, `train` unless told otherwise; its rows stay in memory-mapped files of the library's cache."""
     import datasets
 

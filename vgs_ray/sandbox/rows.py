@@ -171,11 +171,11 @@ def labelled_rows(split: Split, count: int, seed: int) -> Iterator[tuple[Row, st
         yield clean_row(problem, names), None
 
 
-def raw_rows(split: Split, count: int, seed: int) -> Iterator[Row]:
+def draw_rows(split: Split, count: int, seed: int) -> Iterator[Row]:
     """Draw `count` rows of a split; a shorter draw with the same seed is a prefix of a longer one."""
     return (row for row, _ in labelled_rows(split, count, seed))
 
 
 def benchmark_rows(count: int, seed: int = BENCHMARK_SEED) -> Iterator[Row]:
     """Draw rows of the benchmark, different problems all of them."""
-    return raw_rows("benchmark", count, seed)
+    return draw_rows("benchmark", count, seed)

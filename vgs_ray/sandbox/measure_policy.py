@@ -1,7 +1,7 @@
 r"""Measure a sandbox policy without any search: how often is it right, and how far does voting carry it?
 
 In: the folder of a policy. Out: one line of numbers over benchmark problems, sampled with plain transformers at
-temperature 1. `python -m vgs_ray.sandbox.measure vgs_ray/sandbox/policies/ref --problems 100`
+temperature 1. `python -m vgs_ray.sandbox.measure_policy vgs_ray/sandbox/policies/ref --problems 100`
 """
 
 import argparse
@@ -54,7 +54,7 @@ def sample(model: PreTrainedModel, prefixes: Sequence[list[int]], longest: int, 
     return [[token for token in found[index] if token != eos] for index in range(len(prefixes))]
 
 
-def measure(folder: Path, problems: int, samples: int, longest: int) -> dict[str, float]:
+def measure_policy(folder: Path, problems: int, samples: int, longest: int) -> dict[str, float]:
     """Sample every benchmark problem several times; return accuracies and lengths."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -90,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
     began = time.monotonic()
-    result = measure(args.folder, args.problems, args.samples, args.longest)
+    result = measure_policy(args.folder, args.problems, args.samples, args.longest)
     print(" ".join(f"{name} {value:.3f}" for name, value in result.items()), f"({time.monotonic() - began:.0f} s)")
 
 

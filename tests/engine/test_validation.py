@@ -13,10 +13,11 @@ import pytest
 import torch
 from toy import CONFIG, load, new_model
 
+from vgs_ray.calibration import reliability
 from vgs_ray.value.export import check_push, export, model_card
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.calibration import write_validation
-from vgs_ray.value.training.metrics import Readings, by_position, read, reliability, summarize
+from vgs_ray.value.training.metrics import Readings, by_position, read, summarize
 from vgs_ray.value.training.parallel import Worker, whole_weights
 from vgs_ray.value.training.track import check_trackers, open_trackers
 
@@ -37,10 +38,10 @@ def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:
         value <= 0.5
     )
     assert summarize(readings_of(sure, hit))["ece"] == pytest.approx(gap, abs=1e-6)
-    assert sum(each.share for each in reliability(readings_of(value, hit))) == pytest.approx(1)
-    assert [each.low for each in reliability(readings_of(np.array([0.0, 1.0]), np.array([True, False])))] == [
+    assert sum(each.share for each in reliability(value, hit)) == pytest.approx(1)
+    assert [each.low for each in reliability(np.array([0.0, 1.0]), np.array([True, False]))] == [
         0,
-        14 / 15,
+        9 / 10,
     ]
 
 

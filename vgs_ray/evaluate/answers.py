@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vgs_ray.calibration import auc, brier_score, expected_calibration_error, reliability
 from vgs_ray.evaluate.solved import Solved
 
-BINS = 10
 OUTCOMES = ("correct", "incorrect", "incomplete", "unknown")
 
 
@@ -50,30 +50,22 @@ def _row(benchmark: str, explorer: str, searches: list[Solved]) -> dict[str, Any
 
 
 def calibration(values: NDArray[np.float64], correct: NDArray[np.bool_]) -> dict[str, Any] | None:
-    """How values of finished answers compare with what came; None without answers.
+    """How well the values of finished answers predict their correctness; None without answers.
 
     Args:
         values: (answers,) P(correct) in [0, 1].
-        correct: (answers,) whether they were.
+        correct: (answers,) whether each answer is correct.
 
     Returns:
-        `ece` (expected calibration error, 10 bins of equal width), `brier`, `auc` (None where all have one outcome), and `bins`:
-        answers, mean value and share correct of each bin that has an answer.
+        `ece` (expected calibration error), `brier`, `auc` (None if all outcomes are equal), and `bins`: number of answers, mean
+        value and share correct of each non-empty bin.
     """
     if not len(values):
         return None
-    from sklearn.metrics import roc_auc_score
-
-    which = np.minimum((values * BINS).astype(int), BINS - 1)
-    bins = [
-        {"answers": int(here.sum()), "value": float(values[here].mean()), "correct": float(correct[here].mean())}
-        for here in (which == index for index in np.unique(which))
-    ]
-    gaps = sum(each["answers"] * abs(each["value"] - each["correct"]) for each in bins)
-    mixed = correct.any() and not correct.all()
+    bins = reliability(values, correct)
     return {
-        "ece": gaps / len(values),
-        "brier": float(np.mean((values - correct) ** 2)),
-        "auc": float(roc_auc_score(correct, values)) if mixed else None,
-        "bins": bins,
+        "ece": expected_calibration_error(bins),
+        "brier": brier_score(correct, values),
+        "auc": auc(correct, values),
+        "bins": [{"answers": each.size, "value": each.value, "correct": each.correct} for each in bins],
     }

@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from vgs_ray.value.training.metrics import Bin, Readings, by_position, reliability, summarize
+from vgs_ray.calibration import Bin, reliability
+from vgs_ray.value.training.metrics import Readings, by_position, summarize
 
 
 def write_validation(readings: Readings, step: int, position_bin: int, folder: Path) -> None:
     """Metrics, bins by value and bins by position as JSON, and the picture of both; each is whole or absent."""
-    values, positions = reliability(readings), by_position(readings, position_bin)
+    values, positions = reliability(readings.value, readings.hit, readings.weight), by_position(readings, position_bin)
     found = {
         "step": step,
         **summarize(readings),
@@ -33,7 +34,7 @@ def plot(values: list[Bin], positions: list[Bin], position_bin: int, path: Path)
     left.bar(
         [each.value for each in values], [each.share for each in values], width=0.04, alpha=0.3, label="share of tokens"
     )
-    left.plot([each.value for each in values], [each.hit for each in values], "o-", label="value model")
+    left.plot([each.value for each in values], [each.correct for each in values], "o-", label="value model")
     left.set(xlabel="P(correct), mean of the bin", ylabel="share that became correct", xlim=(0, 1), ylim=(0, 1))
     left.legend()
     middles = [each.low + position_bin / 2 for each in positions]

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from vgs_ray.calibration import Bin, auc, bin_predictions, brier_score, expected_calibration_error, reliability
 from vgs_ray.config import Train
 from vgs_ray.value.model import CORRECT, ValueModel, correct_probs
 from vgs_ray.value.training.loss import target_logits
 from vgs_ray.value.training.packing import Example, lay_out
 from vgs_ray.value.training.parallel import Worker, release
 from vgs_ray.value.training.plan import plan_step
-
-BINS = 15
 
 
 class Readings(NamedTuple):
@@ -39,25 +38,6 @@ class Readings(NamedTuple):
     position: NDArray[np.int32]
     first: NDArray[np.bool_]
     last: NDArray[np.bool_]
-
-
-class Bin(NamedTuple):
-    """Tokens of one range of values, or of positions: what was promised and what came.
-
-    Attributes:
-        low: where the range begins.
-        share: of all sequences' weight.
-        value, hit: mean P(correct) and share of tokens whose answer became correct, weighted.
-        accuracy: share of tokens where P(correct) above 0.5 says what came, weighted.
-        auc: of P(correct) against the outcome within the bin.
-    """
-
-    low: float
-    share: float
-    value: float
-    hit: float
-    accuracy: float
-    auc: float
 
 
 @torch.no_grad()
@@ -102,48 +82,27 @@ def read(model: ValueModel, examples: Sequence[Example], config: Train, worker: 
 
 
 def summarize(readings: Readings) -> dict[str, float]:
-    """Metrics over all roll-out tokens, every sequence with the same weight.
+    """Metrics over all roll-out tokens; every sequence has the same weight.
 
     Returns:
-        `cross_entropy` (nats), `auc` of P(correct) against the outcome (0.5 when only one class occurs), `brier` and `ece`
-        (expected calibration error, 15 bins of equal width) of P(correct), `auc_start` and `auc_end`: the AUC at the first
-        and the last roll-out token alone.
+        `cross_entropy` in nats; `auc`, `brier` and `ece` (expected calibration error) of P(correct) against the outcome;
+        `auc_start` and `auc_end`, the AUC at the first and the last roll-out token alone. An AUC is 0.5 if all outcomes are
+        equal.
     """
     loss, value, hit, weight, _, first, last = readings
-    return {
-        "cross_entropy": float(np.average(loss, weights=weight)),
+    areas = {
         "auc": auc(hit, value, weight),
-        "brier": float(np.average((value - hit) ** 2, weights=weight)),
-        "ece": sum(each.share * abs(each.value - each.hit) for each in reliability(readings)),
         "auc_start": auc(hit[first], value[first]),
         "auc_end": auc(hit[last], value[last]),
     }
-
-
-def reliability(readings: Readings, bins: int = BINS) -> list[Bin]:
-    """Bins of equal width over P(correct) that have a token."""
-    return _bins(readings, np.minimum((readings.value * bins).astype(int), bins - 1), 1 / bins)
+    return {
+        "cross_entropy": float(np.average(loss, weights=weight)),
+        "brier": brier_score(hit, value, weight),
+        "ece": expected_calibration_error(reliability(value, hit, weight)),
+        **{name: 0.5 if area is None else area for name, area in areas.items()},
+    }
 
 
 def by_position(readings: Readings, width: int) -> list[Bin]:
     """Bins of `width` tokens over the position in the sequence."""
-    return _bins(readings, readings.position // width, width)
-
-
-def _bins(readings: Readings, which: NDArray[np.integer], width: float) -> list[Bin]:
-    found, whole = [], readings.weight.sum(dtype=np.float64)
-    for index in np.unique(which):
-        here = which == index
-        value, hit, weight = readings.value[here], readings.hit[here], readings.weight[here]
-        mean, rate = (float(np.average(column, weights=weight)) for column in (value, hit))
-        right = float(np.average((value > 0.5) == hit, weights=weight))
-        share = float(weight.sum(dtype=np.float64) / whole)
-        found.append(Bin(float(index * width), share, mean, rate, right, auc(hit, value, weight)))
-    return found
-
-
-def auc(hit: NDArray[np.bool_], value: NDArray[np.float32], weight: NDArray[np.float32] | None = None) -> float:
-    """Area under the ROC curve; 0.5 when one class is absent, because then nothing can be ranked."""
-    from sklearn.metrics import roc_auc_score
-
-    return 0.5 if hit.all() or not hit.any() else float(roc_auc_score(hit, value, sample_weight=weight))
+    return bin_predictions(readings.position // width, width, readings.value, readings.hit, readings.weight)

@@ -23,15 +23,15 @@ from load import Took, body, client, closed_loop, problems, sandbox_endpoint, se
 from pipelines.serve import endpoint
 from pipelines.serving.application import engines, searcher
 from vgs_ray.search.tree import Node
-from vgs_ray.serve.plan import plan_of
-from vgs_ray.serve.protocol import ChatRequest
+from vgs_ray.serve.requests import ChatRequest
+from vgs_ray.serve.search_spec import resolve_search
 from vgs_ray.serve.searcher import Searcher
 
 Call = Callable[[], Awaitable[Took]]
 
 
 def in_process(own: Searcher, settings: object, problem: str, seed: int) -> Call:
-    plan = plan_of(ChatRequest(**body(problem, seed)), settings)  # type: ignore[arg-type]
+    spec = resolve_search(ChatRequest(**body(problem, seed)), settings)  # type: ignore[arg-type]
 
     async def call() -> Took:
         began, first = time.perf_counter(), []
@@ -40,7 +40,7 @@ def in_process(own: Searcher, settings: object, problem: str, seed: int) -> Call
             if not first:
                 first.append(time.perf_counter() - began)
 
-        await own.solve(plan, listen)
+        await own.solve(spec, listen)
         return Took(first[0], time.perf_counter() - began)
 
     return call

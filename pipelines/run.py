@@ -27,7 +27,7 @@ def run(recipe: Recipe) -> None:
         import_module("pipelines.evaluate").show(recipe)
         source = next(iter(sources(recipe.evaluate).values()))
         first = benchmark_problems(source, 1).take(1)[0]
-        import_module("pipelines.serve").ask(recipe, first["problem"])
+        import_module("pipelines.serve").ask_once(recipe, first["problem"])
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.errors import UserError
 from vgs_ray.models.checks import check_models
-from vgs_ray.serve.guard import KEYS, keys_of_environment
+from vgs_ray.serve.access import KEYS, keys_of_environment
 
 APPLICATION = "vgs"
 ASK_LIMIT_S = 600.0
@@ -212,7 +212,7 @@ def run(recipe: Recipe) -> None:
     print("the endpoint has ended", flush=True)
 
 
-def ask(recipe: Recipe, problem: str) -> None:
+def ask_once(recipe: Recipe, problem: str) -> None:
     """Start the endpoint, ask it one problem through the official client, print the reply, and shut it down."""
     with endpoint(recipe) as url:
         # No proxy of the environment may stand between this machine and itself.

@@ -20,7 +20,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from pipelines.actors.sampling import turn_to_start
-from pipelines.serving.metrics import RayMetrics
+from pipelines.serving.ray_metrics import RayMetrics
 from pipelines.serving.remote_engines import RemotePolicy, RemoteValue
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Engine, Recipe, Sampling
@@ -31,8 +31,8 @@ from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
 from vgs_ray.search.flops import ModelSizes
 from vgs_ray.search.sizes import model_sizes, vocabulary
+from vgs_ray.serve.access import key_digests
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.guard import key_digests
 from vgs_ray.serve.searcher import Searcher
 
 DRAIN_S = 60.0

@@ -12,7 +12,7 @@ from page_server import ask, browser, context, opened, served, serving, state, w
 from playwright.sync_api import Browser, BrowserContext, expect
 from scripted_server import HANG, SETTINGS, Served, wait_until
 
-from vgs_ray.serve.guard import KEYS
+from vgs_ray.serve.access import KEYS
 
 __all__ = ["browser", "context", "served"]  # fixtures
 

@@ -14,7 +14,7 @@ from scripted_server import SETTINGS, Served
 
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.engines.scripted import World
-from vgs_ray.serve.web import PAGE, policy_of
+from vgs_ray.serve.web_page import PAGE, policy_of
 
 __all__ = ["browser", "context", "served"]  # fixtures
 CONTRAST = """() => {  // selector or step of the scale: ratio of text to what lies under it

@@ -25,7 +25,7 @@ from vgs_ray.models import RANDOM, model_path
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.sandbox.world import Problem
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.web import PAGE
+from vgs_ray.serve.web_page import PAGE
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

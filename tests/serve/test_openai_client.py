@@ -23,8 +23,8 @@ from scripted_server import (
     wait_until,
 )
 
+from vgs_ray.serve.access import KEYS
 from vgs_ray.serve.admission import FIRST_RETRY_S
-from vgs_ray.serve.guard import KEYS
 
 __all__ = ["served"]  # a fixture
 AT_ONCE = 50

@@ -27,9 +27,9 @@ from vgs_ray.config import Serve
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import EngineDied, Score
 from vgs_ray.engines.scripted import ScriptedValue
+from vgs_ray.serve.access import KEYS
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.guard import KEYS
-from vgs_ray.serve.protocol import MAX_BODY_BYTES
+from vgs_ray.serve.requests import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher
 
 

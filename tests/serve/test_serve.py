@@ -32,8 +32,8 @@ from vgs_ray.engines.interface import EngineDied
 from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue
 from vgs_ray.search.flops import NO_MODEL, ModelSize, ModelSizes
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.found import split_thought
-from vgs_ray.serve.plan import Plan
+from vgs_ray.serve.search_result import split_thought
+from vgs_ray.serve.search_spec import SearchSpec
 from vgs_ray.serve.searcher import Searcher
 
 __all__ = ["served"]  # a fixture
@@ -77,7 +77,7 @@ async def test_flops_are_counted_from_the_tokens() -> None:
     for sizes, of_policy, of_value in ((ModelSizes(one, one), 2, 2), (ModelSizes(one, NO_MODEL), 2, 0)):
         policy, value = ScriptedPolicy(WORLD), ScriptedValue(WORLD)
         searcher = Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), 50, sizes)
-        beam = await searcher.solve(Plan("3", "beam", "majority", SETTINGS.beam, 8, SETTINGS.sampling, 1))
+        beam = await searcher.solve(SearchSpec("3", "beam", "majority", SETTINGS.beam, 8, SETTINGS.sampling, 1))
         forwarded = policy.usage.generated + policy.usage.prefilled
         assert beam.flops == of_policy * forwarded + of_value * value.usage.scored > 0
 

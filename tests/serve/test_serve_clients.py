@@ -14,8 +14,8 @@ from scripted_server import SETTINGS, VOCABULARY, Served, ask, decode, served, t
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import UnknownToken, check_tokens
-from vgs_ray.serve.plan import plan_of
-from vgs_ray.serve.protocol import ChatRequest, CompletionRequest
+from vgs_ray.serve.requests import ChatRequest, CompletionRequest
+from vgs_ray.serve.search_spec import resolve_search
 
 __all__ = ["served"]  # a fixture
 CHAT, COMPLETIONS, SCORE = "chat/completions", "completions", "score"
@@ -171,10 +171,10 @@ def test_vllms_fields_reach_the_sampling() -> None:
     body = {"model": "vgs", "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2, "top_p": 0.5, "temperature": 1.0}
     chat = ChatRequest.model_validate({"messages": [{"role": "user", "content": "3"}], **body})
     wanted = Sampling(1.0, 0.5, SETTINGS.sampling.max_tokens, top_k=5, min_p=0.1, repetition_penalty=1.2)
-    assert plan_of(chat, SETTINGS).sampling == wanted
-    assert plan_of(CompletionRequest.model_validate({"prompt": "3", **body}), SETTINGS).sampling == wanted
+    assert resolve_search(chat, SETTINGS).sampling == wanted
+    assert resolve_search(CompletionRequest.model_validate({"prompt": "3", **body}), SETTINGS).sampling == wanted
     off = ChatRequest.model_validate({"messages": [{"role": "user", "content": "3"}], "model": "vgs", "top_k": -1})
-    assert plan_of(off, SETTINGS).sampling == SETTINGS.sampling
+    assert resolve_search(off, SETTINGS).sampling == SETTINGS.sampling
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.search.tree import Tree
-from vgs_ray.serve.plan import Plan
+from vgs_ray.serve.search_spec import SearchSpec
 from vgs_ray.serve.searcher import Searcher
 
 __all__ = ["served"]  # a fixture
@@ -171,15 +171,15 @@ class Slow(Moody):
         return await super().extend(prefix if len(prefix) < 10 else encode(HANG), sampling, seed)
 
 
-def plan(**more: Any) -> Plan:
+def spec(**more: Any) -> SearchSpec:
     settings = SETTINGS
-    return Plan("3", "beam", "weighted_majority", settings.beam, 8, settings.sampling, 1, **more)
+    return SearchSpec("3", "beam", "weighted_majority", settings.beam, 8, settings.sampling, 1, **more)
 
 
 async def test_a_deadline_gives_what_there_is() -> None:
     policy = Slow(WORLD)
     search = Searcher(policy, ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
-    found = await search.solve(plan(deadline_s=0.3))
+    found = await search.solve(spec(deadline_s=0.3))
     assert found.late
     assert found.finish_reason(found.chosen) == "length"
     assert 0.3 <= found.seconds < 5
@@ -190,7 +190,7 @@ async def test_a_deadline_gives_what_there_is() -> None:
 
 async def test_a_deadline_that_is_not_met_changes_nothing() -> None:
     search = Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
-    without, within = await search.solve(plan()), await search.solve(plan(deadline_s=60.0))
+    without, within = await search.solve(spec()), await search.solve(spec(deadline_s=60.0))
     assert within.leaves == without.leaves
     assert not within.late
 

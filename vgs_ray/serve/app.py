@@ -21,11 +21,10 @@ from fastapi_offline import FastAPIOffline
 from vgs_ray import config
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.search.tree import Listener
+from vgs_ray.serve.access import ApiKeys, BodyLimit, OwnHost, allow_origins, is_loopback, key_digests
 from vgs_ray.serve.admission import Admission, Place
-from vgs_ray.serve.failures import handle_errors, told
-from vgs_ray.serve.found import Found
-from vgs_ray.serve.guard import ApiKeys, BodyLimit, OwnHost, allow_origins, is_loopback, key_digests
-from vgs_ray.serve.measured import CLIENT_GONE, CountRefusals, counted_prompt, counted_search, measured, waited
+from vgs_ray.serve.error_handlers import api_error, handle_errors
+from vgs_ray.serve.instrumented import CLIENT_GONE, CountRefusals, counted_prompt, counted_search, instrumented, waited
 from vgs_ray.serve.metrics import Metrics, Mirror
 from vgs_ray.serve.openapi import (
     EVERYWHERE,
@@ -41,15 +40,16 @@ from vgs_ray.serve.openapi import (
     errors,
     searched,
 )
-from vgs_ray.serve.plan import Plan, check_model, plan_of, presets
-from vgs_ray.serve.protocol import MAX_BODY_BYTES, ChatRequest, CompletionRequest, ScoreRequest
-from vgs_ray.serve.reply import chat_completion, scores, search_details, text_completion
+from vgs_ray.serve.replies import chat_completion, scores, search_details, text_completion
+from vgs_ray.serve.requests import MAX_BODY_BYTES, ChatRequest, CompletionRequest, ScoreRequest
+from vgs_ray.serve.search_result import SearchResult
+from vgs_ray.serve.search_spec import SearchSpec, check_model, presets, resolve_search
 from vgs_ray.serve.searcher import Searcher, seed_of
 from vgs_ray.serve.stream import EventStream, Stream, start_of
-from vgs_ray.serve.web import DOCS_FILES, add_page
+from vgs_ray.serve.web_page import DOCS_FILES, add_page
 
 T = TypeVar("T")
-Reply = Callable[[Found, str], dict[str, Any]]
+Reply = Callable[[SearchResult, str], dict[str, Any]]
 log = logging.getLogger(__name__)
 
 
@@ -80,7 +80,7 @@ def create_app(
     metrics = Metrics(mirror)
     app.add_middleware(CountRefusals, metrics=metrics)
     allow_origins(app, settings.cors_origins)
-    admission, counted = Admission(settings.max_beams, settings.max_waiting), measured(search, metrics)
+    admission, counted = Admission(settings.max_beams, settings.max_waiting), instrumented(search, metrics)
     _search_routes(app, counted, settings, metrics, admission)
     _score_route(app, counted, settings, metrics, admission)
     _model_routes(app, settings)
@@ -92,33 +92,35 @@ def create_app(
 def _search_routes(
     app: FastAPI, search: Searcher, settings: config.Serve, metrics: Metrics, admission: Admission
 ) -> None:
-    async def solve(plan: Plan, place: Place, listen: Listener | None = None) -> Found:
-        found = await counted_search(search, metrics, plan, place, listen)
+    async def solve(spec: SearchSpec, place: Place, listen: Listener | None = None) -> SearchResult:
+        found = await counted_search(search, metrics, spec, place, listen)
         if settings.log_requests:
-            log.info("%s", json.dumps({"problem": plan.problem, **search_details(found)}))
+            log.info("%s", json.dumps({"problem": spec.problem, **search_details(found)}))
         return found
 
-    def streamed(plan: Plan, body: ChatRequest | CompletionRequest, reply: Reply) -> Response:
-        plan = replace(plan, seed=seed_of(plan))
+    def streamed(spec: SearchSpec, body: ChatRequest | CompletionRequest, reply: Reply) -> Response:
+        spec = replace(spec, seed=seed_of(spec))
         events = body.search is not None and body.search.events
         usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        prompt = counted_prompt(search, metrics, plan)  # a prompt that can't be read is refused before a stream begins
-        place = admission.take(plan.budget)  # what may fail comes before it
-        start = start_of(plan, prompt, place.position) if events else None
-        stream = Stream(body.model, usage, search.decode if events else None, told, reply is text_completion, start)
-        return EventStream(stream.frames(lambda listen: solve(plan, place, listen)), place)
+        prompt = counted_prompt(search, metrics, spec)  # a prompt that can't be read is refused before a stream begins
+        place = admission.take(spec.budget)  # what may fail comes before it
+        start = start_of(spec, prompt, place.position) if events else None
+        stream = Stream(
+            body.model, usage, search.decode if events else None, api_error, reply is text_completion, start
+        )
+        return EventStream(stream.frames(lambda listen: solve(spec, place, listen)), place)
 
     async def answer(body: ChatRequest | CompletionRequest, request: Request, reply: Reply) -> Response:
-        plan = plan_of(body, settings)
+        spec = resolve_search(body, settings)
         try:
             if body.stream:
-                return streamed(plan, body, reply)
-            with admission.take(plan.budget) as place:
-                return JSONResponse(reply(await _while_connected(request, solve(plan, place)), body.model))
+                return streamed(spec, body, reply)
+            with admission.take(spec.budget) as place:
+                return JSONResponse(reply(await _while_connected(request, solve(spec, place)), body.model))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
-            raise told(error, "messages" if isinstance(body, ChatRequest) else "prompt") from error
+            raise api_error(error, "messages" if isinstance(body, ChatRequest) else "prompt") from error
 
     @app.post("/v1/chat/completions", responses=searched(ChatReply))
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -151,7 +153,7 @@ def _score_route(
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
-            raise told(error, "input") from error
+            raise api_error(error, "input") from error
         return JSONResponse(scores(found, body.model, sum(map(len, given)), texts))
 
 

@@ -1,6 +1,7 @@
-"""One problem in, one chosen answer out: the search, the vote and what is told about them. No HTTP here.
+"""Run one search and vote on its answers. No HTTP here.
 
-In: a `Plan`. Out: a `Found`. The engines batch over all searches of the process; cancelling `solve` cancels its calls.
+In: a `SearchSpec`. Out: a `SearchResult`. The engines batch over all searches of the process. Cancelling `solve` cancels its
+engine calls.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from vgs_ray.search import select
 from vgs_ray.search.explore import beam, sample, together
 from vgs_ray.search.flops import ModelSizes, tree_flops
 from vgs_ray.search.tree import Listener, Node, Tree
-from vgs_ray.serve.found import Found, Leaf, Vote, ranked, standing
-from vgs_ray.serve.plan import Plan
-from vgs_ray.serve.stop import BROKEN, StopAt, until
+from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, ranked, standing
+from vgs_ray.serve.search_spec import SearchSpec
+from vgs_ray.serve.stop_strings import BROKEN, StopStringPolicy, text_before_stop
 
 T = TypeVar("T")
 VOTE_LIMIT_S = 10.0
@@ -74,11 +75,11 @@ class Searcher:
     sizes: ModelSizes | None = None
     vocabulary: int | None = None
 
-    async def solve(self, plan: Plan, listen: Listener | None = None, waited_s: float = 0.0) -> Found:
+    async def solve(self, spec: SearchSpec, listen: Listener | None = None, waited_s: float = 0.0) -> SearchResult:
         """Search, then vote.
 
         Args:
-            plan: the problem and how to search it.
+            spec: the problem and how to search it.
             listen: called with each node of the tree as it is added.
             waited_s: seconds of the deadline that are over.
 
@@ -90,37 +91,41 @@ class Searcher:
         """
         started = time.perf_counter()
         SEARCH.set(SearchCalls(secrets.token_hex(8)))
-        seed, prompt = seed_of(plan), self.prompt(plan)
+        seed, prompt = seed_of(spec), self.prompt(spec)
         # An answer ends at the context's end, not in an engine's refusal of a prefix that fills it.
         room = self.context - len(prompt)
-        sampling = replace(plan.sampling, max_tokens=min(plan.sampling.max_tokens, room))
-        policy = StopAt(self.policy, len(prompt), plan.stop, self.decode, self.pieces) if plan.stop else self.policy
-        grow = partial(self._grow, policy, replace(plan, sampling=sampling), prompt, stable_seed(seed))
-        left_s = None if plan.deadline_s is None else max(plan.deadline_s - waited_s, 0.0)
+        sampling = replace(spec.sampling, max_tokens=min(spec.sampling.max_tokens, room))
+        policy = (
+            StopStringPolicy(self.policy, len(prompt), spec.stop, self.decode, self.pieces)
+            if spec.stop
+            else self.policy
+        )
+        grow = partial(self._grow, policy, replace(spec, sampling=sampling), prompt, stable_seed(seed))
+        left_s = None if spec.deadline_s is None else max(spec.deadline_s - waited_s, 0.0)
         tree, late = await _in_time(grow, left_s, prompt, listen)
         # In a thread: texts of many long answers, and sympy, would hold up every other search.
-        leaves, votes = await asyncio.to_thread(self._vote, tree, plan)
+        leaves, votes = await asyncio.to_thread(self._vote, tree, spec)
         if not leaves:
-            raise TooLate(f"not even one block was there after {plan.deadline_s} s; raise search.deadline_s")
+            raise TooLate(f"not even one block was there after {spec.deadline_s} s; raise search.deadline_s")
         used = tree.usage()
-        if isinstance(policy, StopAt):
+        if isinstance(policy, StopStringPolicy):
             used.generated += policy.wasted
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
-        chosen = ranked(leaves, votes)[: plan.n]
-        return Found(leaves, votes, chosen, len(prompt), used, seed, seconds, late, flops, plan.warnings)
+        chosen = ranked(leaves, votes)[: spec.n]
+        return SearchResult(leaves, votes, chosen, len(prompt), used, seed, seconds, late, flops, spec.warnings)
 
-    def prompt(self, plan: Plan) -> Tokens:
+    def prompt(self, spec: SearchSpec) -> Tokens:
         """The problem as the engines read it.
 
         Raises:
             PromptTooLong: it is empty or fills the engines' context.
             PromptUnreadable: it has token ids that the models do not have.
         """
-        if isinstance(plan.problem, str):
-            tokens = self.tokenize(plan.problem) if plan.raw else self.encode(plan.problem)
+        if isinstance(spec.problem, str):
+            tokens = self.tokenize(spec.problem) if spec.raw else self.encode(spec.problem)
         else:
-            tokens = plan.problem
+            tokens = spec.problem
         if not 0 < len(tokens) < self.context:
             raise PromptTooLong(
                 f"the prompt has {len(tokens)} tokens; this server takes at least 1 and at most {self.context - 1}: "
@@ -199,14 +204,14 @@ class Searcher:
         found = await together(_apart(self.value.score_each, each) for each in sequences)
         return [[read.value for read in reads[first:]] for reads in found]
 
-    async def _grow(self, policy: Policy, plan: Plan, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
+    async def _grow(self, policy: Policy, spec: SearchSpec, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
         models = policy, self.value, prompt
-        if plan.method == "sample":
-            return await sample(*models, count=plan.budget, sampling=plan.sampling, seed=seed, listen=listen)
-        return await beam(*models, beam=plan.beam, sampling=plan.sampling, seed=seed, listen=listen)
+        if spec.method == "sample":
+            return await sample(*models, count=spec.budget, sampling=spec.sampling, seed=seed, listen=listen)
+        return await beam(*models, beam=spec.beam, sampling=spec.sampling, seed=seed, listen=listen)
 
-    def _vote(self, tree: Tree, plan: Plan) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
-        leaves = tuple(self._leaf(tree, node.id, plan) for node in tree.leaves())
+    def _vote(self, tree: Tree, spec: SearchSpec) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
+        leaves = tuple(self._leaf(tree, node.id, spec) for node in tree.leaves())
         deadline = time.monotonic() + VOTE_LIMIT_S
 
         def same(first: str, other: str) -> bool:
@@ -215,20 +220,20 @@ class Searcher:
             return self.judge.equivalent_pairs([(first, other)])[first, other] is True
 
         classes = select.classes([leaf.answer for leaf in leaves], same)
-        weighed = select.weigh(plan.select, classes, [leaf.value for leaf in leaves])
+        weighed = select.weigh(spec.select, classes, [leaf.value for leaf in leaves])
         weighed.sort(key=lambda found: (-found.weight, -found.peak))  # stable, so the first of equals stays first
         return leaves, tuple(
             Vote(max(found.members, key=lambda at: standing(leaves[at])), found.members, found.weight)
             for found in weighed
         )
 
-    def _leaf(self, tree: Tree, id: int, plan: Plan) -> Leaf:
+    def _leaf(self, tree: Tree, id: int, spec: SearchSpec) -> Leaf:
         node, mark = tree.nodes[id], self.decode(())  # that the thought is over, where none is open before the response
-        text = until(self.decode(tree.path(id)), plan.stop, len(mark))
+        text = text_before_stop(self.decode(tree.path(id)), spec.stop, len(mark))
         finished = node.state == "finished"
         # As in evaluation: what was cut off has given no answer.
         answer = extract_answer(text) if finished else None
-        text = text.removeprefix(mark if plan.raw and mark == END_OF_THOUGHT else "")
+        text = text.removeprefix(mark if spec.raw and mark == END_OF_THOUGHT else "")
         return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
 
 
@@ -257,6 +262,6 @@ async def _in_time(
         return grown.cut(), True
 
 
-def seed_of(plan: Plan) -> int:
-    """The plan's seed; one is drawn where it has none."""
-    return secrets.randbits(31) if plan.seed is None else plan.seed
+def seed_of(spec: SearchSpec) -> int:
+    """The spec's seed; one is drawn where it has none."""
+    return secrets.randbits(31) if spec.seed is None else spec.seed

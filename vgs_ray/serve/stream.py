@@ -21,9 +21,9 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.errors import ApiError
-from vgs_ray.serve.found import Found, split_thought
-from vgs_ray.serve.plan import Plan
-from vgs_ray.serve.reply import search_details, usage_of
+from vgs_ray.serve.replies import search_details, usage_of
+from vgs_ray.serve.search_result import SearchResult, split_thought
+from vgs_ray.serve.search_spec import SearchSpec
 
 DONE = "data: [DONE]\n\n"
 ROLE = {"role": "assistant", "content": ""}
@@ -33,7 +33,7 @@ ALIVE_S = 10.0
 PIECE = 2048
 """Characters of one chunk of the answer."""
 
-Solve = Callable[[Listener | None], Awaitable[Found]]
+Solve = Callable[[Listener | None], Awaitable[SearchResult]]
 
 
 class EventStream(StreamingResponse):
@@ -127,7 +127,7 @@ class Stream:
         size = len(node.tokens)
         return {**told, "seconds": round(seconds, 4), "tokens": size, "token_ids": node.tokens, "text": text}
 
-    def _answer(self, found: Found) -> list[str]:
+    def _answer(self, found: SearchResult) -> list[str]:
         frames = [
             self._chunk({name: text[at : at + PIECE]}, index)
             for index, leaf in enumerate(found.choices)
@@ -152,17 +152,17 @@ class Stream:
         return f"data: {json.dumps({**self.same, 'choices': [choice], **more})}\n\n"
 
 
-def start_of(plan: Plan, prompt: Tokens, position: int) -> dict[str, Any]:
+def start_of(spec: SearchSpec, prompt: Tokens, position: int) -> dict[str, Any]:
     """The prompt's tokens, the search as it will run, with every default filled in, and its position in the queue."""
-    sizes = {name: getattr(plan.beam, name) for name in ("keep", "branch", "block", "groups")}
+    sizes = {name: getattr(spec.beam, name) for name in ("keep", "branch", "block", "groups")}
     search = {
-        "method": plan.method,
-        "budget": plan.budget,
-        **(sizes if plan.method == "beam" else {}),  # only a beam has them
-        "select": plan.select,
-        "max_tokens": plan.sampling.max_tokens,
-        "seed": plan.seed,
-        "deadline_s": plan.deadline_s,
+        "method": spec.method,
+        "budget": spec.budget,
+        **(sizes if spec.method == "beam" else {}),  # only a beam has them
+        "select": spec.select,
+        "max_tokens": spec.sampling.max_tokens,
+        "seed": spec.seed,
+        "deadline_s": spec.deadline_s,
     }
     return {"prompt_token_ids": prompt, "search": search, "queue_position": position}
 

@@ -16,8 +16,8 @@ from scripted_server import SETTINGS, Served, served
 from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, Usage
-from vgs_ray.serve import stop as stopping
-from vgs_ray.serve.stop import StopAt, until
+from vgs_ray.serve import stop_strings
+from vgs_ray.serve.stop_strings import StopStringPolicy, text_before_stop
 
 __all__ = ["served"]
 
@@ -57,7 +57,7 @@ def pieces(tokens: Tokens) -> list[str]:
     return texts
 
 
-async def written(policy: StopAt, block: int) -> tuple[Tokens, bool]:
+async def written(policy: StopStringPolicy, block: int) -> tuple[Tokens, bool]:
     tokens: Tokens = ()
     while True:
         made = await policy.extend(PROMPT + tokens, Sampling(max_tokens=block), 3)
@@ -71,12 +71,12 @@ async def written(policy: StopAt, block: int) -> tuple[Tokens, bool]:
 def test_an_answer_ends_at_the_first_stop_string(text: str, stop: tuple[str, ...], block: int, piece: int) -> None:
     with pieces_of(piece):
         writer = Writer(text)
-        policy = StopAt(writer, len(PROMPT), stop, decode, pieces)
+        policy = StopStringPolicy(writer, len(PROMPT), stop, decode, pieces)
         tokens, finished = asyncio.run(written(policy, block))
     assert finished
-    assert until(decode(tokens), stop) == until(text, stop)
+    assert text_before_stop(decode(tokens), stop) == text_before_stop(text, stop)
     assert policy.wasted < piece
-    if (cut := until(text, stop)) != text:
+    if (cut := text_before_stop(text, stop)) != text:
         assert len(tokens) <= len(cut.encode()) + max(len(one.encode()) for one in stop)
     else:
         assert decode(tokens) == text
@@ -85,12 +85,12 @@ def test_an_answer_ends_at_the_first_stop_string(text: str, stop: tuple[str, ...
 @contextmanager
 def pieces_of(tokens: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stopping, "PIECE", tokens)
+        patch.setattr(stop_strings, "PIECE", tokens)
         yield
 
 
 def test_a_string_that_ends_in_the_next_block_stops_too() -> None:
-    policy = StopAt(Writer("ab cd"), len(PROMPT), ("b c",), decode, pieces)
+    policy = StopStringPolicy(Writer("ab cd"), len(PROMPT), ("b c",), decode, pieces)
     tokens, _ = asyncio.run(written(policy, 2))
     assert decode(tokens) == "ab c"
 
@@ -102,7 +102,11 @@ def test_the_reply_ends_before_the_stop_string(served: Served) -> None:
 
     whole = text()
     assert len(whole) > 12
-    assert text(stop=whole[9:12]) == text(stop=["nowhere", whole[9:12]]) == until(whole, (whole[9:12],), len("<think>"))
+    assert (
+        text(stop=whole[9:12])
+        == text(stop=["nowhere", whole[9:12]])
+        == text_before_stop(whole, (whole[9:12],), len("<think>"))
+    )
     assert text(stop="nowhere") == text(stop=[]) == whole
 
 
@@ -160,6 +164,6 @@ def test_streamed_choices_are_those_of_the_reply(served: Served) -> None:
 
 def test_a_stopped_answer_has_no_log_probability() -> None:
     made = asyncio.run(
-        StopAt(Writer("ab"), len(PROMPT), ("b",), decode, pieces).extend(PROMPT, Sampling(max_tokens=9), 0)
+        StopStringPolicy(Writer("ab"), len(PROMPT), ("b",), decode, pieces).extend(PROMPT, Sampling(max_tokens=9), 0)
     )
     assert math.isnan(made.mean_logprob)

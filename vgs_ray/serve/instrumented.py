@@ -20,7 +20,6 @@ from vgs_ray.engines.interface import Completion, Policy, Score, Value
 from vgs_ray.search.flops import ModelSize, block_flops, score_flops
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.admission import Place
-from vgs_ray.serve.found import Found
 from vgs_ray.serve.metrics import (
     BEAMS_RUNNING,
     CALL_SECONDS,
@@ -36,24 +35,25 @@ from vgs_ray.serve.metrics import (
     WAIT_SECONDS,
     Metrics,
 )
-from vgs_ray.serve.plan import Plan
+from vgs_ray.serve.search_result import SearchResult
+from vgs_ray.serve.search_spec import SearchSpec
 from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, Searcher, TooLate
 
 CLIENT_GONE = 499
 """Status of a reply that nobody reads."""
 
 
-def measured(search: Searcher, metrics: Metrics) -> Searcher:
+def instrumented(search: Searcher, metrics: Metrics) -> Searcher:
     """The same with its engines' calls timed and counted."""
     policy, value = search.sizes or (None, None)
     return replace(
         search,
-        policy=MeasuredPolicy(search.policy, metrics, policy),
-        value=MeasuredValue(search.value, metrics, value),
+        policy=InstrumentedPolicy(search.policy, metrics, policy),
+        value=InstrumentedValue(search.value, metrics, value),
     )
 
 
-class MeasuredPolicy:
+class InstrumentedPolicy:
     """A `Policy` whose calls are timed and counted; FLOPs where its size is known."""
 
     def __init__(self, policy: Policy, metrics: Metrics, size: ModelSize | None) -> None:
@@ -71,7 +71,7 @@ class MeasuredPolicy:
         return made
 
 
-class MeasuredValue:
+class InstrumentedValue:
     """A `Value` whose calls are timed and counted; FLOPs where its size is known."""
 
     def __init__(self, value: Value, metrics: Metrics, size: ModelSize | None) -> None:
@@ -131,23 +131,23 @@ async def waited(place: Place, metrics: Metrics, limit_s: float | None = None) -
     return took
 
 
-def counted_prompt(search: Searcher, metrics: Metrics, plan: Plan) -> Tokens:
+def counted_prompt(search: Searcher, metrics: Metrics, spec: SearchSpec) -> Tokens:
     """`search.prompt`, where a prompt that can't be read counts as a search that was refused."""
     try:
-        return search.prompt(plan)
+        return search.prompt(spec)
     except (PromptTooLong, PromptUnreadable):
         metrics.add(SEARCHES, 1, "refused")
         raise
 
 
 async def counted_search(
-    search: Searcher, metrics: Metrics, plan: Plan, place: Place, listen: Listener | None
-) -> Found:
+    search: Searcher, metrics: Metrics, spec: SearchSpec, place: Place, listen: Listener | None
+) -> SearchResult:
     """`search.solve` once there is room for it, counted by how it ended."""
     end = "cancelled"
     try:
-        waited_s = await waited(place, metrics, plan.deadline_s)
-        found = await _timed_search(search, metrics, plan, waited_s, listen)
+        waited_s = await waited(place, metrics, spec.deadline_s)
+        found = await _timed_search(search, metrics, spec, waited_s, listen)
         end = "late" if found.late else "done"
         return found
     except Exception as error:  # a cancelled search is no `Exception`
@@ -159,8 +159,8 @@ async def counted_search(
 
 
 async def _timed_search(
-    search: Searcher, metrics: Metrics, plan: Plan, waited_s: float, listen: Listener | None
-) -> Found:
+    search: Searcher, metrics: Metrics, spec: SearchSpec, waited_s: float, listen: Listener | None
+) -> SearchResult:
     began = time.perf_counter()
 
     def heard(node: Node) -> None:
@@ -170,12 +170,12 @@ async def _timed_search(
             listen(node)
 
     metrics.add(SEARCHES_RUNNING, 1)
-    metrics.add(BEAMS_RUNNING, plan.budget)
+    metrics.add(BEAMS_RUNNING, spec.budget)
     try:
-        return await search.solve(plan, heard, waited_s)
+        return await search.solve(spec, heard, waited_s)
     finally:
         metrics.add(SEARCHES_RUNNING, -1)
-        metrics.add(BEAMS_RUNNING, -plan.budget)
+        metrics.add(BEAMS_RUNNING, -spec.budget)
         metrics.add(SEARCH_SECONDS, time.perf_counter() - began)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from vgs_ray.config.ranges import Penalty
 from vgs_ray.serve.errors import ApiError, short
-from vgs_ray.serve.unsupported import refuse_unsupported
+from vgs_ray.serve.unsupported_fields import refuse_unsupported
 
 MAX_BODY_BYTES = 2**20
 MAX_MESSAGES = 256

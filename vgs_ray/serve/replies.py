@@ -1,6 +1,6 @@
 """The reply to a chat completion, in the OpenAI layout.
 
-In: what a search `Found`. Out: plain JSON values, with the search's own numbers under `vgs_ray`.
+In: what a search `SearchResult`. Out: plain JSON values, with the search's own numbers under `vgs_ray`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from vgs_ray.serve.found import Found, split_thought
+from vgs_ray.serve.search_result import SearchResult, split_thought
 
 
-def chat_completion(found: Found, model: str) -> dict[str, Any]:
+def chat_completion(found: SearchResult, model: str) -> dict[str, Any]:
     """`usage` counts every generated token, those of pruned blocks too."""
     return {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -28,7 +28,7 @@ def chat_completion(found: Found, model: str) -> dict[str, Any]:
     }
 
 
-def text_completion(found: Found, model: str) -> dict[str, Any]:
+def text_completion(found: SearchResult, model: str) -> dict[str, Any]:
     """The same in the layout of completions: the text as it was written."""
     return {
         "id": f"cmpl-{secrets.token_hex(12)}",
@@ -41,7 +41,7 @@ def text_completion(found: Found, model: str) -> dict[str, Any]:
     }
 
 
-def choices(found: Found, said: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+def choices(found: SearchResult, said: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
     """As many as were asked for, the chosen answer first; a deadline may leave fewer."""
     return [
         {"index": index, **said(found.leaves[leaf].text), "finish_reason": found.finish_reason(leaf), "logprobs": None}
@@ -65,7 +65,7 @@ def scores(found: list[list[float]], model: str, tokens: int, texts: list[list[s
     return {"object": "list", "model": model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
 
-def usage_of(found: Found) -> dict[str, Any]:
+def usage_of(found: SearchResult) -> dict[str, Any]:
     """Prompt once; every generated token, those of pruned blocks too; what caches held; what the value model read."""
     generated = found.usage.generated
     return {
@@ -77,7 +77,7 @@ def usage_of(found: Found) -> dict[str, Any]:
     }
 
 
-def search_details(found: Found) -> dict[str, Any]:
+def search_details(found: SearchResult) -> dict[str, Any]:
     """The chosen answer and its value, the vote, the leaves, tokens, FLOPs and time."""
     chosen = found.leaves[found.chosen]
     return {

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vgs_ray.serve.errors import ApiError, short
-from vgs_ray.serve.web import OPEN_PREFIX
+from vgs_ray.serve.web_page import OPEN_PREFIX
 
 KEYS = "VGS_RAY_API_KEYS"
 """Environment variable with the keys that open the endpoint, with commas between; without it everybody may ask."""

@@ -23,7 +23,7 @@ PARTS = 4
 """Tokens that one character may have: the bytes of its UTF-8."""
 
 
-class StopAt:
+class StopStringPolicy:
     """A `Policy` for one search.
 
     Args:
@@ -81,7 +81,7 @@ class StopAt:
         return None
 
 
-def until(text: str, stop: tuple[str, ...], start: int = 0) -> str:
+def text_before_stop(text: str, stop: tuple[str, ...], start: int = 0) -> str:
     """The text before that of the strings, at or after `start`, which is complete first."""
     places = [(at + len(each), at) for each in stop if (at := text.find(each, start)) >= 0]
     return text[: min(places)[1]] if places else text

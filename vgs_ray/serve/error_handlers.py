@@ -20,7 +20,7 @@ from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, TooLate
 log = logging.getLogger(__name__)
 
 
-def told(error: Exception, param: str = "messages") -> ApiError:
+def api_error(error: Exception, param: str = "messages") -> ApiError:
     """An error of a search as a client may know it."""
     if isinstance(error, ApiError):
         return error

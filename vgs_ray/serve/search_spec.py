@@ -1,6 +1,6 @@
 """What a request makes the searcher do: defaults filled in, maxima held.
 
-In: a request and the server's `config.Serve`. Out: a `Plan`, or an `ApiError` that names the field.
+In: a request and the server's `config.Serve`. Out: a `SearchSpec`, or an `ApiError` that names the field.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from vgs_ray import config
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.serve.errors import ApiError, short
-from vgs_ray.serve.protocol import ChatRequest, CompletionRequest, Method, SearchOptions, Select
+from vgs_ray.serve.requests import ChatRequest, CompletionRequest, Method, SearchOptions, Select
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchSpec:
     """A request with every choice made: what the searcher runs.
 
     Attributes:
@@ -57,7 +57,7 @@ def presets(settings: config.Serve) -> dict[str, dict[str, Any]]:
     }
 
 
-def plan_of(request: ChatRequest | CompletionRequest, settings: config.Serve) -> Plan:
+def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Serve) -> SearchSpec:
     """Fill in defaults and hold the maxima.
 
     Raises:
@@ -68,7 +68,7 @@ def plan_of(request: ChatRequest | CompletionRequest, settings: config.Serve) ->
     n = _choices(request, options, budget if options.method == "sample" else shape.keep * shape.groups)
     chat = isinstance(request, ChatRequest)
     sampling, warnings = _sampling(request, options, settings.sampling)
-    return Plan(
+    return SearchSpec(
         problem=_problem(request, settings.max_problem_chars),
         method=options.method,
         select=options.select,

@@ -21,8 +21,8 @@ from typing import Any
 from tabulate import tabulate
 
 from pipelines import clean
-from pipelines.tables.parts import parts_of
 from pipelines.tables.sources import benchmark_texts
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.cleaning.contamination import index_benchmarks, overlap
 from vgs_ray.cleaning.copies import FingerprintedRow, find_copies, fingerprint
 from vgs_ray.cleaning.rules import REASONS, boxed_answer, check
@@ -161,7 +161,7 @@ def main() -> None:
     )
     recipe = Recipe("clean", root=str(arguments.out.absolute()), run_name=f"run_{int(time.time())}", clean=config)
     clean.run(recipe)
-    kept, dropped = (parts_of(recipe, stage).read().to_pylist() for stage in ("clean", "dropped"))
+    kept, dropped = (stage_table(recipe, stage).read().to_pylist() for stage in ("clean", "dropped"))
     print(table(kept, dropped))
     if arguments.sample:
         write(arguments.out / "sample.jsonl", draw(kept, dropped, arguments.sample, arguments.seed))

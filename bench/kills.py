@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster
 
 from pipelines.cli import parse
 from pipelines.roll_in import assign
-from pipelines.tables.parts import Parts, parts_of
+from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_in_id, roll_out_id
 
@@ -42,7 +42,7 @@ CPUS = 2
 
 def expected_ids(recipe: Recipe) -> dict[str, list[str]]:
     """What each table must hold in the end, each id once: known before anything is generated."""
-    clean = parts_of(recipe, "clean")
+    clean = stage_table(recipe, "clean")
     problems = clean.read([clean.key])[clean.key].to_pylist()
     places = assign(recipe.roll_in.generators, recipe.roll_in.per_problem)
     roll_ins = [roll_in_id(problem, place.name, i) for problem in problems for i, place in enumerate(places)]
@@ -103,7 +103,7 @@ def kill_one(found: list[psutil.Process], draw: random.Random) -> bool:
     return bool(found)
 
 
-def wait(driver: subprocess.Popen[bytes], out: Parts, seconds: float) -> None:
+def wait(driver: subprocess.Popen[bytes], out: StageTable, seconds: float) -> None:
     """Wait so long, or until the command ends.
 
     Raises:
@@ -112,8 +112,8 @@ def wait(driver: subprocess.Popen[bytes], out: Parts, seconds: float) -> None:
     until, rows, moved = time.time() + seconds, -1, time.time()
     while driver.poll() is None and time.time() < until:
         time.sleep(0.5)
-        if out.rows() != rows:
-            rows, moved = out.rows(), time.time()
+        if out.count_rows() != rows:
+            rows, moved = out.count_rows(), time.time()
         if time.time() - moved > LIMIT_S:
             driver.kill()
             raise RuntimeError(f"no new row of {out.folder} in {LIMIT_S:.0f} s: the command hangs")
@@ -130,13 +130,13 @@ def run_stage(
     log: Path,
 ) -> int:
     """Run one stage to its end through its kills; return how often it was started."""
-    out, starts = parts_of(recipe, stage), 0
+    out, starts = stage_table(recipe, stage), 0
     while not (out.folder / "_stage.json").exists():
         driver, starts = nodes.command(stage, arguments, log), starts + 1
         while driver.poll() is None:
             wait(driver, out, draw.uniform(0.1, 1) * pause if kills else math.inf)
             if driver.poll() is None and kills and nodes.kill(kills[0], driver, draw):
-                print(f"{stage:9} killed a {kills.pop(0):6} at {out.rows():6,} rows", flush=True)
+                print(f"{stage:9} killed a {kills.pop(0):6} at {out.count_rows():6,} rows", flush=True)
         if starts > MOST_STARTS:
             raise RuntimeError(f"{stage} was started {starts} times and did not end:\n{log.read_text()[-3000:]}")
     return starts
@@ -166,14 +166,14 @@ def main() -> None:
             kills = victims[done : options.kills * number // len(expected)]
             planned, began = len(kills), time.time()
             starts = run_stage(stage, recipe, arguments, nodes, draw, kills, PAUSES[stage] * options.pause, log)
-            out, done = parts_of(recipe, stage), done + planned - len(kills)
+            out, done = stage_table(recipe, stage), done + planned - len(kills)
             found = Counter(out.read([out.key])[out.key].to_pylist())
             lost, doubled = len(set(expected[stage]) - set(found)), sum(count > 1 for count in found.values())
             foreign = len(set(found) - set(expected[stage]))
             bad += lost + doubled + foreign
             print(
-                f"{stage:9} {planned - len(kills)} kills, {starts} starts, {time.time() - began:.0f} s: {out.rows():,} rows, "
-                f"{lost} lost, {doubled} doubled, {foreign} that nobody asked for",
+                f"{stage:9} {planned - len(kills)} kills, {starts} starts, {time.time() - began:.0f} s: "
+                f"{out.count_rows():,} rows, {lost} lost, {doubled} doubled, {foreign} that nobody asked for",
                 flush=True,
             )
         print(f"{done} of {options.kills} kills, {bad} rows are wrong", flush=True)

@@ -17,7 +17,7 @@ import time
 
 from pipelines.cli import parse
 from pipelines.roll_out import requests_of
-from pipelines.tables.parts import parts_of
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 
 
@@ -30,7 +30,7 @@ def bare(recipe: Recipe) -> float:
     from vgs_ray.models import model_path
 
     config = recipe.roll_out
-    roll_ins = parts_of(recipe, "roll_in").read(["roll_in_id", "problem_id", "prompt", "tokens"]).to_pylist()
+    roll_ins = stage_table(recipe, "roll_in").read(["roll_in_id", "problem_id", "prompt", "tokens"]).to_pylist()
     rows = [row for roll_in in roll_ins for row in requests_of(roll_in, recipe)]
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
     engine = LLM(**engine_args(model_path(config.model), config.engine))
@@ -56,7 +56,7 @@ def run(*command: str) -> str:
 
 def stage(recipe: Recipe, arguments: list[str]) -> float:
     """Generated tokens a second of the stage, by its manifest: without Ray's and the engine's start."""
-    folder = parts_of(recipe, "roll_out").folder
+    folder = stage_table(recipe, "roll_out").folder
     shutil.rmtree(folder, ignore_errors=True)
     run("-m", "pipelines.roll_out", *arguments)
     return json.loads((folder / "_stage.json").read_text())["counts"]["speed"]["tokens_per_s"]
@@ -88,7 +88,7 @@ def main() -> None:
                 flush=True,
             )
         medians = {name: statistics.median(found) for name, found in rates.items()}
-        rows = parts_of(recipe, "roll_out").rows()
+        rows = stage_table(recipe, "roll_out").count_rows()
         print(f"{rows:,} roll-outs, ratio of the medians {medians['stage'] / medians['bare']:.3f}")
 
 

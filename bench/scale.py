@@ -28,7 +28,7 @@ from synthetic import RESPONSES, recipe_of, write_run
 
 from pipelines import export, label, verify
 from pipelines.session import _quiet_ray_data
-from pipelines.tables.parts import parts_of
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label, Recipe
 
 OBJECT_STORE = 2**30
@@ -149,7 +149,7 @@ def check(stage: str, recipe: Recipe, count: int) -> None:
     rows = manifest["responses"] if stage == "export" else manifest["rows"]
     if stage == "label":
         rows += sum(manifest["left_out"].values())
-    expected = parts_of(recipe, "label").rows() if stage == "export" else count
+    expected = stage_table(recipe, "label").count_rows() if stage == "export" else count
     assert rows == expected, f"{stage} has {rows} of {expected} rows"
 
 

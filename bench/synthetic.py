@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from pipelines.recipes import sandbox
-from pipelines.tables.parts import parts_of
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Generator, Label, Recipe
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.lists import arrays, ragged
@@ -72,23 +72,23 @@ def write_run(recipe: Recipe, problems: int, mean_tokens: int, verified: bool, s
     ranks = np.repeat(np.arange(WORDS, dtype=np.int32), 1 + 2_000_000 // (10 + np.arange(WORDS)))
     inputs: dict[str, tuple[str, ...]] = {"clean": (), "roll_in": ("clean",), "roll_out": ("roll_in",)}
     inputs |= {"verify": tuple(inputs)} if verified else {}
-    parts = {name: parts_of(recipe, name) for name in inputs}
+    parts = {name: stage_table(recipe, name) for name in inputs}
     for table in parts.values():
         table.folder.mkdir(parents=True)
     for begin in range(0, problems, PROBLEMS_AT_ONCE):
         some = _problems(range(begin, min(begin + PROBLEMS_AT_ONCE, problems)))
-        parts["clean"].write(some)
+        parts["clean"].write_part(some)
         for number, policy in enumerate(POLICIES):
             roll_ins = _roll_ins(some, policy, range(number, PER_PROBLEM, len(POLICIES)), mean_tokens, ranks, draw)
-            parts["roll_in"].write(roll_ins)
+            parts["roll_in"].write_part(roll_ins)
             for block in _roll_outs(roll_ins, some, mean_tokens, ranks, draw):
-                parts["roll_out"].write(block)
+                parts["roll_out"].write_part(block)
                 if verified:
-                    parts["verify"].write(_verified(block, some))
+                    parts["verify"].write_part(_verified(block, some))
     for name, before in inputs.items():
         stage = open_stage(recipe, name, before)
         assert stage is not None, "the folder is new"
-        stage.close(rows=parts[name].rows())
+        stage.close(rows=parts[name].count_rows())
 
 
 def _problems(numbers: range) -> pa.Table:

@@ -22,9 +22,9 @@ from tabulate import tabulate
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.parts import Parts, count_by, parts_of
 from pipelines.tables.sources import benchmark_texts, readable_source, resolved, train_problems
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import StageTable, stage_table, value_counts
 from vgs_ray.answers.judge import Judge
 from vgs_ray.cleaning.contamination import BenchmarkIndex, index_benchmarks, overlap
 from vgs_ray.cleaning.copies import Fingerprint, FingerprintedRow, find_copies, fingerprint
@@ -133,17 +133,17 @@ def with_split(batch: pa.Table, found: Bounds) -> pa.Table:
 class TwoTables(Datasink):
     """Makes each block durable: the kept rows in one table, the dropped ones in the other."""
 
-    def __init__(self, kept: Parts, dropped: Parts) -> None:
+    def __init__(self, kept: StageTable, dropped: StageTable) -> None:
         self.kept, self.dropped = kept, dropped
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> None:
         for block in blocks:
             table = BlockAccessor.for_block(block).to_arrow()
-            self.kept.write(table.filter(pc.is_null(table["reason"])))
-            self.dropped.write(table.filter(pc.is_valid(table["reason"])))
+            self.kept.write_part(table.filter(pc.is_null(table["reason"])))
+            self.dropped.write_part(table.filter(pc.is_valid(table["reason"])))
 
 
-def clean(config: Clean, seed: int, excluded: dict[str, str], kept: Parts, dropped: Parts) -> None:
+def clean(config: Clean, seed: int, excluded: dict[str, str], kept: StageTable, dropped: StageTable) -> None:
     """Check every row, find the copies among those that pass, split what is kept, and write both tables.
 
     Args:
@@ -154,7 +154,7 @@ def clean(config: Clean, seed: int, excluded: dict[str, str], kept: Parts, dropp
     """
     raw, total = train_problems(config, seed)
     index = benchmark_index.remote(excluded)
-    with progress("clean", total, lambda: kept.rows() + dropped.rows()), readable_source():
+    with progress("clean", total, lambda: kept.count_rows() + dropped.count_rows()), readable_source():
         checked = raw.map_batches(
             CheckRows,
             batch_format="pyarrow",
@@ -188,7 +188,7 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "clean", inputs=(), keep_parts=False)
     if stage is None:
         return
-    kept, dropped = parts_of(recipe, "clean"), parts_of(recipe, "dropped")
+    kept, dropped = stage_table(recipe, "clean"), stage_table(recipe, "dropped")
     dropped.folder.mkdir(parents=True, exist_ok=True)
     config = recipe.clean
     named = {name: source_of(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
@@ -196,12 +196,16 @@ def run(recipe: Recipe) -> None:
         found = resolved(stage.folder, {config.source: config.source} | named)
         excluded = {name: found[name] for name in named}
         clean(replace(config, source=found[config.source]), recipe.seed, excluded, kept, dropped)
-    reasons = count_by(dropped, "reason")
-    print(summary(kept.rows(), reasons), flush=True)
-    if not kept.rows():
+    reasons = value_counts(dropped, "reason")
+    print(summary(kept.count_rows(), reasons), flush=True)
+    if not kept.count_rows():
         raise UserError(f"no problem of {recipe.clean.source} was kept; reasons: {reasons}: look at {dropped.folder}")
     stage.close(
-        kept=kept.rows(), dropped=dropped.rows(), splits=count_by(kept, "split"), reasons=reasons, sources=found
+        kept=kept.count_rows(),
+        dropped=dropped.count_rows(),
+        splits=value_counts(kept, "split"),
+        reasons=reasons,
+        sources=found,
     )
 
 

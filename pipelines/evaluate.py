@@ -17,9 +17,9 @@ import ray
 from pipelines.actors.searching import Solve
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.parts import Parts, done_keys, parts_of, without
 from pipelines.tables.sources import benchmark_problems, resolved
 from pipelines.tables.stage import open_stage, value_model
+from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Evaluate, Recipe
 from vgs_ray.config.checks import check_recipe
@@ -61,13 +61,13 @@ def searches_of(problem: dict[str, Any], config: Evaluate) -> list[dict[str, Any
     ]
 
 
-def search_all(recipe: Recipe, problems: ray.data.Dataset, out: Parts) -> None:
+def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> None:
     """Search what is not durable yet."""
-    config, done = recipe.evaluate, ray.put(done_keys(out))
+    config, done = recipe.evaluate, ray.put(committed_ids(out))
 
     def expand(batch: pa.Table) -> pa.Table:
         rows = [row for problem in batch.to_pylist() for row in searches_of(problem, config)]
-        return without(pa.Table.from_pylist(rows, schema=REQUESTS), "search_id", ray.get(done))
+        return drop_committed(pa.Table.from_pylist(rows, schema=REQUESTS), "search_id", ray.get(done))
 
     solved = (
         problems.map_batches(expand, batch_format="pyarrow")
@@ -126,11 +126,11 @@ def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
     return len(rows)
 
 
-def report(recipe: Recipe, out: Parts) -> dict[str, list[dict[str, Any]]]:
+def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     """Write the report of every method at every budget, from the durable searches alone."""
     config = recipe.evaluate
     policy, value = model_sizes(recipe.roll_out.model, value_model(recipe, config.value_model))
-    batches = pads.dataset(out.files(), schema=out.schema).to_batches()
+    batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
     solved = [Solved.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
     labels, names = [label_of(name) for name in config.benchmarks], explorers(config)
     solved.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
@@ -144,17 +144,17 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "evaluate", inputs=() if config.value_model else ("train",))
     if stage is None:
         return
-    out = parts_of(recipe, "evaluate")
+    out = stage_table(recipe, "evaluate")
     with ray_session(folder=stage.folder):
         found = resolved(stage.folder, sources(config))
         problems, count = all_problems(found, config.limit)
         expected = count * len(explorers(config))
-        with progress("evaluate", expected, out.rows, unit="search"):
-            if out.rows() < expected:
+        with progress("evaluate", expected, out.count_rows, unit="search"):
+            if out.count_rows() < expected:
                 search_all(recipe, problems, out)
             report(recipe, out)
     errors = out.read(["error"])["error"]
-    stage.close(searches=out.rows(), errors=len(errors) - errors.null_count, benchmarks=found)
+    stage.close(searches=out.count_rows(), errors=len(errors) - errors.null_count, benchmarks=found)
 
 
 def show(recipe: Recipe) -> None:
@@ -177,8 +177,8 @@ def from_trees(recipe: Recipe) -> None:
         UserError: there are none.
     """
     check_recipe(recipe)
-    out = parts_of(recipe, "evaluate")
-    if not out.files():
+    out = stage_table(recipe, "evaluate")
+    if not out.part_files():
         raise UserError(f"{out.folder} has no searches: run python -m pipelines.evaluate {recipe.name} first")
     report(recipe, out)
     show(recipe)

@@ -22,9 +22,9 @@ from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.by_problem import Batch, Places, align
 from pipelines.tables.manifest import read_manifest
-from pipelines.tables.parts import Parts, parts_of
 from pipelines.tables.shards import ShardWriter, number
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.data.cards import data_card
 from vgs_ray.data.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
@@ -37,7 +37,7 @@ MIB = 2**20
 COUNTS = pa.schema([("split", pa.string()), ("rows", pa.int64()), ("responses", pa.int64()), ("tokens", pa.int64())])
 
 
-def vm_batch(batch: Batch, tables: dict[str, Parts], responses: int) -> pa.Table:
+def vm_batch(batch: Batch, tables: dict[str, StageTable], responses: int) -> pa.Table:
     """Rows of OpenR1-VM for some problems: those of their roll-outs that have a label."""
     labels = batch.read("label", tables["label"], ["roll_out_id", "roll_in_id", "problem_id", "cut", "label"])
     labels = labels.sort_by([("problem_id", "ascending"), ("roll_out_id", "ascending")])
@@ -70,7 +70,9 @@ def of_size(labels: pa.Table, responses: int) -> pa.Table:
 
 def write_vm(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     """All shards of OpenR1-VM; counts by split."""
-    tables = {name: parts_of(recipe, name) for name in ("roll_out", *(name for name in INPUTS if name != "roll_out"))}
+    tables = {
+        name: stage_table(recipe, name) for name in ("roll_out", *(name for name in INPUTS if name != "roll_out"))
+    }
     places, limit = Places.find(tables), recipe.export.shard_mib * MIB
     batches_a_task = max(1, int(limit / _bytes_a_row(recipe, tables) / BATCH_ROWS))
     tasks = []
@@ -92,7 +94,7 @@ def write_vm(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
 
 
 def write_vm_shards(
-    item: dict[str, Any], tables: dict[str, Parts], folder: Path, limit: int, responses: int
+    item: dict[str, Any], tables: dict[str, StageTable], folder: Path, limit: int, responses: int
 ) -> pa.Table:
     """One task's batches, in one shard or more; memory is bounded by a batch."""
     found = {"split": item["split"], "rows": 0, "responses": 0, "tokens": 0}
@@ -106,27 +108,27 @@ def write_vm_shards(
     return pa.Table.from_pylist([found], schema=COUNTS)
 
 
-def problems_of(labels: Parts, split: str) -> pa.Array:
+def problems_of(labels: StageTable, split: str) -> pa.Array:
     """The distinct problems of a split; read part by part."""
-    chosen = pads.dataset(labels.files(), schema=labels.schema).to_batches(
+    chosen = pads.dataset(labels.part_files(), schema=labels.schema).to_batches(
         columns=["problem_id"], filter=pc.field("split") == split
     )
     distinct = {problem for batch in chosen for problem in pc.unique(batch["problem_id"]).to_pylist()}
     return pa.array(sorted(distinct), pa.string())
 
 
-def _bytes_a_row(recipe: Recipe, tables: dict[str, Parts]) -> float:
+def _bytes_a_row(recipe: Recipe, tables: dict[str, StageTable]) -> float:
     """A guess from the parts' sizes: a response holds its own tokens and a part of its roll-in's."""
-    sizes = {name: sum(os.path.getsize(file) for file in tables[name].files()) for name in ("roll_out", "roll_in")}
-    rows = max(tables["roll_out"].rows(), 1)
+    sizes = {name: sum(os.path.getsize(file) for file in tables[name].part_files()) for name in ("roll_out", "roll_in")}
+    rows = max(tables["roll_out"].count_rows(), 1)
     return max(1.0, (sizes["roll_out"] + sizes["roll_in"] * recipe.roll_out.cuts * 0.6) / rows)
 
 
 def write_cleaned(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     """All shards of OpenR1-Cleaned; problems stream through."""
-    clean, limit, counts = parts_of(recipe, "clean"), recipe.export.shard_mib * MIB, []
+    clean, limit, counts = stage_table(recipe, "clean"), recipe.export.shard_mib * MIB, []
     for split in SPLITS:
-        source = pads.dataset(clean.files(), schema=clean.schema)
+        source = pads.dataset(clean.part_files(), schema=clean.schema)
         rows = 0
         with ShardWriter(folder / f"{split}-00000", CLEANED, limit) as writer:
             for batch in source.to_batches(filter=pc.field("split") == split, batch_size=8192):

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.parts import Parts, parts_of
 from pipelines.tables.sources import readable_source
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.ids import problem_id
@@ -100,7 +100,7 @@ def _keys(ids: Iterable[str]) -> NDArray[np.uint64]:
     return np.array([split_key(identity) for identity in ids], np.uint64)
 
 
-def import_rows(items: pa.Table, tables: dict[str, Parts]) -> Iterator[pa.Table]:
+def import_rows(items: pa.Table, tables: dict[str, StageTable]) -> Iterator[pa.Table]:
     """Write the parts of some row groups, a few rows at a time; a retried task writes the same parts again."""
     for item in items.to_pylist():
         reader, start = pq.ParquetFile(item["file"]), 0
@@ -112,7 +112,7 @@ def import_rows(items: pa.Table, tables: dict[str, Parts]) -> Iterator[pa.Table]
             except ValueError as error:
                 raise SourceError(f"row group {item['group']} of {item['file']}: {error}") from error
             for name, table in found.items():
-                tables[name].write(table)
+                tables[name].write_part(table)
             start += len(batch)
         yield pa.table({"rows": [start]})
 
@@ -121,16 +121,16 @@ def run(recipe: Recipe) -> None:
     check_recipe(recipe)
     source = str(Path(recipe.import_vm.source).absolute())
     files = shards(recipe.import_vm.source)
-    tables = {name: parts_of(recipe, name) for name in INPUTS}
+    tables = {name: stage_table(recipe, name) for name in INPUTS}
     if not _written(recipe, source):  # manifests come after all rows: with one of them there is nothing to write
         _write(files, recipe, tables)
     for name in INPUTS:
         # The stage's configuration is the recipe's, so that later stages accept the table; `imported_from` says what it is.
         stage = open_stage(recipe, name, INPUTS[name])
         if stage is not None:
-            stage.close(rows=tables[name].rows(), imported_from=source)
+            stage.close(rows=tables[name].count_rows(), imported_from=source)
     print(
-        f"imported {tables['clean'].rows():,} problems; go on with: python -m pipelines.train {recipe.name} "
+        f"imported {tables['clean'].count_rows():,} problems; go on with: python -m pipelines.train {recipe.name} "
         f"--run-name {recipe.run_name}"
     )
 
@@ -150,7 +150,7 @@ def _written(recipe: Recipe, source: str) -> bool:
     return bool(there)
 
 
-def _write(files: list[Path], recipe: Recipe, tables: dict[str, Parts]) -> None:
+def _write(files: list[Path], recipe: Recipe, tables: dict[str, StageTable]) -> None:
     """Write the rows of all tables, in place of those of an interrupted import."""
     tasks = row_groups(files, recipe.clean.validation)
     total = sum(len(task["ids"]) for task in tasks)
@@ -162,7 +162,7 @@ def _write(files: list[Path], recipe: Recipe, tables: dict[str, Parts]) -> None:
     for parts in tables.values():
         for part in parts.folder.glob("part-*.parquet"):
             part.unlink()
-    with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].rows):
+    with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].count_rows):
         items = ray.data.from_items(tasks, override_num_blocks=len(tasks))
         items.map_batches(
             import_rows, batch_format="pyarrow", batch_size=None, fn_kwargs={"tables": claimed}

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.by_problem import Batch, Places, align, map_problems
-from pipelines.tables.parts import Parts, count_by, parts_of, write
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import StageTable, stage_table, value_counts, write_dataset
 from vgs_ray.config import Label, Recipe
 from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import LABELS
@@ -26,7 +26,7 @@ from vgs_ray.labels.token_values import token_values
 BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # of the second, tokens and values are held
 
 
-def label_problems(batch: Batch, tables: dict[str, Parts], config: Label) -> pa.Table:
+def label_problems(batch: Batch, tables: dict[str, StageTable], config: Label) -> pa.Table:
     """The labels of whole problems."""
     with_tokens = ["tokens"] if config.kind == "token_values" else []
     columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", *with_tokens]
@@ -67,27 +67,30 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "label", inputs=("clean", "roll_in", "roll_out", "verify"), keep_parts=False)
     if stage is None:
         return
-    out = parts_of(recipe, "label")
+    out = stage_table(recipe, "label")
     names = ("roll_out", "verify", "clean", *(("roll_in",) if recipe.label.kind == "token_values" else ()))
-    tables = {name: parts_of(recipe, name) for name in names}
+    tables = {name: stage_table(recipe, name) for name in names}
     verified = tables["verify"]
-    with ray_session(folder=stage.folder), progress("label", verified.rows(), out.rows):
+    with ray_session(folder=stage.folder), progress("label", verified.count_rows(), out.count_rows):
         batches = Places.find(tables).batches(BATCH_ROWS[recipe.label.kind])
-        write(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
-    if not out.rows():
+        write_dataset(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
+    if not out.count_rows():
         raise UserError(
-            f"no roll-out of {recipe.folder} became a label; outcomes: {count_by(verified, 'outcome')}: look at the answers "
+            f"no roll-out of {recipe.folder} became a label; outcomes: {value_counts(verified, 'outcome')}: look at the answers "
             f"in {verified.folder}"
         )
     stage.close(
-        rows=out.rows(), **left_out(verified, out), labels=count_by(out, "label"), splits=count_by(out, "split")
+        rows=out.count_rows(),
+        **left_out(verified, out),
+        labels=value_counts(out, "label"),
+        splits=value_counts(out, "split"),
     )
 
 
-def left_out(verified: Parts, labels: Parts) -> dict[str, Any]:
+def left_out(verified: StageTable, labels: StageTable) -> dict[str, Any]:
     """Why roll-outs have no label."""
-    unknown = count_by(verified, "outcome").get("unknown", 0)
-    return {"left_out": {"unknown": unknown, "hopeless": verified.rows() - labels.rows() - unknown}}
+    unknown = value_counts(verified, "outcome").get("unknown", 0)
+    return {"left_out": {"unknown": unknown, "hopeless": verified.count_rows() - labels.count_rows() - unknown}}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from pipelines.cli import cli
 from pipelines.roll_in import assign
 from pipelines.tables.manifest import read_manifest
-from pipelines.tables.parts import Parts, count_by, metadata_of, parts_of
+from pipelines.tables.stage_table import StageTable, read_footer, stage_table, value_counts
 from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS
 from vgs_ray.config import Evaluate, Recipe
 from vgs_ray.config.checks import check_recipe
@@ -52,11 +52,11 @@ class Assumed(NamedTuple):
     origin: str
 
 
-def measured_tokens(parts: Parts, column: str) -> Assumed | None:
+def measured_tokens(parts: StageTable, column: str) -> Assumed | None:
     """Mean length of a list column, from the parts' footers (an empty list counts as one item there)."""
-    files, items, rows = parts.files(), 0, 0
+    files, items, rows = parts.part_files(), 0, 0
     for file in files:
-        metadata = metadata_of(file)
+        metadata = read_footer(file)
         rows += metadata.num_rows
         for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
             columns = (group.column(index) for index in range(group.num_columns))
@@ -68,9 +68,9 @@ def bytes_a_row(recipe: Recipe) -> dict[str, float]:
     """Of the stages that have rows on disk."""
     found = {}
     for stage in defaults.BYTES_A_ROW:
-        parts = parts_of(recipe, stage)
-        if rows := parts.rows():
-            found[stage] = sum(os.path.getsize(file) for file in parts.files()) / rows
+        parts = stage_table(recipe, stage)
+        if rows := parts.count_rows():
+            found[stage] = sum(os.path.getsize(file) for file in parts.part_files()) / rows
     return found
 
 
@@ -89,11 +89,13 @@ def chosen(given: float, measured: Assumed | None, default: float, rule: str) ->
 def assumptions(recipe: Recipe) -> dict[str, Assumed]:
     """Every number that the recipe itself does not have."""
     plan, sampling = recipe.plan, (recipe.roll_in.sampling.max_tokens, recipe.roll_out.sampling.max_tokens)
-    clean, ins, outs = (parts_of(recipe, stage) for stage in ("clean", "roll_in", "roll_out"))
-    kept = Assumed(clean.rows(), f"kept in {clean.folder}") if manifest(recipe, "clean") else None
+    clean, ins, outs = (stage_table(recipe, stage) for stage in ("clean", "roll_in", "roll_out"))
+    kept = Assumed(clean.count_rows(), f"kept in {clean.folder}") if manifest(recipe, "clean") else None
     raw = recipe.clean.limit or defaults.RAW_PROBLEMS
     outcomes = manifest(recipe, "verify")
-    unknown = count_by(parts_of(recipe, "verify"), "outcome").get("unknown", 0) / outcomes["rows"] if outcomes else 0.0
+    unknown = (
+        value_counts(stage_table(recipe, "verify"), "outcome").get("unknown", 0) / outcomes["rows"] if outcomes else 0.0
+    )
     return {
         "problems": chosen(plan.problems, kept, round(raw * defaults.KEPT_SHARE), f"{defaults.KEPT_SHARE} of {raw:,} raw"),
         "prompt tokens": chosen(plan.prompt_tokens, measured_tokens(ins, "prompt"), defaults.PROMPT_TOKENS, "a guess"),

@@ -14,8 +14,8 @@ import ray
 from pipelines.actors.sampling import Totals, generate
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.parts import Parts, count_by, done_keys, parts_of, without
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
 from vgs_ray.config import Engine, Generator, Recipe, RollIn
 from vgs_ray.data.ids import roll_in_id, stable_seed
 from vgs_ray.data.schemas import ROLL_IN_REQUESTS
@@ -60,18 +60,18 @@ def requests_of(
 
 
 def branch(
-    problems: Parts, generator: Generator, indices: list[int], recipe: Recipe, done: ray.ObjectRef, out: Parts
+    problems: StageTable, generator: Generator, indices: list[int], recipe: Recipe, done: ray.ObjectRef, out: StageTable
 ) -> ray.data.Dataset:
     """All roll-ins of one generator that are not durable yet."""
 
     def expand(batch: pa.Table) -> pa.Table:
         batch = batch.filter(pc.not_equal(batch["split"], "test"))
         rows = [row for problem in batch.to_pylist() for row in requests_of(problem, generator, indices, recipe)]
-        return without(pa.Table.from_pylist(rows, schema=ROLL_IN_REQUESTS), "roll_in_id", ray.get(done))
+        return drop_committed(pa.Table.from_pylist(rows, schema=ROLL_IN_REQUESTS), "roll_in_id", ray.get(done))
 
     config = recipe.roll_in
     columns = ["problem_id", "problem", "split"]
-    requests = problems.dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
+    requests = problems.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
     return generate(requests, generator.model, generator.engine or config.engine, config.sampling, out)
 
 
@@ -96,13 +96,13 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "roll_in", inputs=("clean",))
     if stage is None:
         return
-    problems, out = parts_of(recipe, "clean"), parts_of(recipe, "roll_in").claim()
+    problems, out = stage_table(recipe, "clean"), stage_table(recipe, "roll_in").claim()
     places = assign(config.generators, config.per_problem)
-    expected = (problems.rows() - count_by(problems, "split").get("test", 0)) * config.per_problem
+    expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals(config.max_error_share)
-    with ray_session(folder=stage.folder), progress("roll_in", expected, out.rows, note=totals.note):
-        if out.rows() < expected:
-            done = ray.put(done_keys(out))
+    with ray_session(folder=stage.folder), progress("roll_in", expected, out.count_rows, note=totals.note):
+        if out.count_rows() < expected:
+            done = ray.put(committed_ids(out))
             gpus = ray.cluster_resources().get("GPU", 0.0)
             for group in side_by_side(config.generators, config.engine, gpus):
                 branches = [
@@ -111,7 +111,10 @@ def run(recipe: Recipe) -> None:
                 ]
                 totals.consume(branches[0].union(*branches[1:]) if branches[1:] else branches[0])
     stage.close(
-        rows=out.rows(), finish=count_by(out, "finish_reason"), policies=count_by(out, "policy"), speed=totals.speed()
+        rows=out.count_rows(),
+        finish=value_counts(out, "finish_reason"),
+        policies=value_counts(out, "policy"),
+        speed=totals.speed(),
     )
 
 

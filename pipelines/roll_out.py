@@ -10,8 +10,8 @@ import ray
 from pipelines.actors.sampling import Totals, generate
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.parts import Parts, count_by, done_keys, parts_of, without
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_out_id, stable_seed
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS
@@ -40,14 +40,14 @@ def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]
     return rows
 
 
-def requests(roll_ins: Parts, recipe: Recipe, done: ray.ObjectRef) -> ray.data.Dataset:
+def requests(roll_ins: StageTable, recipe: Recipe, done: ray.ObjectRef) -> ray.data.Dataset:
     """All roll-outs that are not durable yet; those of one roll-in stand together, so that they share its prefill."""
 
     def expand(batch: pa.Table) -> pa.Table:
         rows = [row for roll_in in batch.to_pylist() for row in requests_of(roll_in, recipe)]
-        return without(pa.Table.from_pylist(rows, schema=ROLL_OUT_REQUESTS), "roll_out_id", ray.get(done))
+        return drop_committed(pa.Table.from_pylist(rows, schema=ROLL_OUT_REQUESTS), "roll_out_id", ray.get(done))
 
-    source = roll_ins.dataset(["roll_in_id", "problem_id", "prompt", "tokens"])
+    source = roll_ins.ray_dataset(["roll_in_id", "problem_id", "prompt", "tokens"])
     return source.map_batches(expand, batch_format="pyarrow", batch_size=512)
 
 
@@ -56,14 +56,14 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "roll_out", inputs=("roll_in",))
     if stage is None:
         return
-    roll_ins, out = parts_of(recipe, "roll_in"), parts_of(recipe, "roll_out").claim()
-    expected = roll_ins.rows() * config.cuts
+    roll_ins, out = stage_table(recipe, "roll_in"), stage_table(recipe, "roll_out").claim()
+    expected = roll_ins.count_rows() * config.cuts
     totals = Totals(config.max_error_share)
-    with ray_session(folder=stage.folder), progress("roll_out", expected, out.rows, note=totals.note):
-        if out.rows() < expected:
-            pending = requests(roll_ins, recipe, ray.put(done_keys(out)))
+    with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=totals.note):
+        if out.count_rows() < expected:
+            pending = requests(roll_ins, recipe, ray.put(committed_ids(out)))
             totals.consume(generate(pending, config.model, config.engine, config.sampling, out))
-    stage.close(rows=out.rows(), finish=count_by(out, "finish_reason"), speed=totals.speed())
+    stage.close(rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed())
 
 
 if __name__ == "__main__":

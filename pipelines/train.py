@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.parts import parts_of
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe, Train
 from vgs_ray.errors import UserError
 from vgs_ray.models import model_path
@@ -106,7 +106,7 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     """
     from vgs_ray.value.training.store import Sources, build_index, copies, copy_part
 
-    sources = Sources(*(parts_of(recipe, stage).files() for stage in ("label", "roll_in", "roll_out")))
+    sources = Sources(*(stage_table(recipe, stage).part_files() for stage in ("label", "roll_in", "roll_out")))
     if not (folder / "index-validation.arrow").exists():
         copy = ray.remote(num_cpus=0.5)(copy_part)
         ray.get([copy.remote(job) for job in copies(sources, folder)])

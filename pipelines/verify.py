@@ -15,8 +15,15 @@ import ray
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.by_problem import Batch, Places
-from pipelines.tables.parts import Parts, count_by, done_keys, parts_of, without, write
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import (
+    StageTable,
+    committed_ids,
+    drop_committed,
+    stage_table,
+    value_counts,
+    write_dataset,
+)
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Recipe, Verify
 from vgs_ray.data.lists import arrays
@@ -32,10 +39,10 @@ INPUTS = ("clean", "roll_in", "roll_out")
 class JudgeProblems:
     """An actor with one judging process: the roll-outs of whole problems to outcomes."""
 
-    def __init__(self, model: str, config: Verify, tables: dict[str, Parts], out: Parts) -> None:
+    def __init__(self, model: str, config: Verify, tables: dict[str, StageTable], out: StageTable) -> None:
         self.tokenizer = load_tokenizer(model_path(model))
         self.judge = Judge(workers=1, timeout_s=config.timeout_s, memory_gib=config.memory_gib)
-        self.tables, self.done = tables, done_keys(out)
+        self.tables, self.done = tables, committed_ids(out)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
@@ -44,7 +51,7 @@ class JudgeProblems:
     def verify(self, batch: Batch) -> pa.Table:
         """The rows of these problems that are not durable yet."""
         columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"]
-        table = without(batch.read("roll_out", self.tables["roll_out"], columns), "roll_out_id", self.done)
+        table = drop_committed(batch.read("roll_out", self.tables["roll_out"], columns), "roll_out_id", self.done)
         roll_ins = batch.read("roll_in", self.tables["roll_in"], ["roll_in_id", "prompt", "tokens"])
         names, prompts, tokens = (
             roll_ins["roll_in_id"].to_pylist(),
@@ -89,12 +96,12 @@ def run(recipe: Recipe) -> None:
     if stage is None:
         return
     tables, out = (
-        {name: parts_of(recipe, name) for name in ("roll_out", "roll_in", "clean")},
-        parts_of(recipe, "verify"),
+        {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")},
+        stage_table(recipe, "verify"),
     )
-    expected = tables["roll_out"].rows()
-    with ray_session(folder=stage.folder), progress("verify", expected, out.rows):
-        if out.rows() < expected:
+    expected = tables["roll_out"].count_rows()
+    with ray_session(folder=stage.folder), progress("verify", expected, out.count_rows):
+        if out.count_rows() < expected:
             batches = [batch._asdict() for batch in Places.find(tables).batches(BATCH_ROWS)]
             judged = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
                 JudgeProblems,
@@ -104,8 +111,8 @@ def run(recipe: Recipe) -> None:
                 num_cpus=0.25,
                 fn_constructor_args=(recipe.roll_out.model, config, tables, out),
             )
-            write(judged, out.claim())
-    stage.close(rows=out.rows(), outcomes=count_by(out, "outcome"), reasons=count_by(out, "reason"))
+            write_dataset(judged, out.claim())
+    stage.close(rows=out.count_rows(), outcomes=value_counts(out, "outcome"), reasons=value_counts(out, "reason"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.actors.journal import TRUSTED_TRIES, Journal
-from pipelines.tables.parts import Parts
+from pipelines.tables.stage_table import StageTable
 from vgs_ray.engines.interface import EngineDied
 
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ class Durable:
         flush_s: seconds between writes; 0 writes each row when it is finished.
     """
 
-    out: Parts
+    out: StageTable
     work: Callable[[Row], Awaitable[Row]]
     failed: Callable[[Row, str], Row]
     flush_s: float

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipelines.tables.parts import Parts, digest
+from pipelines.tables.stage_table import StageTable, part_name
 
 FLUSH_S = 30.0
 TRUSTED_TRIES = 5
@@ -36,8 +36,8 @@ class Journal:
         keys: ids of all rows of the block.
     """
 
-    def __init__(self, parts: Parts, keys: Sequence[str]) -> None:
-        self.parts, self.block = parts, digest(keys)
+    def __init__(self, parts: StageTable, keys: Sequence[str]) -> None:
+        self.parts, self.block = parts, part_name(keys)
         self.notes = parts.folder / f".tries-{self.block}"
 
     def begin(self) -> Tries:
@@ -57,10 +57,10 @@ class Journal:
 
     def done(self) -> set[str]:
         """Ids of the rows that are durable."""
-        return {key for file in self._durable() for key in self.parts.open(file)[self.parts.key].to_pylist()}
+        return {key for file in self._durable() for key in self.parts.read_part(file)[self.parts.key].to_pylist()}
 
     def _durable(self) -> list[Path]:
-        whole = self.parts.path(self.block)
+        whole = self.parts.part_path(self.block)
         return [whole] if whole.exists() else self._pieces()
 
     def _pieces(self) -> list[Path]:
@@ -69,13 +69,13 @@ class Journal:
     def write(self, table: pa.Table) -> None:
         """Make some rows of the block durable."""
         if table.num_rows:
-            self.parts.write(table, name=f"{self.block}.{digest(table[self.parts.key].to_pylist())}")
+            self.parts.write_part(table, name=f"{self.block}.{part_name(table[self.parts.key].to_pylist())}")
 
     def close(self) -> None:
         """Merge the pieces. The part hides them from the moment that it exists, so no reader sees a row twice."""
         durable = self._durable()
-        if durable and durable[0] != self.parts.path(self.block):
-            self.parts.write(pa.concat_tables([self.parts.open(file) for file in durable]), name=self.block)
+        if durable and durable[0] != self.parts.part_path(self.block):
+            self.parts.write_part(pa.concat_tables([self.parts.read_part(file) for file in durable]), name=self.block)
         for piece in self._pieces():
             piece.unlink()
         self.notes.unlink(missing_ok=True)

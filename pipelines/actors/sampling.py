@@ -25,7 +25,7 @@ import ray
 
 from pipelines.actors.durable import Durable
 from pipelines.actors.journal import FLUSH_S
-from pipelines.tables.parts import Parts
+from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.engines import build_policy
 from vgs_ray.engines.interface import Usage
@@ -41,7 +41,7 @@ FEWEST_FOR_A_RATE = 200
 class Generate:
     """An actor that holds one policy engine and extends the rows of a batch together."""
 
-    def __init__(self, model: str, engine: Engine, sampling: Sampling, out: Parts) -> None:
+    def __init__(self, model: str, engine: Engine, sampling: Sampling, out: StageTable) -> None:
         with turn_to_start(engine.starts_at_once), starting(model):
             self.policy = build_policy(model_path(model), engine, logprobs=False)
         self.sampling, self.out = sampling, out
@@ -177,7 +177,7 @@ def _check_nodes(engine: Engine) -> None:
 
 
 def generate(
-    requests: ray.data.Dataset, model: str, engine: Engine, sampling: Sampling, out: Parts
+    requests: ray.data.Dataset, model: str, engine: Engine, sampling: Sampling, out: StageTable
 ) -> ray.data.Dataset:
     """Extend every request by a policy that runs in `engine.replicas` actors, which write the rows to `out`.
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipelines.actors.durable import Durable
 from pipelines.actors.sampling import starting
-from pipelines.tables.parts import Parts
+from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Beam, Mcts, Rebase, Recipe
 from vgs_ray.data.ids import stable_seed
@@ -35,7 +35,7 @@ EMPTY_TREE = json.dumps(Tree(()).to_json())
 class Solve:
     """An actor that searches; the engines batch over its problems."""
 
-    def __init__(self, recipe: Recipe, value_model: str, out: Parts) -> None:
+    def __init__(self, recipe: Recipe, value_model: str, out: StageTable) -> None:
         self.out = out
         self.recipe, self.config = recipe, recipe.evaluate
         model = model_path(recipe.roll_out.model)

@@ -20,7 +20,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import ray
 
-from pipelines.tables.parts import Parts
+from pipelines.tables.stage_table import StageTable
 from vgs_ray.data.order import by_locality
 
 FILES_PER_TASK = 64
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     problems: list[str]
     files: dict[str, list[str]]
 
-    def read(self, name: str, parts: Parts, columns: list[str]) -> pa.Table:
+    def read(self, name: str, parts: StageTable, columns: list[str]) -> pa.Table:
         """The rows of these problems in one table."""
         files = self.files[name]
         if not files:
@@ -48,9 +48,9 @@ class Places(NamedTuple):
     pairs: dict[str, pa.Table]
 
     @classmethod
-    def find(cls, tables: dict[str, Parts]) -> Places:
+    def find(cls, tables: dict[str, StageTable]) -> Places:
         """Read the problem ids of all parts. The first table decides which problems lie together."""
-        files = {name: parts.files() for name, parts in tables.items()}
+        files = {name: parts.part_files() for name, parts in tables.items()}
         return cls(files, {name: _pairs(paths) for name, paths in files.items()})
 
     def batches(self, rows: int, among: pa.Array | None = None) -> list[Batch]:

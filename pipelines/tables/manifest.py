@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.tables.parts import LAYOUT, parts_of
+from pipelines.tables.stage_table import LAYOUT, stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.errors import UserError
 
@@ -40,8 +40,8 @@ def refuse_lost_rows(recipe: Recipe, stage: str, manifest: dict[str, Any]) -> No
     said = counts.get("rows", counts.get("kept"))
     if stage not in LAYOUT or stage == "evaluate" or said is None:
         return
-    parts = parts_of(recipe, stage)
-    if (found := parts.rows()) != said:
+    parts = stage_table(recipe, stage)
+    if (found := parts.count_rows()) != said:
         raise UserError(
             f"{parts.folder} has {found:,} rows, and its manifest says {said:,}; a finished table must be whole: put the lost "
             f"part-*.parquet back, or remove {parts.folder} and run python -m pipelines.{stage} {recipe.name} again"

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import import_vm
 from pipelines.recipes import sandbox
-from pipelines.tables.parts import parts_of
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import ImportVM
 from vgs_ray.data.openr1 import cleaned_rows, our_tables
 from vgs_ray.errors import UserError
@@ -81,9 +81,9 @@ def test_texts_stay_null_where_they_are_null(column: str, value: Any, expected: 
 def test_null_answer_is_imported_and_exported_as_null(tmp_path: Path) -> None:
     found = our_tables(published(answer=pa.array([None], pa.string())), ["p"], ["train"])
     recipe = replace(sandbox(), root=str(tmp_path))
-    parts = parts_of(recipe, "clean")
+    parts = stage_table(recipe, "clean")
     parts.folder.mkdir(parents=True)
-    parts.write(found["clean"])
+    parts.write_part(found["clean"])
     assert parts.read()["answer"].to_pylist() == [None]
     assert cleaned_rows(parts.read())["answer"].to_pylist() == [None]
 

@@ -15,7 +15,7 @@ from made_up_run import write_run
 from pipelines.cli import parse
 from pipelines.plan import plan, run, short
 from pipelines.recipes import RECIPES
-from pipelines.tables.parts import parts_of
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label, RollOut
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.estimate import PAPER, cut_means
@@ -129,11 +129,11 @@ def test_run_folder_replaces_assumptions(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label(hopeless_share=1.0))
     costs, lines = plan(recipe)
     by_stage = {cost.stage: cost for cost in costs}
-    tokens = [len(row) for row in parts_of(recipe, "roll_in").read(["tokens"])["tokens"].to_pylist()]
-    assert by_stage["clean"].rows == parts_of(recipe, "clean").rows()
+    tokens = [len(row) for row in stage_table(recipe, "roll_in").read(["tokens"])["tokens"].to_pylist()]
+    assert by_stage["clean"].rows == stage_table(recipe, "clean").count_rows()
     assert by_stage["roll_in"].tokens == pytest.approx(by_stage["roll_in"].rows * np.mean(tokens))
-    on_disk = sum(Path(file).stat().st_size for file in parts_of(recipe, "verify").files())
-    verified = parts_of(recipe, "verify").read(["outcome"])["outcome"].to_pylist()
+    on_disk = sum(Path(file).stat().st_size for file in stage_table(recipe, "verify").part_files())
+    verified = stage_table(recipe, "verify").read(["outcome"])["outcome"].to_pylist()
     assert by_stage["verify"].size / by_stage["verify"].rows == pytest.approx(on_disk / len(verified))
     unknown = verified.count("unknown") / len(verified)
     assert by_stage["label"].rows == round(by_stage["verify"].rows * (1 - unknown))

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines import clean
 from pipelines.session import ray_session
-from pipelines.tables.parts import parts_of
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.cleaning.rules import REASONS
 from vgs_ray.config import Clean, Evaluate, Recipe
 from vgs_ray.errors import UserError
@@ -64,7 +64,7 @@ def cleaned(root: Path, source: Path, benchmarks: str = "", **options: Any) -> d
         "test", root=str(root), run_name=f"run_{len(list(root.glob('run_*')))}", clean=config, evaluate=evaluate
     )
     clean.run(recipe)
-    kept, dropped = (parts_of(recipe, stage).read().to_pylist() for stage in ("clean", "dropped"))
+    kept, dropped = (stage_table(recipe, stage).read().to_pylist() for stage in ("clean", "dropped"))
     found = [(row["problem"], "kept") for row in kept] + [(row["problem"], row["reason"]) for row in dropped]
     assert len(dict(found)) == len(found)
     assert all(row["evidence"] for row in dropped)
@@ -87,7 +87,7 @@ def test_each_reason_once_with_its_evidence_and_its_line(tmp_path: Path, capfd: 
     lines = [line.split() for line in table.splitlines() if line.split()[:1] and line.split()[0] in ("kept", *REASONS)]
     assert lines == [["kept", "4", "28.6%"], *([reason, "1", "7.1%"] for reason in REASONS)]
     assert max(map(len, table.splitlines()[-20:])) <= 100
-    dropped = parts_of(Recipe("test", root=str(tmp_path), run_name="run_0"), "dropped").read().to_pylist()
+    dropped = stage_table(Recipe("test", root=str(tmp_path), run_name="run_0"), "dropped").read().to_pylist()
     evidence = {row["reason"]: row["evidence"] for row in dropped}
     assert evidence["duplicate"] == "row 0"
     assert evidence["near_duplicate"].startswith("row 0, similarity 0.")
@@ -117,7 +117,7 @@ def test_renamed_columns_and_answers_from_the_box(tmp_path: Path) -> None:
     found = cleaned(tmp_path, tmp_path / "raw.parquet", **columns, answer_column="")
     assert found == {row["prompt"]: "kept" for row in rows} | proof
     recipe = Recipe("test", root=str(tmp_path), run_name="run_1")
-    assert sorted(parts_of(recipe, "clean").read()["answer"].to_pylist()) == ["0", "2", "4", "7"]
+    assert sorted(stage_table(recipe, "clean").read()["answer"].to_pylist()) == ["0", "2", "4", "7"]
 
 
 def test_a_missing_column_and_a_broken_line_are_the_users_to_mend(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_blocks_and_their_order_change_nothing(tmp_path: Path) -> None:
     assert all(one[row["problem"]] == "kept" for row in originals)
     assert cleaned(tmp_path, tmp_path / "many", workers=2, **counts) == one
     runs = [Recipe("test", root=str(tmp_path), run_name=name) for name in ("run_0", "run_1")]
-    rows = [parts_of(run, "clean").read(["problem", "split"]).sort_by("problem") for run in runs]
+    rows = [stage_table(run, "clean").read(["problem", "split"]).sort_by("problem") for run in runs]
     assert rows[0] == rows[1]
     assert Counter(rows[0]["split"].to_pylist()) == {"train": 255, **counts}
 
@@ -162,7 +162,7 @@ def test_a_benchmark_is_excluded_by_its_name(tmp_path: Path) -> None:
     found = cleaned(tmp_path, source, str(tmp_path), exclude=("aime-24",))
     assert found == {BENCHMARK.format("eight"): "contaminated", OTHERS[0]["problem"]: "kept"}
     recipe = Recipe("test", root=str(tmp_path), run_name="run_0")
-    [dropped] = parts_of(recipe, "dropped").read().to_pylist()
+    [dropped] = stage_table(recipe, "dropped").read().to_pylist()
     assert dropped["evidence"].startswith("aime-24 row 0, 100%")
     counts = json.loads((recipe.folder / "clean" / "_stage.json").read_text())["counts"]
     assert counts["sources"] == {str(source): str(source), "aime-24": str(tmp_path / "aime-24.jsonl")}
@@ -174,12 +174,12 @@ def test_the_dirt_of_the_sandbox_is_caught(tmp_path: Path) -> None:
     recipe = sandbox()
     recipe = Recipe("sandbox", root=str(tmp_path), clean=recipe.clean)
     clean.run(recipe)
-    kept = set(parts_of(recipe, "clean").read()["problem"].to_pylist())
+    kept = set(stage_table(recipe, "clean").read()["problem"].to_pylist())
     splits = json.loads((recipe.folder / "clean" / "_stage.json").read_text())["counts"]["splits"]
     assert splits == {"train": len(kept) - 218, "validation": 218}
     planted = list(labelled_rows("train", recipe.clean.limit, recipe.seed))
     assert kept == {row["problem"] for row, dirt in planted if dirt is None}
-    dropped = Counter(parts_of(recipe, "dropped").read()["reason"].to_pylist())
+    dropped = Counter(stage_table(recipe, "dropped").read()["reason"].to_pylist())
     kinds = Counter(dirt for _, dirt in planted)
     assert dropped["contaminated"] + dropped["duplicate"] == kinds["contamination"] + kinds["duplicate"]
 
@@ -210,4 +210,4 @@ def clean_only(root: Path, source: Path) -> int:
     """Run the stage, and count the kept rows from the parts' footers."""
     recipe = Recipe("test", root=str(root), clean=Clean(str(source), workers=1))
     clean.run(recipe)
-    return parts_of(recipe, "clean").rows()
+    return stage_table(recipe, "clean").count_rows()

@@ -19,8 +19,8 @@ from ray.cluster_utils import Cluster
 from pipelines.cli import cli
 from pipelines.recipes import sandbox
 from pipelines.session import ray_session
-from pipelines.tables.parts import Parts, write
 from pipelines.tables.stage import only_writer, open_stage
+from pipelines.tables.stage_table import StageTable, write_dataset
 from vgs_ray.config import Recipe
 from vgs_ray.data.schemas import PROBLEMS
 from vgs_ray.errors import UserError
@@ -57,29 +57,29 @@ def noise(_: pa.Table) -> pa.Table:
 class Writer:
     """Writes as the actors that sample and search do."""
 
-    def __init__(self, parts: Parts, message: str = "") -> None:
+    def __init__(self, parts: StageTable, message: str = "") -> None:
         self.parts = parts
         if message:
             raise UserError(message)
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        self.parts.write(noise(batch))
+        self.parts.write_part(noise(batch))
         return batch
 
 
-def actors(parts: Parts, *arguments: str) -> None:
+def actors(parts: StageTable, *arguments: str) -> None:
     pool = ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=2)
     ray.data.range(2).map_batches(
         Writer, compute=pool, num_cpus=0.1, batch_format="pyarrow", fn_constructor_args=(parts, *arguments)
     ).materialize()
 
 
-def tasks(parts: Parts) -> None:
-    write(ray.data.range(2).map_batches(noise, batch_format="pyarrow"), parts)
+def tasks(parts: StageTable) -> None:
+    write_dataset(ray.data.range(2).map_batches(noise, batch_format="pyarrow"), parts)
 
 
 def test_what_workers_raise_is_one_line(mount: Mount, tmp_path: Path, monkeypatch, capsys) -> None:
-    parts = Parts(mount("size=64k") / "clean", "problems", "problem_id")
+    parts = StageTable(mount("size=64k") / "clean", "problems", "problem_id")
     parts.folder.mkdir()
     full = "error: no space left on the disk of the run: free some, then run the same command"
     cases: list[tuple[Callable[[Recipe], None], str]] = [

@@ -24,8 +24,8 @@ from made_up_run import CUTS, ROLL_INS, write_run
 
 from pipelines import export, import_vm, label
 from pipelines.session import ray_session
-from pipelines.tables.parts import LAYOUT, parts_of
 from pipelines.tables.shards import ShardWriter
+from pipelines.tables.stage_table import LAYOUT, stage_table
 from vgs_ray.config import Export, ImportVM, Label, Recipe
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.openr1 import VM, given_tokens, our_tables, vm_rows
@@ -57,11 +57,11 @@ def opened(recipe: Recipe, layout: str, cache: Path) -> datasets.DatasetDict:
 
 def responses_of(recipe: Recipe, split: str) -> dict[str, Responses]:
     """What training sees, by problem text: tokens given, tokens added and the label, each as often as it occurs."""
-    problems = {row["problem_id"]: row["problem"] for row in parts_of(recipe, "clean").read().to_pylist()}
-    roll_ins = {row["roll_in_id"]: row for row in parts_of(recipe, "roll_in").read().to_pylist()}
-    roll_outs = {row["roll_out_id"]: row for row in parts_of(recipe, "roll_out").read().to_pylist()}
+    problems = {row["problem_id"]: row["problem"] for row in stage_table(recipe, "clean").read().to_pylist()}
+    roll_ins = {row["roll_in_id"]: row for row in stage_table(recipe, "roll_in").read().to_pylist()}
+    roll_outs = {row["roll_out_id"]: row for row in stage_table(recipe, "roll_out").read().to_pylist()}
     found: dict[str, Responses] = {}
-    for row in parts_of(recipe, "label").read().to_pylist():
+    for row in stage_table(recipe, "label").read().to_pylist():
         if row["split"] == split:
             roll_in, added = roll_ins[row["roll_in_id"]], roll_outs[row["roll_out_id"]]["tokens"]
             key = (*roll_in["prompt"], *roll_in["tokens"][: row["cut"]]), tuple(added), row["label"]
@@ -87,7 +87,7 @@ def test_loader_opens_the_published_layout(exported: Recipe, tmp_path: Path) -> 
 
 def test_loader_opens_the_cleaned_problems(exported: Recipe, tmp_path: Path) -> None:
     data = opened(exported, "OpenR1-Cleaned", tmp_path)
-    problems = parts_of(exported, "clean").read().to_pylist()
+    problems = stage_table(exported, "clean").read().to_pylist()
     for split in ("train", "validation"):
         found = {(row["message_id"], row["problem"], row["answer"], row["source"]) for row in data[split]}
         assert found == {
@@ -102,7 +102,7 @@ def test_card_says_what_the_manifests_say(exported: Recipe) -> None:
     assert card.data.license == "other"
     assert card.data.configs[0]["data_files"][0] == {"split": "train", "path": "data/train-*.parquet"}
     assert "value-model" in card.data.tags
-    rows = parts_of(exported, "label").rows()
+    rows = stage_table(exported, "label").count_rows()
     for part in (
         "sandbox:weak",
         "| temperature",
@@ -122,7 +122,7 @@ def test_round_trip_keeps_what_training_reads(exported: Recipe, imported: Recipe
         assert sum(map(len, before.values())) > 40
         assert responses_of(imported, split) == before
     for stage in ("clean", "roll_in", "roll_out", "verify", "label"):
-        parts = parts_of(imported, stage)
+        parts = stage_table(imported, stage)
         table = parts.read()
         assert table.schema.equals(parts.schema)
         assert len(set(table[parts.key].to_pylist())) == table.num_rows, LAYOUT[stage]
@@ -130,7 +130,7 @@ def test_round_trip_keeps_what_training_reads(exported: Recipe, imported: Recipe
 
 def test_imported_roll_ins_are_stored_once(exported: Recipe, imported: Recipe) -> None:
     def tokens(recipe: Recipe) -> int:
-        return sum(map(len, parts_of(recipe, "roll_in").read(["tokens"])["tokens"].to_pylist()))
+        return sum(map(len, stage_table(recipe, "roll_in").read(["tokens"])["tokens"].to_pylist()))
 
     given = sum(len(key[0]) for each in responses_of(exported, "train").values() for key in each.elements())
     assert tokens(imported) <= tokens(exported) < given
@@ -145,12 +145,12 @@ def test_imported_stages_are_complete_for_what_follows(imported: Recipe, capsys)
 
 def test_cleaned_has_the_test_split_too(exported: Recipe, tmp_path: Path) -> None:
     recipe = replace(exported, root=str(tmp_path))
-    parts = parts_of(recipe, "clean")
+    parts = stage_table(recipe, "clean")
     parts.folder.mkdir(parents=True)
     problem = {"problem": "p", "answer": "1", "solution": "s", "source": "made up"}
     splits = ["train", "test", "validation", "train"]
     rows = [problem | {"problem_id": str(index), "split": split} for index, split in enumerate(splits)]
-    parts.write(pa.Table.from_pylist(rows, schema=parts.schema))
+    parts.write_part(pa.Table.from_pylist(rows, schema=parts.schema))
     (tmp_path / "out" / "data").mkdir(parents=True)
     counts = export.write_cleaned(recipe, tmp_path / "out" / "data")
     assert {split: found["rows"] for split, found in counts.items()} == {"train": 2, "validation": 1, "test": 1}
@@ -247,7 +247,7 @@ def test_import_killed_between_two_tables_goes_on(exported: Recipe, imported: Re
         import_vm.run(replace(recipe, import_vm=ImportVM(str(tmp_path / "other"))))
     import_vm.run(recipe)
     for stage in ("clean", "roll_in", "roll_out", "verify", "label"):
-        parts, expected = parts_of(recipe, stage), parts_of(imported, stage)
+        parts, expected = stage_table(recipe, stage), stage_table(imported, stage)
         assert parts.read().sort_by(parts.key).equals(expected.read().sort_by(parts.key)), stage
         counts = [json.loads((each.folder / "_stage.json").read_text())["counts"] for each in (parts, expected)]
         assert counts[0] == counts[1]

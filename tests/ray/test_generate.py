@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipelines.actors.journal import TRUSTED_TRIES, Journal, Tries
 from pipelines.actors.sampling import Generate, Totals, turn_to_start
 from pipelines.roll_in import side_by_side
-from pipelines.tables.parts import Displaced, Parts
+from pipelines.tables.stage_table import Displaced, StageTable
 from vgs_ray.config import Engine, Generator, Sampling
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
 from vgs_ray.errors import UserError
@@ -37,7 +37,7 @@ def table(keys: list[str]) -> pa.Table:
     return pa.Table.from_pylist([finished_row(key) for key in keys], schema=ROLL_OUTS)
 
 
-def keys_of(parts: Parts) -> list[str]:
+def keys_of(parts: StageTable) -> list[str]:
     return sorted(parts.read([parts.key])[parts.key].to_pylist())
 
 
@@ -49,7 +49,7 @@ class Killed(BaseException): ...
 def test_block_killed_at_any_file_operation_is_completed_exactly_once(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], kill_at: int
 ) -> None:
-    parts = Parts(tmp_path_factory.mktemp("block"), "roll_outs", "roll_out_id")
+    parts = StageTable(tmp_path_factory.mktemp("block"), "roll_outs", "roll_out_id")
 
     def work() -> None:
         journal = Journal(parts, KEYS)
@@ -84,15 +84,15 @@ def test_block_killed_at_any_file_operation_is_completed_exactly_once(
             assert len(seen) == len(set(seen)), "a reader saw a row twice"
     work()
     assert keys_of(parts) == KEYS
-    assert parts.rows() == len(KEYS)
+    assert parts.count_rows() == len(KEYS)
 
 
 def test_displaced_writer_cannot_write(tmp_path: Path) -> None:
-    old = Parts(tmp_path, "roll_outs", "roll_out_id").claim()
+    old = StageTable(tmp_path, "roll_outs", "roll_out_id").claim()
     new = old._replace(writer="").claim()
-    new.write(table(["a"]))
+    new.write_part(table(["a"]))
     with pytest.raises(Displaced):
-        old.write(table(["b"]))
+        old.write_part(table(["b"]))
     assert keys_of(new) == ["a"]
 
 
@@ -108,14 +108,14 @@ def requests(count: int, too_long: int | None = None) -> pa.Table:
 @pytest.fixture(scope="module")
 def actor(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Generate:
     """The actor's class in this process, with a real engine."""
-    out = Parts(tmp_path_factory.mktemp("out"), "roll_outs", "roll_out_id")
+    out = StageTable(tmp_path_factory.mktemp("out"), "roll_outs", "roll_out_id")
     made = Generate(str(policy_folder), TINY_ENGINE, Sampling(1.0, 1.0, 12), out)
     yield made
     made.policy.close()
 
 
 def test_bad_row_is_an_error_row_and_the_others_go_on(actor: Generate, tmp_path: Path) -> None:
-    actor.out = Parts(tmp_path, "roll_outs", "roll_out_id")
+    actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
     counts = asyncio.run(actor(requests(4, too_long=2))).to_pylist()[0]
     rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
     assert counts["rows"] == 4
@@ -127,7 +127,7 @@ def test_bad_row_is_an_error_row_and_the_others_go_on(actor: Generate, tmp_path:
 
 
 def test_retried_block_generates_only_what_is_not_durable(actor: Generate, tmp_path: Path) -> None:
-    actor.out = Parts(tmp_path, "roll_outs", "roll_out_id")
+    actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
     batch = requests(5)
     Journal(actor.out, batch["roll_out_id"].to_pylist()).write(table(["row-1", "row-3"]))
     assert asyncio.run(actor(batch)).to_pylist()[0]["rows"] == 3
@@ -140,14 +140,14 @@ def test_seed_alone_decides_what_a_row_says(actor: Generate, tmp_path: Path) -> 
     texts = []
     for name, order in (("a", [0, 1, 2, 3]), ("b", [3, 1])):
         (tmp_path / name).mkdir()
-        actor.out = Parts(tmp_path / name, "roll_outs", "roll_out_id")
+        actor.out = StageTable(tmp_path / name, "roll_outs", "roll_out_id")
         asyncio.run(actor(requests(4).take(order)))
         texts.append({row["roll_out_id"]: row["tokens"] for row in actor.out.read().to_pylist()})
     assert {key: texts[0][key] for key in texts[1]} == texts[1]
 
 
 def test_row_that_killed_its_engine_alone_becomes_an_error(actor: Generate, tmp_path: Path) -> None:
-    actor.out = Parts(tmp_path, "roll_outs", "roll_out_id")
+    actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
     batch = requests(3)
     journal = Journal(actor.out, batch["roll_out_id"].to_pylist())
     for _ in range(TRUSTED_TRIES):
@@ -164,13 +164,14 @@ DYING = """
 import asyncio, sys
 from pathlib import Path
 import pipelines.actors.sampling as generate
-from pipelines.tables.parts import Parts
+from pipelines.tables.stage_table import StageTable
 from conftest import TINY_ENGINE
 from test_generate import requests
 from vgs_ray.config import Sampling
 
 generate.FLUSH_S = 0.05
-actor = generate.Generate(sys.argv[1], TINY_ENGINE, Sampling(1.0, 1.0, 200), Parts(Path(sys.argv[2]), "roll_outs", "roll_out_id"))
+out = StageTable(Path(sys.argv[2]), "roll_outs", "roll_out_id")
+actor = generate.Generate(sys.argv[1], TINY_ENGINE, Sampling(1.0, 1.0, 200), out)
 step, left = actor.policy.loop.engine.step, [100]
 
 def dies():
@@ -193,7 +194,7 @@ def test_actor_whose_engine_dies_ends_and_keeps_what_was_finished(policy_folder:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
     assert "this actor ends" in done.stdout, done.stderr
-    assert {"row-0", "row-1", "row-2"} <= set(keys_of(Parts(tmp_path, "roll_outs", "roll_out_id")))
+    assert {"row-0", "row-1", "row-2"} <= set(keys_of(StageTable(tmp_path, "roll_outs", "roll_out_id")))
 
 
 def test_rate_of_errors_over_the_limit_ends_the_stage() -> None:

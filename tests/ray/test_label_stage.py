@@ -15,7 +15,7 @@ from made_up_run import CUTS, PROBLEMS, ROLL_INS, rows_of_run, write_run
 from pipelines import label
 from pipelines.session import ray_session
 from pipelines.tables.by_problem import Places
-from pipelines.tables.parts import parts_of
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label
 from vgs_ray.data.order import by_locality
 from vgs_ray.data.schemas import LABELS
@@ -33,7 +33,7 @@ def ray_for_all() -> object:
 def labels_of(root: Path, config: Label) -> dict[str, dict[str, object]]:
     recipe = write_run(root, config)
     label.run(recipe)
-    table = parts_of(recipe, "label").read()
+    table = stage_table(recipe, "label").read()
     assert table.schema.equals(LABELS)
     rows = {row["roll_out_id"]: row for row in table.to_pylist()}
     assert len(rows) == table.num_rows
@@ -86,7 +86,7 @@ def test_token_values_of_the_stage_are_those_of_the_paths(tmp_path: Path) -> Non
 
 def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label())
-    tables = {name: parts_of(recipe, name) for name in ("roll_out", "roll_in")}
+    tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in")}
     batches = Places.find(tables).batches(rows=50)
     assert len(batches) > 3
     read = [batch.read("roll_out", tables["roll_out"], ["problem_id"])["problem_id"].to_pylist() for batch in batches]

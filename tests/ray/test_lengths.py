@@ -19,12 +19,12 @@ from pipelines.cli import parse
 from pipelines.recipes import RECIPES, vgs
 from pipelines.roll_out import requests_of
 from pipelines.session import ray_session
-from pipelines.tables.parts import parts_of
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Engine, Generator, Recipe, Sampling
 from vgs_ray.config.lengths import length_faults, longest_sequence
 from vgs_ray.data.ids import roll_in_id, roll_out_id
-from vgs_ray.data.schemas import LABELS, TABLES
+from vgs_ray.data.schemas import LABELS
 from vgs_ray.engines.interface import room_for
 from vgs_ray.errors import UserError
 from vgs_ray.value.training.loader import Examples
@@ -157,8 +157,8 @@ def scaled(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     )  # fmt: skip
     inputs: tuple[str, ...] = ()
     for name, rows in tables_of(recipe).items():
-        stage, parts = open_stage(recipe, name, inputs), parts_of(recipe, name)
-        parts.write(pa.Table.from_pylist(rows, schema=TABLES[parts.table]))
+        stage, parts = open_stage(recipe, name, inputs), stage_table(recipe, name)
+        parts.write_part(pa.Table.from_pylist(rows, schema=parts.schema))
         stage.close(rows=len(rows))
         inputs = (*inputs, name)
     return recipe
@@ -203,7 +203,7 @@ def session() -> Iterator[None]:
 
 
 def labels_by_class(recipe: Recipe, split: str) -> Counter[int]:
-    labels = parts_of(recipe, "label").read(["split", "label"]).to_pylist()
+    labels = stage_table(recipe, "label").read(["split", "label"]).to_pylist()
     return Counter(row["label"] for row in labels if row["split"] == split)
 
 
@@ -218,11 +218,11 @@ def test_stage_trains_on_every_class_at_the_lengths_of_vgs(scaled: Recipe, capsy
     assert f"classes: incorrect {wanted[0]}, correct {wanted[1]}, incomplete {wanted[2]}" in printed
     assert "warning" not in printed
     # The one batch has every sequence once: all of their tokens are forwarded, to the last one.
-    roll_ins = {row["roll_in_id"]: len(row["prompt"]) for row in parts_of(scaled, "roll_in").read().to_pylist()}
-    outs = {row["roll_out_id"]: row for row in parts_of(scaled, "roll_out").read().to_pylist()}
+    roll_ins = {row["roll_in_id"]: len(row["prompt"]) for row in stage_table(scaled, "roll_in").read().to_pylist()}
+    outs = {row["roll_out_id"]: row for row in stage_table(scaled, "roll_out").read().to_pylist()}
     sizes = [
         roll_ins[row["roll_in_id"]] + row["cut"] + len(outs[row["roll_out_id"]]["tokens"])
-        for row in parts_of(scaled, "label").read().to_pylist() if row["split"] == "train"
+        for row in stage_table(scaled, "label").read().to_pylist() if row["split"] == "train"
     ]  # fmt: skip
     assert (len(sizes), sum(sizes)) == (TRAINED, counts["tokens"])
     assert max(sizes) > 16_384 // SCALE  # what used to be left out

@@ -18,8 +18,8 @@ from made_up_run import write_run
 from pipelines import clean, evaluate, export, import_vm, label, plan, roll_in, roll_out, run, serve, train, verify
 from pipelines.cli import parse
 from pipelines.recipes import RECIPES, sandbox
-from pipelines.tables.parts import parts_of
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Engine, Evaluate, Generator, ImportVM, Label, Recipe, RollOut, Serve, Train, Variant
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.config.options import range_of
@@ -271,8 +271,8 @@ def test_a_wrong_model_leaves_nothing_that_stops_the_right_one(tmp_path: Path) -
 
 def test_a_damaged_table_stops_the_next_stage(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label())
-    parts = parts_of(recipe, "roll_out")
-    first, *_ = map(Path, parts.files())
+    parts = stage_table(recipe, "roll_out")
+    first, *_ = map(Path, parts.part_files())
     content = first.read_bytes()
     first.unlink()
     with pytest.raises(UserError, match=r"roll_out has 323 rows, and its manifest says 360.*part-\*\.parquet"):

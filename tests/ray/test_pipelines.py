@@ -16,8 +16,8 @@ import pytest
 from pipelines.cli import parse
 from pipelines.plan import plan
 from pipelines.roll_in import assign
-from pipelines.tables.parts import LAYOUT, Parts, parts_of
 from pipelines.tables.stage import summary_line
+from pipelines.tables.stage_table import LAYOUT, StageTable, stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_in_id, roll_out_id
 
@@ -90,7 +90,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
 def test_every_table_opens_and_matches_its_schema(finished: tuple[Recipe, str]) -> None:
     recipe, _ = finished
     for stage in LAYOUT:
-        parts = parts_of(recipe, stage)
+        parts = stage_table(recipe, stage)
         table = parts.read()
         assert table.num_rows > 0, stage
         assert table.schema.equals(parts.schema), stage
@@ -98,7 +98,7 @@ def test_every_table_opens_and_matches_its_schema(finished: tuple[Recipe, str]) 
 
 
 def trees(recipe: Recipe) -> dict[str, str]:
-    found = parts_of(recipe, "evaluate").read(["search_id", "tree", "seconds"]).to_pylist()
+    found = stage_table(recipe, "evaluate").read(["search_id", "tree", "seconds"]).to_pylist()
     return {row["search_id"]: f"{row['seconds']} {row['tree']}" for row in found}
 
 
@@ -110,23 +110,23 @@ def test_a_search_that_was_durable_is_not_done_again(finished: tuple[Recipe, str
     assert {name: after[name] for name in SEARCHED_BEFORE} == SEARCHED_BEFORE
 
 
-def ids(parts: Parts) -> list[str]:
+def ids(parts: StageTable) -> list[str]:
     return sorted(parts.read([parts.key])[parts.key].to_pylist())
 
 
 @pytest.mark.timeout(900)
 def test_killed_run_has_exactly_the_ids_that_exist_before_generation(finished: tuple[Recipe, str]) -> None:
     recipe, _ = finished
-    splits = {row["problem_id"]: row["split"] for row in parts_of(recipe, "clean").read().to_pylist()}
+    splits = {row["problem_id"]: row["split"] for row in stage_table(recipe, "clean").read().to_pylist()}
     assert Counter(splits.values()) == {"train": 278 - 47, "validation": 27, "test": 20}
     problems = sorted(problem for problem, split in splits.items() if split != "test")
     places = assign(recipe.roll_in.generators, recipe.roll_in.per_problem)
     roll_ins = sorted(roll_in_id(problem, place.name, i) for problem in problems for i, place in enumerate(places))
-    assert ids(parts_of(recipe, "roll_in")) == roll_ins
+    assert ids(stage_table(recipe, "roll_in")) == roll_ins
     roll_outs = sorted(roll_out_id(roll_in, cut) for roll_in in roll_ins for cut in range(recipe.roll_out.cuts))
-    assert ids(parts_of(recipe, "roll_out")) == roll_outs
-    assert ids(parts_of(recipe, "verify")) == roll_outs
-    assert ids(parts_of(recipe, "label")) == roll_outs
+    assert ids(stage_table(recipe, "roll_out")) == roll_outs
+    assert ids(stage_table(recipe, "verify")) == roll_outs
+    assert ids(stage_table(recipe, "label")) == roll_outs
 
 
 @pytest.mark.timeout(900)
@@ -185,7 +185,7 @@ def test_manifests_have_counts_and_versions(finished: tuple[Recipe, str]) -> Non
 def test_training_takes_every_label_of_its_split(finished: tuple[Recipe, str]) -> None:
     recipe, output = finished
     counts = json.loads((recipe.folder / "train" / "_stage.json").read_text())["counts"]
-    labels = parts_of(recipe, "label").read(["split", "label"]).to_pylist()
+    labels = stage_table(recipe, "label").read(["split", "label"]).to_pylist()
     wanted = Counter(row["label"] for row in labels if row["split"] == "train")
     assert list(counts["classes"].values()) == [wanted[0], wanted[1], wanted[2]]
     assert min(counts["classes"].values()) > 0
@@ -208,7 +208,7 @@ def test_plan_has_the_rows_of_the_run(finished: tuple[Recipe, str]) -> None:
     recipe, _ = finished
     costs = {cost.stage: cost for cost in plan(recipe)[0]}
     for stage in ("clean", "roll_in", "roll_out", "verify", "label", "evaluate"):
-        assert costs[stage].rows == parts_of(recipe, stage).rows(), stage
+        assert costs[stage].rows == stage_table(recipe, stage).count_rows(), stage
     # A kill may come so late that the command that closed the stage had nothing left to generate, and so no speed.
     measured = json.loads((recipe.folder / "roll_out" / "_stage.json").read_text())["counts"]["speed"]
     assert bool(costs["roll_out"].hours) == bool(measured)

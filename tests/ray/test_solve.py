@@ -16,7 +16,7 @@ import pytest
 from pipelines.actors.searching import Solve
 from pipelines.evaluate import REQUESTS, searches_of
 from pipelines.recipes import sandbox
-from pipelines.tables.parts import Parts
+from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Mcts, Rebase, Variant
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Score
@@ -43,7 +43,7 @@ CONFIG = replace(
 def solve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solve]:
     """The actor's class in this process."""
     made = Solve(
-        replace(sandbox(), evaluate=CONFIG), RANDOM, Parts(tmp_path_factory.mktemp("out"), "searches", "search_id")
+        replace(sandbox(), evaluate=CONFIG), RANDOM, StageTable(tmp_path_factory.mktemp("out"), "searches", "search_id")
     )
     yield made
     made.policy.close()
@@ -51,7 +51,7 @@ def solve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solve]:
 
 
 def solved(solve: Solve, out: Path, problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    solve.out = Parts(out, "searches", "search_id")
+    solve.out = StageTable(out, "searches", "search_id")
     rows = [row for problem in problems for row in searches_of({"benchmark": "sandbox", **problem}, CONFIG)]
     counts = RUNNER.run(solve(pa.Table.from_pylist(rows, schema=REQUESTS))).to_pylist()
     assert counts == [{"rows": len(rows), "errors": counts[0]["errors"]}]

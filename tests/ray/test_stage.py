@@ -14,8 +14,8 @@ import pytest
 
 from pipelines.cli import cli
 from pipelines.recipes import sandbox
-from pipelines.tables.parts import done_keys, parts_of
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import committed_ids, stage_table
 from vgs_ray.config import Clean, Recipe
 from vgs_ray.data.schemas import PROBLEMS
 from vgs_ray.errors import UserError
@@ -47,7 +47,7 @@ def test_other_configuration_is_refused_with_the_field_and_two_ways_on(recipe: R
 
 def test_interrupted_stage_of_another_configuration_is_refused(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
-    parts_of(recipe, "clean").write(problems("a"))
+    stage_table(recipe, "clean").write_part(problems("a"))
     with pytest.raises(UserError, match=r"config\.source"):
         open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
 
@@ -71,44 +71,33 @@ def test_changed_input_is_refused(recipe: Recipe) -> None:
 
 def test_parts_are_whole_typed_and_never_doubled(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
-    parts = parts_of(recipe, "clean")
-    parts.write(problems("a", "b"))
-    parts.write(problems("a", "b"))  # a retried write of the same rows
-    parts.write(problems("c"))
-    assert parts.rows() == 3
-    assert set(done_keys(parts).to_pylist()) == {"a", "b", "c"}
-    assert all(pq.read_schema(file).equals(PROBLEMS) for file in parts.files())
+    parts = stage_table(recipe, "clean")
+    parts.write_part(problems("a", "b"))
+    parts.write_part(problems("a", "b"))  # a retried write of the same rows
+    parts.write_part(problems("c"))
+    assert parts.count_rows() == 3
+    assert set(committed_ids(parts).to_pylist()) == {"a", "b", "c"}
+    assert all(pq.read_schema(file).equals(PROBLEMS) for file in parts.part_files())
 
 
 def test_wrong_columns_are_refused_and_leave_nothing(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
-    parts = parts_of(recipe, "clean")
+    parts = stage_table(recipe, "clean")
     with pytest.raises(KeyError):
-        parts.write(pa.table({"problem_id": ["a"]}))
+        parts.write_part(pa.table({"problem_id": ["a"]}))
     assert not list(parts.folder.glob("*part-*"))
 
 
 def test_interrupted_parts_stay_or_go(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
-    parts = parts_of(recipe, "clean")
-    parts.write(problems("a"))
+    parts = stage_table(recipe, "clean")
+    parts.write_part(problems("a"))
     (parts.folder / ".part-torn.parquet.1").write_bytes(b"PAR1")
     open_stage(recipe, "clean", ())
-    assert set(done_keys(parts).to_pylist()) == {"a"}
+    assert set(committed_ids(parts).to_pylist()) == {"a"}
     assert not list(parts.folder.glob(".part-*"))
     open_stage(recipe, "clean", (), keep_parts=False)
-    assert parts.rows() == 0
-
-
-def test_lookup_reads_the_wanted_rows(recipe: Recipe) -> None:
-    open_stage(recipe, "clean", ())
-    parts = parts_of(recipe, "clean")
-    parts.write(problems("a", "b"))
-    parts.write(problems("c"))
-    assert parts.lookup(["c", "a", "a"], ["answer"]) == {
-        "a": {"problem_id": "a", "answer": "1"},
-        "c": {"problem_id": "c", "answer": "1"},
-    }
+    assert parts.count_rows() == 0
 
 
 @pytest.fixture
@@ -129,12 +118,12 @@ def test_stage_does_not_begin_on_a_full_disk(recipe: Recipe, tiny_disk: Path) ->
 def test_disk_that_fills_up_leaves_no_half_part_and_one_line(
     recipe: Recipe, tiny_disk: Path, monkeypatch, capsys
 ) -> None:
-    parts = parts_of(replace(recipe, root=str(tiny_disk)), "clean")
+    parts = stage_table(replace(recipe, root=str(tiny_disk)), "clean")
     parts.folder.mkdir(parents=True)
     noise = problems(*(secrets.token_hex(64) for _ in range(4000)))
 
     def fill(_: Recipe) -> None:
-        parts.write(noise)
+        parts.write_part(noise)
 
     monkeypatch.setattr("sys.argv", ["pipelines.clean", "sandbox", "--root", recipe.root])
     with pytest.raises(SystemExit) as stop:
@@ -157,7 +146,7 @@ def test_interrupt_says_how_to_go_on(recipe: Recipe, monkeypatch, capsys) -> Non
 
 def test_second_writer_waits_for_the_first(recipe: Recipe) -> None:
     hold = (
-        "import sys, time; from pipelines.recipes import parse; from pipelines.tables.stage import only_writer\n"
+        "import sys, time; from pipelines.cli import parse; from pipelines.tables.stage import only_writer\n"
         "with only_writer(parse('x', sys.argv[1:])): print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", hold, "sandbox", "--root", recipe.root], stdout=subprocess.PIPE)

@@ -15,8 +15,8 @@ from pipelines import verify
 from pipelines.recipes import sandbox
 from pipelines.session import ray_session
 from pipelines.tables.by_problem import Places
-from pipelines.tables.parts import parts_of
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import stage_table
 from pipelines.verify import JudgeProblems
 from vgs_ray.config import Recipe
 from vgs_ray.data.schemas import TABLES
@@ -83,11 +83,11 @@ def recipe(tmp_path: Path) -> Recipe:
                 )  # fmt: skip
     draw = np.random.default_rng(0)
     for name, inputs in (("clean", ()), ("roll_in", ("clean",)), ("roll_out", ("roll_in",))):
-        stage, parts = open_stage(made, name, inputs), parts_of(made, name)
+        stage, parts = open_stage(made, name, inputs), stage_table(made, name)
         assert stage is not None
         shuffled = [rows[name][index] for index in draw.permutation(len(rows[name]))]
         for start in range(0, len(shuffled), 9):
-            parts.write(pa.Table.from_pylist(shuffled[start : start + 9], schema=TABLES[parts.table]))
+            parts.write_part(pa.Table.from_pylist(shuffled[start : start + 9], schema=parts.schema))
         stage.close(rows=len(shuffled))
     return made
 
@@ -100,7 +100,7 @@ def expected(roll_out: str) -> tuple[str, str]:
 
 @pytest.mark.timeout(120)
 def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recipe) -> None:
-    out = parts_of(recipe, "verify")
+    out = stage_table(recipe, "verify")
     out.folder.mkdir(parents=True)
     durable = {
         "roll_out_id": "plain/right/0/0",
@@ -109,7 +109,7 @@ def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recip
         "outcome": "correct",
         "reason": "x",
     }
-    out.write(pa.Table.from_pylist([durable], schema=TABLES["verified"]))
+    out.write_part(pa.Table.from_pylist([durable], schema=TABLES["verified"]))
     verify.run(recipe)
     rows = out.read().to_pylist()
     assert len(rows) == len(GOLDS) * len(CASES) * COPIES == len({row["roll_out_id"] for row in rows})
@@ -122,8 +122,8 @@ def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recip
 
 @pytest.mark.timeout(120)
 def test_each_pair_is_judged_once_however_its_rows_are_scattered(recipe: Recipe) -> None:
-    tables = {name: parts_of(recipe, name) for name in ("roll_out", "roll_in", "clean")}
-    actor = JudgeProblems(recipe.roll_out.model, recipe.verify, tables, parts_of(recipe, "verify"))
+    tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
+    actor = JudgeProblems(recipe.roll_out.model, recipe.verify, tables, stage_table(recipe, "verify"))
     batches = Places.find(tables).batches(rows=10)  # fewer than a problem has, and each problem lies in many parts
     assert sorted(problem for batch in batches for problem in batch.problems) == sorted(GOLDS)
     found = [row for batch in batches for row in actor.verify(batch).to_pylist()]

@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.recipes import sandbox
-from pipelines.tables.parts import parts_of
 from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label, Recipe
 from vgs_ray.data.ids import problem_id, roll_in_id, roll_out_id
-from vgs_ray.data.schemas import TABLES
 
 OUTCOMES = ["incorrect", "correct", "incomplete", "unknown"]
 FINISH = {"incomplete": "length", "unknown": "error"}
@@ -68,10 +67,10 @@ def write_run(root: Path, label: Label, part_rows: int = 37, seed: int = 0) -> R
     draw = np.random.default_rng(seed)
     inputs = {"clean": (), "roll_in": ("clean",), "roll_out": ("roll_in",), "verify": ("clean", "roll_in", "roll_out")}
     for name, rows in rows_of_run(seed).items():
-        stage, parts = open_stage(recipe, name, inputs[name]), parts_of(recipe, name)
+        stage, parts = open_stage(recipe, name, inputs[name]), stage_table(recipe, name)
         assert stage is not None
         shuffled = [rows[index] for index in draw.permutation(len(rows))]
         for start in range(0, len(rows), part_rows):
-            parts.write(pa.Table.from_pylist(shuffled[start : start + part_rows], schema=TABLES[parts.table]))
+            parts.write_part(pa.Table.from_pylist(shuffled[start : start + part_rows], schema=parts.schema))
         stage.close(rows=len(rows))
     return recipe

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from vgs_ray.answers import algebra
+from vgs_ray.answers import compare_sympy
+from vgs_ray.answers.classify import classify_answer
 from vgs_ray.answers.compare import (
     MAX_ANSWER_CHARS,
     RELATIVE_TOLERANCE,
@@ -18,12 +19,11 @@ from vgs_ray.answers.compare import (
     quick_compare,
     quick_equivalent,
 )
+from vgs_ray.answers.compare_types import is_readable
 from vgs_ray.answers.costly import too_costly
 from vgs_ray.answers.extract import END_OF_THOUGHT, MAX_SOLUTION_CHARS, boxes, extract_answer
+from vgs_ray.answers.normalize import normalize_answer
 from vgs_ray.answers.numerals import integer
-from vgs_ray.answers.reading import reading_of
-from vgs_ray.answers.same import is_readable
-from vgs_ray.answers.spelling import plain
 
 __all__ = [
     "MAX_ANSWER_CHARS",
@@ -37,8 +37,8 @@ __all__ = [
     "equivalent",
     "extract_answer",
     "grade",
+    "normalize_answer",
     "parse_ok",
-    "plain",
     "quick_compare",
     "quick_equivalent",
     "verdict",
@@ -60,11 +60,11 @@ def parse_ok(gold: str) -> bool:
     """Whether `compare` can read a gold answer. No time limit."""
     if len(gold) > MAX_ANSWER_CHARS or too_costly(gold):
         return False
-    if integer(plain(gold)) is not None:
+    if integer(normalize_answer(gold)) is not None:
         return True
-    algebra.load()
+    compare_sympy.load()
     try:
-        return is_readable(reading_of(gold))
+        return is_readable(classify_answer(gold))
     except Exception:
         return False
 

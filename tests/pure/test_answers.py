@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vgs_ray.answers.compare import compare_read
 from vgs_ray.answers.judge import Judge
-from vgs_ray.answers.spelling import plain
+from vgs_ray.answers.normalize import normalize_answer
 from vgs_ray.grade import compare, equivalent, parse_ok, quick_compare, quick_equivalent
 from vgs_ray.search.select import classes
 
@@ -83,7 +83,7 @@ def test_quick_ratios_are_those_of_the_long_path(a: int, b: int, c: int, d: int)
 @given(st.text(alphabet="0123456789,.+-= xyz()[]{}\\frac^_$%'", max_size=14))
 def test_plain_is_a_fixed_point_for_comparison_and_never_raises(text: str) -> None:
     assert quick_equivalent(text, text) in (True, False)
-    assert plain(plain(text)) is not None
+    assert normalize_answer(normalize_answer(text)) is not None
 
 
 PIECES = [
@@ -117,7 +117,7 @@ PIECES = [
 def test_the_quick_path_never_raises(runs: list[tuple[str, int]]) -> None:
     """It runs in the parent of the judging processes, where an exception would lose the verdicts of a whole batch."""
     text = "".join(piece * times for piece, times in runs)[:1200]
-    plain(text)
+    normalize_answer(text)
     quick_compare("5", text)
     quick_compare(text, "x")
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from vgs_ray.answers import algebra, numerals, sampling
+from vgs_ray.answers import compare_sympy, numerals, numeric
+from vgs_ray.answers.answer_types import Unreadable
+from vgs_ray.answers.classify import classify_answer
+from vgs_ray.answers.compare_types import answers_equal, is_only_number, is_readable
 from vgs_ray.answers.costly import too_costly
-from vgs_ray.answers.kinds import Unread
 from vgs_ray.answers.nonsense import is_nonsense
-from vgs_ray.answers.reading import reading_of
-from vgs_ray.answers.same import is_only_number, is_readable, same
-from vgs_ray.answers.spelling import plain
+from vgs_ray.answers.normalize import normalize_answer
 
 MAX_ANSWER_CHARS = 1000  # a longer answer is never handed to a parser
-RELATIVE_TOLERANCE = sampling.TOLERANCE
+RELATIVE_TOLERANCE = numeric.TOLERANCE
 
 
 class Comparison(NamedTuple):
@@ -32,7 +32,7 @@ def quick_equivalent(gold: str, answer: str) -> bool | None:
     """What needs no algebra: the same text in another spelling, two integers, or ratios of them. None when undecided."""
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return True if gold == answer else None
-    gold, answer = plain(gold), plain(answer)
+    gold, answer = normalize_answer(gold), normalize_answer(answer)
     if not gold or not answer:
         return False
     if gold == answer:
@@ -48,7 +48,7 @@ def quick_compare(gold: str, answer: str) -> Comparison | None:
         return Comparison(None, "too_long")
     if quick is None and (too_costly(answer) or too_costly(gold)):
         return Comparison(None, "too_costly")
-    if quick is None and len(plain(answer)) > MAX_ANSWER_CHARS and is_nonsense(plain(answer)):
+    if quick is None and len(normalize_answer(answer)) > MAX_ANSWER_CHARS and is_nonsense(normalize_answer(answer)):
         return Comparison(False, "unparsable_answer")
     return None if quick is None else Comparison(quick, "exact" if quick else "different")
 
@@ -66,7 +66,7 @@ def compare(gold: str, answer: str) -> Comparison:
     quick = quick_compare(gold, answer)
     if quick is not None:
         return quick
-    algebra.load()
+    compare_sympy.load()
     try:
         return compare_read(gold, answer)
     except Exception:  # sympy raises nearly anything; a broken comparison is not a wrong answer
@@ -75,10 +75,10 @@ def compare(gold: str, answer: str) -> Comparison:
 
 def compare_read(gold: str, answer: str) -> Comparison:
     """`compare` without its cheap ways."""
-    first, second = reading_of(gold), reading_of(answer)
+    first, second = classify_answer(gold), classify_answer(answer)
     if not is_readable(first):
         return Comparison(None, "unparsable_gold")
-    if isinstance(second, Unread) and second.nonsense:
+    if isinstance(second, Unreadable) and second.nonsense:
         return Comparison(False, "unparsable_answer")
     if not is_readable(second):
         return (
@@ -86,7 +86,7 @@ def compare_read(gold: str, answer: str) -> Comparison:
             if is_only_number(first) and not re.search(r"\d", answer)
             else Comparison(None, "unread_answer")
         )
-    found = same(first, second)
+    found = answers_equal(first, second)
     if found is False and _may_be_list(gold, answer):
         found = None
     if found is None:
@@ -97,6 +97,7 @@ def compare_read(gold: str, answer: str) -> Comparison:
 def _may_be_list(gold: str, answer: str) -> bool:
     """Whether `100,200,300` on one side is the list that stands on the other."""
     return any(
-        re.fullmatch(r"\d{1,3}(,\d{3})+", one.strip()) and same(reading_of(one.replace(",", ", ")), reading_of(other))
+        re.fullmatch(r"\d{1,3}(,\d{3})+", one.strip())
+        and answers_equal(classify_answer(one.replace(",", ", ")), classify_answer(other))
         for one, other in ((gold, answer), (answer, gold))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vgs_ray.answers.text import depths, listed, split_outside
+from vgs_ray.answers.brackets import depths, split_outside
 
 _OPENER = (
     r"(?:if and only if|only if|if|when|whenever|where|for which|for|with|provided|such that|given|unless|assuming|as long as|"
@@ -26,12 +26,10 @@ _MEMBER = re.compile(
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|notin|equiv)(?![A-Za-z])")
 _COMMA = re.compile(r"[,;]\s*")
 _FILLERS = set(
-    listed(
-        """
+    """
     if when whenever where for is are be a an the all any every each with that such provided given iff and as some
     which then integer integers number numbers only assuming it
-    """
-    )
+    """.split()
 )
 _DECLARED = {"real", "constant", "constants", "arbitrary", "positive", "nonnegative", "natural", "whole", "complex"}
 _OPPOSITES = [
@@ -88,7 +86,7 @@ def condition(text: str) -> Condition:
     return Condition(words, signs, declares)
 
 
-def conditions_same(first: Condition | None, second: Condition | None) -> bool | None:
+def conditions_equal(first: Condition | None, second: Condition | None) -> bool | None:
     """Whether two conditions are the same; None where one is left out, or they are in different words.
 
     One that only declares a letter may be left out.

@@ -140,7 +140,9 @@ class Judge:
             RuntimeError: a judging process cannot be started.
         """
         found = {pair: grade.quick_compare(*pair) for pair in dict.fromkeys(pairs)}
-        hard = {pair: (pair[0], grade.plain(pair[1])) for pair, comparison in found.items() if comparison is None}
+        hard = {
+            pair: (pair[0], grade.normalize_answer(pair[1])) for pair, comparison in found.items() if comparison is None
+        }
         different = list(dict.fromkeys(hard.values()))  # other spellings of an answer are not judged again
         self.judged += len(different)
         judged: dict[Pair, Comparison] = {}

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 
 from vgs_ray.answers import units
-from vgs_ray.answers.text import balanced, listed
-from vgs_ray.answers.words import FUNCTIONS, NUMBERS
+from vgs_ray.answers.brackets import balanced
+from vgs_ray.answers.latex_commands import FUNCTIONS
+from vgs_ray.answers.numerals import NUMBERS
 
 MAX_BARS = 16
 _REPEATED = re.compile(r"!{3,}|[-+]{3,}|([A-Za-z])\1{9,}|[A-Za-z]{60,}|(\\[A-Za-z]+ ?)\2{5,}|(?:[_^]\{[^{}]*){6,}")
 MAX_WORDS = 4  # an answer with more words that say nothing about quantities or conditions is prose
 
 _COMMANDS = set(
-    listed(
     """
     frac binom sqrt pi infty cdot times text overline dot hat vec tilde widehat widetilde overrightarrow mathbb
     mathcal mathfrak mathscr cancel overset begin end le ge ne lt gt approx equiv pmod bmod mod pm mp in notin cup
@@ -28,19 +28,16 @@ _COMMANDS = set(
     gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma varsigma tau upsilon
     phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega arccot arcsec arccsc coth
     permil sinh cosh tanh min inf hline nmid quad
-    """
-)
+    """.split()
 ) | FUNCTIONS  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _WORD = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z]{2,}|[\u0400-\u04ff]{2,})(?![A-Za-z\u0400-\u04ff])")
 _SENSE = set(
-    listed(
     """
     if when where for all any every is are odd even prime integer integers positive negative real number numbers and
     or not mod base divisible by multiple of with such that otherwise the an values no solution solutions per square
     cubic units to from at least most than only both each than any other
-    """
-)
+    """.split()
 )  # fmt: skip
 _FOREIGN = re.compile(
     r"[^\x20-\x7e\u00a2-\u00a5\u20a0-\u20bf\u00c0-\u024f\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
@@ -51,7 +48,7 @@ _DANGLING = re.compile(
 
 
 def is_nonsense(text: str) -> bool:
-    """Whether a text, in the spelling of `spelling.plain`, is no attempt at a mathematical answer."""
+    """Whether a text, in the spelling of `normalize.normalize_answer`, is no attempt at a mathematical answer."""
     if not re.search(r"[0-9A-Za-z\u3040-\u9fff\uac00-\ud7af]", text):
         return True
     if _FOREIGN.search(text) or not balanced(text) or _DANGLING.search(text):

@@ -25,6 +25,15 @@ _FRACTION = re.compile(r"(?P<sign>-?)\\frac\{(?P<over>[^{}]+)\}\{(?P<under>[^{}]
 _INTEGER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)")
 _DECIMAL = re.compile(r"[+-]?(\d+)(?:\.(\d*))?")
 
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"  # noqa: E501
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMBERS = {word: value for value, word in enumerate(_ONES.split())} | {
+    w: 10 * n for n, w in enumerate(_TENS.split(), 2)
+}
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+NUMBERS |= {word: value for value, word in enumerate(_ORDINALS.split(), 1)}
+NUMBERS |= {"a dozen": 12, "one hundred": 100, "hundred": 100}
+
 
 def regroup(text: str) -> str:
     """Numbers of a list or an expression without the commas that part their digits: `1,000, 2,000` is `1000, 2000`.
@@ -103,3 +112,11 @@ def decimal(plain: str) -> tuple[Fraction, int, Fraction] | None:
         return None
     digits = (match[1] + match[2]).lstrip("0")
     return Fraction(plain), len(digits), Fraction(1, 2 * 10 ** len(match[2]))
+
+
+def number_word(text: str) -> int | None:
+    """`seven` or `twenty-one` as a number."""
+    words = text.casefold().replace("-", " ").split()
+    if len(words) == 2 and words[0] in _TENS.split() and 0 < NUMBERS.get(words[1], 0) < 10:
+        return NUMBERS[words[0]] + NUMBERS[words[1]]
+    return NUMBERS.get(" ".join(words))

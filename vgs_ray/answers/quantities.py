@@ -7,44 +7,35 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from vgs_ray.answers import units
-from vgs_ray.answers.text import listed
-from vgs_ray.answers.units import Unit
-from vgs_ray.answers.words import FUNCTIONS, UNIT_LETTERS
+from vgs_ray.answers.latex_commands import FUNCTIONS
+from vgs_ray.answers.units import UNIT_LETTERS, Unit
 
-_MONTHS = listed(
-    """
+_MONTHS = """
     january february march april may june july august september october november december
-    """
-)
+    """.split()
 _MARK_GROUPS = (
     {"am", "pm", "noon", "midnight"},
     {*_MONTHS, *(month[:3] for month in _MONTHS), "sept"},
     {"monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"},
-    set(listed(
-    """
+    set("""
     north south east west northeast northwest southeast southwest up down left right upward downward clockwise
     counterclockwise anticlockwise forward backward
-    """
-)),
+    """.split()),
     {"bc", "ad", "bce", "ce"},
-    set(listed(
-    """
+    set("""
     more less fewer greater larger smaller increase decrease profit loss gain deposit withdrawal older younger above
     below
-    """
-)),
+    """.split()),
     {"ago", "later", "before", "after", "early", "late", "earlier"},
 )  # fmt: skip
 _MARKS = {word: number for number, group in enumerate(_MARK_GROUPS) for word in group}
 _NO_NOUNS = set(
-    listed(
-        """
+    """
     is are was if when where for not no or and than minus plus times out to with without without only but be by from
     over under per the then none never wrong false true cannot half twice double squared cubed infinitely otherwise
     odd even prime mod base such that which unless given positive negative integer integers real third thirds halves
     quarter quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths factorial
-    """
-    )
+    """.split()
 )
 _HEDGES = {"about", "approximately", "approx", "around", "roughly", "exactly", "only", "total", "a", "of", "rs", "us"}
 

@@ -9,6 +9,7 @@ Unit = frozenset[tuple[str, int]]
 """Names with their powers, such as {("km", 1), ("h", -1)}; a word that is no known unit has the name `?word`."""
 
 NOTHING: Unit = frozenset()
+UNIT_LETTERS = "mgshlLKNJWV"
 
 # name | what it measures | size in the first unit of that kind | spellings
 _TABLE = """
@@ -207,7 +208,7 @@ def generic(unit: Unit) -> bool:
     return all(name in ("unit", "piece") for name, _ in unit)
 
 
-def same(first: Unit, second: Unit) -> bool | None:
+def units_equal(first: Unit, second: Unit) -> bool | None:
     """Whether two units are the same; None when a word of theirs is not known, or one may be left out."""
     if first == second or _primes(first, second) or _primes(second, first):
         return True

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from vgs_ray.answers.text import listed
-
 _SIGNS = {
     "‐‑‒–—−﹣": "-", "×✕": r"\times ", "·⋅•∙・": r"\cdot ", "÷": "/", "∕⁄": "/", "∶": ":", "、": ",", "。": ".", "′’‘": "'", "″“”": "''",  # noqa: E501
     "≤⩽≦": r"\le ", "≥⩾≧": r"\ge ", "≠": r"\ne ", "≈≃": r"\approx ", "≡": r"\equiv ", "±": r"\pm ", "∓": r"\mp ",
@@ -22,12 +20,10 @@ _SIGNS = {
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξπρσςτυφϕχψωΓΔΘΛΞΠΣΥΦΨΩϑϵ",
-        listed(
-            """
+        """
     alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma varsigma tau upsilon
     varphi phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega vartheta epsilon
-    """
-        ),
+    """.split(),
         strict=True,
     )
 )

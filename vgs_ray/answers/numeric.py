@@ -18,7 +18,7 @@ _EXACT, _DIGITS = 1e-40, 50
 _SIZES, _ENOUGH = (2, 3, 4, 8, 12, 20, 30, 50), 4
 
 
-def expressions(gold: Any, answer: Any) -> bool | None:
+def expressions_equal(gold: Any, answer: Any) -> bool | None:
     """Whether two expressions have the same values; None where that hangs on signs, on integers, or cannot be found out."""
     import sympy
 

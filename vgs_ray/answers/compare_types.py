@@ -4,44 +4,56 @@ from __future__ import annotations
 
 import re
 
-from vgs_ray.answers import algebra, functions, regions, truth, units
-from vgs_ray.answers.conditions import Condition, conditions_same
-from vgs_ray.answers.kinds import Based, Choice, Congruence, Given, Many, Mathematics, Named, Reading, Unread, Words
-from vgs_ray.answers.mathematics import mathematics_equal
-from vgs_ray.answers.measures import quantities_equal
+from vgs_ray.answers import compare_sympy, definitions, inequalities, three_valued, units
+from vgs_ray.answers.answer_types import (
+    BaseNumeral,
+    Choice,
+    Conditional,
+    Congruence,
+    Mathematics,
+    Named,
+    TypedAnswer,
+    Unreadable,
+    ValueList,
+    Words,
+)
+from vgs_ray.answers.classify import TITLE, members_of
+from vgs_ray.answers.compare_math import mathematics_equal
+from vgs_ray.answers.compare_quantities import quantities_equal
+from vgs_ray.answers.compare_words import words_equal
+from vgs_ray.answers.conditions import Condition, conditions_equal
 from vgs_ray.answers.quantities import Part, Quantity
-from vgs_ray.answers.reading import TITLE, members_of
-from vgs_ray.answers.truth import Truth
-from vgs_ray.answers.units import NOTHING
-from vgs_ray.answers.wording import words_same
-from vgs_ray.answers.words import UNIT_LETTERS
+from vgs_ray.answers.three_valued import Truth
+from vgs_ray.answers.units import NOTHING, UNIT_LETTERS
 
 
-def is_readable(reading: Reading) -> bool:
+def is_readable(reading: TypedAnswer) -> bool:
     """Whether all of an answer can be read; mathematics is parsed for that."""
     if isinstance(reading, Mathematics):
-        defined = functions.definition(reading.latex)
+        defined = definitions.definition(reading.latex)
         text = defined.body if defined and not defined.name else reading.latex
-        return regions.region(text) is not None or algebra.parse(text) is not None
-    if isinstance(reading, Many):
+        return inequalities.solution_set(text) is not None or compare_sympy.parse(text) is not None
+    if isinstance(reading, ValueList):
         return all(map(is_readable, reading.members))
-    if isinstance(reading, Given):
+    if isinstance(reading, Conditional):
         return reading.value is None or is_readable(reading.value)
     if isinstance(reading, Named | Choice):
         return is_readable(reading.value if isinstance(reading, Named) else reading.content)
     if isinstance(reading, Quantity):
-        return all(algebra.parse(part.number) is not None or _CLOCK.fullmatch(part.number) for part in reading.parts)
-    return not isinstance(reading, Unread)
+        return all(
+            compare_sympy.parse(part.number) is not None or _CLOCK.fullmatch(part.number) for part in reading.parts
+        )
+    return not isinstance(reading, Unreadable)
 
 
 _CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?")
 
 
-def is_only_number(reading: Reading) -> bool:
-    return isinstance(reading, Mathematics) and getattr(algebra.parse(reading.latex), "is_number", False) is True
+def is_only_number(reading: TypedAnswer) -> bool:
+    return isinstance(reading, Mathematics) and getattr(compare_sympy.parse(reading.latex), "is_number", False) is True
 
 
-def same(gold: Reading, answer: Reading) -> Truth:
+def answers_equal(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     """Whether two readings say the same."""
     if gold == answer:
         return True
@@ -49,13 +61,13 @@ def same(gold: Reading, answer: Reading) -> Truth:
         return _named(gold, answer)
     if isinstance(gold, Choice) or isinstance(answer, Choice):
         return _choices(gold, answer)
-    if isinstance(gold, Given) or isinstance(answer, Given):
+    if isinstance(gold, Conditional) or isinstance(answer, Conditional):
         return _given(gold, answer)
     if isinstance(gold, Congruence) or isinstance(answer, Congruence):
         return _congruences(gold, answer)
-    if isinstance(gold, Based) or isinstance(answer, Based):
+    if isinstance(gold, BaseNumeral) or isinstance(answer, BaseNumeral):
         return _based(gold, answer)
-    if isinstance(gold, Many) or isinstance(answer, Many):
+    if isinstance(gold, ValueList) or isinstance(answer, ValueList):
         return _lists(gold, answer)
     if isinstance(gold, Words) or isinstance(answer, Words):
         return _worded(gold, answer)
@@ -71,7 +83,7 @@ def same(gold: Reading, answer: Reading) -> Truth:
 _UNIT_LETTER = re.compile(rf"([\d.]+|.*[\d}}])([{UNIT_LETTERS}])(\^\{{[23]\}})?")
 
 
-def _with_letter_as_unit(gold: Reading, answer: Reading) -> Truth:
+def _with_letter_as_unit(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     """`12m^2` may be a product, or 12 square metres: that where the other side has the unit, and unknown where it has none."""
     readings = [gold, answer]
     for place, other in ((0, answer), (1, gold)):
@@ -88,7 +100,7 @@ def _with_letter_as_unit(gold: Reading, answer: Reading) -> Truth:
     return False
 
 
-def _quantity(reading: Reading) -> Quantity:
+def _quantity(reading: TypedAnswer) -> Quantity:
     if isinstance(reading, Quantity):
         return reading
     assert isinstance(reading, Mathematics)
@@ -107,35 +119,35 @@ def numbers_equal(gold: str, answer: str) -> Truth:
     return mathematics_equal(gold, answer)
 
 
-def _named(gold: Reading, answer: Reading) -> Truth:
+def _named(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     """`x = 5\\text{ cm}` against 5; two names must be the same."""
     first, second = ((r.value, r.name) if isinstance(r, Named) else _split_name(r) for r in (gold, answer))
-    found = same(first[0], second[0])
+    found = answers_equal(first[0], second[0])
     if first[1] and second[1] and found:
         return True if mathematics_equal(first[1], second[1]) else None
     simple = all(re.fullmatch(r"[A-Za-z\\{}_()\d,' ]*", name) for name in (first[1], second[1]))
     return found if simple or not found or any(TITLE.fullmatch(name) for name in (first[1], second[1])) else None
 
 
-def _split_name(reading: Reading) -> tuple[Reading, str]:
+def _split_name(reading: TypedAnswer) -> tuple[TypedAnswer, str]:
     if isinstance(reading, Mathematics) and reading.latex.count("=") == 1:
         name, _, value = reading.latex.partition("=")
         return Mathematics(value.strip()), name.strip()
     return reading, ""
 
 
-def _choices(gold: Reading, answer: Reading) -> Truth:
+def _choices(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     if isinstance(gold, Choice) and isinstance(answer, Choice):
-        return gold.letter == answer.letter and same(gold.content, answer.content)
+        return gold.letter == answer.letter and answers_equal(gold.content, answer.content)
     choice, other = (gold, answer) if isinstance(gold, Choice) else (answer, gold)
     assert isinstance(choice, Choice)
-    return other == Mathematics(choice.letter) or same(choice.content, other)
+    return other == Mathematics(choice.letter) or answers_equal(choice.content, other)
 
 
-def _given(gold: Reading, answer: Reading) -> Truth:
-    given = [reading if isinstance(reading, Given) else Given(reading, None) for reading in (gold, answer)]  # type: ignore[arg-type]
+def _given(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
+    given = [reading if isinstance(reading, Conditional) else Conditional(reading, None) for reading in (gold, answer)]  # type: ignore[arg-type]
     values = [reading.value for reading in given]
-    conditions = conditions_same(*(reading.condition for reading in given))
+    conditions = conditions_equal(*(reading.condition for reading in given))
     if values[0] is None or values[1] is None:
         if values[0] is None and values[1] is None:
             return conditions
@@ -143,10 +155,10 @@ def _given(gold: Reading, answer: Reading) -> Truth:
         if isinstance(other, Mathematics) and is_only_number(other):
             return None if _says(statement, other.latex) else False
         return False if isinstance(other, Words) else None
-    found = same(values[0], values[1])
+    found = answers_equal(values[0], values[1])
     if found is False and conditions is not False and _renamed_letter(given):
         return None
-    return truth.every((found, conditions))
+    return three_valued.all_true((found, conditions))
 
 
 def _says(statement: Condition | None, number: str) -> bool:
@@ -156,7 +168,7 @@ def _says(statement: Condition | None, number: str) -> bool:
     return number in signs[last + 1 :] or (not number.isdigit() and number in "".join(signs[last + 1 :]))
 
 
-def _renamed_letter(given: list[Given]) -> bool:
+def _renamed_letter(given: list[Conditional]) -> bool:
     """`2k\\pi, k\\in\\mathbb{Z}` and `2n\\pi, n\\in\\mathbb{Z}` name their letter differently."""
     return (
         all(reading.condition is not None and reading.condition.declares for reading in given)
@@ -164,7 +176,7 @@ def _renamed_letter(given: list[Given]) -> bool:
     )
 
 
-def _congruences(gold: Reading, answer: Reading) -> Truth:
+def _congruences(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     if not (isinstance(gold, Congruence) and isinstance(answer, Congruence)):
         congruence, other = (gold, answer) if isinstance(gold, Congruence) else (answer, gold)
         assert isinstance(congruence, Congruence)
@@ -196,9 +208,9 @@ def _residues_same(gold: str, answer: str, modulus: str) -> Truth:
     return mathematics_equal(gold, answer)
 
 
-def _based(gold: Reading, answer: Reading) -> Truth:
+def _based(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     """Digits in the same base, or with the base left out; the same number in another base is not what was asked for."""
-    readings = [reading if isinstance(reading, Based) else _digits(reading) for reading in (gold, answer)]
+    readings = [reading if isinstance(reading, BaseNumeral) else _digits(reading) for reading in (gold, answer)]
     if None in readings:
         return False
     first, second = readings
@@ -212,35 +224,35 @@ def _based(gold: Reading, answer: Reading) -> Truth:
     return None if _value(first) == _value(second) else False
 
 
-def _digits(reading: Reading) -> Based | None:
+def _digits(reading: TypedAnswer) -> BaseNumeral | None:
     text = reading.latex if isinstance(reading, Mathematics) else ""
-    return Based(text, 0) if re.fullmatch(r"-?[0-9A-Z]+", text) else None
+    return BaseNumeral(text, 0) if re.fullmatch(r"-?[0-9A-Z]+", text) else None
 
 
-def _value(number: Based) -> int | None:
+def _value(number: BaseNumeral) -> int | None:
     try:
         return int(number.digits, number.base or 10)
     except ValueError:
         return None
 
 
-def _lists(gold: Reading, answer: Reading) -> Truth:
+def _lists(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     first, second = (_as_list(reading) for reading in (gold, answer))
     if first is None or second is None:
         return False
     ordered = [reading.brackets[:1] in ("(", "[") for reading in (first, second)]
     if first.brackets and second.brackets and first.brackets != second.brackets:
         return False
-    compare_members = truth.in_order if all(ordered) else truth.members
-    found = compare_members(first.members, second.members, same)
+    compare_members = three_valued.same_in_order if all(ordered) else three_valued.same_members
+    found = compare_members(first.members, second.members, answers_equal)
     return None if found and any(ordered) and not all(ordered) else found
 
 
-def _as_list(reading: Reading) -> Many | None:
-    return reading if isinstance(reading, Many) else members_of(reading)
+def _as_list(reading: TypedAnswer) -> ValueList | None:
+    return reading if isinstance(reading, ValueList) else members_of(reading)
 
 
-def _worded(gold: Reading, answer: Reading) -> Truth:
+def _worded(gold: TypedAnswer, answer: TypedAnswer) -> Truth:
     """Words are compared as words; an abbreviation may be right, and `AB` may be a word or a product."""
     if Mathematics(r"\emptyset") in (gold, answer):
         return (
@@ -252,9 +264,9 @@ def _worded(gold: Reading, answer: Reading) -> Truth:
     texts = [reading.text if isinstance(reading, Words) else _as_word(reading) for reading in (gold, answer)]
     if texts[0] is None or texts[1] is None:
         return False
-    return words_same(texts[0], texts[1])
+    return words_equal(texts[0], texts[1])
 
 
-def _as_word(reading: Reading) -> str | None:
+def _as_word(reading: TypedAnswer) -> str | None:
     text = reading.latex if isinstance(reading, Mathematics) else ""
     return text if re.fullmatch(r"[A-Za-z]+", text) else None

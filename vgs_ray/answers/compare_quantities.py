@@ -12,7 +12,7 @@ from fractions import Fraction
 from vgs_ray.answers import units
 from vgs_ray.answers.numerals import decimal, ratio
 from vgs_ray.answers.quantities import Part, Quantity, marks_clash, total
-from vgs_ray.answers.truth import Truth, every, in_order
+from vgs_ray.answers.three_valued import Truth, all_true, same_in_order
 from vgs_ray.answers.units import NOTHING, Unit
 
 Equal = Callable[[str, str], Truth]
@@ -53,11 +53,11 @@ def _same_time(gold: Quantity, answer: Quantity) -> bool:
 def _parts_equal(gold: Quantity, answer: Quantity, equal: Equal) -> Truth:
     if len(gold.parts) != len(answer.parts):
         return False
-    return in_order(gold.parts, answer.parts, lambda first, second: _part_equal(first, second, equal))
+    return same_in_order(gold.parts, answer.parts, lambda first, second: _part_equal(first, second, equal))
 
 
 def _part_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
-    units_same = units.same(gold.unit, answer.unit)
+    units_same = units.units_equal(gold.unit, answer.unit)
     if _PERCENT in (gold.unit, answer.unit) and gold.unit != answer.unit and NOTHING in (gold.unit, answer.unit):
         return _percent_equal(gold, answer, equal)
     numbers = equal(_scaled(gold), _scaled(answer))
@@ -65,7 +65,7 @@ def _part_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
         return equal(
             *(rf"({part.number})\cdot\frac{{\pi}}{{180}}" if part.unit else part.number for part in (gold, answer))
         )
-    return every((numbers, units_same))
+    return all_true((numbers, units_same))
 
 
 def _percent_equal(gold: Part, answer: Part, equal: Equal) -> Truth:

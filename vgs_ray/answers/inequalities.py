@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vgs_ray.answers import algebra
-from vgs_ray.answers.text import split_outside
+from vgs_ray.answers import compare_sympy
+from vgs_ray.answers.brackets import split_outside
 
 MAX_PARTS = 16
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin)(?![A-Za-z])")
@@ -16,7 +16,7 @@ _JOIN = re.compile(
 )
 
 
-def region(text: str) -> tuple[Any, Any] | None:
+def solution_set(text: str) -> tuple[Any, Any] | None:
     """The letter and the set of its values; None where the text has no inequality, several letters, or something else in it.
 
     Between inequalities `or` means any of them and `and` all of them; after a comma it is all of them where that is possible.
@@ -27,7 +27,7 @@ def region(text: str) -> tuple[Any, Any] | None:
     parts, joins = split_outside(builder[2] if builder else text, _JOIN)
     if len(parts) > MAX_PARTS:
         return None
-    atoms = [_atom(algebra.parse(part)) for part in parts]
+    atoms = [_atom(compare_sympy.parse(part)) for part in parts]
     letters = {atom[0] for atom in atoms if atom}
     if None in atoms or len(letters) != 1:
         return None

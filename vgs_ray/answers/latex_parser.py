@@ -61,7 +61,7 @@ def load() -> None:
 
 @lru_cache(maxsize=8192)  # an answer that agrees with others, and the gold one, come again and again
 def parse(latex: str) -> Any:
-    """The sympy object of a text in the spelling of `spelling.plain`; None where the parser cannot read all of it."""
+    """The sympy object of a text in the spelling of `normalize.normalize_answer`; None where the parser cannot read all of it."""
     _, parser = library()
     exact = ratio(latex)
     if exact is not None:

@@ -12,7 +12,7 @@ _COMPLEX = {"z", "w", "\\zeta", "\\omega", "zeta", "omega"}
 _POINTS = 4
 
 
-def letters(gold: Any, answer: Any) -> list[Any]:
+def complex_letters(gold: Any, answer: Any) -> list[Any]:
     """Letters that are complex by custom, or stand beside the imaginary unit without being its factor, as in |x - 2i|."""
     import sympy
 
@@ -28,7 +28,7 @@ def letters(gold: Any, answer: Any) -> list[Any]:
     return [] if any(part.free_symbols for part in products) else free
 
 
-def agree(gold: Any, answer: Any, *, ratio: bool = False) -> bool | None:
+def agree_at_complex_points(gold: Any, answer: Any, *, ratio: bool = False) -> bool | None:
     """Whether two expressions that agree for real letters agree for complex ones too; `ratio` asks for a constant ratio.
 
     Returns:
@@ -36,9 +36,9 @@ def agree(gold: Any, answer: Any, *, ratio: bool = False) -> bool | None:
     """
     import sympy
 
-    complex_letters, draw = letters(gold, answer), random.Random(3)
+    letters, draw = complex_letters(gold, answer), random.Random(3)
     free = sorted(gold.free_symbols | answer.free_symbols, key=str)
-    general = {letter: sympy.Dummy(str(letter)) for letter in complex_letters}
+    general = {letter: sympy.Dummy(str(letter)) for letter in letters}
     values = []
     for _ in range(_POINTS):
         point = {general.get(letter, letter): draw.uniform(0.2, 3) + sympy.I * draw.uniform(0.2, 3) * int(letter in general)

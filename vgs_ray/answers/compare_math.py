@@ -6,9 +6,9 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from vgs_ray.answers import algebra, functions, numerals, regions, truth
-from vgs_ray.answers.text import enclosed, split_outside
-from vgs_ray.answers.truth import Truth
+from vgs_ray.answers import compare_sympy, definitions, inequalities, numerals, three_valued
+from vgs_ray.answers.brackets import enclosed, split_outside
+from vgs_ray.answers.three_valued import Truth
 
 _LEAST_DIGITS = 5  # of a decimal that stands for an exact number by being its rounding
 
@@ -36,15 +36,15 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
     defined = _definitions(gold, answer)
     if defined is not NotImplemented:
         return defined
-    first, second = algebra.parse(gold), algebra.parse(answer)
+    first, second = compare_sympy.parse(gold), compare_sympy.parse(answer)
     if first is None or second is None:
         return None
     if _brackets_clash(gold, answer):
         return False
-    found = algebra.equal(first, second)
+    found = compare_sympy.objects_equal(first, second)
     parts = [split_outside(text, _COMMA)[0] for text in (gold, answer)]
     if found and any(len(set(side)) < len(side) for side in parts) and len(parts[0]) == len(parts[1]):
-        return truth.members(parts[0], parts[1], mathematics_equal)  # 1, 1, 2 and 1, 2, 2
+        return three_valued.same_members(parts[0], parts[1], mathematics_equal)  # 1, 1, 2 and 1, 2, 2
     if found and len(split_outside(gold, _COMMA)[0]) != len(split_outside(answer, _COMMA)[0]):
         return True if r"\pm" in gold + answer or enclosed(gold) or enclosed(answer) else None  # 7 and 7, 7, 7
     return found if found is not False else _other_notation(gold, answer)
@@ -52,12 +52,12 @@ def mathematics_equal(gold: str, answer: str) -> Truth:
 
 def _definitions(gold: str, answer: str) -> Any:
     """`f(x)=x^2` against `f(t)=t^2`, `y=x^2` and `x^2`; NotImplemented where neither defines a function."""
-    first, second = functions.definition(gold), functions.definition(answer)
+    first, second = definitions.definition(gold), definitions.definition(answer)
     if not ((first and first.letters) or (second and second.letters)):
         return NotImplemented
     if first and second:
         body = (
-            functions.rename(second.body, second.letters, first.letters)
+            definitions.rename(second.body, second.letters, first.letters)
             if first.letters and second.letters
             else second.body
         )
@@ -68,11 +68,11 @@ def _definitions(gold: str, answer: str) -> Any:
         return found if known or not found else None
     defined, other = (first, answer) if first else (second, gold)
     assert defined is not None
-    if "=" in other or regions.RELATION.search(other):
+    if "=" in other or inequalities.RELATION.search(other):
         return NotImplemented
     found = mathematics_equal(defined.body, other)
-    if found is False and len(defined.letters) == 1 and len(free := functions.letters_of(other)) == 1:
-        body = functions.rename(other, tuple(free), defined.letters)
+    if found is False and len(defined.letters) == 1 and len(free := definitions.letters_of(other)) == 1:
+        body = definitions.rename(other, tuple(free), defined.letters)
         return None if body and mathematics_equal(defined.body, body) else False
     return found
 
@@ -86,7 +86,7 @@ def _cut_off(gold: str, answer: str) -> Any:
     if not any(found):
         return NotImplemented
     values = [
-        algebra.parse(match[0].replace(r"\ldots", "").strip() if match else text)
+        compare_sympy.parse(match[0].replace(r"\ldots", "").strip() if match else text)
         for match, text in zip(found, (gold, answer), strict=True)
     ]
     if not all(getattr(value, "is_number", False) for value in values):
@@ -100,7 +100,7 @@ def _ratios_equal(gold: list[str], answer: list[str]) -> Truth:
     if len(gold) != len(answer):
         return False
     scaled = [[rf"\frac{{{part}}}{{{side[0]}}}" for part in side[1:]] for side in (gold, answer)]
-    return truth.in_order(scaled[0], scaled[1], mathematics_equal)
+    return three_valued.same_in_order(scaled[0], scaled[1], mathematics_equal)
 
 
 def _rounding(gold: str, answer: str) -> bool | None:
@@ -112,7 +112,7 @@ def _rounding(gold: str, answer: str) -> bool | None:
     if exact[0] is not None and exact[1] is not None:
         return _rationals_equal(exact[0], exact[1], decimals)
     for found, other in ((decimals[0], answer), (decimals[1], gold)):
-        value = algebra.parse(other) if found and found[1] >= _LEAST_DIGITS else None
+        value = compare_sympy.parse(other) if found and found[1] >= _LEAST_DIGITS else None
         real = value if getattr(value, "is_number", False) and getattr(value, "is_real", False) else None
         if found and real is not None and abs(real.evalf(30) - _float(found[0])) <= _float(found[2]):
             return True
@@ -150,20 +150,20 @@ def _float(value: Fraction) -> Any:
 
 def _regions(gold: str, answer: str) -> Any:
     """Inequalities against inequalities, intervals and unions; NotImplemented where neither is one."""
-    found = [regions.region(text) for text in (gold, answer)]
+    found = [inequalities.solution_set(text) for text in (gold, answer)]
     if not any(found):
         return NotImplemented
     if found[0] and found[1]:
         if found[0][0] != found[1][0]:
             return False
-        same = algebra.sets(found[0][1], found[1][1])
+        same = compare_sympy.sets_equal(found[0][1], found[1][1])
         trivial = found[0][1].is_empty or found[0][1].complement(_reals()).is_empty
         return None if same and trivial else same  # `x^2+1>0` and `x^2+2>0` both hold everywhere
-    other = algebra.parse(answer if found[0] else gold)
+    other = compare_sympy.parse(answer if found[0] else gold)
     region = found[0] or found[1]
     if region is None or other is None or not hasattr(other, "is_subset"):
         return NotImplemented
-    return algebra.sets(region[1], other)
+    return compare_sympy.sets_equal(region[1], other)
 
 
 def _reals() -> Any:
@@ -183,26 +183,28 @@ def _other_notation(gold: str, answer: str) -> Truth:
     degrees = [r"^\circ" in text for text in (gold, answer)]
     if degrees[0] != degrees[1]:
         turned = [text.replace(r"^\circ", r"\cdot\frac{\pi}{180}") for text in (gold, answer)]
-        return bool(algebra.equal(algebra.parse(turned[0]), algebra.parse(turned[1])))
+        return bool(compare_sympy.objects_equal(compare_sympy.parse(turned[0]), compare_sympy.parse(turned[1])))
     natural = [re.sub(r"\\log(?![A-Za-z_])", r"\\ln", text) for text in (gold, answer)]
-    if natural != [gold, answer] and algebra.equal(algebra.parse(natural[0]), algebra.parse(natural[1])):
+    if natural != [gold, answer] and compare_sympy.objects_equal(
+        compare_sympy.parse(natural[0]), compare_sympy.parse(natural[1])
+    ):
         return None
     if re.sub(r"\\mathbb\{([A-Z])\}", r"\1", gold) == re.sub(r"\\mathbb\{([A-Z])\}", r"\1", answer):
         return None
     if "=" in gold and "=" in answer:
         mine, theirs = (
-            functions.letters_of(first) - functions.letters_of(second)
+            definitions.letters_of(first) - definitions.letters_of(second)
             for first, second in ((gold, answer), (answer, gold))
         )
         body = (
-            functions.rename(answer, tuple(theirs), tuple(mine))
+            definitions.rename(answer, tuple(theirs), tuple(mine))
             if len(mine) == len(theirs) == 1 and {*map(str.lower, mine)} != {*map(str.lower, theirs)}
             else None
         )
         if (
             body
             and gold.split("=")[0] == answer.split("=")[0]
-            and algebra.equal(algebra.parse(gold), algebra.parse(body))
+            and compare_sympy.objects_equal(compare_sympy.parse(gold), compare_sympy.parse(body))
         ):
             return None  # n = 3k + 1 and n = 3m + 1
     counts = [text.count(",") for text in (gold, answer)]

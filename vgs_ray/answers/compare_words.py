@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vgs_ray.answers.truth import Truth
+from vgs_ray.answers.three_valued import Truth
 
 _SYNONYMS = (
     {"yes", "true"},
@@ -17,7 +17,7 @@ _SYNONYMS = (
 _ARTICLES = {"a", "an", "the"}
 
 
-def words_same(gold: str, answer: str) -> Truth:
+def words_equal(gold: str, answer: str) -> Truth:
     """Words are the same without case and punctuation; None for an abbreviation, a synonym, and a sentence in other words."""
     first, second = (re.sub(r"[^\w]+", " ", text.casefold()).strip() for text in (gold, answer))
     if first == second:

@@ -9,11 +9,22 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from vgs_ray.answers import words
-from vgs_ray.answers.characters import to_latex
-from vgs_ray.answers.commands import ARGUMENTS, DRESS, FIRST_LEFT_OUT, LEFT_OUT, RENAMED, TEXT
 from vgs_ray.answers.costly import MAX_DEPTH
+from vgs_ray.answers.latex_commands import (
+    ARGUMENTS,
+    DRESS,
+    FIRST_LEFT_OUT,
+    FUNCTION_ALIASES,
+    FUNCTIONS,
+    LEFT_OUT,
+    RENAMED,
+    TEXT,
+    add_backslashes,
+)
 from vgs_ray.answers.numerals import regroup, rewrite_numerals
+from vgs_ray.answers.unicode_math import to_latex
+from vgs_ray.answers.units import UNIT_LETTERS
+from vgs_ray.answers.wrappers import unwrap
 
 Tree = list["str | Tree"]
 
@@ -170,8 +181,8 @@ def _glue(pieces: list[str]) -> str:
 def _upright(inner: str) -> str:
     r"""Content of `\text`, `\mathrm` and their like: a constant, a function, mathematics without words, or text."""
     inner = re.sub(r"\s+", " ", re.sub(r"\\text\{([^{}]*)\}", r"\1", inner)).strip()
-    inner = words.ALIASES.get(inner, inner)
-    if inner in words.FUNCTIONS:
+    inner = FUNCTION_ALIASES.get(inner, inner)
+    if inner in FUNCTIONS:
         return "\\" + inner
     if not re.search(r"[A-Za-z]{2}|[^\x00-\x7f]", re.sub(r"\\[A-Za-z]+", "", inner)) and not _letter_of_unit(inner):
         return inner  # `\mathrm{e}`, `\mathrm{i}`, `\text{(A)}`, `\mathrm{5}`, `\text{,}`
@@ -181,7 +192,7 @@ def _upright(inner: str) -> str:
 
 
 def _letter_of_unit(inner: str) -> bool:
-    return bool(inner) and inner[0] in words.UNIT_LETTERS and not inner[1:2].isalpha()
+    return bool(inner) and inner[0] in UNIT_LETTERS and not inner[1:2].isalpha()
 
 
 def _before_braces(text: str) -> str:
@@ -191,14 +202,19 @@ def _before_braces(text: str) -> str:
     if not _MATRIX.search(text):
         text = re.sub(r"\\\\(?=[A-Za-z{}])", r"\\", text)
     text = re.sub(r"\\(?:left|right)\s*\.", "", text)
-    return words.commands(regroup(words.undress(text)))
+    return add_backslashes(regroup(unwrap(text)))
 
 
 def _space(text: str) -> str:
     text = re.sub(r"\s+", " ", trim(text))
     # "1 1/2" is not "11/2", and the list "1, 234" is not the number "1,234": such a space stays.
     text = re.sub(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])|(?<=,) (?!\d{3}(?!\d))", "", text)
-    return words.join_products(text)
+    return _join_products(text)
+
+
+def _join_products(text: str) -> str:
+    """`2 x` is `2x`; `5 m` and `5 apples` may have a unit, so their space stays."""
+    return re.sub(rf"(?<=\d) (?=[A-Za-z])(?![A-Za-z]{{2}}|[{UNIT_LETTERS}](?![A-Za-z]))", "", text)
 
 
 def trim(text: str) -> str:
@@ -216,7 +232,7 @@ def trim(text: str) -> str:
 
 
 @lru_cache(maxsize=8192)
-def plain(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """An answer in the one spelling; where its braces do not match, with its spaces in order only."""
     spelled = _before_braces(trim(_WHITE.sub(" ", text)))
     try:
@@ -228,7 +244,7 @@ def plain(text: str) -> str:
 
 
 def _finished(written: str) -> str:
-    spelled = words.undress(trim(re.sub(r"\s+", " ", written)))
+    spelled = unwrap(trim(re.sub(r"\s+", " ", written)))
     spelled = _ARRAY_CLOSES.sub(r"\\end{pmatrix}", _ARRAY_OPENS.sub(r"\\begin{pmatrix}", spelled)).replace(
         r"\{\}", r"\emptyset "
     )

@@ -1,6 +1,6 @@
-r"""What an answer says, read from its text as a whole: mathematics, a quantity, words, a list of such. Pure; sympy is not needed.
+r"""Find the type of an answer from its whole text: mathematics, a quantity, words, a list. Pure; does not need sympy.
 
-Each reading is one of the classes below. Mathematics stays LaTeX here; `vgs_ray.answers.algebra` parses it when it is compared.
+Mathematics stays LaTeX here. `vgs_ray.answers.compare_sympy` parses it when two answers are compared.
 """
 
 from __future__ import annotations
@@ -8,23 +8,32 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from vgs_ray.answers import words
+from vgs_ray.answers import numerals
+from vgs_ray.answers.answer_types import (
+    BaseNumeral,
+    Choice,
+    Conditional,
+    Congruence,
+    Mathematics,
+    Named,
+    TypedAnswer,
+    Unreadable,
+    ValueList,
+    Words,
+)
+from vgs_ray.answers.brackets import enclosed, split_outside
 from vgs_ray.answers.conditions import condition, split_condition
-from vgs_ray.answers.kinds import Based, Choice, Congruence, Given, Many, Mathematics, Named, Reading, Unread, Words
+from vgs_ray.answers.inequalities import RELATION, is_builder
 from vgs_ray.answers.nonsense import is_nonsense
+from vgs_ray.answers.normalize import normalize_answer
 from vgs_ray.answers.quantities import read_quantity
-from vgs_ray.answers.regions import RELATION, is_builder
-from vgs_ray.answers.spelling import plain
-from vgs_ray.answers.text import enclosed, listed, split_outside
 
 _BASES = {
     name: value
     for value, name in enumerate(
-        listed(
-            """
+        """
     two three four five six seven eight nine ten eleven twelve
-    """
-        ),
+    """.split(),
         2,
     )
 }
@@ -66,15 +75,15 @@ _REALS = {
 
 
 @lru_cache(maxsize=8192)
-def read(text: str) -> Reading:
-    """Read a text that is in the spelling of `spelling.plain`."""
+def classify(text: str) -> TypedAnswer:
+    """Read a text that is in the spelling of `normalize.normalize_answer`."""
     text = _DEGREES.sub(r"\1(\\frac{\2\\pi}{180})", text).strip().rstrip(",;")
     for reader in (_letter, _words, _based, _congruence):
         found = reader(text)
         if found is not None:
             return found
     if is_nonsense(text):
-        return Unread(nonsense=True)
+        return Unreadable(nonsense=True)
     if r"^\circ" in text and _FUNCTION.search(text):
         return Mathematics(text)
     quantity = read_quantity(text)
@@ -84,23 +93,23 @@ def read(text: str) -> Reading:
         return Mathematics(text)
     parts, _ = split_outside(text, _SEPARATOR)
     if len(parts) > 1 and all((split := split_condition(part)) and split[0] for part in parts):
-        return Many(tuple(map(read, parts)), "")
+        return ValueList(tuple(map(classify, parts)), "")
     alternatives, _ = split_outside(text, _OR)
     if 1 < len(alternatives) < len(parts) and "=" in text and not RELATION.search(text):
-        return Many(tuple(map(read, alternatives)), "")
+        return ValueList(tuple(map(classify, alternatives)), "")
     conditional = split_condition(text)
     if conditional is not None and conditional[0] != text:
-        return Given(read(conditional[0]) if conditional[0] else None, condition(conditional[1]))
+        return Conditional(classify(conditional[0]) if conditional[0] else None, condition(conditional[1]))
     for reader in (_cases, _choice, _many, _named):
         found = reader(text)
         if found is not None:
             return found
-    return Mathematics(text) if not _left_over(text) else Given(None, condition(text))
+    return Mathematics(text) if not _left_over(text) else Conditional(None, condition(text))
 
 
-def reading_of(answer: str) -> Reading:
+def classify_answer(answer: str) -> TypedAnswer:
     """Read an answer as it is written."""
-    return read(plain(answer))
+    return classify(normalize_answer(answer))
 
 
 def _left_over(text: str) -> bool:
@@ -113,15 +122,15 @@ def _left_over(text: str) -> bool:
     )
 
 
-def _letter(text: str) -> Reading | None:
+def _letter(text: str) -> TypedAnswer | None:
     match = _LETTER.fullmatch(text)
     return Mathematics(match[1] or match[2]) if match else None
 
 
-def _words(text: str) -> Reading | None:
+def _words(text: str) -> TypedAnswer | None:
     """A text of words only; a few letters such as `AB` or `xyz` are a product."""
     bare = re.sub(r"\s+", " ", _TEXT.sub(r" \1 ", text)).strip()
-    number = words.number_word(bare)
+    number = numerals.number_word(bare)
     if number is not None:
         return Mathematics(str(number))
     if bare.casefold() in _REALS:
@@ -143,7 +152,7 @@ def _words(text: str) -> Reading | None:
     return Words(bare.rstrip(".!?"))
 
 
-def _based(text: str) -> Reading | None:
+def _based(text: str) -> TypedAnswer | None:
     match = _BASED.fullmatch(text)
     if match is None:
         return None
@@ -155,11 +164,11 @@ def _based(text: str) -> Reading | None:
     try:
         int(digits, base)
     except ValueError:
-        return None if re.search(r"[A-Z]", digits) else Based(digits, base)
-    return Based(digits, base) if re.search(r"\d", digits) else None
+        return None if re.search(r"[A-Z]", digits) else BaseNumeral(digits, base)
+    return BaseNumeral(digits, base) if re.search(r"\d", digits) else None
 
 
-def _congruence(text: str) -> Reading | None:
+def _congruence(text: str) -> TypedAnswer | None:
     match = _MODULUS.search(text)
     sides = re.split(r"\\equiv|≡", text[: match.start()]) if match else []
     if match is None or len(sides) > 2 or not sides[-1].strip():
@@ -170,28 +179,31 @@ def _congruence(text: str) -> Reading | None:
     return Congruence(sides[0].strip() if len(sides) == 2 else "", sides[-1].strip(), modulus)
 
 
-def _choice(text: str) -> Reading | None:
+def _choice(text: str) -> TypedAnswer | None:
     match = _CHOICE.match(text)
     if match is None or text[match.end()] in "^_!=+-*/),;":
         return None
-    content = read(text[match.end() :].strip())
-    return None if isinstance(content, Unread) else Choice(match[1], content)
+    content = classify(text[match.end() :].strip())
+    return None if isinstance(content, Unreadable) else Choice(match[1], content)
 
 
-def _cases(text: str) -> Reading | None:
+def _cases(text: str) -> TypedAnswer | None:
     r"""`\begin{cases} value & condition \\\\ ... \end{cases}` as a list of what holds under which condition."""
     match = _CASES.fullmatch(text)
     if match is None:
         return None
     rows = [[cell.strip(" ,;.") for cell in row.split("&")] for row in match["rows"].split(r"\\") if row.strip()]
     if any(len(row) > 2 for row in rows):
-        return Unread(nonsense=False)
+        return Unreadable(nonsense=False)
     if all(len(row) == 1 for row in rows):
-        return read(",".join(row[0] for row in rows))
-    return Many(tuple(Given(read(row[0]), condition(row[1])) if len(row) == 2 else read(row[0]) for row in rows), "")
+        return classify(",".join(row[0] for row in rows))
+    return ValueList(
+        tuple(Conditional(classify(row[0]), condition(row[1])) if len(row) == 2 else classify(row[0]) for row in rows),
+        "",
+    )
 
 
-def _many(text: str) -> Reading | None:
+def _many(text: str) -> TypedAnswer | None:
     """A list, or a list in brackets, that has members which are more than mathematics."""
     parts, _ = split_outside(text, _SEPARATOR)
     brackets = ""
@@ -203,15 +215,15 @@ def _many(text: str) -> Reading | None:
         brackets = within[0] + within[2]
         if len(parts) < 2:
             return None
-    members = tuple(read(part) for part in parts)
+    members = tuple(classify(part) for part in parts)
     if all(isinstance(member, Mathematics) for member in members):
         linked = re.search(r"\\text|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[^\x00-\x7f]", text)
         spelled = [member.latex for member in members if isinstance(member, Mathematics)]
         return _joined(spelled, brackets) if (linked or spelled != parts) and not RELATION.search(text) else None
-    return Many(members, brackets)
+    return ValueList(members, brackets)
 
 
-def members_of(reading: Reading) -> Many | None:
+def members_of(reading: TypedAnswer) -> ValueList | None:
     """A list that is mathematics as a list of readings; None for one value."""
     if not isinstance(reading, Mathematics):
         return None
@@ -219,19 +231,19 @@ def members_of(reading: Reading) -> Many | None:
     parts, _ = split_outside(within[1] if within else reading.latex, _SEPARATOR)
     if len(parts) < 2:
         return None
-    return Many(tuple(map(Mathematics, parts)), within[0] + within[2] if within else "")
+    return ValueList(tuple(map(Mathematics, parts)), within[0] + within[2] if within else "")
 
 
-def _joined(parts: list[str], brackets: str) -> Reading:
+def _joined(parts: list[str], brackets: str) -> TypedAnswer:
     inner = ", ".join(parts)
     return Mathematics(f"{brackets[: len(brackets) // 2]}{inner}{brackets[len(brackets) // 2 :]}")
 
 
-def _named(text: str) -> Reading | None:
+def _named(text: str) -> TypedAnswer | None:
     parts, _ = split_outside(text, _EQUALS)
     if len(parts) < 2:
         return None
-    value = read(parts[-1])
+    value = classify(parts[-1])
     if isinstance(value, Mathematics) and not TITLE.fullmatch(parts[0]):
         return None
     return Named("=".join(parts[:-1]), value)

@@ -23,7 +23,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Based:
+class BaseNumeral:
     """Digits in a base, such as 110_2."""
 
     digits: str
@@ -40,10 +40,10 @@ class Congruence:
 
 
 @dataclass(frozen=True)
-class Given:
+class Conditional:
     """What holds under a condition; `value` is None where the condition is all."""
 
-    value: Reading | None
+    value: TypedAnswer | None
     condition: Condition
 
 
@@ -52,14 +52,14 @@ class Named:
     """`name = value`, where the value is more than mathematics."""
 
     name: str
-    value: Reading
+    value: TypedAnswer
 
 
 @dataclass(frozen=True)
-class Many:
+class ValueList:
     """Members of which some are more than mathematics. `brackets` is empty for a list, else the two brackets."""
 
-    members: tuple[Reading, ...]
+    members: tuple[TypedAnswer, ...]
     brackets: str
 
 
@@ -68,14 +68,16 @@ class Choice:
     """An option with its content: `(A) 5`."""
 
     letter: str
-    content: Reading
+    content: TypedAnswer
 
 
 @dataclass(frozen=True)
-class Unread:
+class Unreadable:
     """What is none of these. Nonsense is plainly no answer: empty, broken, prose, or signs that mathematics does not have."""
 
     nonsense: bool
 
 
-Reading = Mathematics | Words | Based | Congruence | Given | Named | Many | Choice | Quantity | Unread
+TypedAnswer = (
+    Mathematics | Words | BaseNumeral | Congruence | Conditional | Named | ValueList | Choice | Quantity | Unreadable
+)

@@ -9,11 +9,6 @@ _CLOSING = {")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil"}
 _BRACKET = re.compile(r"\\text\{[^{}]*\}|\\begin\{[^{}]*\}|\\end\{[^{}]*\}|\\[A-Za-z]+|\\.|[()\[\]{}]", re.DOTALL)
 
 
-def listed(text: str) -> list[str]:
-    """The words of a table."""
-    return text.split()
-
-
 def depths(text: str) -> list[int]:
     """For each character how many brackets are open before it; half-open intervals close what they open."""
     found, depth, end = [], 0, 0

@@ -2,18 +2,15 @@ r"""Commands of LaTeX by what they do to an answer: other names of one sign, dre
 
 from __future__ import annotations
 
-from vgs_ray.answers.text import listed
+import re
 
 _SIZES = r"""\left \right \middle \displaystyle \textstyle \scriptstyle \limits \nolimits \big \Big \bigg \Bigg \bigl \bigr \Bigl \Bigr
 \biggl \biggr \Biggl \Biggr \bigm \large \Large \LARGE \huge \Huge \normalsize \small \tiny \boldmath \bf \it \sf \mathstrut \strut
 \noindent \therefore \because \nonumber \centering"""  # noqa: E501
-_SPACES = listed(
-    r"""
+_SPACES = r"""
     \, \; \: \> \quad \qquad \( \) \[ \] \enspace \thinspace \hfill \nobreak \space
-    """
-)
-_OTHER_NAMES = listed(
-    r"""
+    """.split()
+_OTHER_NAMES = r"""
     \lt < \gt > \leq \le \leqslant \le \leqq \le \geq \ge \geqslant \ge \geqq \ge \neq \ne \varnothing \emptyset
     \colon : \ast * \cdots \ldots \dots \ldots \dotsc \ldots \dotsb \ldots \vee \lor \wedge \land \lbrace \{ \rbrace
     \} \lbrack [ \rbrack ] \lparen ( \rparen ) \vert | \lvert | \rvert | \degree ^\circ \textdegree ^\circ \prime '
@@ -22,25 +19,20 @@ _OTHER_NAMES = listed(
     \implies \Rightarrow \iff \Leftrightarrow \div / \operatorname* \operatorname \nicefrac \frac \sfrac \frac \lg
     \log \tg \tan \ctg \cot \arctg \arctan \tfrac \frac \dfrac \frac \cfrac \frac \dbinom \binom \tbinom \binom \bar
     \overline \Bbb \mathbb \mathds \mathbb \lbrace \{ \gcd \gcd
-    """
-)
+    """.split()
 RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))
 RENAMED |= dict.fromkeys(_SIZES.split(), "") | dict.fromkeys([*_SPACES, "$", "~", "\\ "], " ")
 DRESS = set(
-    listed(
-        r"""
+    r"""
     \underline \boldsymbol \bm \pmb \mathbf \mathit \mathsf \mathtt \mathnormal \boxed \fbox \framebox \ensuremath
     \mathord
-    """
-    )
+    """.split()
 )
 TEXT = set(
-    listed(
-        r"""
+    r"""
     \text \textrm \textbf \textit \textsf \texttt \textnormal \textup \textsc \textmd \emph \mathrm \mbox \hbox
     \operatorname \mathop \mathrm*
-    """
-    )
+    """.split()
 )
 FIRST_LEFT_OUT = {r"\textcolor", r"\colorbox", r"\color"}  # the name of a colour
 LEFT_OUT = {r"\phantom", r"\hphantom", r"\vphantom", r"\label", r"\tag", r"\hspace", r"\vspace"}  # with their argument
@@ -55,3 +47,24 @@ ARGUMENTS |= {
     r"\begin": 1,
 }
 ARGUMENTS |= {r"\end": 1, r"\mathfrak": 1, r"\mathscr": 1, r"\cancel": 1, r"\sqrt": 1}
+FUNCTIONS = set(
+    """
+    sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp lcm gcd max min det
+    """.split()
+) - {"min"}  # minutes
+FUNCTION_ALIASES = {"arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc", "lg": "log", "sen": "sin"}
+
+_COMMAND_WORDS = re.compile(
+    r"(?<![\\A-Za-z{])(?:(?P<open>sqrt)(?=[\s\d({])|(?P<call>arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|gcd|"
+    r"lcm|max|min)(?=\s*\()|(?P<trig>sin|cos|tan|log|ln)(?=\s+[\\a-z0-9]|_)|(?P<constant>pi|theta|alpha|beta|infinity|infty|inf)(?![A-Za-z]))"
+)
+_ASCII_SIGNS = (("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("->", r"\to "), ("±", r"\pm "))
+
+
+def add_backslashes(text: str) -> str:
+    r"""Functions and constants that stand without a backslash, and signs of programmers, as LaTeX."""
+    for typed, latex in _ASCII_SIGNS:
+        text = text.replace(typed, latex)
+    return _COMMAND_WORDS.sub(
+        lambda match: "\\" + match[0].replace("infinity", "infty").replace("infty", "inf").replace("inf", "infty"), text
+    )

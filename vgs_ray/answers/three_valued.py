@@ -10,7 +10,7 @@ MAX_MEMBERS = 60  # of a list; the comparison of members takes quadratic time
 Truth = bool | None
 
 
-def members(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
+def same_members(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
     """Whether two lists have the same members in any order."""
     if len(gold) != len(answer):
         return False
@@ -31,14 +31,14 @@ def members(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any
     return True if not unmatched else (None if doubtful else False)
 
 
-def in_order(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
+def same_in_order(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
     """Whether two lists have the same members in the same order."""
     if len(gold) != len(answer):
         return False
-    return every(same(*pair) for pair in zip(gold, answer, strict=True))
+    return all_true(same(*pair) for pair in zip(gold, answer, strict=True))
 
 
-def every(truths: Any) -> Truth:
+def all_true(truths: Any) -> Truth:
     """False if any is False, else None if any is None, else True; later ones are not asked after a False."""
     found: Truth = True
     for truth in truths:

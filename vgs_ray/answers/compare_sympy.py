@@ -1,20 +1,20 @@
 r"""Whether two sympy objects are equal; `None` where nobody knows.
 
-Equality of expressions is decided by their values, see `vgs_ray.answers.sampling`; sympy is imported on first use.
+Equality of expressions is decided by their values, see `vgs_ray.answers.numeric`; sympy is imported on first use.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from vgs_ray.answers import planes, sampling
-from vgs_ray.answers.parser import library, load, parse
-from vgs_ray.answers.truth import Truth, every, in_order, members
+from vgs_ray.answers import complex_variables, numeric
+from vgs_ray.answers.latex_parser import library, load, parse
+from vgs_ray.answers.three_valued import Truth, all_true, same_in_order, same_members
 
-__all__ = ["equal", "load", "parse", "sets"]
+__all__ = ["load", "objects_equal", "parse", "sets_equal"]
 
 
-def equal(gold: Any, answer: Any) -> Truth:
+def objects_equal(gold: Any, answer: Any) -> Truth:
     """Whether two sympy objects are the same number, expression, list, set, relation or matrix."""
     import sympy
     from sympy.core.relational import Relational
@@ -33,8 +33,12 @@ def equal(gold: Any, answer: Any) -> Truth:
     if any(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
         return _collections(gold, answer)
     if all(isinstance(value, sympy.Expr) for value in (gold, answer)):
-        found = sampling.expressions(gold, answer)
-        return planes.agree(gold, answer) if found and planes.letters(gold, answer) else found
+        found = numeric.expressions_equal(gold, answer)
+        return (
+            complex_variables.agree_at_complex_points(gold, answer)
+            if found and complex_variables.complex_letters(gold, answer)
+            else found
+        )
     return verified(gold, answer)
 
 
@@ -52,7 +56,7 @@ def _single(value: Any) -> Any:
 
 
 def _matrices(gold: Any, answer: Any) -> Truth:
-    return in_order(list(gold), list(answer), equal) if gold.shape == answer.shape else False
+    return same_in_order(list(gold), list(answer), objects_equal) if gold.shape == answer.shape else False
 
 
 def _vector_and_tuple(gold: Any, answer: Any) -> Truth:
@@ -64,7 +68,7 @@ def _vector_and_tuple(gold: Any, answer: Any) -> Truth:
         other = sympy.Tuple(other.start, other.end)
     if not isinstance(other, sympy.Tuple) or 1 not in vector.shape:
         return False
-    return None if in_order(list(vector), list(other), equal) is not False else False
+    return None if same_in_order(list(vector), list(other), objects_equal) is not False else False
 
 
 def _collections(gold: Any, answer: Any) -> Truth:
@@ -74,24 +78,26 @@ def _collections(gold: Any, answer: Any) -> Truth:
     if not all(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
         several, one = (gold, answer) if isinstance(gold, sympy.Set | sympy.Tuple) else (answer, gold)
         restated = (
-            isinstance(several, sympy.FiniteSet) and all(equal(member, one) for member in several.args) and several.args
+            isinstance(several, sympy.FiniteSet)
+            and all(objects_equal(member, one) for member in several.args)
+            and several.args
         )
         return None if restated else False
     first, second = _pair_or_set(gold, answer), _pair_or_set(answer, gold)
     if isinstance(first, sympy.Tuple) and isinstance(second, sympy.Tuple):
-        return in_order(first.args, second.args, equal)
+        return same_in_order(first.args, second.args, objects_equal)
     listed = [isinstance(value, sympy.FiniteSet | sympy.Tuple) for value in (first, second)]
     if all(listed):
-        ordered = in_order(_written(first), _written(second), equal)
+        ordered = same_in_order(_written(first), _written(second), objects_equal)
         if _named_apart(first) != _named_apart(second):
-            return None if members(first.args, second.args, equal) is not False else False
+            return None if same_members(first.args, second.args, objects_equal) is not False else False
         if ordered or not any(isinstance(value, sympy.Tuple) for value in (first, second)):
-            return ordered or members(first.args, second.args, equal)
-        return None if members(first.args, second.args, equal) else False
+            return ordered or same_members(first.args, second.args, objects_equal)
+        return None if same_members(first.args, second.args, objects_equal) else False
     return (
         False
         if any(listed) and any(isinstance(value, sympy.Tuple) for value in (first, second))
-        else sets(first, second)
+        else sets_equal(first, second)
     )
 
 
@@ -114,7 +120,7 @@ def _pair_or_set(value: Any, other: Any) -> Any:
     return value
 
 
-def sets(gold: Any, answer: Any) -> Truth:
+def sets_equal(gold: Any, answer: Any) -> Truth:
     """Whether two sets of real numbers are the same: intervals by their ends, unions part by part."""
     import sympy
 
@@ -124,11 +130,11 @@ def sets(gold: Any, answer: Any) -> Truth:
     if isinstance(first, sympy.Interval) and isinstance(second, sympy.Interval):
         if (first.left_open, first.right_open) != (second.left_open, second.right_open):
             return False
-        return every(equal(*ends) for ends in ((first.start, second.start), (first.end, second.end)))
+        return all_true(objects_equal(*ends) for ends in ((first.start, second.start), (first.end, second.end)))
     if isinstance(first, sympy.FiniteSet) and isinstance(second, sympy.FiniteSet):
-        return members(first.args, second.args, equal)
+        return same_members(first.args, second.args, objects_equal)
     if isinstance(first, sympy.Union) and isinstance(second, sympy.Union):
-        return members(first.args, second.args, sets)
+        return same_members(first.args, second.args, sets_equal)
     kinds = (sympy.Interval, sympy.FiniteSet, sympy.Union, sympy.core.singleton.S.EmptySet.func)
     if all(isinstance(value, kinds) for value in (first, second)):
         return False
@@ -170,7 +176,7 @@ def _relation_and_value(relation: Any, value: Any) -> Truth:
     first = relation._unsorted_args[0] if type(relation).__name__ == "And" else relation
     if not isinstance(last, sympy.Eq):
         return False
-    found = equal(last.rhs, value)
+    found = objects_equal(last.rhs, value)
     if found is False and isinstance(value, sympy.Set) and isinstance(last.lhs, sympy.Symbol):
         return False
     if found and (is_name(first.lhs) or not first.lhs.free_symbols):
@@ -182,7 +188,7 @@ def _consistent(relation: Any) -> Truth:
     """Of `x = 2 + 3 = 6`, where all that are numbers must be equal."""
     links = relation._unsorted_args if type(relation).__name__ == "And" else [relation]
     numbers = [side for link in links for side in (link.lhs, link.rhs) if getattr(side, "is_number", False)]
-    return every(equal(number, numbers[-1]) for number in numbers[:-1])
+    return all_true(objects_equal(number, numbers[-1]) for number in numbers[:-1])
 
 
 def _relations(gold: Any, answer: Any) -> Truth:
@@ -191,19 +197,21 @@ def _relations(gold: Any, answer: Any) -> Truth:
     equations = [isinstance(value, sympy.Eq) for value in (gold, answer)]
     if all(equations):
         if gold.lhs == answer.lhs and is_name(gold.lhs):
-            return equal(gold.rhs, answer.rhs)
+            return objects_equal(gold.rhs, answer.rhs)
         if isinstance(gold.lhs, sympy.Tuple) and isinstance(answer.lhs, sympy.Tuple):
             return None
         if isinstance(gold.lhs, sympy.Tuple) or isinstance(answer.lhs, sympy.Tuple) or not _plain_sides(gold, answer):
             return verified(gold, answer)
-        found = sampling.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs)
-        if planes.letters(gold, answer):
-            agree = found and planes.agree(gold.lhs - gold.rhs, answer.lhs - answer.rhs, ratio=True)
+        found = numeric.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs)
+        if complex_variables.complex_letters(gold, answer):
+            agree = found and complex_variables.agree_at_complex_points(
+                gold.lhs - gold.rhs, answer.lhs - answer.rhs, ratio=True
+            )
             return agree or None
         return found or _solutions_same(gold, answer)
     if not any(equations) and all(isinstance(value, sympy.Rel) for value in (gold, answer)):
-        first, second = (sampling.at_least_zero(value) for value in (gold, answer))
-        if first[0] == second[0] and sampling.proportional(first[1], second[1], positive=first[0] != "!="):
+        first, second = (numeric.at_least_zero(value) for value in (gold, answer))
+        if first[0] == second[0] and numeric.proportional(first[1], second[1], positive=first[0] != "!="):
             return True
     if type(gold) is not type(answer) or not gold.free_symbols:
         return None if verified(gold, answer) else False
@@ -215,7 +223,7 @@ def _solutions_same(gold: Any, answer: Any) -> Truth:
     import sympy
 
     first, second = (
-        sympy.Eq(sampling.without_functions(side.lhs), sampling.without_functions(side.rhs), evaluate=False)
+        sympy.Eq(numeric.without_functions(side.lhs), numeric.without_functions(side.rhs), evaluate=False)
         for side in (gold, answer)
     )
     if any(side.has(sympy.Derivative, sympy.Integral) for side in (first, second)):

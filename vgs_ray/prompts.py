@@ -7,8 +7,8 @@ transformers is imported inside the call that loads a tokenizer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -180,30 +180,6 @@ def delimiter_tokens(tokenizer: PreTrainedTokenizerBase, delimiter: str) -> tupl
     if not found:
         raise ValueError(f"no token ends in the delimiter {delimiter!r}: name a text that is the end of a token")
     return found
-
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-
-
-def translation(policy: str, scorer: str) -> tuple[Callable[[Tokens], str], Callable[[str], Tokens]] | None:
-    """How a scorer reads a policy's tokens: a function to text and one to the scorer's tokens. None where they mean the same.
-
-    Args:
-        policy: folder or hub id of its tokenizer.
-        scorer: the same; one without a tokenizer has that of the policy.
-    """
-    from transformers import AutoTokenizer
-    from transformers.utils import cached_file
-
-    # A value model may be saved without its tokenizer; transformers would make up an empty one for such a folder.
-    files = (cached_file(scorer, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
-    if not any(files):
-        return None
-    ours = load_tokenizer(policy)
-    theirs = AutoTokenizer.from_pretrained(scorer)
-    if theirs.get_vocab() == ours.get_vocab():
-        return None
-    return partial(text_of, ours), lambda text: tuple(theirs(text, add_special_tokens=False)["input_ids"])
 
 
 def solution_text(

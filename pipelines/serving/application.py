@@ -27,10 +27,10 @@ from vgs_ray.config import Engine, Recipe, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.engines.interface import Completion, Policy, Score, Value
+from vgs_ray.engines.vocabularies import shared_vocabulary
 from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
-from vgs_ray.search.flops import ModelSizes
-from vgs_ray.search.sizes import model_sizes, vocabulary
+from vgs_ray.search.flops import ModelSizes, model_sizes
 from vgs_ray.serve.access import key_digests
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.searcher import Searcher
@@ -134,7 +134,7 @@ def searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Value) ->
         decode=partial(response_text, tokenizer),
         judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
         context=min(recipe.serve.policy_engine.max_model_len, recipe.serve.value_engine.max_model_len),
-        vocabulary=vocabulary(recipe.roll_out.model, value_folder),
+        vocabulary=shared_vocabulary(recipe.roll_out.model, value_folder),
         sizes=_sizes(recipe.roll_out.model, value_folder),
     )
 

@@ -15,10 +15,11 @@ from transformers import PreTrainedTokenizerFast
 
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_value
-from vgs_ray.engines.baselines import RandomValue, Translated
 from vgs_ray.engines.interface import Score, Usage
+from vgs_ray.engines.random_value import RandomValue
+from vgs_ray.engines.vocabularies import TranslatedValue, find_translation
 from vgs_ray.models import RANDOM, model_path
-from vgs_ray.prompts import load_tokenizer, prompt_tokens, translation
+from vgs_ray.prompts import load_tokenizer, prompt_tokens
 
 REFERENCE = model_path("sandbox:ref")
 
@@ -53,21 +54,21 @@ def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
     letters = Tokenizer(models.WordLevel({chr(code): code for code in range(32, 127)} | {"?": 0}, unk_token="?"))
     letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="?").save_pretrained(tmp_path)
-    found = translation(REFERENCE, str(tmp_path))
-    assert found is not None
+    translation = find_translation(REFERENCE, str(tmp_path))
+    assert translation is not None
     listener = Listener()
     tokenizer = load_tokenizer(REFERENCE)
     tokens = prompt_tokens(tokenizer, "What is 3 + 4?")
-    asyncio.run(Translated(listener, *found).score(tokens))  # type: ignore[arg-type]
+    asyncio.run(TranslatedValue(listener, translation).score(tokens))  # type: ignore[arg-type]
     [heard] = listener.heard
     assert "What is 3 + 4" in "".join(map(chr, heard))
     assert "<" not in "".join(map(chr, heard)).replace("<think>", "")
 
 
 def test_the_same_vocabulary_is_read_as_it_is(tmp_path: Path) -> None:
-    assert translation(REFERENCE, REFERENCE) is None
+    assert find_translation(REFERENCE, REFERENCE) is None
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
-    assert translation(REFERENCE, str(tmp_path)) is None
+    assert find_translation(REFERENCE, str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("given", ["./nothing", "/nowhere/at/all"])

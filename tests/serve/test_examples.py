@@ -18,8 +18,8 @@ from pipelines.recipes import sandbox
 from pipelines.serving.application import searcher
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_policy
-from vgs_ray.engines.baselines import RandomValue
 from vgs_ray.engines.interface import Score
+from vgs_ray.engines.random_value import RandomValue
 from vgs_ray.grade import equivalent
 from vgs_ray.models import RANDOM, model_path
 from vgs_ray.prompts import load_tokenizer

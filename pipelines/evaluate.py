@@ -32,7 +32,7 @@ from vgs_ray.evaluate.methods import measure
 from vgs_ray.evaluate.report import write_report
 from vgs_ray.evaluate.solved import Solved
 from vgs_ray.evaluate.tables import terminal_table
-from vgs_ray.search.sizes import model_sizes
+from vgs_ray.search.flops import model_sizes
 
 BLOCK_ROWS = 32
 FROM_TREES = "--from-trees"

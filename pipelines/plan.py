@@ -38,7 +38,7 @@ from vgs_ray.evaluate.estimate import (
 )
 from vgs_ray.models import model_path
 from vgs_ray.models.packaged import NotInstalled
-from vgs_ray.search.flops import ModelSize, size_of
+from vgs_ray.search.flops import ModelSize, size_from_config
 
 KNOWN_SIZES = {"math-500": 500, "gsm8k": 1319}
 HEAD = ("stage", "rows", "tokens", "Parquet", "FLOPs", "hours")
@@ -164,8 +164,8 @@ def sizes_of(recipe: Recipe, roll_in_models: list[str]) -> Sizes:
     """Of all models of a recipe; a value model has no output layer."""
     names = {*roll_in_models, recipe.roll_out.model}
     try:
-        value = size_of(config_of(recipe.train.init) | {"architectures": []})
-        return Sizes({name: size_of(config_of(name)) for name in names}, value)
+        value = size_from_config(config_of(recipe.train.init) | {"architectures": []})
+        return Sizes({name: size_from_config(config_of(name)) for name in names}, value)
     except KeyError as error:
         raise UserError(
             f"a config.json has no {error}; FLOPs are counted for Qwen2, Qwen3 and Llama models: name another model"

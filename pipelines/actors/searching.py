@@ -24,9 +24,7 @@ from vgs_ray.data.ids import stable_seed
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.models import model_path
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
-from vgs_ray.search.explore import beam, sample
-from vgs_ray.search.mcts import mcts
-from vgs_ray.search.rebase import rebase
+from vgs_ray.search.explore import beam, mcts, rebase, sample
 from vgs_ray.search.tree import Tree
 
 EMPTY_TREE = json.dumps(Tree(()).to_json())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vgs_ray.config import Rebase, Sampling
 from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue, World
 from vgs_ray.search.explore import sample
-from vgs_ray.search.rebase import allot, rebase
+from vgs_ray.search.rebase import allocate_blocks, rebase
 from vgs_ray.search.tree import ROOT, Tree
 
 WORLD = World(steps=24, slip=0.08)
@@ -28,7 +28,7 @@ def grow(shape: Rebase, sampling: Sampling = LONG, latency: int = 0, seed: int =
 
 @given(values=st.lists(st.floats(0, 1), min_size=1), blocks=st.integers(0, 64), temperature=st.floats(0.01, 10))
 def test_shares_add_up_and_follow_the_values(values: list[float], blocks: int, temperature: float) -> None:
-    shares = allot(values, blocks, temperature)
+    shares = allocate_blocks(values, blocks, temperature)
     assert sum(shares) == blocks
     weights = [math.exp((value - max(values)) / temperature) for value in values]
     for share, weight in zip(shares, weights, strict=True):
@@ -39,9 +39,9 @@ def test_shares_add_up_and_follow_the_values(values: list[float], blocks: int, t
 
 
 def test_equal_values_share_alike_and_a_cold_softmax_takes_the_best() -> None:
-    assert allot([0.5] * 3, 8, 0.2) == [3, 3, 2]
-    assert allot([0.2, 0.9, 0.4], 8, 0.001) == [0, 8, 0]
-    assert allot([], 8, 0.2) == []
+    assert allocate_blocks([0.5] * 3, 8, 0.2) == [3, 3, 2]
+    assert allocate_blocks([0.2, 0.9, 0.4], 8, 0.001) == [0, 8, 0]
+    assert allocate_blocks([], 8, 0.2) == []
 
 
 @given(

@@ -14,7 +14,7 @@ from scipy import stats
 
 from vgs_ray.engines.interface import Score
 from vgs_ray.evaluate.statistics import average, difference, interval, pass_at_k
-from vgs_ray.search.flops import ModelSize, forward_flops, model_size, total, tree_costs, tree_flops
+from vgs_ray.search.flops import ModelSize, forward_flops, model_size, sum_costs, tree_costs, tree_flops
 from vgs_ray.search.tree import ROOT, Tree
 
 DRAWN = np.random.default_rng(3).beta(0.5, 0.5, size=120)
@@ -131,7 +131,7 @@ def test_flops_of_a_tree() -> None:
     costs = tree_costs(tree, policy, value)
     assert (costs.groups[0].generated, costs.groups[0].scored, costs.prompt.scored) == (5, 9, 3)
     assert (costs.groups[1].generated, costs.groups[1].value_flops) == (1, 0)
-    assert total([]).flops == 0
+    assert sum_costs([]).flops == 0
 
 
 DISTILL_1_5B = {

@@ -30,8 +30,8 @@ from vgs_ray.evaluate.solved import (
 )
 from vgs_ray.evaluate.statistics import pass_at_k
 from vgs_ray.search import select
-from vgs_ray.search.adaptive import deal
-from vgs_ray.search.flops import Cost, total
+from vgs_ray.search.adaptive import allocate_groups
+from vgs_ray.search.flops import Cost, sum_costs
 from vgs_ray.search.select import Equivalent
 
 COMPARED = [("vgs_weighted_majority", other) for other in ("majority", "weighted_majority", "best_of_n")]
@@ -159,10 +159,10 @@ def _at_budget(shape: _Shape, ready: list[Classed], budget: int) -> list[Measure
 def _adaptive(shape: _Shape, ready: list[Classed], budget: int, confidence: float) -> list[Measured]:
     """The votes again, with the same groups in all dealt to the problems whose vote is not decided."""
     measured = []
-    votes: tuple[tuple[select.Method, bool], ...] = (("weighted_majority", True), ("majority", False))
+    votes: tuple[tuple[select.Selector, bool], ...] = (("weighted_majority", True), ("majority", False))
     for name, scored in votes:
         weights = partial(_weights, ready, name)
-        used = deal(len(ready), budget // shape.width, shape.groups, shape.answers, weights, confidence)
+        used = allocate_groups(len(ready), budget // shape.width, shape.groups, shape.answers, weights, confidence)
         method = _Method(f"{shape.prefix}adaptive_{name}", vote(name), scored or bool(shape.prefix))
         correct = [method.judge(pool(each, range(count))) for each, count in zip(ready, used, strict=True)]
         runs = [[range(count)] for count in used]
@@ -170,7 +170,7 @@ def _adaptive(shape: _Shape, ready: list[Classed], budget: int, confidence: floa
     return measured
 
 
-def _weights(ready: list[Classed], method: select.Method, problem: int, groups: int) -> list[float]:
+def _weights(ready: list[Classed], method: select.Selector, problem: int, groups: int) -> list[float]:
     found = pool(ready[problem], range(groups))
     return [each.weight for each in select.weigh(method, found.classes, [leaf.value for leaf in found.leaves])]
 
@@ -181,7 +181,7 @@ def _mean(
     """One method over all problems; `runs` are each problem's groups."""
     costs = [cost_of(each.search, its, method.scored) for each, its in zip(ready, runs, strict=True)]
     shares = [seconds_of(each.search, its) for each, its in zip(ready, runs, strict=True)]
-    mean = Cost(*(x / len(ready) for x in total(costs)))
+    mean = Cost(*(x / len(ready) for x in sum_costs(costs)))
     ids = tuple(each.search.problem_id for each in ready)
     benchmark = ready[0].search.benchmark
     return Measured(benchmark, method.name, budget, ids, tuple(correct), samples, mean, fmean(shares))

@@ -19,7 +19,7 @@ import numpy as np
 from vgs_ray.evaluate.methods import COMPARED, Measured
 from vgs_ray.evaluate.statistics import Interval, average, difference, interval
 from vgs_ray.evaluate.tables import latex, markdown
-from vgs_ray.search.flops import Cost, total
+from vgs_ray.search.flops import Cost, sum_costs
 
 JSON, CSV, MARKDOWN, LATEX = "report.json", "report.csv", "report.md", "report.tex"
 AVERAGE = "average"
@@ -50,7 +50,7 @@ def _everywhere(measured: Iterable[Measured]) -> _ByPlace:
 
 def _row(benchmark: str, readings: list[Measured], found: Interval) -> Row:
     first, count = readings[0], len(readings)
-    cost = Cost(*(part / count for part in total([each.cost for each in readings])))
+    cost = Cost(*(part / count for part in sum_costs([each.cost for each in readings])))
     return {
         "benchmark": benchmark,
         "method": first.method,

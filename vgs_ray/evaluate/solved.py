@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from vgs_ray.search import select
-from vgs_ray.search.flops import Cost, ModelSize, total, tree_costs
+from vgs_ray.search.flops import Cost, ModelSize, sum_costs, tree_costs
 from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Tree
 
@@ -96,7 +96,7 @@ def pool(each: Classed, run: range) -> Pool:
     return Pool([each.search.leaves[at] for at in kept], [members for members in cut if members])
 
 
-def vote(method: select.Method) -> Callable[[Pool], float]:
+def vote(method: select.Selector) -> Callable[[Pool], float]:
     def judge(pool: Pool) -> float:
         winners = select.tied(select.weigh(method, pool.classes, [leaf.value for leaf in pool.leaves]))
         return expected(pool, [winner.members[0] for winner in winners])
@@ -128,7 +128,7 @@ def cost_of(search: Solved, runs: list[range], scored: bool) -> Cost:
 
     The groups have shared one reading of the prompt, which each run would have paid.
     """
-    blocks = total([search.groups[group] for run in runs for group in run if group in search.groups])
+    blocks = sum_costs([search.groups[group] for run in runs for group in run if group in search.groups])
     shared = 1 - 1 / len(runs)
     cost = Cost(*(part / len(runs) + shared * once for part, once in zip(blocks, search.prompt, strict=True)))
     return cost if scored else cost._replace(scored=0.0, value_flops=0.0)

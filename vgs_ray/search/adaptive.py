@@ -1,73 +1,76 @@
-"""An adaptive budget: a vote that is decided needs no more answers, and what is saved goes to votes that are not.
-
-In: weights of the answers' classes so far. Out: whether to stop. Pure.
-"""
+"""Adaptive budgets: stop sampling answers for a problem whose vote is decided, and give the saved budget to other problems."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from heapq import nlargest
 
 
-def lead(weights: Sequence[float]) -> float:
-    """P(the leading class would win against the second one, whatever the number of answers still to come).
+def lead_probability(weights: Sequence[float]) -> float:
+    """P(the leading class beats the second class), given the weights so far.
 
-    With weights a >= b of the two, the share p of the leading class has the posterior Beta(1 + a, 1 + b), and this is P(p > 1/2):
-    the criterion of adaptive consistency (arXiv 2305.11860), with values in place of counts. 0.5 when nobody answered.
+    With weights a >= b of the two classes, the share p of the leading class has the posterior Beta(1 + a, 1 + b). The result is
+    P(p > 1/2): the criterion of adaptive consistency (arXiv 2305.11860), with values in place of counts. 0.5 without answers.
     """
-    from scipy.stats import beta  # here, so that importing a search imports no scipy
+    from scipy.stats import beta  # importing a search must not import scipy
 
-    first, second = (*sorted(weights, reverse=True), 0.0, 0.0)[:2]
+    first, second = nlargest(2, (*weights, 0.0, 0.0))
     return float(beta.sf(0.5, 1 + first, 1 + second))
 
 
-def decided(weights: Sequence[float], left: float, confidence: float) -> bool:
-    """Whether the leading class cannot be overtaken, or will not with probability `confidence`.
+def is_decided(weights: Sequence[float], remaining: float, confidence: float) -> bool:
+    """Whether the leading class cannot be overtaken, or with probability `confidence` will not be.
 
     Args:
         weights: of all classes so far.
-        left: highest weight that the answers still to come can add to one class.
-        confidence: in (0.5, 1]; at 1 only certainty counts.
+        remaining: largest weight that the remaining answers can add to one class.
+        confidence: in (0.5, 1]; at 1 a vote is decided only if the leading class cannot be overtaken.
 
     Raises:
         ValueError: `confidence` is outside its range.
     """
     if not 0.5 < confidence <= 1:
         raise ValueError(f"confidence is {confidence}; it must be over 0.5 and at most 1: choose one such as 0.95")
-    first, second = (*sorted(weights, reverse=True), 0.0, 0.0)[:2]
-    return first - second > left or lead(weights) >= confidence
+    first, second = nlargest(2, (*weights, 0.0, 0.0))
+    return first - second > remaining or lead_probability(weights) >= confidence
 
 
-def deal(
+def allocate_groups(
     problems: int,
     budget: int,
-    most: int,
-    answers: int,
+    max_groups: int,
+    answers_per_group: int,
     weights: Callable[[int, int], Sequence[float]],
     confidence: float,
 ) -> list[int]:
-    """Groups that each problem gets when all share `problems * budget` groups, one more in each pass to the undecided ones.
+    """Number of groups for each problem when all problems share `problems * budget` groups.
 
-    When fewer groups are left than problems are undecided, those with the smallest lead get them.
+    Each problem gets one group. Then each pass gives one more to every problem whose vote is undecided, and if too few are
+    left, to those with the smallest lead.
 
     Args:
-        problems: how many.
-        budget: groups of a problem in the mean, at most.
-        most: groups of one problem, at most.
-        answers: of one group, at most; each weighs at most 1.
-        weights: (problem, groups) -> weights of its classes after so many groups.
-        confidence: as in `decided`.
+        problems: number of problems.
+        budget: mean number of groups of a problem, at most.
+        max_groups: groups of one problem, at most.
+        answers_per_group: at most; each answer weighs at most 1.
+        weights: (problem, groups) -> weights of its classes after that many groups.
+        confidence: as in `is_decided`.
 
     Returns:
-        (problems,) groups of each, at least 1.
+        (problems,) number of groups, each at least 1.
     """
-    used, left = [1] * problems, problems * (budget - 1)
-    open_ = list(range(problems))
-    while left and open_:
-        found = {at: weights(at, used[at]) for at in open_}
-        to_come = {at: answers * (most - used[at]) for at in open_}
-        open_ = [at for at in open_ if to_come[at] and not decided(found[at], to_come[at], confidence)]
-        chosen = sorted(open_, key=lambda at: (lead(found[at]), at))[:left]
-        for at in chosen:
-            used[at] += 1
+    groups, left = [1] * problems, problems * (budget - 1)
+    undecided = list(range(problems))
+    while left and undecided:
+        current = {problem: weights(problem, groups[problem]) for problem in undecided}
+        remaining = {problem: answers_per_group * (max_groups - groups[problem]) for problem in undecided}
+        undecided = [
+            problem
+            for problem in undecided
+            if remaining[problem] and not is_decided(current[problem], remaining[problem], confidence)
+        ]
+        chosen = sorted(undecided, key=lambda problem: (lead_probability(current[problem]), problem))[:left]
+        for problem in chosen:
+            groups[problem] += 1
         left -= len(chosen)
-    return used
+    return groups

@@ -1,36 +1,36 @@
-"""FLOPs of a search, from the tokens that the engines counted for each block of its tree.
+"""FLOPs of a search, from the token counts in its tree.
 
-In: a `Tree` and the sizes of two models, read from their config.json without torch. Out: tokens and FLOPs by group.
+In: a `Tree` and the sizes of both models, read from their config.json without torch. Out: tokens and FLOPs by group.
 
-Forwarding one token through a decoder multiplies each of its weights once, and its attention reads a context of
-`context` positions, itself included, once for the scores and once for the sum (arXiv 2001.08361, table 1, plus exact
-contexts):
+To forward one token, a decoder multiplies each weight once. Attention reads a context of `context` positions, the token's own
+included, once for the scores and once for the weighted sum (arXiv 2001.08361, table 1, with exact contexts):
 
     FLOPs = 2 * params + 4 * layers * hidden * context
 
-A block costs the policy its tokens and what of its prefix was not cached, and the value model what it forwarded to score it. The
-prompt is read by whoever comes first, so its cost is also known apart: a smaller budget would have paid it as well.
+For each block, the policy forwards its tokens and the uncached part of its prefix, and the value model forwards the tokens that
+it needs to score it. The first group to run pays for the prompt. A smaller budget would pay for it too, so its cost is also
+given separately.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vgs_ray.models import RANDOM, model_path
 from vgs_ray.search.tree import Node, Tree
 
 
 class ModelSize(NamedTuple):
-    """What a token costs in one model.
+    """The numbers of one model that FLOPs depend on.
 
     Attributes:
-        params: weights that a token is multiplied with: all but the input embedding (a lookup); a language model's
-            output layer counts, also when it shares the embedding's weights. A value head is run once a block, and
-            is left out.
-        layers: decoder layers.
-        hidden: width of the attention's queries, heads times head size.
+        params: weights that each token is multiplied with. The input embedding is not counted (a lookup). The output layer of a
+            language model is, even if it is tied to the embedding. A value head runs once for each block and is not counted.
+        layers: number of decoder layers.
+        hidden: width of the attention queries: heads * head size.
     """
 
     params: int
@@ -39,23 +39,23 @@ class ModelSize(NamedTuple):
 
 
 NO_MODEL = ModelSize(0, 0, 0)
-"""A scorer without a model."""
+"""The size of a scorer without a model."""
 
 
 class ModelSizes(NamedTuple):
-    """Of the two models of a search."""
+    """Sizes of the two models of a search."""
 
     policy: ModelSize
     value: ModelSize
 
 
 class Cost(NamedTuple):
-    """Tokens and FLOPs of a part of a search.
+    """Tokens and FLOPs of a search or a part of it.
 
     Attributes:
-        generated: tokens that the policy wrote.
+        generated: tokens that the policy generated.
         scored: tokens that the value model forwarded.
-        policy_flops, value_flops: floating-point operations of each.
+        policy_flops, value_flops: floating-point operations of each model.
     """
 
     generated: float = 0.0
@@ -68,31 +68,52 @@ class Cost(NamedTuple):
         return self.policy_flops + self.value_flops
 
 
-def total(costs: list[Cost]) -> Cost:
-    """The sum, field by field."""
+def sum_costs(costs: Sequence[Cost]) -> Cost:
+    """Sum the costs field by field."""
     return Cost(*map(sum, zip(*costs, strict=True))) if costs else Cost()
 
 
-def model_size(config_json: str | Path) -> ModelSize:
-    """Size of a Qwen2, Qwen3 or Llama model from its config.json, or from the folder that holds it.
+def model_sizes(policy: str, scorer: str) -> ModelSizes:
+    """Sizes of both models of a search, from their names in a recipe. The config.json of a hub id is downloaded.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file lacks a field that the count needs.
+        ValueError: a model is not a Qwen2, Qwen3 or Llama model.
+    """
+    return ModelSizes(
+        model_size(_config_json(policy)), NO_MODEL if scorer == RANDOM else model_size(_config_json(scorer))
+    )
+
+
+def _config_json(model: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    path = model_path(model)
+    return Path(path) if Path(path).is_dir() else Path(hf_hub_download(path, "config.json"))
+
+
+def model_size(config_json: str | Path) -> ModelSize:
+    """Size of a Qwen2, Qwen3 or Llama model, from its config.json or the folder that contains it.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file lacks a required field.
     """
     path = Path(config_json)
     path = path / "config.json" if path.is_dir() else path
-    config = json.loads(path.read_text())
     try:
-        return size_of(config)
+        return size_from_config(json.loads(path.read_text()))
     except KeyError as error:
         raise ValueError(
-            f"{path} has no {error}: FLOPs are counted for Qwen2, Qwen3 and Llama configurations"
+            f"{path} has no {error}; FLOPs are counted for Qwen2, Qwen3 and Llama models only: use one of those"
         ) from None
 
 
-def size_of(config: Mapping[str, Any]) -> ModelSize:
-    """The same from the values of a config.json; KeyError names a field that is missing."""
+def size_from_config(config: Mapping[str, Any]) -> ModelSize:
+    """Size from the values of a config.json.
+
+    Raises:
+        KeyError: a required field is missing; the error names it.
+    """
     hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
     inner, vocabulary = config["intermediate_size"], config["vocab_size"]
     head = config.get("head_dim") or hidden // heads
@@ -107,50 +128,50 @@ def size_of(config: Mapping[str, Any]) -> ModelSize:
 
 
 def forward_flops(size: ModelSize, tokens: int, before: int) -> float:
-    """FLOPs of forwarding `tokens` tokens that follow `before` cached ones."""
+    """FLOPs to forward `tokens` tokens after `before` cached tokens."""
     contexts = tokens * before + tokens * (tokens + 1) / 2
     return 2.0 * size.params * tokens + 4.0 * size.layers * size.hidden * contexts
 
 
 def block_flops(policy: ModelSize, before: int, tokens: int, prefilled: int) -> float:
-    """FLOPs of writing `tokens` tokens after `before` others, of which `prefilled` were not cached."""
+    """FLOPs to generate `tokens` tokens after a prefix of `before` tokens, of which `prefilled` were not cached."""
     return forward_flops(policy, prefilled + tokens, before - prefilled)
 
 
 def score_flops(value: ModelSize, tokens: int, scored: int) -> float:
-    """FLOPs of scoring `tokens` tokens, of which `scored` were not cached."""
-    # A scorer with another vocabulary may forward more tokens than there are of the policy's.
+    """FLOPs to score `tokens` tokens, of which `scored` were not cached."""
+    # A value model with another vocabulary may forward more tokens than the policy's tokenizer counts.
     return forward_flops(value, scored, max(tokens - scored, 0))
 
 
 class TreeCosts(NamedTuple):
-    """What a tree cost by group, and what reading its prompt costs both models."""
+    """Cost of each group of a tree, and the cost of forwarding the prompt once."""
 
     prompt: Cost
     groups: dict[int, Cost]
 
 
 def tree_costs(tree: Tree, policy: ModelSize, value: ModelSize) -> TreeCosts:
-    """Costs by group. The prompt's share of the value model is there only if something was scored."""
+    """Cost of each group. The prompt's cost includes the value model only if a block was scored."""
     nodes = tree.nodes[1:]
-    prompt, scored = len(tree.prompt), any(node.scored for node in nodes)
-    once = Cost(
-        scored=prompt if scored else 0,
-        policy_flops=forward_flops(policy, prompt, 0),
-        value_flops=forward_flops(value, prompt, 0) if scored else 0.0,
+    length, scored = len(tree.prompt), any(node.scored for node in nodes)
+    prompt = Cost(
+        scored=length if scored else 0,
+        policy_flops=forward_flops(policy, length, 0),
+        value_flops=forward_flops(value, length, 0) if scored else 0.0,
     )
     groups: dict[int, list[Cost]] = {}
     for node in nodes:
         groups.setdefault(node.group, []).append(_node_cost(tree, node, policy, value))
-    return TreeCosts(once, {group: total(costs) for group, costs in sorted(groups.items())})
+    return TreeCosts(prompt, {group: sum_costs(costs) for group, costs in sorted(groups.items())})
 
 
 def tree_flops(tree: Tree, policy: ModelSize, value: ModelSize) -> float:
-    """FLOPs of both models for the whole tree."""
-    return total(list(tree_costs(tree, policy, value).groups.values())).flops
+    """FLOPs of both models over the whole tree."""
+    return sum_costs(list(tree_costs(tree, policy, value).groups.values())).flops
 
 
 def _node_cost(tree: Tree, node: Node, policy: ModelSize, value: ModelSize) -> Cost:
     before, tokens = len(tree.prompt) + tree.start(node.id), len(node.tokens)
-    written = block_flops(policy, before, tokens, node.prefilled)
-    return Cost(tokens, node.scored, written, score_flops(value, before + tokens, node.scored))
+    policy_flops = block_flops(policy, before, tokens, node.prefilled)
+    return Cost(tokens, node.scored, policy_flops, score_flops(value, before + tokens, node.scored))

@@ -1,7 +1,4 @@
-"""Reward-balanced search (REBASE, arXiv 2408.00724): better prefixes get more of a round's blocks, and few are dropped.
-
-In: a `Policy`, a `Value`, the prompt's tokens and a shape. Out: a `Tree` whose finished paths vote.
-"""
+"""Reward-balanced search (REBASE, arXiv 2408.00724): prefixes with higher values get more blocks of the next round."""
 
 from __future__ import annotations
 
@@ -10,9 +7,10 @@ from collections.abc import Sequence
 
 from vgs_ray.config import Rebase, Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Policy, Score, Value
-from vgs_ray.search.explore import Extender, at_least_one, together
-from vgs_ray.search.tree import ROOT, Listener, Tree
+from vgs_ray.engines.interface import Policy, Value
+from vgs_ray.search.blocks import Block, BlockSampler, check_positive
+from vgs_ray.search.gather import gather_or_cancel
+from vgs_ray.search.tree import Listener, Node, Tree
 
 
 async def rebase(
@@ -25,63 +23,76 @@ async def rebase(
     seed: int,
     listen: Listener | None = None,
 ) -> Tree:
-    """Grow a tree whose rounds share `shape.width` blocks among the live prefixes by their values.
+    """Search in rounds that share `shape.width` blocks among the live prefixes.
 
-    The first round has `width` blocks from the prompt. An answer that has ended takes one of them with it; the rest are shared
-    by `allot`. A prefix that gets none is pruned.
+    The first round samples `width` blocks from the prompt. Each answer that ends lowers the width by one. `allocate_blocks`
+    shares the rest; a prefix that gets no block is pruned.
 
     Args:
+        policy: samples the blocks.
+        value: scores the blocks.
+        prompt: tokens that each answer continues.
         shape: of the search; a block also ends at `sampling.stop_token_ids`.
-        sampling: of the policy; `max_tokens` limits the whole response.
-        seed: of this problem; a block has the seed of its place (round, number among the round's blocks).
-        listen: called with each node as it is added.
+        sampling: of the policy; `max_tokens` limits a whole response.
+        seed: of this problem; a block has the seed of its place (round, number within the round).
+        listen: called with each node when it is added.
 
     Raises:
         ValueError: a size is below 1, or the temperature is not positive.
     """
-    at_least_one(width=shape.width, block=shape.block, max_tokens=sampling.max_tokens)
-    tree = Tree(prompt, [listen] if listen else [])
-    search = Extender(policy, value, tree, sampling, seed)
-    parents, left, round = [tree.nodes[ROOT]] * shape.width, shape.width, 0
+    check_positive(width=shape.width, block=shape.block, max_tokens=sampling.max_tokens)
+    tree = Tree(prompt, listen)
+    sampler = BlockSampler(policy, value, tree, sampling, seed)
+    parents, width, round = [tree.root] * shape.width, shape.width, 0
     while parents:
-        made = await together(
-            search.extend(parent, shape.block, round=round, lane=lane) for lane, parent in enumerate(parents)
+        blocks = await gather_or_cancel(
+            sampler.sample(parent, shape.block, round=round, lane=lane) for lane, parent in enumerate(parents)
         )
-        live = [index for index, block in enumerate(made) if block.state == "kept"]
-        left -= len(made) - len(live)
-        shares = dict(zip(live, allot([_value(made[at].score) for at in live], left, shape.temperature), strict=True))
-        grown = []
-        for index, (parent, block) in enumerate(zip(parents, made, strict=True)):
-            block = block._replace(state="pruned") if shares.get(index, 1) == 0 else block
-            node = tree.add(parent.id, group=0, round=round, index=index, **block._asdict())
-            grown += [node] * shares.get(index, 0)
-        parents = grown
+        width -= sum(block.state != "kept" for block in blocks)
+        parents = _add_round(sampler, parents, blocks, _shares(blocks, width, shape.temperature), round)
         round += 1
     return tree
 
 
-def allot(values: Sequence[float], blocks: int, temperature: float) -> list[int]:
-    """Shares of `blocks` in proportion to exp(value / temperature), as whole numbers that add up to `blocks`.
+def _add_round(
+    sampler: BlockSampler, parents: Sequence[Node], blocks: Sequence[Block], shares: dict[int, int], round: int
+) -> list[Node]:
+    """Add the blocks to the tree and return the parent of each block of the next round."""
+    next_parents = []
+    for index, (parent, block) in enumerate(zip(parents, blocks, strict=True)):
+        pruned = block.state == "kept" and not shares[index]
+        node = sampler.add(
+            parent, block._replace(state="pruned") if pruned else block, group=0, round=round, index=index
+        )
+        next_parents += [node] * shares.get(index, 0)
+    return next_parents
 
-    What rounding down leaves goes to the largest remainders, of equals to the first.
+
+def _shares(blocks: Sequence[Block], width: int, temperature: float) -> dict[int, int]:
+    """Blocks of the next round for each live block, by its index; a missing value counts as 0."""
+    live = [index for index, block in enumerate(blocks) if block.state == "kept"]
+    return dict(
+        zip(live, allocate_blocks([blocks[index].value or 0.0 for index in live], width, temperature), strict=True)
+    )
+
+
+def allocate_blocks(values: Sequence[float], blocks: int, temperature: float) -> list[int]:
+    """Divide `blocks` in proportion to exp(value / temperature), in whole numbers that add up to `blocks`.
+
+    Shares are rounded down. The remaining blocks go to the largest remainders, and of equal remainders to the first.
 
     Raises:
         ValueError: the temperature is not positive.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; shares need a positive one: raise it")
+        raise ValueError(f"temperature is {temperature}; it must be positive: raise it")
     if not values:
         return []
     top = max(values)
     weights = [math.exp((value - top) / temperature) for value in values]
     exact = [blocks * weight / math.fsum(weights) for weight in weights]
     shares = [math.floor(share) for share in exact]
-    order = sorted(range(len(values)), key=lambda at: (shares[at] - exact[at], at))
-    for at in order[: blocks - sum(shares)]:
-        shares[at] += 1
+    by_remainder = sorted(range(len(values)), key=lambda index: (shares[index] - exact[index], index))
+    for index in by_remainder[: blocks - sum(shares)]:
+        shares[index] += 1
     return shares
-
-
-def _value(score: Score | None) -> float:
-    """A value that is missing or NaN speaks for nothing."""
-    return 0.0 if score is None or math.isnan(score.value) else score.value

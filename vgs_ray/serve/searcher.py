@@ -22,8 +22,9 @@ from vgs_ray.engines.interface import SEARCH, Policy, SearchCalls, UnknownToken,
 from vgs_ray.grade import extract_answer
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search import select
-from vgs_ray.search.explore import beam, sample, together
+from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import ModelSizes, tree_flops
+from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, ranked, standing
 from vgs_ray.serve.search_spec import SearchSpec
@@ -200,8 +201,10 @@ class Searcher:
         """
         self.check_scored(sequences, first)
         if not every_token:
-            return [[read.value] for read in await together(_apart(self.value.score, each) for each in sequences)]
-        found = await together(_apart(self.value.score_each, each) for each in sequences)
+            return [
+                [read.value] for read in await gather_or_cancel(_apart(self.value.score, each) for each in sequences)
+            ]
+        found = await gather_or_cancel(_apart(self.value.score_each, each) for each in sequences)
         return [[read.value for read in reads[first:]] for reads in found]
 
     async def _grow(self, policy: Policy, spec: SearchSpec, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
@@ -221,7 +224,7 @@ class Searcher:
 
         classes = select.classes([leaf.answer for leaf in leaves], same)
         weighed = select.weigh(spec.select, classes, [leaf.value for leaf in leaves])
-        weighed.sort(key=lambda found: (-found.weight, -found.peak))  # stable, so the first of equals stays first
+        weighed.sort(key=lambda found: (-found.weight, -found.max_value))  # stable, so the first of equals stays first
         return leaves, tuple(
             Vote(max(found.members, key=lambda at: standing(leaves[at])), found.members, found.weight)
             for found in weighed

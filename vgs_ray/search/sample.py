@@ -1,0 +1,48 @@
+"""Best-of-N sampling: independent whole answers, each scored once at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vgs_ray.config import Sampling
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Policy, Value
+from vgs_ray.search.blocks import BlockSampler, check_positive
+from vgs_ray.search.gather import gather_or_cancel
+from vgs_ray.search.tree import Listener, Tree
+
+
+async def sample(
+    policy: Policy,
+    value: Value | None,
+    prompt: Tokens,
+    *,
+    count: int,
+    sampling: Sampling,
+    seed: int,
+    listen: Listener | None = None,
+) -> Tree:
+    """Sample `count` independent answers; answer i is group i of the tree.
+
+    Args:
+        policy: samples the answers.
+        value: scores the answers; None leaves them unscored, for a majority vote.
+        prompt: tokens that each answer continues.
+        count: number of answers.
+        sampling: of the policy. Its stop tokens are ignored: an answer ends at its end-of-sequence token or at `max_tokens`.
+        seed: of this problem; answer i has the seed of the path (round 0, lane i).
+        listen: called with each node when it is added.
+
+    Raises:
+        ValueError: `count` or `sampling.max_tokens` is below 1.
+    """
+    check_positive(count=count, max_tokens=sampling.max_tokens)
+    tree = Tree(prompt, listen)
+    sampler = BlockSampler(policy, value, tree, replace(sampling, stop_token_ids=()), seed)
+
+    async def sample_answer(group: int) -> None:
+        answer = await sampler.sample(tree.root, sampling.max_tokens, round=0, lane=group)
+        sampler.add(tree.root, answer.as_leaf(), group=group, round=0, index=0)
+
+    await gather_or_cancel(sample_answer(group) for group in range(count))
+    return tree

@@ -22,7 +22,7 @@ from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.by_problem import Batch, Places, align
 from pipelines.tables.manifest import read_manifest
-from pipelines.tables.shards import ShardWriter, number
+from pipelines.tables.shards import ShardWriter, number_shards
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
@@ -142,7 +142,7 @@ def _by_split(counts: list[dict[str, Any]], folder: Path) -> dict[str, dict[str,
     """Sums over tasks, with the number and the size of the shards, which get their final names."""
     found: dict[str, dict[str, int]] = {}
     for split in SPLITS:
-        shards = number(folder, split)
+        shards = number_shards(folder, split)
         if not shards:
             continue
         mine = [row for row in counts if row["split"] == split]

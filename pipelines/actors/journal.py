@@ -7,7 +7,6 @@ A block takes minutes at 16k tokens, and a killed actor must not lose them. So w
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from pipelines.tables.stage_table import StageTable, part_name
+from vgs_ray.data.files import write_json
 
 FLUSH_S = 30.0
 TRUSTED_TRIES = 5
@@ -51,9 +51,7 @@ class Journal:
         self._note(Tries(TRUSTED_TRIES + 1, key))
 
     def _note(self, tries: Tries) -> None:
-        beside = self.notes.with_name(f"{self.notes.name}.{os.getpid()}")
-        beside.write_text(json.dumps(tries))
-        os.replace(beside, self.notes)
+        write_json(self.notes, tries)
 
     def done(self) -> set[str]:
         """Ids of the rows that are durable."""

@@ -1,22 +1,32 @@
-"""Parquet shards of bounded size: a shard appears by a rename, so it is whole or absent."""
+"""Parquet shards of bounded size, as a published data set has them. A shard is whole or absent."""
 
 from __future__ import annotations
 
-import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vgs_ray.data.files import atomic_file
+
 
 class ShardWriter:
-    """Write tables to `{stem}-{n}.parquet`; a shard ends with the table that makes it reach `limit` bytes."""
+    """Writes tables to `{stem}-000.parquet`, `{stem}-001.parquet` and so on.
+
+    Args:
+        stem: path of the shards without number and suffix.
+        schema: of every table.
+        limit: bytes; the table that reaches it is the last one of its shard.
+    """
 
     def __init__(self, stem: Path, schema: pa.Schema, limit: int) -> None:
         self.stem, self.schema, self.limit = stem, schema, limit
-        self.shards = 0
-        self._writer: pq.ParquetWriter | None = None
+        self._shards = 0
+        self._open = ExitStack()  # the current shard
+        self._path: Path | None = None
+        self._writer: pq.ParquetWriter
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -24,36 +34,25 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(keep=kind is None)
+        self._open.__exit__(kind, error, trace)
 
     def write(self, table: pa.Table) -> None:
         if not table.num_rows:
             return
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._beside, self.schema, compression="zstd")
+        if self._path is None:
+            shard = self.stem.with_name(f"{self.stem.name}-{self._shards:03d}.parquet")
+            self._path = self._open.enter_context(atomic_file(shard))
+            self._writer = self._open.enter_context(pq.ParquetWriter(self._path, self.schema, compression="zstd"))
         self._writer.write_table(table.cast(self.schema))
-        if self._beside.stat().st_size >= self.limit:
-            self._end(keep=True)
-
-    @property
-    def _beside(self) -> Path:
-        return self.stem.with_name(f".{self.stem.name}-{self.shards:03d}.{os.getpid()}")
-
-    def _end(self, keep: bool) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        if keep:
-            os.replace(self._beside, self.stem.with_name(f"{self.stem.name}-{self.shards:03d}.parquet"))
-            self.shards += 1
-        else:
-            self._beside.unlink()
-        self._writer = None
+        if self._path.stat().st_size >= self.limit:
+            self._open.close()
+            self._path = None
+            self._shards += 1
 
 
-def number(folder: Path, split: str) -> list[Path]:
-    """Give the shards of a split their final names, `train-00000-of-00012.parquet`; data set loaders know this form."""
-    written = sorted(folder.glob(f"{split}-*.parquet"))
+def number_shards(folder: Path, split: str) -> list[Path]:
+    """Rename the shards of a split to `train-00000-of-00012.parquet`, the form that data set loaders expect."""
+    shards = sorted(folder.glob(f"{split}-*.parquet"))
     return [
-        path.rename(folder / f"{split}-{index:05d}-of-{len(written):05d}.parquet") for index, path in enumerate(written)
+        path.rename(folder / f"{split}-{index:05d}-of-{len(shards):05d}.parquet") for index, path in enumerate(shards)
     ]

@@ -16,9 +16,9 @@ import ray
 from ray.exceptions import RayError
 
 from pipelines.errors import line_of
-from pipelines.tables.stage import write_json
 from vgs_ray.cleaning.raw_rows import Piece, Source, inspect_source, read_piece, sandbox_source
 from vgs_ray.config import Clean
+from vgs_ray.data.files import write_json
 from vgs_ray.data.source_names import SourceError
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import answer_of, pinned

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pipelines.tables.manifest import read_manifest, refuse_lost_rows
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.files import remove_temporary, write_json
 from vgs_ray.errors import UserError
 from vgs_ray.models import RANDOM
 from vgs_ray.models.checks import check_models
@@ -84,6 +85,7 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
         _refuse_difference(folder, read_manifest(folder / "_started.json"), identity)
     check_models(recipe, name)
     _prepare_folder(folder, keep_parts)
+    remove_temporary(folder)
     write_json(folder / "_started.json", identity)
     return Stage(name, folder, time.time(), identity)
 
@@ -111,9 +113,8 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
             f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
             "free some space or pass another --root"
         )
-    for pattern in (".part-*", ".tries-*"):
-        for beside in folder.glob(pattern):
-            beside.unlink(missing_ok=True)
+    for notes in folder.glob(".tries-*"):
+        notes.unlink(missing_ok=True)
     if not keep_parts:
         for part in folder.glob("**/part-*.parquet"):
             part.unlink()
@@ -169,13 +170,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is whole or absent."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(beside, path)
 
 
 def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:

@@ -8,7 +8,6 @@ derived from the ids of its rows, so a retried write replaces its own part and c
 from __future__ import annotations
 
 import hashlib
-import os
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -24,6 +23,7 @@ from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
 from vgs_ray.config import Recipe
+from vgs_ray.data.files import atomic_file, flush_to_disk, write_atomically
 from vgs_ray.data.schemas import TABLES
 from vgs_ray.errors import UserError
 
@@ -56,7 +56,7 @@ class StageTable(NamedTuple):
     def claim(self) -> StageTable:
         """Become the only writer. Workers that outlive a killed command then fail when they write."""
         writer = uuid.uuid4().hex
-        (self.folder / WRITER).write_text(writer)
+        write_atomically(self.folder / WRITER, writer)
         return self._replace(writer=writer)
 
     def part_files(self) -> list[str]:
@@ -104,16 +104,15 @@ class StageTable(NamedTuple):
             return
         rows = rows.select(self.schema.names).cast(self.schema)
         path = self.part_path(name or part_name(rows[self.key].to_pylist()))
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            pq.write_table(rows, beside, compression="zstd")
+        with atomic_file(path) as temporary:
+            pq.write_table(rows, temporary, compression="zstd")
+            flush_to_disk(
+                temporary
+            )  # takes time, so it comes before the check, and the rename follows the check at once
             if self.writer and (self.folder / WRITER).read_text() != self.writer:
                 raise Displaced(
                     f"another command now writes {self.folder}; this process stops, and no committed row is lost"
                 )
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
 
 
 def part_name(ids: Sequence[object]) -> str:

@@ -92,7 +92,7 @@ def test_interrupted_parts_stay_or_go(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     parts = stage_table(recipe, "clean")
     parts.write_part(problems("a"))
-    (parts.folder / ".part-torn.parquet.1").write_bytes(b"PAR1")
+    (parts.folder / ".part-torn.parquet.0123.tmp").write_bytes(b"PAR1")
     open_stage(recipe, "clean", ())
     assert set(committed_ids(parts).to_pylist()) == {"a"}
     assert not list(parts.folder.glob(".part-*"))

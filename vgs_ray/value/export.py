@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vgs_ray.data.files import atomic_folder
 from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.model import ValueModel
@@ -28,19 +29,16 @@ def export(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, 
         card: text of README.md.
         folder: replaced where it exists.
     """
-    beside = folder.with_name(f".{folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(beside, weights)
-    (beside / "README.md").write_text(card)
-    source = Path(model_path(init))
-    if source.is_dir():
-        for name in TOKENIZER_FILES:
-            if (source / name).exists():
-                shutil.copy(source / name, beside / name)
-    else:
-        load_tokenizer(init).save_pretrained(beside)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    with atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary, weights)
+        (temporary / "README.md").write_text(card)
+        source = Path(model_path(init))
+        if source.is_dir():
+            for name in TOKENIZER_FILES:
+                if (source / name).exists():
+                    shutil.copy(source / name, temporary / name)
+        else:
+            load_tokenizer(init).save_pretrained(temporary)
 
 
 def model_card(name: str, config: dict[str, Any], metrics: dict[str, float], data: dict[str, dict[str, int]]) -> str:

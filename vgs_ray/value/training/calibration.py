@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 from vgs_ray.calibration import Bin, reliability
+from vgs_ray.data.files import atomic_file, write_json
 from vgs_ray.value.training.metrics import Readings, by_position, summarize
 
 
@@ -20,8 +18,9 @@ def write_validation(readings: Readings, step: int, position_bin: int, folder: P
         "reliability": [each._asdict() for each in values],
         "by_position": [each._asdict() for each in positions],
     }
-    _replace(folder / "validation.json", lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
-    _replace(folder / "reliability.png", lambda path: plot(values, positions, position_bin, path))
+    write_json(folder / "validation.json", found)
+    with atomic_file(folder / "reliability.png") as temporary:
+        plot(values, positions, position_bin, temporary)
 
 
 def plot(values: list[Bin], positions: list[Bin], position_bin: int, path: Path) -> None:
@@ -44,9 +43,3 @@ def plot(values: list[Bin], positions: list[Bin], position_bin: int, path: Path)
     right.set(xlabel=f"position of the token (bins of {position_bin:,})", ylim=(0, 1))
     right.legend()
     figure.savefig(path, dpi=120, format="png")
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    beside = path.with_name(f".{path.name}")
-    write(beside)
-    os.replace(beside, path)

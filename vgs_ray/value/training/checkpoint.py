@@ -8,7 +8,6 @@ the seed: the loop seeds every step by its number, and data order and learning r
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import shutil
@@ -24,6 +23,7 @@ from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.optim import Optimizer
 
+from vgs_ray.data.files import publish_folder
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.parallel import Worker
 
@@ -64,7 +64,7 @@ class Checkpoints:
         beside.mkdir(parents=True, exist_ok=True)
         if self._worker.rank == 0:
             facts = {"step": step, "samples": samples, "workers": self._worker.world, "identity": self._identity}
-            _write(beside / _PROGRESS, json.dumps(facts))
+            (beside / _PROGRESS).write_text(json.dumps(facts))
         state, writer = _state(model, optimizer), FileSystemWriter(beside, sync_files=True)
         if self._background:
             future = dcp.async_save(
@@ -92,9 +92,7 @@ class Checkpoints:
         """The first worker gathers what all wrote and ends last, so it alone renames."""
         if self._worker.rank:
             return
-        final = self._folder / f"step-{step:07d}"
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(beside, final)
+        publish_folder(beside, self._folder / f"step-{step:07d}")
         for _, old in _found(self._folder)[: -self._kept]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -149,13 +147,6 @@ def _found(folder: Path) -> list[tuple[int, Path]]:
     """Complete checkpoints by step."""
     matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step-*"))
     return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # the new name must not become durable before the bytes, or a power cut leaves a stump
 
 
 class _Reader(FileSystemReader):

@@ -6,7 +6,6 @@ column of tokens; the operating system keeps what is read often, once for all wo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from vgs_ray.data.files import atomic_file
 from vgs_ray.data.schemas import TOKENS
 
 SPLITS = ("train", "validation")
@@ -67,10 +67,10 @@ def copy_part(job: Copy) -> None:
         return
     job.target.parent.mkdir(parents=True, exist_ok=True)
     schema = COPIED[job.table]
-    beside = job.target.with_name(f".{job.target.name}.{os.getpid()}")
     with (
+        atomic_file(job.target) as temporary,
         pq.ParquetFile(job.source) as part,
-        pa.OSFile(str(beside), "wb") as file,
+        pa.OSFile(str(temporary), "wb") as file,
         pa.ipc.new_file(file, schema) as sink,
     ):
         names = [name for name in schema.names if name in part.schema_arrow.names]
@@ -79,7 +79,6 @@ def copy_part(job: Copy) -> None:
                 if name not in names:  # labels without values
                     batch = batch.append_column(name, pa.nulls(len(batch), schema.field(name).type))
             sink.write_batch(batch.select(schema.names).cast(schema))
-    os.replace(beside, job.target)
 
 
 def build_index(sources: Sources, folder: Path) -> None:
@@ -149,10 +148,12 @@ def _write_index(table: pa.Table, path: Path) -> None:
     table = table.sort_by([("problem_id", "ascending"), ("roll_out_id", "ascending")])
     codes = table["problem_id"].combine_chunks().dictionary_encode().indices
     table = table.drop_columns(["problem_id", "split"]).append_column("problem", codes).combine_chunks()
-    beside = path.with_name(f".{path.name}")
-    with pa.OSFile(str(beside), "wb") as file, pa.ipc.new_file(file, table.schema) as sink:
+    with (
+        atomic_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as sink,
+    ):
         sink.write_table(table)
-    os.replace(beside, path)
 
 
 def _open(path: Path) -> pa.Table:

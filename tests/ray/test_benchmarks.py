@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from pipelines.errors import line_of
 from pipelines.evaluate import all_problems, sources
 from pipelines.recipes import sandbox, vgs
-from pipelines.session import ray_session
 from pipelines.tables.sources import resolved
 from vgs_ray.config import Evaluate
 from vgs_ray.config.checks import check_recipe
@@ -21,14 +19,10 @@ from vgs_ray.data.source_names import HubId, SourceError, label_of
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import BENCHMARKS, answer_of, pinned, source_of
 
+pytestmark = pytest.mark.usefixtures("local_ray")
+
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "benchmarks"
 SIZES = {"aime-24": 30, "aime-25": 30, "hmmt-feb-24": 30, "hmmt-feb-25": 30, "math-500": 500, "gsm8k": 1319}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    with ray_session():
-        yield
 
 
 def test_names_are_data_sets_at_a_revision() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import clean
-from pipelines.session import ray_session
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.cleaning.rules import REASONS
 from vgs_ray.config import Clean, Evaluate, Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.sandbox.rows import labelled_rows
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(300)]
 
 LONG = "A gardener plants {} red and {} white roses along the wall of the old mill, and then counts all of them. {}"
 BENCHMARK = "On a far planet every one of the seven moons is seen once in {} nights. How long is the year there?"
@@ -48,12 +46,6 @@ OTHERS = [
     made(LONG.format(3, 4, "How many roses are there in the end, less one?"), "6"),
     made("At least one of the moons is seen tonight. What is the chance?", r"\frac{1}{2}"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    with ray_session():
-        yield
 
 
 def cleaned(root: Path, source: Path, benchmarks: str = "", **options: Any) -> dict[str, str]:

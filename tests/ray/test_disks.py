@@ -110,7 +110,7 @@ def test_a_read_only_root_is_refused(mount: Mount) -> None:
         open_stage(replace(recipe, run_name="other"), "clean", ())
 
 
-def test_a_folder_that_a_node_does_not_share_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_a_node_does_not_share_is_refused(no_ray: None, tmp_path: Path) -> None:
     shared, own = tmp_path / "shared", tmp_path / "own"
     shared.mkdir()
     own.mkdir()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from hypothesis import strategies as st
 from made_up_run import CUTS, ROLL_INS, write_run
 
 from pipelines import export, import_vm, label
-from pipelines.session import ray_session
 from pipelines.tables.shards import ShardWriter
 from pipelines.tables.stage_table import LAYOUT, stage_table
 from vgs_ray.config import Export, ImportVM, Label, Recipe
@@ -35,12 +33,11 @@ Responses = Counter[tuple[tuple[int, ...], tuple[int, ...], int]]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipe]:
+def exported(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = write_run(tmp_path_factory.mktemp("runs"), Label(hopeless_share=1.0))
-    with ray_session():
-        label.run(recipe)
-        export.run(recipe)
-        yield recipe
+    label.run(recipe)
+    export.run(recipe)
+    return recipe
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ BENCH = Path(__file__).parents[2] / "bench" / "kills.py"
 @pytest.mark.timeout(700)
 def test_killed_worker_raylet_and_driver_cost_no_row_and_double_none() -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCH), "--kills", "3", "--problems", "200", "--pause", "25"],
+        [sys.executable, str(BENCH), "--kills", "3", "--problems", "200", "--pause", "14"],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from made_up_run import CUTS, PROBLEMS, ROLL_INS, rows_of_run, write_run
 
 from pipelines import label
-from pipelines.session import ray_session
 from pipelines.tables.by_problem import Places
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label
@@ -23,11 +22,7 @@ from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_label, outcome_labels
 from vgs_ray.labels.token_values import token_values
 
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_for_all() -> object:
-    with ray_session():
-        yield
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def labels_of(root: Path, config: Label) -> dict[str, dict[str, object]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from pipelines import train
 from pipelines.cli import parse
 from pipelines.recipes import RECIPES, vgs
 from pipelines.roll_out import requests_of
-from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Engine, Generator, Recipe, Sampling
@@ -29,6 +27,8 @@ from vgs_ray.engines.interface import room_for
 from vgs_ray.errors import UserError
 from vgs_ray.value.training.loader import Examples
 from vgs_ray.value.training.store import build
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 SCALE = 64  # of the lengths of vgs: prompts of up to 16 tokens, responses of up to 256
 PROBLEMS, ROLL_INS, CUTS = 24, 2, 2
@@ -194,12 +194,6 @@ def tables_of(recipe: Recipe) -> dict[str, list[dict[str, object]]]:
                 rows["verify"].append({**ids, "outcome": "incomplete", "reason": "made_up"})
                 rows["label"].append({**ids, "cut": cut, "split": split, "label": label})
     return rows
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    with ray_session():
-        yield
 
 
 def labels_by_class(recipe: Recipe, split: str) -> Counter[int]:

@@ -31,7 +31,7 @@ NOTICED_QUICKLY = {
 
 @pytest.mark.slow  # about a minute: two raylets, three starts of a worker, and Ray's own time to notice a lost node
 def test_a_lost_node_does_not_end_the_run_or_change_the_data(
-    backbone: str, tables: Path, tmp_path: Path, monkeypatch
+    no_ray: None, backbone: str, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10"

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from pipelines import verify
 from pipelines.recipes import sandbox
-from pipelines.session import ray_session
 from pipelines.tables.by_problem import Places
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
@@ -23,6 +22,8 @@ from vgs_ray.data.schemas import TABLES
 from vgs_ray.grade import extract_answer
 from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, solution_text, text_of
+
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 TOKENIZER = load_tokenizer(model_path("sandbox:ref"))
 GOLDS = {
@@ -54,12 +55,6 @@ QUICK = ("plain", "tower")
 
 def encode(text: str) -> list[int]:
     return TOKENIZER(text, add_special_tokens=False)["input_ids"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_for_all() -> object:
-    with ray_session():
-        yield
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 
 from vgs_ray.config import Train
-from vgs_ray.value.attention import attention_of
+from vgs_ray.value.attention import choose_attention
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import Example, MicroBatch, lay_out
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.optimizer import make_optimizer
-from vgs_ray.value.training.packing import Example, MicroBatch, lay_out
 from vgs_ray.value.training.parallel import Worker, clip_gradients, prepare
-from vgs_ray.value.training.plan import fill, plan_step
-from vgs_ray.value.training.speed import cost_of, peak_flops
+from vgs_ray.value.training.partition import fill, partition_batch
+from vgs_ray.value.training.throughput import peak_flops, training_flops
 
 LAWS = ((0.7, 0.5), (0.4, 0.7))  # mean in units of the maximum, sigma
 PUBLISHED_ROWS, PUBLISHED_STEP, BATCH = 8, 16, 1024
@@ -75,7 +75,7 @@ def draw(count: int, longest: int, mean: float, sigma: float, vocabulary: int) -
 def packed(examples: list[Example], budget: int, longest: int) -> list[MicroBatch]:
     """Our micro-batches of a whole batch."""
     lengths = np.array([[len(example.tokens)] for example in examples])
-    plan = plan_step(lengths, lengths, 1, budget, "packed")
+    plan = partition_batch(lengths, lengths, 1, budget, "packed")
     return [lay_out([examples[place] for place in pack], "packed") for pack in plan.packs[0]]
 
 
@@ -121,7 +121,7 @@ def compare(arguments: argparse.Namespace, device: torch.device) -> None:
     gpu, longest = device.type == "cuda", arguments.longest
     size = QWEN_1_5B if gpu else TINY
     config = Train(dropout=0.0, activation_checkpointing=gpu)
-    model = build(size, longest, attention_of("auto", device, 0.0), device)
+    model = build(size, longest, choose_attention("auto", device, 0.0), device)
     prepare(model, config, Worker(device=device))
     optimizer = make_optimizer(model, config)
     model.train()
@@ -159,12 +159,12 @@ def table(arguments: argparse.Namespace, device: torch.device) -> None:
         if time.monotonic() - began > arguments.seconds:
             print("out of time: the other variants were not run")
             return
-        name = attention_of(attention, device, 0.0)
+        name = choose_attention(attention, device, 0.0)
         line = f"{name:<18} {checkpointing!s:<13} {compiled!s:<7} {budget * longest:>8,}"
         torch.cuda.reset_peak_memory_stats(device)
         try:
             model = build(QWEN_1_5B, longest, name, device)
-            cost = cost_of(model)
+            cost = training_flops(model)
             config = Train(dropout=0.0, activation_checkpointing=checkpointing, compile=compiled)
             prepare(model, config, Worker(device=device))
             optimizer = make_optimizer(model, config)

@@ -22,7 +22,14 @@ from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe, Train
 from vgs_ray.errors import UserError
 from vgs_ray.models import model_path
-from vgs_ray.value.training.log import append, last_step, mend, read_metrics, shown, summary
+from vgs_ray.value.training.metrics_log import (
+    append_metrics,
+    last_step,
+    progress_text,
+    read_metrics,
+    repair_log,
+    summarize_run,
+)
 
 if TYPE_CHECKING:
     from vgs_ray.value.training.loader import Examples
@@ -39,20 +46,20 @@ def train_worker(config: dict[str, Recipe]) -> str:
     """
     import torch
 
-    from vgs_ray.value.attention import attention_of, layout_of
-    from vgs_ray.value.export import export, model_card
+    from vgs_ray.value.attention import choose_attention, choose_layout
     from vgs_ray.value.model import ValueModel
-    from vgs_ray.value.training.calibration import write_validation
+    from vgs_ray.value.publish import model_card, save_value_model
     from vgs_ray.value.training.loop import DIVERGED, LossDivergedError, fit
-    from vgs_ray.value.training.metrics import Readings
+    from vgs_ray.value.training.metrics import Predictions
     from vgs_ray.value.training.parallel import Worker, whole_weights
-    from vgs_ray.value.training.track import open_trackers
+    from vgs_ray.value.training.trackers import open_trackers
+    from vgs_ray.value.training.validation_report import write_validation
 
     recipe, context = config["recipe"], ray.train.get_context()
     settings, folder = recipe.resolved_train, recipe.folder / "train"
     device = ray.train.torch.get_device()
-    attention = attention_of(settings.attention, device, settings.attention_dropout)
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device, layout_of(attention, device))
+    attention = choose_attention(settings.attention, device, settings.attention_dropout)
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device, choose_layout(attention, device))
     if worker.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     train, validation = open_examples(folder / "store", settings)
@@ -64,13 +71,13 @@ def train_worker(config: dict[str, Recipe]) -> str:
     log, run_name = folder / "metrics.jsonl", recipe.folder.name
     track = open_trackers(settings.trackers, folder, run_name, asdict(settings))
     if worker.rank == 0:
-        mend(log)
+        repair_log(log)
 
-    def report(metrics: dict[str, float], readings: Readings | None) -> None:
-        append(log, {**metrics, "workers": worker.world})
+    def report(metrics: dict[str, float], predictions: Predictions | None) -> None:
+        append_metrics(log, {**metrics, "workers": worker.world})
         track(int(metrics["step"]), metrics)
-        if readings:
-            write_validation(readings, int(metrics["step"]), settings.position_bin, folder)
+        if predictions:
+            write_validation(predictions, int(metrics["step"]), settings.position_bin, folder)
 
     try:
         examples = [validation.example(index) for index in held_out]
@@ -82,7 +89,7 @@ def train_worker(config: dict[str, Recipe]) -> str:
         validated = [row for row in read_metrics(log) if "auc" in row]
         data = {"train": train.counts(train.units()), "validation": validation.counts(held_out)}
         card = model_card(run_name, asdict(settings), (validated or [{}])[-1], data)
-        export(model, weights, settings.init, card, folder / "value_model")
+        save_value_model(model, weights, settings.init, card, folder / "value_model")
     return ""
 
 
@@ -104,13 +111,13 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     Raises:
         UserError: there is nothing to train on, or nothing to validate on within the longest length.
     """
-    from vgs_ray.value.training.store import Sources, build_index, copies, copy_part
+    from vgs_ray.value.training.store import Sources, copy_part, part_copies, write_indexes
 
     sources = Sources(*(stage_table(recipe, stage).part_files() for stage in ("label", "roll_in", "roll_out")))
     if not (folder / "index-validation.arrow").exists():
         copy = ray.remote(num_cpus=0.5)(copy_part)
-        ray.get([copy.remote(job) for job in copies(sources, folder)])
-        ray.get(ray.remote(num_cpus=0.5)(build_index).remote(sources, folder))
+        ray.get([copy.remote(job) for job in part_copies(sources, folder)])
+        ray.get(ray.remote(num_cpus=0.5)(write_indexes).remote(sources, folder))
     config = recipe.resolved_train
     both = train, validation = open_examples(folder, config)
     try:
@@ -128,8 +135,8 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
 
 
 def run(recipe: Recipe) -> None:
-    from vgs_ray.value.export import check_push, push
-    from vgs_ray.value.training.track import check_trackers
+    from vgs_ray.value.publish import check_hub_token, push_to_hub
+    from vgs_ray.value.training.trackers import check_trackers
 
     config = recipe.train
     stage = open_stage(recipe, "train", inputs=("roll_in", "roll_out", "label"))
@@ -137,22 +144,22 @@ def run(recipe: Recipe) -> None:
         return
     try:
         check_trackers(config.trackers)
-        check_push(config.push_to)
+        check_hub_token(config.push_to)
     except ValueError as error:
         raise UserError(str(error)) from None
     log = stage.folder / "metrics.jsonl"
     with (
         ray_session(folder=stage.folder),
-        progress("train", config.steps, lambda: last_step(log), "step", lambda: shown(log), LINE),
+        progress("train", config.steps, lambda: last_step(log), "step", lambda: progress_text(log), LINE),
     ):
         data = build_store(recipe, stage.folder / "store")
         diverged = trainer(recipe).fit().return_value
     if diverged:
         raise UserError(diverged)
     if config.push_to:
-        push(stage.folder / "value_model", config.push_to)
+        push_to_hub(stage.folder / "value_model", config.push_to)
     shutil.rmtree(stage.folder / "store")
-    stage.close(classes=data["classes"], **summary(read_metrics(log)), too_long=data["too_long"])
+    stage.close(classes=data["classes"], **summarize_run(read_metrics(log)), too_long=data["too_long"])
 
 
 def trainer(recipe: Recipe) -> TorchTrainer:

@@ -12,22 +12,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import CONFIG, CPU, load, loss_and_gradient, new_model, poison, sources, weights_of
+from toy import CONFIG, CPU, build_store, load, loss_and_gradient, new_model, poison, sources, weights_of
 
 from vgs_ray.config import Train
 from vgs_ray.data.schemas import ROLL_OUTS
-from vgs_ray.value.attention import attention_of, layout_of
+from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.loader import Order, group_bounds, spread
-from vgs_ray.value.training.log import append, last_step, mend, read_metrics, shown, summary
 from vgs_ray.value.training.loop import LossDivergedError, fit
 from vgs_ray.value.training.loss import summed_loss
-from vgs_ray.value.training.metrics import read, summarize
+from vgs_ray.value.training.metrics import summarize
+from vgs_ray.value.training.metrics_log import (
+    append_metrics,
+    last_step,
+    progress_text,
+    read_metrics,
+    repair_log,
+    summarize_run,
+)
 from vgs_ray.value.training.optimizer import learning_rate
-from vgs_ray.value.training.packing import Example, lay_out
 from vgs_ray.value.training.parallel import Worker
-from vgs_ray.value.training.plan import plan_step
-from vgs_ray.value.training.store import build
+from vgs_ray.value.training.partition import partition_batch
+from vgs_ray.value.training.validation import validate
 
 LAYOUTS = ("packed", "bucketed")
 
@@ -62,19 +69,9 @@ def test_packed_equals_padded(backbone: str, tables: Path) -> None:
 
 
 def test_attention_is_what_the_machine_can_run() -> None:
-    assert attention_of("auto", CPU, 0.1) == "varlen"
-    assert attention_of("eager", CPU, 0.1) == "eager"
-    assert [layout_of(name, CPU) for name in ("varlen", "eager")] == ["packed", "bucketed"]
-
-
-def test_loss_is_that_of_the_model(backbone: str, tables: Path) -> None:
-    model, examples = new_model(backbone).eval(), [load(tables).example(index) for index in range(6)]
-    batch = lay_out(examples, "bucketed")
-    mask = torch.from_numpy(batch.weights > 0)
-    labels = torch.from_numpy(batch.labels[:, 0])
-    tokens = torch.from_numpy(batch.input_ids)
-    whole = model.loss(tokens, labels, mask, (torch.from_numpy(batch.weights.cumsum(1)) < 1 - 1e-6) | mask)
-    torch.testing.assert_close(summed_loss(model, batch, "outcome", CPU) / len(examples), whole)
+    assert choose_attention("auto", CPU, 0.1) == "varlen"
+    assert choose_attention("eager", CPU, 0.1) == "eager"
+    assert [choose_layout(name, CPU) for name in ("varlen", "eager")] == ["packed", "bucketed"]
 
 
 def test_memory_follows_the_budget_and_not_the_longest_sequence(backbone: str) -> None:
@@ -134,7 +131,7 @@ def test_each_sample_of_an_epoch_occurs_once_whatever_the_workers_and_kills(size
         world, durable, lost = lives[life % len(lives)]
         for step in range(done, min(steps, done + durable + lost)):
             units = order.batch(step, batch)
-            plan = plan_step(lengths[units], lengths[units], world, 60, layout)
+            plan = partition_batch(lengths[units], lengths[units], world, 60, layout)
             assert len({len(own) for own in plan.packs}) == 1  # or a worker would wait for ever
             places = [place for own in plan.packs for pack in own for place in pack]
             assert sorted(places) == list(range(batch))  # each of the batch on exactly one worker
@@ -150,7 +147,7 @@ def test_it_learns_a_toy_task(backbone: str, tables: Path, tmp_path: Path) -> No
     config, model = replace(CONFIG, steps=60, batch_size=16, micro_tokens=1024), new_model(backbone)
     fit(model, config, load(tables), [], tmp_path, 0, Worker(), lambda metrics, _: None)
     validation = load(tables, "validation")
-    found = summarize(read(model, [validation.example(i) for i in range(len(validation))], config, Worker()))
+    found = summarize(validate(model, [validation.example(i) for i in range(len(validation))], config, Worker()))
     assert found["auc"] > 0.9
     assert found["brier"] < 0.15
     assert 0 < found["cross_entropy"] < 0.5
@@ -189,11 +186,11 @@ def test_nothing_to_train_or_validate_on_is_named(tables: Path) -> None:
 def test_metrics_survive_a_torn_line_and_redone_steps(tmp_path: Path) -> None:
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1, "tokens": 5}\n{"step": 2, "tokens": 6}\n{"step": 3, "to')
-    mend(log)
+    repair_log(log)
     final = {"cross_entropy": 0.5, "auc": 0.75, "brier": 0.2, "ece": 0.1, "auc_start": 0.6, "auc_end": 0.9}
     for row in ({"step": 2, "tokens": 7}, {"step": 3, "tokens": 8, **final}):
-        append(log, row)
-    assert summary(read_metrics(log)) == {"steps": 3, "tokens": 20, "validation": final}
+        append_metrics(log, row)
+    assert summarize_run(read_metrics(log)) == {"steps": 3, "tokens": 20, "validation": final}
 
 
 def test_progress_line_fits(tmp_path: Path) -> None:
@@ -202,12 +199,12 @@ def test_progress_line_fits(tmp_path: Path) -> None:
     from pipelines.train import LINE
 
     log = tmp_path / "metrics.jsonl"
-    assert (last_step(log), shown(log)) == (0, "starting workers")
+    assert (last_step(log), progress_text(log)) == (0, "starting workers")
     row = {"loss": 12.3456, "tokens_per_s": 1_234_567.8, "padding": 0.031, "mfu": 0.456, "seconds_left": 86_399.0}
     for step in range(1, 2000):
-        append(log, {"step": step, **row} | ({"auc": 0.7514} if step % 50 == 0 else {}))
+        append_metrics(log, {"step": step, **row} | ({"auc": 0.7514} if step % 50 == 0 else {}))
     assert last_step(log) == 1999
-    note = shown(log)
+    note = progress_text(log)
     assert note == "23:59:59 left, loss 12.346, 1.23M tok/s, pad 3%, MFU 46%, AUC 0.751"
     line = tqdm.format_meter(1999, 12170, 86_399, bar_format=LINE, prefix=f"{'train':<9}", postfix=note)
     assert len(line) <= 100
@@ -249,4 +246,4 @@ def test_floor_of_the_warm_up(steps: int, floor: int, by_step: dict[int, float])
 def test_missing_tokens_are_named(tables: Path, tmp_path: Path) -> None:
     pq.write_table(ROLL_OUTS.empty_table(), tmp_path / "part-0.parquet")
     with pytest.raises(ValueError, match="has no tokens"):
-        build(sources(tables)._replace(roll_outs=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
+        build_store(sources(tables)._replace(roll_outs=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")

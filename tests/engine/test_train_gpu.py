@@ -11,11 +11,11 @@ import torch
 from toy import CONFIG, CPU, load, loss_and_gradient, new_model
 
 from vgs_ray.config import Train
-from vgs_ray.value.attention import attention_of
+from vgs_ray.value.attention import choose_attention
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import lay_out
 from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
-from vgs_ray.value.training.packing import lay_out
 from vgs_ray.value.training.parallel import Worker
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -96,7 +96,7 @@ def test_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Pat
 def test_it_learns_with_dropout_and_what_it_learnt_loads_on_a_cpu(
     backbone: str, tables: Path, tmp_path: Path, in_attention: float
 ) -> None:
-    attention = attention_of("auto", GPU, in_attention)
+    attention = choose_attention("auto", GPU, in_attention)
     model = ValueModel.from_backbone(
         backbone, dropout=CONFIG.dropout, seed=0, attn_implementation=attention, attention_dropout=in_attention
     )

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from toy import CONFIG, CPU, load, loss_and_gradient, sources
+from toy import CONFIG, CPU, build_store, load, loss_and_gradient, sources
 
 from vgs_ray.data.schemas import LABELS
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.loader import Examples
 from vgs_ray.value.training.loop import Batches, fit
 from vgs_ray.value.training.loss import summed_loss
-from vgs_ray.value.training.metrics import read, summarize
-from vgs_ray.value.training.packing import Example, lay_out
+from vgs_ray.value.training.metrics import summarize
 from vgs_ray.value.training.parallel import Worker
-from vgs_ray.value.training.store import build
+from vgs_ray.value.training.validation import validate
 
 WITH_VALUES = LABELS if "values" in LABELS.names else LABELS.append(pa.field("values", pa.list_(pa.float32())))
 
@@ -39,7 +39,7 @@ def valued(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         value = 0.9 if row["label"] else 0.2
         row["values"] = None if index % 10 == 0 else [value] * lengths[row["roll_out_id"]]
     pq.write_table(pa.Table.from_pylist(rows, schema=WITH_VALUES), root / "part-0.parquet")
-    build(given._replace(labels=[str(root / "part-0.parquet")]), root / "store")
+    build_store(given._replace(labels=[str(root / "part-0.parquet")]), root / "store")
     return root / "store"
 
 
@@ -150,11 +150,11 @@ def test_it_learns(backbone: str, valued: Path, tmp_path: Path, loss: str) -> No
     config = replace(CONFIG, loss=loss, steps=60, batch_size=16, micro_tokens=1024, dropout=0.0, attention_dropout=0.0)
     model, validation = one_output(backbone), Examples(valued, "validation", loss, 64)
     fit(model, config, Examples(valued, "train", loss, 64), [], tmp_path, 0, Worker(), lambda metrics, _: None)
-    readings = read(model, [validation.example(index) for index in range(len(validation))], config, Worker())
-    assert summarize(readings)["auc_end"] > 0.9
+    predictions = validate(model, [validation.example(index) for index in range(len(validation))], config, Worker())
+    assert summarize(predictions)["auc_end"] > 0.9
     if loss != "bradley_terry":  # a ranking says nothing of the values' scale
         for hit, wanted in ((True, 0.9), (False, 0.2)):
-            assert readings.value[readings.hit == hit].mean() == pytest.approx(wanted, abs=0.12)
+            assert predictions.value[predictions.hit == hit].mean() == pytest.approx(wanted, abs=0.12)
 
 
 def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) 
     for row in rows[::5]:
         row["split"] = "test"
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELS), tmp_path / "part-0.parquet")
-    build(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
+    build_store(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
     both = [Examples(tmp_path / "store", split, "outcome", 64) for split in ("train", "validation")]
     found = {examples.id(index) for examples in both for index in range(len(examples))}
     assert found == {row["roll_out_id"] for row in rows if row["split"] != "test"}
@@ -174,4 +174,4 @@ def test_values_of_another_length_are_named(tables: Path, tmp_path: Path) -> Non
     rows = [{**row, "values": [0.5]} for row in pq.read_table(given.labels[0]).to_pylist()]
     pq.write_table(pa.Table.from_pylist(rows, schema=WITH_VALUES), tmp_path / "part-0.parquet")
     with pytest.raises(ValueError, match=r"has 1 values for \d+ roll-out tokens"):
-        build(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
+        build_store(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")

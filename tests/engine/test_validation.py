@@ -14,30 +14,31 @@ import torch
 from toy import CONFIG, load, new_model
 
 from vgs_ray.calibration import reliability
-from vgs_ray.value.export import check_push, export, model_card
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.training.calibration import write_validation
-from vgs_ray.value.training.metrics import Readings, by_position, read, summarize
+from vgs_ray.value.publish import check_hub_token, model_card, save_value_model
+from vgs_ray.value.training.metrics import Predictions, by_position, summarize
 from vgs_ray.value.training.parallel import Worker, whole_weights
-from vgs_ray.value.training.track import check_trackers, open_trackers
+from vgs_ray.value.training.trackers import check_trackers, open_trackers
+from vgs_ray.value.training.validation import validate
+from vgs_ray.value.training.validation_report import write_validation
 
 
-def readings_of(value: np.ndarray, hit: np.ndarray, position: np.ndarray | None = None) -> Readings:
+def predictions_of(value: np.ndarray, hit: np.ndarray, position: np.ndarray | None = None) -> Predictions:
     ones = np.ones(len(value))
     position = np.arange(len(value)) if position is None else position
-    return Readings(ones * 0.5, value, hit, ones, position, ones == 1, ones == 1)
+    return Predictions(ones * 0.5, value, hit, ones, position, ones == 1, ones == 1)
 
 
 def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:
     draw = np.random.default_rng(0)
     value = draw.random(20_000)
     hit = draw.random(20_000) < value
-    assert summarize(readings_of(value, hit))["ece"] < 0.015
+    assert summarize(predictions_of(value, hit))["ece"] < 0.015
     sure = np.where(value > 0.5, 0.99, 0.01)
     gap = abs(0.99 - hit[value > 0.5].mean()) * np.mean(value > 0.5) + abs(hit[value <= 0.5].mean() - 0.01) * np.mean(
         value <= 0.5
     )
-    assert summarize(readings_of(sure, hit))["ece"] == pytest.approx(gap, abs=1e-6)
+    assert summarize(predictions_of(sure, hit))["ece"] == pytest.approx(gap, abs=1e-6)
     assert sum(each.share for each in reliability(value, hit)) == pytest.approx(1)
     assert [each.low for each in reliability(np.array([0.0, 1.0]), np.array([True, False]))] == [
         0,
@@ -48,7 +49,7 @@ def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:
 def test_accuracy_and_ranking_by_position() -> None:
     value = np.array([0.9, 0.1, 0.9, 0.1])
     hit = np.array([False, True, True, False])
-    early, late = by_position(readings_of(value, hit, np.array([0, 1023, 1024, 2047])), 1024)
+    early, late = by_position(predictions_of(value, hit, np.array([0, 1023, 1024, 2047])), 1024)
     assert (early.low, early.accuracy, early.auc, early.share) == (0, 0, 0, 0.5)
     assert (late.low, late.accuracy, late.auc) == (1024, 1, 1)
 
@@ -56,7 +57,7 @@ def test_accuracy_and_ranking_by_position() -> None:
 @pytest.mark.parametrize("layout", ["bucketed", "packed"])
 def test_readings_are_those_of_the_model(backbone: str, tables: Path, layout) -> None:
     model, examples = new_model(backbone).eval(), [load(tables).example(index) for index in range(5)]
-    found = read(model, examples, CONFIG, Worker(layout=layout))
+    found = validate(model, examples, CONFIG, Worker(layout=layout))
     assert found.weight.sum() == pytest.approx(5)
     assert found.first.sum() == found.last.sum() == 5
     probs = [model.success_probs(torch.from_numpy(each.tokens).long()[None])[0] for each in examples]
@@ -70,7 +71,7 @@ def test_readings_are_those_of_the_model(backbone: str, tables: Path, layout) ->
 def test_validation_files(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     value = draw.random(500)
-    write_validation(readings_of(value, draw.random(500) < value), 7, 100, tmp_path)
+    write_validation(predictions_of(value, draw.random(500) < value), 7, 100, tmp_path)
     found = json.loads((tmp_path / "validation.json").read_text())
     assert found["step"] == 7
     assert [each["low"] for each in found["by_position"]] == [0, 100, 200, 300, 400]
@@ -112,9 +113,9 @@ def test_missing_tracker_and_token_are_found_before_training(monkeypatch) -> Non
         with pytest.raises(ValueError, match=r"wandb.*pip install '.\[tracking\]'"):
             check_trackers(("tensorboard", "wandb"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    check_push("")
+    check_hub_token("")
     with pytest.raises(ValueError, match="HF_TOKEN is not set"):
-        check_push("someone/value")
+        check_hub_token("someone/value")
 
 
 def test_export_is_a_whole_folder_with_its_card(backbone: str, tables: Path, tmp_path: Path) -> None:
@@ -124,7 +125,9 @@ def test_export_is_a_whole_folder_with_its_card(backbone: str, tables: Path, tmp
     assert sum(data["train"].values()) == 200
     (Path(backbone) / "tokenizer.json").write_text("{}")
     for metrics in ({"step": 3, "auc": 0.75, "ece": 0.125}, {}):
-        export(model, whole_weights(model), backbone, model_card("toy", config, metrics, data), tmp_path / "value")
+        save_value_model(
+            model, whole_weights(model), backbone, model_card("toy", config, metrics, data), tmp_path / "value"
+        )
         card = (tmp_path / "value/README.md").read_text()
         assert ("| auc | 0.7500 |" in card) == bool(metrics)
         assert "| train | 200 |" in card

@@ -50,17 +50,6 @@ def test_success_probs_read_the_past_only(model: ValueModel) -> None:
     assert torch.allclose(probs, model.success_probs(padded, mask)[:, :20], atol=1e-6)
 
 
-def test_loss_is_a_mean_over_roll_out_tokens_then_over_sequences(model: ValueModel) -> None:
-    tokens, labels = torch.arange(2, 62).view(3, 20), torch.tensor([1, 2, 0])
-    mask = torch.zeros(3, 20, dtype=torch.long)
-    mask[0, 5:] = 1
-    mask[1, 17:] = 1  # the third has no target and counts as 0
-    logs = model(tokens).log_softmax(-1)
-    wanted = -(logs[0, 5:, 1].mean() + logs[1, 17:, 2].mean()) / 3
-    assert model.loss(tokens, labels, mask).item() == pytest.approx(wanted.item(), abs=1e-5)
-    assert model.loss(tokens, labels, torch.zeros_like(mask)).item() == 0
-
-
 def test_a_fresh_head_depends_on_its_seed_only(policy_folder: Path) -> None:
     heads = [ValueModel.from_backbone(policy_folder, seed=seed).score[0].weight for seed in (1, 1, 2)]
     assert torch.equal(heads[0], heads[1])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgs_ray.value.training.packing import Example, lay_out
-from vgs_ray.value.training.plan import Plan, fill, plan_step, share
+from vgs_ray.value.packing import Example, lay_out
+from vgs_ray.value.training.partition import Partition, fill, partition_batch, share
 
 LAYOUTS = ["packed", "bucketed"]
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
@@ -24,9 +24,9 @@ def examples_of(sizes: list[int]) -> list[Example]:
     ]
 
 
-def planned(sizes: list[int], world: int, budget: int, layout, width: int = 1) -> Plan:
+def planned(sizes: list[int], world: int, budget: int, layout, width: int = 1) -> Partition:
     table = np.array(sizes).reshape(-1, width)
-    return plan_step(table, table - table // 3, world, budget, layout, attention=0.01)
+    return partition_batch(table, table - table // 3, world, budget, layout, attention=0.01)
 
 
 def draw_lengths(count: int, longest: int, mean: float, sigma: float) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_a_worker_with_nothing_left_runs_one_token_without_a_target() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sequence_without_target_is_not_forwarded_and_counts_in_the_mean(layout) -> None:
-    plan = plan_step(np.array([[4], [6]]), np.array([[0], [6]]), 1, 100, layout)
+    plan = partition_batch(np.array([[4], [6]]), np.array([[0], [6]]), 1, 100, layout)
     assert (plan.packs, plan.units, plan.tokens) == ([[[1]]], 2, 6)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from toy import CONFIG, load, sources
+from toy import CONFIG, build_store, load, sources
 
 from pipelines import train
 from pipelines.cli import parse
@@ -26,7 +26,6 @@ from vgs_ray.data.schemas import LABELS
 from vgs_ray.engines.interface import room_for
 from vgs_ray.errors import UserError
 from vgs_ray.value.training.loader import Examples
-from vgs_ray.value.training.store import build
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -102,7 +101,7 @@ def relabelled(tables: Path, folder: Path) -> Path:
         row["label"] = 2 if index % 3 == 0 else row["label"]
         row["values"] = (np.arange(sizes[row["roll_out_id"]]) / 100).tolist()
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELS), folder / "part-0.parquet")
-    build(given._replace(labels=[str(folder / "part-0.parquet")]), folder / "store")
+    build_store(given._replace(labels=[str(folder / "part-0.parquet")]), folder / "store")
     return folder / "store"
 
 

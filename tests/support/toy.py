@@ -18,13 +18,13 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from vgs_ray.config import Train
 from vgs_ray.data.schemas import LABELS, ROLL_INS, ROLL_OUTS
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import lay_out
 from vgs_ray.value.training.loader import Examples
 from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
-from vgs_ray.value.training.packing import lay_out
 from vgs_ray.value.training.parallel import Worker, whole_weights
-from vgs_ray.value.training.plan import plan_step
-from vgs_ray.value.training.store import Sources, build
+from vgs_ray.value.training.partition import partition_batch
+from vgs_ray.value.training.store import Sources, copy_part, part_copies, write_indexes
 
 MODELS = ("transformers.models.qwen2.modeling_qwen2", "transformers.modeling_utils")
 CPU = torch.device("cpu")
@@ -69,12 +69,18 @@ def make_tables(root: Path) -> Path:
     for stage, schema, rows in (("roll_in", ROLL_INS, ins), ("roll_out", ROLL_OUTS, outs), ("label", LABELS, labels)):
         (root / stage).mkdir()
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), root / stage / "part-0.parquet")
-    build(sources(root), root / "store")
+    build_store(sources(root), root / "store")
     return root
 
 
 def sources(root: Path) -> Sources:
     return Sources(*([str(root / stage / "part-0.parquet")] for stage in ("label", "roll_in", "roll_out")))
+
+
+def build_store(sources: Sources, folder: Path) -> None:
+    for job in part_copies(sources, folder):
+        copy_part(job)
+    write_indexes(sources, folder)
 
 
 def load(tables: Path, split: str = "train", config: Train = CONFIG) -> Examples:
@@ -97,7 +103,7 @@ def loss_and_gradient(
     width = 2 if loss == "bradley_terry" else 1
     lengths = np.array([len(example.tokens) for example in examples]).reshape(-1, width)
     starts = np.array([example.target_start for example in examples]).reshape(-1, width)
-    plan, total = plan_step(lengths, lengths - starts, 1, budget, layout), torch.zeros((), device=device)
+    plan, total = partition_batch(lengths, lengths - starts, 1, budget, layout), torch.zeros((), device=device)
     for pack in plan.packs[0]:
         chosen = [examples[place * width + member] for place in pack for member in range(width)]
         part = summed_loss(model, lay_out(chosen, layout, loss == "bradley_terry"), loss, device) / plan.units

@@ -17,12 +17,12 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import is_flash_attn_2_available
 
-from vgs_ray.value.training.packing import Layout
+from vgs_ray.value.packing import Layout
 
 NAME = "varlen"
 
 
-def attention_of(choice: str, device: torch.device, dropout: float) -> str:
+def choose_attention(choice: str, device: torch.device, dropout: float) -> str:
     """transformers' name for a choice of `Train.attention`; `auto` takes the first that the machine can run.
 
     torch's variable-length attention has no dropout on a GPU, so with dropout in attention and without flash-attn a mask remains.
@@ -34,7 +34,7 @@ def attention_of(choice: str, device: torch.device, dropout: float) -> str:
     return "sdpa" if device.type == "cuda" and dropout else NAME
 
 
-def layout_of(attention: str, device: torch.device) -> Layout:
+def choose_layout(attention: str, device: torch.device) -> Layout:
     """Packed where sequences are kept apart for nothing; a mask over the whole row is dear on CPU."""
     return "bucketed" if device.type == "cpu" and attention in ("sdpa", "eager") else "packed"
 

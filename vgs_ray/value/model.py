@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vgs_ray.value.weights import (
     check_shapes,
@@ -167,24 +166,6 @@ class ValueModel(nn.Module):
     def success_probs(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """P(correct) after each token: (batch, length) float32 in [0, 1]."""
         return correct_probs(self(input_ids, attention_mask))
-
-    def loss(
-        self, input_ids: Tensor, labels: Tensor, loss_mask: Tensor, attention_mask: Tensor | None = None
-    ) -> Tensor:
-        """Cross-entropy of the final class on every roll-out token: mean over a sequence, then over sequences.
-
-        Args:
-            input_ids: (batch, length).
-            labels: (batch,) class of each finished answer.
-            loss_mask: (batch, length), 1 on roll-out tokens; a sequence without any counts as 0 in the mean (as published).
-            attention_mask: (batch, length), 0 on padding.
-        """
-        rows = loss_mask.nonzero()[:, 0]
-        logits = self.head(self.hidden_states(input_ids, attention_mask)[loss_mask.bool()]).float()
-        losses = F.cross_entropy(logits, labels[rows], reduction="none")
-        lengths = loss_mask.sum(1)
-        sums = losses.new_zeros(len(labels)).index_add(0, rows, losses)
-        return (sums / lengths.clamp(min=1)).mean()
 
     def save_pretrained(
         self, path: str | Path, state_dict: dict[str, Tensor] | None = None, dtype: torch.dtype = torch.float32

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vgs_ray.labels.outcomes import LABELS
+from vgs_ray.value.packing import Example
 from vgs_ray.value.training.loss import Loss
-from vgs_ray.value.training.packing import Example
-from vgs_ray.value.training.store import Lists, open_index
+from vgs_ray.value.training.store import ListColumn, open_index
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -50,8 +50,11 @@ class Examples:
         self.starts = np.minimum(starts, self.lengths)
         self._ids, self._problems = index["roll_out_id"], index["problem"].to_numpy()
         self._in, self._out, self._value = (index[name].to_numpy() for name in ("in_row", "out_row", "value_row"))
-        self._prompts, self._roll_ins = (Lists(store / "roll_ins", name) for name in ("prompt", "tokens"))
-        self._roll_outs, self._values = Lists(store / "roll_outs", "tokens"), Lists(store / "labels", "values")
+        self._prompts, self._roll_ins = (ListColumn(store / "roll_ins", name) for name in ("prompt", "tokens"))
+        self._roll_outs, self._values = (
+            ListColumn(store / "roll_outs", "tokens"),
+            ListColumn(store / "labels", "values"),
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -21,17 +21,18 @@ from torch import Tensor
 from vgs_ray.config import Train
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import Example, MicroBatch, lay_out
 from vgs_ray.value.training.checkpoint import Checkpoints
 from vgs_ray.value.training.loader import Examples, Order
 from vgs_ray.value.training.loss import summed_loss
-from vgs_ray.value.training.metrics import Readings, read, summarize
+from vgs_ray.value.training.metrics import Predictions, summarize
 from vgs_ray.value.training.optimizer import learning_rate, make_optimizer
-from vgs_ray.value.training.packing import Example, MicroBatch, lay_out
 from vgs_ray.value.training.parallel import Worker, accumulate, clip_gradients, prepare, sum_gradients
-from vgs_ray.value.training.plan import Ints, Plan, plan_step
-from vgs_ray.value.training.speed import cost_of, peak_flops
+from vgs_ray.value.training.partition import Ints, Partition, partition_batch
+from vgs_ray.value.training.throughput import peak_flops, training_flops
+from vgs_ray.value.training.validation import validate
 
-Report = Callable[[dict[str, float], Readings | None], None]
+Report = Callable[[dict[str, float], Predictions | None], None]
 SHOWN_IDS, DIVERGED = 8, "diverged.json"
 ORDER_FIELDS = (
     "loss",
@@ -89,21 +90,23 @@ class Batches:
         self._order = Order(examples.group_bounds(self._units, config.group_size), seed)
         self.size = max(1, config.batch_size // self._units.shape[1])  # in units
 
-    def plan(self, step: int) -> tuple[Ints, Plan]:
+    def plan(self, step: int) -> tuple[Ints, Partition]:
         """The step's units (units, sequences of a unit) and who computes which."""
         units = self._units[self._order.batch(step, self.size)]
         lengths = self._examples.lengths[units].astype(np.int64)
         config, worker = self._config, self._worker
         targets = lengths - self._examples.starts[units]
-        return units, plan_step(lengths, targets, worker.world, config.micro_tokens, worker.layout, self._attention)
+        return units, partition_batch(
+            lengths, targets, worker.world, config.micro_tokens, worker.layout, self._attention
+        )
 
-    def micro_batches(self, units: Ints, plan: Plan) -> Iterator[MicroBatch]:
+    def micro_batches(self, units: Ints, plan: Partition) -> Iterator[MicroBatch]:
         """This worker's; as many as every other worker has."""
         for pack in plan.packs[self._worker.rank]:
             examples = [self._examples.example(int(index)) for index in units[pack].reshape(-1)]
             yield lay_out(examples, self._worker.layout, last_only=self._config.loss == "bradley_terry")
 
-    def flops(self, units: Ints, plan: Plan, cost: Any) -> float:
+    def flops(self, units: Ints, plan: Partition, cost: Any) -> float:
         """Of the step, over all workers."""
         kept = [place for own in plan.packs for pack in own for place in pack]
         return cost.flops(self._examples.lengths[units[kept]])
@@ -127,14 +130,14 @@ def fit(
         folder: of the checkpoints.
         seed: of order and dropout.
         report: called on rank 0 after each step with the fields of `StepResult`, `step`, `lr`, `tokens_per_s`,
-            `seconds_left` and, on a known GPU, `mfu`; with the metrics of `summarize` and the readings when it validated.
+            `seconds_left` and, on a known GPU, `mfu`; with the metrics of `summarize` and the predictions when it validated.
 
     Raises:
         LossDivergedError: loss or gradient is NaN or infinite, on all workers alike; the message has the first ids of
             the roll-outs, `diverged.json` in `folder` all of them.
         ValueError: there is nothing to train on.
     """
-    cost = cost_of(model)  # before its weights are sharded
+    cost = training_flops(model)  # before its weights are sharded
     batches = Batches(train, config, seed, worker, cost.ratio)
     prepare(model, config, worker)
     optimizer = make_optimizer(model, config)
@@ -154,12 +157,12 @@ def fit(
             raise
         speed = clock.read(step + 1, plan.tokens, batches.flops(units, plan, cost))
         metrics = {"step": step + 1, **result._asdict(), "lr": learning_rate(config, step), **speed}
-        last, readings = step + 1 == config.steps, None
+        last, predictions = step + 1 == config.steps, None
         if held_out and (last or (step + 1) % config.validate_every == 0):
-            readings = read(model, held_out, config, worker)
+            predictions = validate(model, held_out, config, worker)
         if worker.rank == 0:
             # Before the checkpoint: after a kill between the two the step is redone, not missing.
-            report(metrics | (summarize(readings) if readings else {}), readings)
+            report(metrics | (summarize(predictions) if predictions else {}), predictions)
         checkpoints.poll()
         if last or (step + 1) % config.checkpoint_every == 0:
             checkpoints.save(step + 1, (step + 1) * batches.size, model, optimizer)
@@ -171,7 +174,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     config: Train,
     step: int,
-    plan: Plan,
+    plan: Partition,
     micros: Iterator[MicroBatch],
     worker: Worker,
 ) -> StepResult:

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from vgs_ray.value.attention import bounds
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.training.packing import MicroBatch
+from vgs_ray.value.packing import MicroBatch
 
 Loss = Literal["outcome", "soft", "mse", "bradley_terry"]
 

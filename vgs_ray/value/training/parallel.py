@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from vgs_ray.config import Train
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.training.packing import Layout
+from vgs_ray.value.packing import Layout
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Sources(NamedTuple):
     roll_outs: Sequence[str]
 
 
-class Copy(NamedTuple):
+class PartCopy(NamedTuple):
     """One Parquet part to copy into the store."""
 
     table: str
@@ -47,7 +47,7 @@ class Copy(NamedTuple):
     target: Path
 
 
-def copies(sources: Sources, folder: Path) -> list[Copy]:
+def part_copies(sources: Sources, folder: Path) -> list[PartCopy]:
     """What is to be copied; the copies are independent of each other.
 
     Raises:
@@ -57,11 +57,11 @@ def copies(sources: Sources, folder: Path) -> list[Copy]:
     for table, files in sources._asdict().items():
         if not files:
             raise FileNotFoundError(f"table {table} has no parts; training reads that table: run its stage first")
-        found += [Copy(table, str(file), folder / table / f"{Path(file).stem}.arrow") for file in sorted(files)]
+        found += [PartCopy(table, str(file), folder / table / f"{Path(file).stem}.arrow") for file in sorted(files)]
     return found
 
 
-def copy_part(job: Copy) -> None:
+def copy_part(job: PartCopy) -> None:
     """Write one part's columns uncompressed, batch by batch; a part that is there already is kept."""
     if job.target.exists():
         return
@@ -81,7 +81,7 @@ def copy_part(job: Copy) -> None:
             sink.write_batch(batch.select(schema.names).cast(schema))
 
 
-def build_index(sources: Sources, folder: Path) -> None:
+def write_indexes(sources: Sources, folder: Path) -> None:
     """Join labels with the rows of the store, sorted by problem: one file for each split.
 
     Raises:
@@ -119,14 +119,7 @@ def build_index(sources: Sources, folder: Path) -> None:
         _write_index(joined.filter(pc.equal(joined["split"], split)), folder / f"index-{split}.arrow")
 
 
-def build(sources: Sources, folder: Path) -> None:
-    """The whole store, in this process."""
-    for job in copies(sources, folder):
-        copy_part(job)
-    build_index(sources, folder)
-
-
-class Lists:
+class ListColumn:
     """A column of lists over memory-mapped files: `lists[row]` is an array without a copy."""
 
     def __init__(self, folder: Path, column: str) -> None:

@@ -14,12 +14,12 @@ from vgs_ray.data.files import atomic_folder
 from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.training.log import REPORTED
+from vgs_ray.value.training.metrics_log import REPORTED
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
-def export(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, folder: Path) -> None:
+def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, folder: Path) -> None:
     """A folder in the layout of the released value model, with its tokenizer; whole or absent.
 
     Args:
@@ -91,7 +91,7 @@ def _counts(split: str, classes: dict[str, int]) -> str:
     return f"| {split} | " + " | ".join(f"{count:,}" for count in (sum(classes.values()), *classes.values())) + " |"
 
 
-def check_push(repository: str) -> None:
+def check_hub_token(repository: str) -> None:
     """Find out before training that the hub can't be reached with what is there.
 
     Raises:
@@ -104,7 +104,7 @@ def check_push(repository: str) -> None:
         )
 
 
-def push(folder: Path, repository: str) -> None:
+def push_to_hub(folder: Path, repository: str) -> None:
     """Upload the folder; the token comes from the environment."""
     from huggingface_hub import HfApi
 

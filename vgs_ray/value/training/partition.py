@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vgs_ray.value.training.packing import Layout
+from vgs_ray.value.packing import Layout
 
 Ints = NDArray[np.int64]
 
 
-class Plan(NamedTuple):
+class Partition(NamedTuple):
     """One step over all workers. A *unit* is what can't be divided: a sequence, or a pair that is ranked.
 
     Attributes:
@@ -41,7 +41,9 @@ class Plan(NamedTuple):
         return 1 - self.tokens / self.padded if self.padded else 0.0
 
 
-def plan_step(lengths: Ints, targets: Ints, world: int, budget: int, layout: Layout, attention: float = 0.0) -> Plan:
+def partition_batch(
+    lengths: Ints, targets: Ints, world: int, budget: int, layout: Layout, attention: float = 0.0
+) -> Partition:
     """Divide a batch among workers by cost, then each worker's share into micro-batches.
 
     A unit without a target is in no micro-batch. It counts in the mean, as a loss of 0: so does the published code.
@@ -51,7 +53,7 @@ def plan_step(lengths: Ints, targets: Ints, world: int, budget: int, layout: Lay
         targets: the same shape; tokens with a target.
         world: workers.
         budget: tokens of a micro-batch, padding included; a longer unit is alone in one.
-        layout: see `vgs_ray.value.training.packing`.
+        layout: see `vgs_ray.value.packing`.
         attention: cost of one token's attention to one earlier token, relative to the rest of the token's cost.
     """
     kept = np.flatnonzero((targets > 0).all(1))
@@ -67,7 +69,7 @@ def plan_step(lengths: Ints, targets: Ints, world: int, budget: int, layout: Lay
         for mine, own in zip(shares, packs, strict=True)
     ]
     area = [_area(lengths[pack], layout) for own in named for pack in own]
-    return Plan(named, len(lengths), int(whole.sum()), sum(area))
+    return Partition(named, len(lengths), int(whole.sum()), sum(area))
 
 
 def share(costs: NDArray[np.float64], world: int) -> list[Ints]:

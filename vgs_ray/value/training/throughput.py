@@ -14,7 +14,7 @@ PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "A
 """Dense bfloat16 FLOP/s by a part of the device's name, from the makers' data sheets (SXM versions)."""
 
 
-class Cost(NamedTuple):
+class TrainingFlops(NamedTuple):
     """Of forward and backward passes of one model.
 
     Attributes:
@@ -36,13 +36,13 @@ class Cost(NamedTuple):
         return float((self.token * lengths + self.pair * lengths**2 / 2).sum())
 
 
-def cost_of(model: ValueModel) -> Cost:
+def training_flops(model: ValueModel) -> TrainingFlops:
     """The embedding is a lookup and the head is run on targets only; both are left out."""
     config = model.config
     weights = sum(weight.numel() for block in model.model.layers for weight in block.parameters())
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return Cost(6.0 * weights, 12.0 * config.num_hidden_layers * width)
+    return TrainingFlops(6.0 * weights, 12.0 * config.num_hidden_layers * width)
 
 
 def peak_flops(device: torch.device) -> float | None:

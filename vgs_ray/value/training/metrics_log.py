@@ -13,12 +13,12 @@ TAIL = (
 )  # bytes that hold the last rows; a run's whole log is megabytes, and the progress line looks twice a second
 
 
-def append(log: Path, metrics: dict[str, Any]) -> None:
+def append_metrics(log: Path, metrics: dict[str, Any]) -> None:
     with log.open("a") as file:
         file.write(json.dumps(metrics) + "\n")
 
 
-def mend(log: Path) -> None:
+def repair_log(log: Path) -> None:
     """End the line that a kill tore, so that the next row does not become a part of it."""
     if log.exists() and not log.read_bytes().endswith(b"\n"):
         with log.open("a") as file:
@@ -47,7 +47,7 @@ def read_metrics(log: Path, tail: bool = False) -> list[dict[str, float]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def summary(rows: list[dict[str, float]]) -> dict[str, Any]:
+def summarize_run(rows: list[dict[str, float]]) -> dict[str, Any]:
     """What the manifest says of the whole training: last validation, steps, tokens."""
     validated = [row for row in rows if "auc" in row][-1:]
     return {
@@ -62,7 +62,7 @@ def last_step(log: Path) -> int:
     return int(rows[0]["step"]) if rows else 0
 
 
-def shown(log: Path) -> str:
+def progress_text(log: Path) -> str:
     """What the progress line says: time left, loss, speed, padding, MFU where it is known, the last validation."""
     rows = read_metrics(log, tail=True)
     if not rows:

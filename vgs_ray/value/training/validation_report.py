@@ -6,15 +6,18 @@ from pathlib import Path
 
 from vgs_ray.calibration import Bin, reliability
 from vgs_ray.data.files import atomic_file, write_json
-from vgs_ray.value.training.metrics import Readings, by_position, summarize
+from vgs_ray.value.training.metrics import Predictions, by_position, summarize
 
 
-def write_validation(readings: Readings, step: int, position_bin: int, folder: Path) -> None:
+def write_validation(predictions: Predictions, step: int, position_bin: int, folder: Path) -> None:
     """Metrics, bins by value and bins by position as JSON, and the picture of both; each is whole or absent."""
-    values, positions = reliability(readings.value, readings.hit, readings.weight), by_position(readings, position_bin)
+    values, positions = (
+        reliability(predictions.value, predictions.hit, predictions.weight),
+        by_position(predictions, position_bin),
+    )
     found = {
         "step": step,
-        **summarize(readings),
+        **summarize(predictions),
         "reliability": [each._asdict() for each in values],
         "by_position": [each._asdict() for each in positions],
     }

@@ -99,7 +99,6 @@ def main() -> None:
     parser.add_argument("--model", default="", help="folder of a causal language model; a random one by default")
     arguments = parser.parse_args()
     engine = Engine(
-        num_gpus=0,
         max_model_len=512,
         max_num_seqs=arguments.sequences,
         kv_cache_gib=0.5,

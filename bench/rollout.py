@@ -33,7 +33,7 @@ def bare(recipe: Recipe) -> float:
     roll_ins = stage_table(recipe, "roll_in").read(["roll_in_id", "problem_id", "prompt", "tokens"]).to_pylist()
     rows = [row for roll_in in roll_ins for row in requests_of(roll_in, recipe)]
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-    engine = LLM(**engine_args(model_path(config.model), config.engine))
+    engine = LLM(**engine_args(model_path(recipe.policy.model), config.engine))
     ends = sorted(end_tokens(engine.llm_engine))
     params = [
         SamplingParams(
@@ -74,7 +74,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         arguments = [options.recipe, "--root", root, "--clean.limit", str(options.problems), *extra]
-        arguments += ["--roll-out.engine.replicas", "1"]
+        arguments += ["--roll-out.resources.replicas", "1"]
         recipe = parse("bench", arguments)
         for name in ("clean", "roll_in"):
             run("-m", f"pipelines.{name}", *arguments)

@@ -123,7 +123,6 @@ def timed(search: Callable[..., Awaitable[Answers]], engines: Engines, *argument
 def compare(problems: int, rounds: int, folder: Path) -> None:
     """Both ways on the sandbox."""
     engine = Engine(
-        num_gpus=0,
         max_model_len=512,
         max_num_seqs=512,
         kv_cache_gib=0.5,
@@ -159,7 +158,6 @@ def long_blocks(problems: int, block: int, folder: Path) -> None:
     """Four blocks of a realistic length, from a random policy that does not end."""
     length = 64 + 4 * block
     engine = Engine(
-        num_gpus=0,
         max_model_len=length,
         max_num_seqs=64,
         kv_cache_gib=1.0,

@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--every", type=float, default=60, help="seconds between two kills")
     options = parser.parse_args()
-    apart = ("--serve.layout", "apart", "--serve.policy-engine.replicas", "2")
+    apart = ("--serve.layout", "apart", "--serve.policy-resources.replicas", "2")
     with tempfile.TemporaryDirectory() as folder, endpoint(sandbox_endpoint(Path(folder) / "value", *apart)) as url:
         ends, memory = asyncio.run(soak(url, options))
     print(f"{options.minutes:g} minutes, {options.clients} clients")

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from pipelines.recipes import sandbox
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
-from vgs_ray.config import Generator, Label, Recipe
+from vgs_ray.config import Generator, Label, Recipe, ReferencePolicy
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import PROBLEMS, ROLL_INS, ROLL_OUTS, VERIFIED
@@ -60,7 +60,8 @@ def recipe_of(root: Path, mean_tokens: int) -> Recipe:
             per_problem=PER_PROBLEM,
             sampling=replace(base.roll_in.sampling, max_tokens=longest),
         ),
-        roll_out=replace(base.roll_out, model=tokenizer(root / "tokenizer"), cuts=CUTS, positions="sqrt"),
+        policy=ReferencePolicy(tokenizer(root / "tokenizer")),
+        roll_out=replace(base.roll_out, cuts=CUTS, positions="sqrt"),
         verify=replace(base.verify, workers=2),
         label=Label(hopeless_share=0.0),
     )

@@ -29,7 +29,7 @@ from vgs_ray.answers.judge import Judge
 from vgs_ray.cleaning.contamination import BenchmarkIndex, index_benchmarks, overlap
 from vgs_ray.cleaning.copies import Fingerprint, FingerprintedRow, find_copies, fingerprint
 from vgs_ray.cleaning.rules import REASONS, Dropped, boxed_answer, check
-from vgs_ray.config import Clean, Recipe
+from vgs_ray.config import Clean, JudgeLimits, Recipe
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.schemas import PROBLEMS_CHECKED
 from vgs_ray.data.splits import Bounds, split_bounds, split_key, splits_of
@@ -44,10 +44,10 @@ FINGERPRINT = ("row", "answer", "text", "shingles", "bands")
 class CheckRows:
     """An actor with one judging process: what each row shows by itself, and its fingerprint."""
 
-    def __init__(self, config: Clean, index: ray.ObjectRef) -> None:
+    def __init__(self, config: Clean, limits: JudgeLimits, index: ray.ObjectRef) -> None:
         self.config = config
         self.index: BenchmarkIndex = ray.get(index[0])
-        self.judge = Judge(workers=1, timeout_s=config.timeout_s)
+        self.judge = Judge(workers=1, timeout_s=limits.timeout_s, memory_gib=limits.memory_gib)
         self._readable = lru_cache(100_000)(self._parses)  # answers repeat: most are small numbers, letters, fractions
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -143,11 +143,14 @@ class TwoTables(Datasink):
             self.dropped.write_part(table.filter(pc.is_valid(table["reason"])))
 
 
-def clean(config: Clean, seed: int, excluded: dict[str, str], kept: StageTable, dropped: StageTable) -> None:
+def clean(
+    config: Clean, limits: JudgeLimits, seed: int, excluded: dict[str, str], kept: StageTable, dropped: StageTable
+) -> None:
     """Check every row, find the copies among those that pass, split what is kept, and write both tables.
 
     Args:
         config: its source is resolved.
+        limits: of the judging processes.
         seed: of the sandbox's rows.
         excluded: benchmarks by name, with their resolved sources.
         kept, dropped: the tables.
@@ -161,7 +164,7 @@ def clean(config: Clean, seed: int, excluded: dict[str, str], kept: StageTable, 
             batch_size=BATCH_ROWS,
             num_cpus=CHECK_CPUS,
             concurrency=config.workers,
-            fn_constructor_args=(config, [index]),
+            fn_constructor_args=(config, limits, [index]),
         ).materialize()
         found = copies.remote(config.near_duplicate, *checked.select_columns(list(FINGERPRINT)).to_arrow_refs())
         marked = checked.map_batches(
@@ -195,7 +198,7 @@ def run(recipe: Recipe) -> None:
     with ray_session(folder=stage.folder):
         found = resolved(stage.folder, {config.source: config.source} | named)
         excluded = {name: found[name] for name in named}
-        clean(replace(config, source=found[config.source]), recipe.seed, excluded, kept, dropped)
+        clean(replace(config, source=found[config.source]), recipe.judge, recipe.seed, excluded, kept, dropped)
     reasons = value_counts(dropped, "reason")
     print(summary(kept.count_rows(), reasons), flush=True)
     if not kept.count_rows():

@@ -12,7 +12,7 @@ from pipelines.errors import line_of
 from pipelines.recipes import RECIPES
 from pipelines.tables.stage import only_writer
 from vgs_ray.config import Recipe
-from vgs_ray.config.checks import URL, check_recipe
+from vgs_ray.config.checks import URL, check_layout, check_recipe
 from vgs_ray.config.options import overridden
 from vgs_ray.errors import UserError
 
@@ -31,10 +31,12 @@ def parse(command: str, arguments: list[str]) -> Recipe:
     name, overrides = arguments[0], arguments[1:]
     if name not in RECIPES:
         raise UserError(f"recipe {name!r} does not exist; it must be one of: {known}")
-    recipe = overridden(RECIPES[name](), overrides, f"python -m {command} {name}")
+    base = RECIPES[name]()
+    recipe = overridden(base, overrides, f"python -m {command} {name}")
     if recipe.root:  # workers have other working directories
         recipe = replace(recipe, root=recipe.root if URL.match(recipe.root) else absolute(recipe.root))
     check_recipe(recipe)
+    check_layout(base, recipe)
     return recipe
 
 

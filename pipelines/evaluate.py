@@ -76,9 +76,9 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
             Solve,
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=config.policy_engine.replicas, max_concurrent_calls_per_actor=3),
-            num_cpus=config.policy_engine.num_cpus + config.value_engine.num_cpus,
-            num_gpus=config.policy_engine.num_gpus + config.value_engine.num_gpus,
+            compute=ray.data.ActorPoolStrategy(size=config.resources.replicas, max_concurrent_calls_per_actor=3),
+            num_cpus=config.resources.num_cpus,
+            num_gpus=config.resources.num_gpus,
             fn_constructor_kwargs={
                 "recipe": recipe,
                 "value_model": value_model(recipe, config.value_model),
@@ -129,12 +129,12 @@ def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
 def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     """Write the report of every method at every budget, from the durable searches alone."""
     config = recipe.evaluate
-    policy, value = model_sizes(recipe.roll_out.model, value_model(recipe, config.value_model))
+    policy, value = model_sizes(recipe.policy.model, value_model(recipe, config.value_model))
     batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
     solved = [Solved.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
     labels, names = [label_of(name) for name in config.benchmarks], explorers(config)
     solved.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
-    with Judge(recipe.verify.workers, recipe.verify.timeout_s, recipe.verify.memory_gib) as judge:
+    with Judge(1, recipe.judge.timeout_s, recipe.judge.memory_gib) as judge:
         measured = measure(solved, config, lambda a, b: judge.equivalent_pairs([(a, b)])[a, b] is True)
     return write_report(out.folder, measured, answer_rows(solved), resamples=config.bootstrap, seed=recipe.seed)
 

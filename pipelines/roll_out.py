@@ -30,7 +30,7 @@ def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]
                 "roll_out_id": identity,
                 "roll_in_id": roll_in["roll_in_id"],
                 "problem_id": roll_in["problem_id"],
-                "policy": config.model,
+                "policy": recipe.policy.model,
                 "cut": cut,
                 "seed": stable_seed(recipe.seed, identity),
                 "prefix": prompt + tokens[:cut],
@@ -58,11 +58,13 @@ def run(recipe: Recipe) -> None:
         return
     roll_ins, out = stage_table(recipe, "roll_in"), stage_table(recipe, "roll_out").claim()
     expected = roll_ins.count_rows() * config.cuts
-    totals = Totals(config.max_error_share)
+    totals = Totals("roll_out", config.max_error_share)
     with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=totals.note):
         if out.count_rows() < expected:
             pending = requests(roll_ins, recipe, ray.put(committed_ids(out)))
-            totals.consume(generate(pending, config.model, config.engine, config.sampling, out))
+            totals.consume(
+                generate(pending, recipe.policy.model, config.engine, config.resources, config.sampling, out)
+            )
     stage.close(rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed())
 
 

@@ -70,9 +70,10 @@ def start(recipe: Recipe) -> None:
     check_address(host, port)
     check_nodes(host, sum(node["Alive"] for node in ray.nodes()))
     app = application(recipe, value_model(recipe, recipe.serve.value_model))
+    replicas = recipe.serve.resources.replicas if recipe.serve.layout == "together" else recipe.serve.search_replicas
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Serve has set it to tell the terminal everything
-    with progress("serve", recipe.serve.replicas, lambda: 0, "replica", lambda: "starting engines"):
+    with progress("serve", replicas, lambda: 0, "replica", lambda: "starting engines"):
         try:
             serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
             serve.run(app, name=APPLICATION, logging_config=quiet)

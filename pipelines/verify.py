@@ -25,7 +25,7 @@ from pipelines.tables.stage_table import (
     write_dataset,
 )
 from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Recipe, Verify
+from vgs_ray.config import JudgeLimits, Recipe
 from vgs_ray.data.lists import arrays
 from vgs_ray.data.schemas import VERIFIED
 from vgs_ray.grade import Verdict, extract_answer, verdict, without_answer
@@ -39,9 +39,9 @@ INPUTS = ("clean", "roll_in", "roll_out")
 class JudgeProblems:
     """An actor with one judging process: the roll-outs of whole problems to outcomes."""
 
-    def __init__(self, model: str, config: Verify, tables: dict[str, StageTable], out: StageTable) -> None:
+    def __init__(self, model: str, limits: JudgeLimits, tables: dict[str, StageTable], out: StageTable) -> None:
         self.tokenizer = load_tokenizer(model_path(model))
-        self.judge = Judge(workers=1, timeout_s=config.timeout_s, memory_gib=config.memory_gib)
+        self.judge = Judge(workers=1, timeout_s=limits.timeout_s, memory_gib=limits.memory_gib)
         self.tables, self.done = tables, committed_ids(out)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -109,7 +109,7 @@ def run(recipe: Recipe) -> None:
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=config.workers),
                 num_cpus=0.25,
-                fn_constructor_args=(recipe.roll_out.model, config, tables, out),
+                fn_constructor_args=(recipe.policy.model, recipe.judge, tables, out),
             )
             write_dataset(judged, out.claim())
     stage.close(rows=out.count_rows(), outcomes=value_counts(out, "outcome"), reasons=value_counts(out, "reason"))

@@ -12,7 +12,7 @@ from vgs_ray.config import Engine
 
 EOS = 1
 TINY_ENGINE = Engine(
-    num_gpus=0, max_model_len=256, max_num_seqs=32, kv_cache_gib=0.1, dtype="float32", enforce_eager=True, threads=1
+    max_model_len=256, max_num_seqs=32, kv_cache_gib=0.1, dtype="float32", enforce_eager=True, threads=1
 )
 
 

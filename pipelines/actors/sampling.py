@@ -26,7 +26,7 @@ import ray
 from pipelines.actors.durable import Durable
 from pipelines.actors.journal import FLUSH_S
 from pipelines.tables.stage_table import StageTable
-from vgs_ray.config import Engine, Sampling
+from vgs_ray.config import Engine, Resources, Sampling
 from vgs_ray.engines import build_policy
 from vgs_ray.engines.interface import Usage
 from vgs_ray.errors import UserError
@@ -41,8 +41,8 @@ FEWEST_FOR_A_RATE = 200
 class Generate:
     """An actor that holds one policy engine and extends the rows of a batch together."""
 
-    def __init__(self, model: str, engine: Engine, sampling: Sampling, out: StageTable) -> None:
-        with turn_to_start(engine.starts_at_once), starting(model):
+    def __init__(self, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable) -> None:
+        with turn_to_start(resources), starting(model):
             self.policy = build_policy(model_path(model), engine, logprobs=False)
         self.sampling, self.out = sampling, out
         self.made = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
@@ -74,8 +74,13 @@ class Generate:
 
 
 @contextmanager
-def turn_to_start(at_once: int) -> Iterator[None]:
-    """Wait until fewer than `at_once` engines of this user start on this machine: each needs memory and the disk most then."""
+def turn_to_start(resources: Resources) -> Iterator[None]:
+    """Wait until fewer than `starts_at_once` actors of this user start their engines on this machine.
+
+    An engine needs most memory and disk bandwidth while it starts. Engines that share a GPU start one at a time, because each
+    measures how much of the GPU's memory is free.
+    """
+    at_once = 1 if resources.num_gpus % 1 else resources.starts_at_once
     places = [os.path.join(tempfile.gettempdir(), f"vgs_ray-{os.getuid()}-start-{i}") for i in range(at_once)]
     for place in cycle(places):
         file = os.open(place, os.O_CREAT | os.O_RDWR, 0o600)
@@ -128,8 +133,8 @@ class Totals:
         began, ended: seconds since the epoch of the first block's start and the last one's end.
     """
 
-    def __init__(self, max_error_share: float) -> None:
-        self.max_error_share = max_error_share
+    def __init__(self, stage: str, max_error_share: float) -> None:
+        self.stage, self.max_error_share = stage, max_error_share
         self.rows = self.errors = self.generated = self.prefilled = self.cached = 0
         self.began, self.ended = math.inf, 0.0
 
@@ -161,25 +166,25 @@ class Totals:
             self.began, self.ended = min(self.began, block["began"]), max(self.ended, block["ended"])
             if self.rows >= FEWEST_FOR_A_RATE and self.errors > self.max_error_share * self.rows:
                 raise UserError(
-                    f"{self.errors} of {self.rows} rows failed, and at most a share of {self.max_error_share} may: the column "
-                    "`error` of the table says why; mend it, remove the stage's folder and run the command again, "
-                    "or raise max_error_share"
+                    f"{self.errors} of {self.rows} rows failed, and {self.stage}.max_error_share is {self.max_error_share}; the "
+                    "column `error` of the table has the reasons. To keep the failed rows, run the command again with a "
+                    f"higher --{self.stage.replace('_', '-')}.max-error-share; to sample them again, remove the stage's folder"
                 )
 
 
-def _check_nodes(engine: Engine) -> None:
+def _check_nodes(resources: Resources) -> None:
     most = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-    if most < engine.num_cpus + 1:
+    if most < resources.num_cpus + 1:
         raise UserError(
-            f"the largest node has {most:g} CPUs, and an engine takes {engine.num_cpus:g} of them: Ray Data's own tasks need a "
-            "whole one beside it; start nodes with more CPUs (ray start --num-cpus) or lower engine.num_cpus"
+            f"the largest node has {most:g} CPUs, and an engine takes {resources.num_cpus:g} of them; Ray Data's own tasks need "
+            "one more: start nodes with more CPUs (ray start --num-cpus) or lower resources.num_cpus"
         )
 
 
 def generate(
-    requests: ray.data.Dataset, model: str, engine: Engine, sampling: Sampling, out: StageTable
+    requests: ray.data.Dataset, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable
 ) -> ray.data.Dataset:
-    """Extend every request by a policy that runs in `engine.replicas` actors, which write the rows to `out`.
+    """Extend every request by a policy that runs in `resources.replicas` actors, which write the rows to `out`.
 
     An actor holds `IN_FLIGHT` times the rows that its engine batches: a block stays until its longest sequence ends, and while
     that one runs, an engine passes its batch times longest over mean length. With fewer blocks it would run half empty.
@@ -187,16 +192,22 @@ def generate(
     Raises:
         UserError: no node can hold an engine and a task beside it; Ray would wait without end.
     """
-    _check_nodes(engine)
+    _check_nodes(resources)
     return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
         Generate,
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
-            size=engine.replicas,
+            size=resources.replicas,
             max_concurrent_calls_per_actor=math.ceil(IN_FLIGHT * engine.max_num_seqs / BLOCK_ROWS),
         ),
-        num_cpus=engine.num_cpus,
-        num_gpus=engine.num_gpus,
-        fn_constructor_kwargs={"model": model, "engine": engine, "sampling": sampling, "out": out},
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        fn_constructor_kwargs={
+            "model": model,
+            "engine": engine,
+            "resources": resources,
+            "sampling": sampling,
+            "out": out,
+        },
     )

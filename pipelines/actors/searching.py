@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.actors.durable import Durable
-from pipelines.actors.sampling import starting
+from pipelines.actors.sampling import starting, turn_to_start
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Beam, Mcts, Rebase, Recipe
@@ -36,15 +36,16 @@ class Solve:
     def __init__(self, recipe: Recipe, value_model: str, out: StageTable) -> None:
         self.out = out
         self.recipe, self.config = recipe, recipe.evaluate
-        model = model_path(recipe.roll_out.model)
+        model = model_path(recipe.policy.model)
         self.tokenizer = load_tokenizer(model)
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
-        with starting(model):
-            self.policy = build_policy(model, self.config.policy_engine)
-        with starting(value_model):
-            self.value = build_value(value_model, self.config.value_engine, model)
-        self.judge = Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib)
+        with turn_to_start(self.config.resources):
+            with starting(model):
+                self.policy = build_policy(model, self.config.policy_engine)
+            with starting(value_model):
+                self.value = build_value(value_model, self.config.value_engine, model)
+        self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self.judging = asyncio.Lock()  # its pipes take one batch at a time
         self.slots = asyncio.Semaphore(self.config.concurrent)
 

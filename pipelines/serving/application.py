@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import time
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -23,7 +22,7 @@ from pipelines.actors.sampling import turn_to_start
 from pipelines.serving.ray_metrics import RayMetrics
 from pipelines.serving.remote_engines import RemotePolicy, RemoteValue
 from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Engine, Recipe, Sampling
+from vgs_ray.config import Engine, Recipe, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.engines.interface import Completion, Policy, Score, Value
@@ -44,6 +43,8 @@ SPARE = 64
 
 With them the replica itself decides when there are too many beams, and says 429 and when to come again; Ray Serve would say 503.
 """
+SEARCH_CPUS = 0.1
+"""CPUs that Ray reserves for a search replica without engines."""
 MAX_QUEUED = 256
 """Requests that wait for a replica while there is none; more are refused with 503."""
 STICKY = RequestRouterConfig(request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter")
@@ -59,8 +60,8 @@ log = logging.getLogger(__name__)
 class PolicyReplica:
     """A policy engine for the searches of all search replicas."""
 
-    def __init__(self, model: str, engine: Engine) -> None:
-        with _turn(engine):
+    def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
+        with turn_to_start(resources):
             self.policy = build_policy(model, engine, logprobs=False)
         end_with(self.policy)
 
@@ -76,8 +77,8 @@ class PolicyReplica:
 class ValueReplica:
     """A value engine for the searches of all search replicas."""
 
-    def __init__(self, model: str, engine: Engine, policy: str) -> None:
-        with _turn(engine):
+    def __init__(self, model: str, engine: Engine, resources: Resources, policy: str) -> None:
+        with turn_to_start(resources):
             self.value = build_value(model, engine, policy)
         end_with(self.value)
 
@@ -88,11 +89,6 @@ class ValueReplica:
     async def score_each(self, tokens: Tokens) -> list[Score]:
         """As `Value.score_each`."""
         return await self.value.score_each(tokens)
-
-
-def _turn(engine: Engine) -> AbstractContextManager[None]:
-    """Engines that share a GPU start one after the other: each measures how much of its memory is free."""
-    return turn_to_start(1 if engine.num_gpus % 1 else engine.starts_at_once)
 
 
 def end_with(*engines: Policy | Value) -> None:
@@ -116,26 +112,27 @@ def _end_after(failed: threading.Event) -> None:
 
 def engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     """Both engines of the endpoint, in this process."""
-    model = model_path(recipe.roll_out.model)
-    policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
-    value = build_value(value_folder, recipe.serve.value_engine, model)
+    model = model_path(recipe.policy.model)
+    with turn_to_start(recipe.serve.resources):
+        policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
+        value = build_value(value_folder, recipe.serve.value_engine, model)
     end_with(policy, value)
     return policy, value
 
 
 def searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Value) -> Searcher:
     """What searches with these engines as the recipe says; `value_folder` is the value model behind `value`."""
-    tokenizer = load_tokenizer(model_path(recipe.roll_out.model))
+    tokenizer = load_tokenizer(model_path(recipe.policy.model))
     return Searcher(
         policy=policy,
         value=value,
         encode=partial(prompt_tokens, tokenizer, instruction=recipe.instruction),
         tokenize=lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]),
         decode=partial(response_text, tokenizer),
-        judge=Judge(workers=1, timeout_s=recipe.verify.timeout_s, memory_gib=recipe.verify.memory_gib),
+        judge=Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib),
         context=min(recipe.serve.policy_engine.max_model_len, recipe.serve.value_engine.max_model_len),
-        vocabulary=shared_vocabulary(recipe.roll_out.model, value_folder),
-        sizes=_sizes(recipe.roll_out.model, value_folder),
+        vocabulary=shared_vocabulary(recipe.policy.model, value_folder),
+        sizes=_sizes(recipe.policy.model, value_folder),
     )
 
 
@@ -188,41 +185,44 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
     settings = recipe.serve
     keys = key_digests()  # on a cluster, replicas have the environment of their node, not that of this process
     together = settings.layout == "together"
-    held = (settings.policy_engine, settings.value_engine) if together else ()
     search = serve.deployment(
         serve.ingress()(Endpoint),
         name="search",
-        num_replicas=settings.replicas,
+        num_replicas=settings.resources.replicas if together else settings.search_replicas,
         max_ongoing_requests=settings.max_beams + settings.max_waiting + SPARE,
         max_queued_requests=MAX_QUEUED,
         max_constructor_retry_count=1,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options=_resources(*held),
+        ray_actor_options=_options(settings.resources) if together else {"num_cpus": SEARCH_CPUS},
     )
     if together:
         return search.bind(recipe, value_folder, keys)
-    model = model_path(recipe.roll_out.model)
-    policies = _engine_deployment(PolicyReplica, "policy", settings.policy_engine, settings.policy_max_replicas)
-    values = _engine_deployment(ValueReplica, "value", settings.value_engine, settings.value_max_replicas)
+    model = model_path(recipe.policy.model)
+    policies = _engine_deployment(
+        PolicyReplica, "policy", settings.policy_engine, settings.policy_resources, settings.policy_max_replicas
+    )
+    values = _engine_deployment(
+        ValueReplica, "value", settings.value_engine, settings.value_resources, settings.value_max_replicas
+    )
     return search.bind(
         recipe,
         value_folder,
         keys,
-        policies.bind(model, settings.policy_engine),
-        values.bind(value_folder, settings.value_engine, model),
+        policies.bind(model, settings.policy_engine, settings.policy_resources),
+        values.bind(value_folder, settings.value_engine, settings.value_resources, model),
     )
 
 
-def _engine_deployment(replica: type, name: str, engine: Engine, most: int) -> serve.Deployment:
-    """Replicas with one engine each, as many as `engine.replicas`, or up to `most` of them under load.
+def _engine_deployment(replica: type, name: str, engine: Engine, resources: Resources, most: int) -> serve.Deployment:
+    """Replicas with one engine each: `resources.replicas` of them, or up to `most` under load.
 
     An ongoing request is a beam in flight, so that is what autoscaling counts.
     """
-    size: dict[str, Any] = {"num_replicas": engine.replicas}
-    if most > engine.replicas:
+    size: dict[str, Any] = {"num_replicas": resources.replicas}
+    if most > resources.replicas:
         scaling = AutoscalingConfig(
-            min_replicas=engine.replicas, max_replicas=most, target_ongoing_requests=BUSY * engine.max_num_seqs,
+            min_replicas=resources.replicas, max_replicas=most, target_ongoing_requests=BUSY * engine.max_num_seqs,
             upscale_delay_s=UPSCALE_S,
         )  # fmt: skip
         size = {"autoscaling_config": scaling}
@@ -234,12 +234,11 @@ def _engine_deployment(replica: type, name: str, engine: Engine, most: int) -> s
         request_router_config=STICKY,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options=_resources(engine),
+        ray_actor_options=_options(resources),
         **size,
     )
 
 
-def _resources(*engines: Engine) -> dict[str, Any]:
-    """What Ray reserves for one replica with these engines; one without reserves the little that searching takes."""
-    cpus = sum(engine.num_cpus for engine in engines) or 0.1
-    return {"num_cpus": cpus, "num_gpus": sum(engine.num_gpus for engine in engines)}
+def _options(resources: Resources) -> dict[str, Any]:
+    """What Ray reserves for one replica."""
+    return {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.tables.manifest import read_manifest, refuse_lost_rows
+from pipelines.tables.manifest import description, differences, read_manifest, refuse_lost_rows
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.files import remove_temporary, write_json
@@ -37,12 +37,12 @@ class Stage(NamedTuple):
     name: str
     folder: Path
     started: float
-    identity: dict[str, Any]
+    description: dict[str, Any]
 
     def close(self, **counts: Any) -> dict[str, Any]:
         """Write the manifest: the stage is complete. `counts` are rows, outcomes, reasons, metrics."""
         manifest = {
-            **self.identity,
+            **self.description,
             "versions": _versions(),
             "counts": counts,
             "seconds": round(time.time() - self.started, 1),
@@ -70,24 +70,19 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
     """
     check_recipe(recipe)
     folder = recipe.folder / name
-    identity = {
-        "stage": name,
-        "recipe": recipe.name,
-        "config": json.loads(json.dumps(recipe.section(name))),
-        "inputs": {stage: _fingerprint(recipe, stage) for stage in inputs},
-    }
+    now = description(recipe, name, {stage: _fingerprint(recipe, stage) for stage in inputs})
     if (folder / "_stage.json").exists():
         done = read_manifest(folder / "_stage.json")
-        _refuse_difference(folder, done, identity)
+        _refuse_difference(folder, done, now)
         print(summary_line(done, skipped=True), flush=True)
         return None
     if (folder / "_started.json").exists() and _has_work(folder):
-        _refuse_difference(folder, read_manifest(folder / "_started.json"), identity)
+        _refuse_difference(folder, read_manifest(folder / "_started.json"), now)
     check_models(recipe, name)
     _prepare_folder(folder, keep_parts)
     remove_temporary(folder)
-    write_json(folder / "_started.json", identity)
-    return Stage(name, folder, time.time(), identity)
+    write_json(folder / "_started.json", now)
+    return Stage(name, folder, time.time(), now)
 
 
 def _has_work(folder: Path) -> bool:
@@ -121,27 +116,12 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
 
 
 def _refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    differing = [f"{where} was {_short(old)} and is now {_short(new)}" for where, old, new in _differences(before, now)]
+    differing = [f"{name} was {_short(old)} and is now {_short(new)}" for name, old, new in differences(before, now)]
     if differing:
         raise UserError(
             f"{folder} was made with another configuration: {'; '.join(differing)}. A finished table is never mixed "
             f"with another configuration: pass --run-name NAME for a new run, or remove {folder} and what follows it"
         )
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Leaves that differ, as (dotted name, before, now), over the fields that identify a stage."""
-    found: list[tuple[str, Any, Any]] = []
-
-    def walk(name: str, old: Any, new: Any) -> None:
-        if isinstance(old, dict) and isinstance(new, dict):
-            for key in {**old, **new}:
-                walk(f"{name}.{key}" if name else key, old.get(key), new.get(key))
-        elif old != new:
-            found.append((name, old, new))
-
-    walk("", {key: before.get(key) for key in now}, now)
-    return found
 
 
 def _short(value: Any) -> str:
@@ -158,7 +138,7 @@ def _fingerprint(recipe: Recipe, stage: str) -> str:
         )
     manifest = read_manifest(path)
     refuse_lost_rows(recipe, stage, manifest)
-    stable = {key: manifest[key] for key in ("stage", "config", "inputs")}
+    stable = {key: manifest[key] for key in ("stage", "identity", "inputs")}
     return hashlib.blake2b(json.dumps(stable, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

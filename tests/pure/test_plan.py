@@ -90,7 +90,7 @@ def test_flops_by_hand(tmp_path: Path) -> None:
     body = 2 * layer + 8
     lengths = ("--plan.prompt-tokens", "10", "--plan.roll-in-tokens", "100", "--plan.roll-out-tokens", "40")
     models = (
-        "--roll-out.model",
+        "--policy.model",
         str(folder),
         "--train.init",
         str(folder),
@@ -173,7 +173,7 @@ def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
         (["--plan.tokens-a-second", "5"], "--plan.tokens-a-second"),
         (["--plan.problems", "-3"], "plan.problems is -3; it must be greater than or equal to 0"),
         (["--plan.train-share", "0"], "plan.train_share is 0.0; it must be greater than 0"),
-        (["--roll-out.model", "somebody/unheard-of"], "hf download somebody/unheard-of config.json"),
+        (["--policy.model", "somebody/unheard-of"], "hf download somebody/unheard-of config.json"),
     ],
 )
 def test_bad_options_stop_with_one_line(arguments: list[str], named: str, tmp_path: Path) -> None:

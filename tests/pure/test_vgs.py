@@ -35,7 +35,7 @@ def test_training_has_the_published_numbers() -> None:
         1024,
         1337,
     )
-    assert (config.loss, config.num_labels, config.init) == ("outcome", 3, vgs().roll_out.model)
+    assert (config.loss, config.num_labels, config.init) == ("outcome", 3, vgs().policy.model)
 
 
 def test_data_has_the_published_counts() -> None:

@@ -20,7 +20,7 @@ from pipelines.actors.journal import TRUSTED_TRIES, Journal, Tries
 from pipelines.actors.sampling import Generate, Totals, turn_to_start
 from pipelines.roll_in import side_by_side
 from pipelines.tables.stage_table import Displaced, StageTable
-from vgs_ray.config import Engine, Generator, Sampling
+from vgs_ray.config import Generator, Resources, Sampling
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
 from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import cut_positions
@@ -109,7 +109,7 @@ def requests(count: int, too_long: int | None = None) -> pa.Table:
 def actor(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Generate:
     """The actor's class in this process, with a real engine."""
     out = StageTable(tmp_path_factory.mktemp("out"), "roll_outs", "roll_out_id")
-    made = Generate(str(policy_folder), TINY_ENGINE, Sampling(1.0, 1.0, 12), out)
+    made = Generate(str(policy_folder), TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 12), out)
     yield made
     made.policy.close()
 
@@ -167,11 +167,11 @@ import pipelines.actors.sampling as generate
 from pipelines.tables.stage_table import StageTable
 from conftest import TINY_ENGINE
 from test_generate import requests
-from vgs_ray.config import Sampling
+from vgs_ray.config import Resources, Sampling
 
 generate.FLUSH_S = 0.05
 out = StageTable(Path(sys.argv[2]), "roll_outs", "roll_out_id")
-actor = generate.Generate(sys.argv[1], TINY_ENGINE, Sampling(1.0, 1.0, 200), out)
+actor = generate.Generate(sys.argv[1], TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 200), out)
 step, left = actor.policy.loop.engine.step, [100]
 
 def dies():
@@ -204,14 +204,17 @@ def test_rate_of_errors_over_the_limit_ends_the_stage() -> None:
         def iter_rows(self) -> list[dict[str, float]]:
             return [block, block, block]
 
-    Totals(max_error_share=0.05).consume(Blocks())  # type: ignore[arg-type]
+    Totals("roll_out", max_error_share=0.05).consume(Blocks())  # type: ignore[arg-type]
     with pytest.raises(UserError, match="6 of 200 rows failed"):
-        Totals(max_error_share=0.02).consume(Blocks())  # type: ignore[arg-type]
+        Totals("roll_out", max_error_share=0.02).consume(Blocks())  # type: ignore[arg-type]
 
 
 def test_engines_of_one_machine_wait_for_their_turn_to_start() -> None:
-    code = "from pipelines.actors.sampling import turn_to_start\nwith turn_to_start(1): print('started', flush=True)"
-    with turn_to_start(1):
+    code = (
+        "from pipelines.actors.sampling import turn_to_start; from vgs_ray.config import Resources\n"
+        "with turn_to_start(Resources(starts_at_once=1)): print('started', flush=True)"
+    )
+    with turn_to_start(Resources(starts_at_once=1)):
         waiting = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(timeout=8)
@@ -219,12 +222,12 @@ def test_engines_of_one_machine_wait_for_their_turn_to_start() -> None:
 
 
 def test_generators_that_do_not_fit_together_follow_one_another() -> None:
-    large = Engine(num_gpus=4, replicas=1)
-    generators = (Generator("a", "m"), Generator("b", "m"), Generator("c", "m", engine=large))
-    default = Engine(num_gpus=1, replicas=2)
+    large = Resources(num_gpus=4, replicas=1)
+    generators = (Generator("a", "m"), Generator("b", "m"), Generator("c", "m", resources=large))
+    default = Resources(num_gpus=1, replicas=2)
     assert [[g.name for g in group] for group in side_by_side(generators, default, gpus=8)] == [["a", "b", "c"]]
     assert [[g.name for g in group] for group in side_by_side(generators, default, gpus=4)] == [["a", "b"], ["c"]]
-    cpu = Engine(num_gpus=0)
+    cpu = Resources(num_gpus=0)
     assert len(side_by_side(generators[:2], cpu, gpus=0)) == 1
 
 

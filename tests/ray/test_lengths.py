@@ -19,7 +19,7 @@ from pipelines.recipes import RECIPES, vgs
 from pipelines.roll_out import requests_of
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
-from vgs_ray.config import Engine, Generator, Recipe, Sampling
+from vgs_ray.config import Engine, Generator, Recipe, ReferencePolicy, Sampling
 from vgs_ray.config.lengths import length_faults, longest_sequence
 from vgs_ray.data.ids import roll_in_id, roll_out_id
 from vgs_ray.data.schemas import LABELS
@@ -89,7 +89,7 @@ def test_lengths_that_do_not_fit_are_refused(option: str, named: str) -> None:
 )
 def test_the_remedies_work(options: str, longest: int) -> None:
     recipe = parse("pipelines.train", ["vgs", *options.split()])
-    assert recipe.resolved_train.max_length == recipe.section("train")["max_length"] == longest
+    assert recipe.resolved_train.max_length == recipe.identity("train")["train.max_length"] == longest
 
 
 def relabelled(tables: Path, folder: Path) -> Path:
@@ -152,7 +152,7 @@ def scaled(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = replace(
         base, root=str(tmp_path_factory.mktemp("runs")), train=config,
         roll_in=replace(base.roll_in, generators=(Generator("ref", "sandbox:ref"),), sampling=sampling, engine=engine),
-        roll_out=replace(base.roll_out, model="sandbox:ref", sampling=sampling, engine=engine),
+        policy=ReferencePolicy("sandbox:ref"), roll_out=replace(base.roll_out, sampling=sampling, engine=engine),
     )  # fmt: skip
     inputs: tuple[str, ...] = ()
     for name, rows in tables_of(recipe).items():

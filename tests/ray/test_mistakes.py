@@ -20,7 +20,19 @@ from pipelines.cli import parse
 from pipelines.recipes import RECIPES, sandbox
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
-from vgs_ray.config import Engine, Evaluate, Generator, ImportVM, Label, Recipe, RollOut, Serve, Train, Variant
+from vgs_ray.config import (
+    Evaluate,
+    Generator,
+    ImportVM,
+    Label,
+    Recipe,
+    ReferencePolicy,
+    Resources,
+    RollOut,
+    Serve,
+    Train,
+    Variant,
+)
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.config.options import range_of
 from vgs_ray.errors import UserError
@@ -53,8 +65,8 @@ def test_shipped_recipes_can_run(name: str) -> None:
     [
         ("--roll_out.cuts 0", ["roll_out.cuts is 0", "greater than or equal to 1", "pass another --roll-out.cuts"]),
         ("--train.steps 0 --train.workers -2", ["train.steps is 0", "train.workers is -2", "--train.workers"]),
-        ("--roll_in.engine.replicas 0", ["roll_in.engine.replicas is 0"]),
-        ("--serve.policy-engine.replicas 0", ["serve.policy_engine.replicas is 0"]),
+        ("--roll_in.resources.replicas 0", ["roll_in.resources.replicas is 0"]),
+        ("--serve.resources.replicas 0", ["serve.resources.replicas is 0"]),
         ("--roll_in.per-problem 0", ["roll_in.per_problem is 0"]),
         ("--roll_in.sampling.temperature nan", ["roll_in.sampling.temperature is nan", "finite"]),
         ("--train.lr inf", ["train.lr is inf", "finite"]),
@@ -64,7 +76,7 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--train.dropout 1", ["train.dropout is 1.0", "less than 1"]),
         ("--serve.port 0", ["serve.port is 0"]),
         ("--serve.port 65536", ["serve.port is 65536", "less than or equal to 65535"]),
-        ("--verify.timeout-s 0", ["verify.timeout_s is 0.0", "greater than 0"]),
+        ("--judge.timeout-s 0", ["judge.timeout_s is 0.0", "greater than 0"]),
         ("--label.hopeless-share 1.5", ["label.hopeless_share is 1.5"]),
         ("--roll_in.max-error-share -0.1", ["roll_in.max_error_share is -0.1"]),
         ("--evaluate.bootstrap 0", ["evaluate.bootstrap is 0"]),
@@ -72,7 +84,7 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--evaluate.budgets", ["evaluate.budgets is ()", "at least 1 item"]),
         ("--evaluate.benchmarks", ["evaluate.benchmarks is ()", "at least 1 item"]),
         ("--roll_in.generators.0.share -1", ["roll_in.generators.0.share is -1.0"]),
-        ("--roll_out.model=", ["roll_out.model is ''", "at least 1 character"]),
+        ("--policy.model=", ["policy.model is ''", "at least 1 character"]),
         ("--seed -1", ["seed is -1", "greater than or equal to 0"]),
         ("--plan.peak-tflops 0", ["plan.peak_tflops is 0.0"]),
         ("--run-name ../../evil", ["run_name is '../../evil'", "one folder", "--run-name"]),
@@ -97,8 +109,11 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--roll_in.generators.1.name ref", ["names ref, ref", "must occur once"]),
         ("--roll_in.generators.0.share 0 --roll_in.generators.1.share 0", ["only shares of 0"]),
         ("--train.min-workers 3", ["train.min_workers is 3 and train.workers is 2", "--train.min-workers"]),
-        ("--roll_out.engine.num-gpus 1.5", ["roll_out.engine.num_gpus is 1.5", "whole ones"]),
-        ("--roll_out.engine.num-gpus 1 --roll_out.engine.tensor-parallel-size 2", ["--roll-out.engine.num-gpus 2"]),
+        ("--roll_out.resources.num-gpus 1.5", ["roll_out.resources.num_gpus is 1.5", "whole GPUs"]),
+        (
+            "--roll_out.resources.num-gpus 1 --roll_out.engine.tensor-parallel-size 2",
+            ["--roll-out.resources.num-gpus 2"],
+        ),
         ("--roll_out.sampling.max-tokens 512", ["max_tokens is 512 and roll_out.engine.max_model_len 512"]),
         ("--clean.answer-column= --clean.solution-column=", ["clean.answer_column", "--clean.solution-column"]),
         ("--evaluate.samples 8", ["evaluate.budgets has 16 and evaluate.samples is 8"]),
@@ -107,7 +122,16 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--evaluate.confidence 0.4", ["evaluate.confidence is 0.4", "over 0.5"]),
         ("--evaluate.benchmarks a/x.jsonl b/x.jsonl", ["call x, x", "may occur once"]),
         ("--serve.beam.groups 200", ["budget of 400", "serve.max_budget is 256"]),
-        ("--serve.policy-engine.replicas 3 --serve.policy-max-replicas 2", ["serve.policy_max_replicas is 2"]),
+        (
+            "--serve.layout apart --serve.policy-resources.replicas 3 --serve.policy-max-replicas 2",
+            ["serve.policy_max_replicas is 2"],
+        ),
+        ("--serve.policy-resources.replicas 3", ["serve.policy_resources", "'together'", "--serve.layout apart"]),
+        ("--serve.layout apart --serve.resources.replicas 3", ["serve.resources is set", "--serve.layout together"]),
+        (
+            "--evaluate.resources.num-gpus 1 --evaluate.policy-engine.gpu-memory-utilization 0.3",
+            ["evaluate.policy_engine and evaluate.value_engine share a GPU", "1.2"],
+        ),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused_in_one_line(options: str, named: list[str], tmp_path: Path) -> None:
@@ -129,7 +153,8 @@ def test_a_recipe_that_cannot_run_is_refused_in_one_line(options: str, named: li
         replace(sandbox(), evaluate=replace(sandbox().evaluate, budgets=[4])),  # type: ignore[arg-type]
         replace(sandbox(), serve=Serve(layout="side by side")),  # type: ignore[arg-type]
         replace(
-            sandbox(), roll_in=replace(sandbox().roll_in, generators=(Generator("a", "b", engine=Engine(replicas=0)),))
+            sandbox(),
+            roll_in=replace(sandbox().roll_in, generators=(Generator("a", "b", resources=Resources(replicas=0)),)),
         ),
         replace(
             sandbox(), evaluate=replace(sandbox().evaluate, variants=(Variant("a", replace(Evaluate().beam, keep=0)),))
@@ -153,11 +178,8 @@ def test_every_number_and_text_has_a_range_that_help_shows(capsys: pytest.Captur
     with pytest.raises(SystemExit):
         parse("pipelines.train", ["sandbox", "--help"])
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--train.steps INT optimizer steps. [at least 1] (default: 560)" in said
+    assert "--train.steps INT Number of optimizer steps. [at least 1] (default: 560)" in said
     assert "[at least 1 and at most 65535] (default: 8000)" in said
-    assert (
-        said.count("AdamW (the decay is of matrices and embeddings only) and gradient clipping.") == 4
-    )  # one text for each field that it names
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -189,8 +211,8 @@ def model_folder(folder: Path, *left_out: str) -> str:
     ],
 )
 def test_a_folder_that_is_no_model_is_named(left_out: list[str], named: str, tmp_path: Path) -> None:
-    recipe = replace(sandbox(), roll_out=RollOut(model=model_folder(tmp_path / "model", *left_out)))
-    with pytest.raises(UserError, match=rf"roll_out\.model is '.*{named}.*--roll-out\.model"):
+    recipe = replace(sandbox(), policy=ReferencePolicy(model_folder(tmp_path / "model", *left_out)))
+    with pytest.raises(UserError, match=rf"policy\.model is '.*{named}.*--policy\.model"):
         check_models(recipe, "roll_out")
 
 
@@ -207,7 +229,7 @@ def test_a_folder_that_is_no_model_is_named(left_out: list[str], named: str, tmp
 def test_a_name_that_is_no_model_is_named(model: str, named: str, tmp_path: Path) -> None:
     recipes = {
         "roll_in": replace(sandbox(), roll_in=replace(sandbox().roll_in, generators=(Generator("a", model),))),
-        "verify": replace(sandbox(), roll_out=RollOut(model=model)),
+        "verify": replace(sandbox(), policy=ReferencePolicy(model)),
         "train": replace(sandbox(), train=replace(sandbox().train, init=model)),
         "evaluate": replace(sandbox(), evaluate=replace(sandbox().evaluate, value_model=model)),
         "serve": replace(sandbox(), serve=replace(sandbox().serve, value_model=model)),
@@ -256,7 +278,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, A
 def test_a_hub_that_refuses_is_told_apart(hub: dict[str, Any], status: int, code: str, named: str) -> None:
     hub |= {"status": status, "code": code}
     with pytest.raises(UserError, match=f"'org/model', which .*{named}"):
-        check_models(replace(sandbox(), roll_out=RollOut(model="org/model")), "roll_out")
+        check_models(replace(sandbox(), policy=ReferencePolicy("org/model")), "roll_out")
 
 
 def test_a_wrong_model_leaves_nothing_that_stops_the_right_one(tmp_path: Path) -> None:

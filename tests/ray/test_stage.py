@@ -41,14 +41,14 @@ def test_finished_stage_is_skipped(recipe: Recipe, capsys) -> None:
 def test_other_configuration_is_refused_with_the_field_and_two_ways_on(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ()).close(rows=3)
     other = replace(recipe, clean=replace(recipe.clean, limit=7))
-    with pytest.raises(UserError, match=r"config\.limit was 3000 and is now 7.*--run-name.*remove"):
+    with pytest.raises(UserError, match=r"clean\.limit was 3000 and is now 7.*--run-name.*remove"):
         open_stage(other, "clean", ())
 
 
 def test_interrupted_stage_of_another_configuration_is_refused(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     stage_table(recipe, "clean").write_part(problems("a"))
-    with pytest.raises(UserError, match=r"config\.source"):
+    with pytest.raises(UserError, match=r"clean\.source"):
         open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
 
 
@@ -56,7 +56,7 @@ def test_a_stage_that_left_nothing_binds_nobody(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     assert open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
     open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ()).close(kept=0)
-    with pytest.raises(UserError, match=r"config\.source"):
+    with pytest.raises(UserError, match=r"clean\.source"):
         open_stage(recipe, "clean", ())
 
 
@@ -64,7 +64,7 @@ def test_changed_input_is_refused(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ()).close(rows=0)
     open_stage(recipe, "roll_in", ("clean",)).close(rows=0)
     path = recipe.folder / "clean" / "_stage.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": {"limit": 1}}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"identity": {"clean.limit": 1}}))
     with pytest.raises(UserError, match=r"inputs\.clean"):
         open_stage(recipe, "roll_in", ("clean",))
 

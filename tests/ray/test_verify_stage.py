@@ -118,7 +118,7 @@ def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recip
 @pytest.mark.timeout(120)
 def test_each_pair_is_judged_once_however_its_rows_are_scattered(recipe: Recipe) -> None:
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
-    actor = JudgeProblems(recipe.roll_out.model, recipe.verify, tables, stage_table(recipe, "verify"))
+    actor = JudgeProblems(recipe.policy.model, recipe.judge, tables, stage_table(recipe, "verify"))
     batches = Places.find(tables).batches(rows=10)  # fewer than a problem has, and each problem lies in many parts
     assert sorted(problem for batch in batches for problem in batch.problems) == sorted(GOLDS)
     found = [row for batch in batches for row in actor.verify(batch).to_pylist()]

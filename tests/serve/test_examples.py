@@ -77,7 +77,7 @@ class ReadsSteps(RandomValue):
 def url() -> Iterator[str]:
     """The sandbox's policy, guided as after a good training."""
     recipe = sandbox()
-    model = model_path(recipe.roll_out.model)
+    model = model_path(recipe.policy.model)
     policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
     value = ReadsSteps(load_tokenizer(model))
     with running(create_app(searcher(recipe, RANDOM, policy, value), recipe.serve)) as found:

@@ -38,7 +38,7 @@ REPLICA = "ray::ServeReplica:vgs:"
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Two policies, one value model and two replicas that search, each in a process of its own; open to every interface."""
-    apart = ("--serve.layout", "apart", "--serve.policy-engine.replicas", "2", "--serve.replicas", "2")
+    apart = ("--serve.layout", "apart", "--serve.policy-resources.replicas", "2", "--serve.search-replicas", "2")
     return sandbox_endpoint(tmp_path_factory.mktemp("value"), *apart, "--serve.host", "0.0.0.0")
 
 

@@ -1,25 +1,37 @@
-"""Whether a recipe can run: every field within its range, fields that fit together, names and folders that can be used.
+"""Whether a recipe can run: fields within their ranges, fields that fit together, valid names and folders.
 
 In: a full recipe, from the command line or built in code. Out: nothing, or one line for each mistake. Nothing is started,
-written or fetched.
+written or downloaded.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from vgs_ray.config import Engine, Evaluate, Recipe, RollIn, Serve
+from vgs_ray.config import Engine, Evaluate, Recipe, Resources, RollIn, Serve
 from vgs_ray.config.lengths import length_faults
 from vgs_ray.data.source_names import label_of
 from vgs_ray.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-"""Also `s3:/bucket`, to which a path library shortens `s3://bucket`."""
+"""Matches `s3:/bucket` too, because `pathlib` shortens `s3://bucket` to it."""
+LAYOUT_FIELDS = {
+    "together": ("resources",),
+    "apart": (
+        "search_replicas",
+        "policy_resources",
+        "value_resources",
+        "policy_max_replicas",
+        "value_max_replicas",
+        "block_timeout_s",
+    ),
+}
+"""Fields of `serve` that only one layout reads."""
 _STRICT = ConfigDict(strict=True, revalidate_instances="always", allow_inf_nan=False)
 # A standard dataclass has no configuration of its own, so it takes that of the model around it.
 _RANGES: Any = create_model("Ranges", __config__=_STRICT, recipe=(Recipe, ...))
@@ -29,27 +41,48 @@ def check_recipe(recipe: Recipe) -> None:
     """Refuse a recipe that can't run.
 
     Raises:
-        UserError: each mistake with the field, its value, the rule and the remedy, on one line.
+        UserError: every mistake with the field, its value, the rule and the remedy, on one line.
     """
-    if wrong := list(_ranges(recipe)) or list(_relations(recipe)):
-        raise UserError("; ".join(wrong))
+    if faults := list(_ranges(recipe)) or list(_relations(recipe)):
+        raise UserError("; ".join(faults))
+
+
+def check_layout(base: Recipe, recipe: Recipe) -> None:
+    """Refuse options that the layout of the endpoint ignores. A recipe itself may have values for both layouts.
+
+    Args:
+        base: the recipe before the options of the command line.
+        recipe: the recipe with them.
+
+    Raises:
+        UserError: an option that belongs to the other layout.
+    """
+    layout = recipe.serve.layout
+    other = "together" if layout == "apart" else "apart"
+    for name in LAYOUT_FIELDS[other]:
+        if getattr(recipe.serve, name) != getattr(base.serve, name):
+            own = ", ".join(f"serve.{field}" for field in LAYOUT_FIELDS[layout])
+            raise UserError(
+                f"serve.{name} is set and serve.layout is {layout!r}, which ignores it: set {own} instead, or pass "
+                f"--serve.layout {other}"
+            )
 
 
 def _ranges(recipe: Recipe) -> Iterator[str]:
-    """Fields of a wrong type or out of their range; `vgs_ray.config.ranges` has the ranges."""
+    """Fields of a wrong type or out of their range, as `vgs_ray.config.ranges` defines them."""
     try:
         _RANGES.__pydantic_validator__.validate_python({"recipe": recipe})
     except ValidationError as error:
-        for found in error.errors(include_url=False):
-            if found["type"] == "too_short" and found["input"]:
-                continue  # its items are wrong, and are named
-            name = ".".join(map(str, found["loc"][1:]))
-            rule = re.sub(r"^\w+ should ", "must ", found["msg"]).partition(" after validation")[0]
-            yield f"{name} is {found['input']!r}; it {rule}: pass another {_option(name)}"
+        for fault in error.errors(include_url=False):
+            if fault["type"] == "too_short" and fault["input"]:
+                continue  # an item is wrong, and is named by itself
+            name = ".".join(map(str, fault["loc"][1:]))
+            rule = re.sub(r"^\w+ should ", "must ", fault["msg"]).partition(" after validation")[0]
+            yield f"{name} is {fault['input']!r}; it {rule}: pass another {_option(name)}"
 
 
 def _option(field: str) -> str:
-    """The option that sets a field; an item of a list is set with the whole list."""
+    """The option that sets a field. An item of a list is set with the whole list."""
     return f"--{re.sub(r'[.][0-9]+$', '', field).replace('_', '-')}"
 
 
@@ -64,18 +97,18 @@ def _relations(recipe: Recipe) -> Iterator[str]:
     yield from _endpoint(recipe.serve)
     if not (recipe.clean.answer_column or recipe.clean.solution_column):
         yield (
-            "clean.answer_column and clean.solution_column are both empty; answers come from one of them: "
+            "clean.answer_column and clean.solution_column are both empty; answers are read from one of them: "
             "pass --clean.answer-column or --clean.solution-column"
         )
     if recipe.train.min_workers > recipe.train.workers:
         yield (
-            f"train.min_workers is {recipe.train.min_workers} and train.workers is {recipe.train.workers}; the least can't be "
-            "more than the most: lower --train.min-workers or raise --train.workers"
+            f"train.min_workers is {recipe.train.min_workers} and train.workers is {recipe.train.workers}; the minimum can't be "
+            "larger than the number of workers: lower --train.min-workers or raise --train.workers"
         )
 
 
 def _places(recipe: Recipe) -> Iterator[str]:
-    """Names and folders that this program makes or reads."""
+    """Names and folders that the stages make or read."""
     name = recipe.run_name or recipe.name
     if not NAME.fullmatch(name):
         yield (
@@ -87,19 +120,16 @@ def _places(recipe: Recipe) -> Iterator[str]:
             f"root is {recipe.root!r}; runs are kept in a folder of a POSIX file system that all nodes share, and object "
             "stores are not supported yet: pass --root FOLDER, such as /mnt/shared/runs"
         )
-    folders = {
+    sources = {
         "evaluate.benchmark_folder": recipe.evaluate.benchmark_folder,
         "import_vm.source": recipe.import_vm.source,
         "clean.source": recipe.clean.source,
-        "evaluate.value_model": recipe.evaluate.value_model,
-        "serve.value_model": recipe.serve.value_model,
-        "roll_out.model": recipe.roll_out.model,
-        "train.init": recipe.train.init,
-        **{f"roll_in.generators.{i}.model": each.model for i, each in enumerate(recipe.roll_in.generators)},
         **{f"clean.exclude.{i}": each for i, each in enumerate(recipe.clean.exclude)},
         **{f"evaluate.benchmarks.{i}": each for i, each in enumerate(recipe.evaluate.benchmarks)},
     }
-    for field, value in folders.items():
+    for stage in ("roll_in", "train", "evaluate", "serve"):
+        sources |= recipe.models(stage)
+    for field, value in sources.items():
         if "://" in value:
             yield (
                 f"{field} is {value!r}; URLs are not read: download it, and pass the local path or the Hugging Face id with "
@@ -108,10 +138,10 @@ def _places(recipe: Recipe) -> Iterator[str]:
 
 
 def _uploads(recipe: Recipe) -> Iterator[str]:
-    """Names on Hugging Face that results go to; asked now, as training ends days later."""
+    """Names on Hugging Face to push to; checked early, because training ends days later."""
     account, repository = recipe.export.hub, recipe.train.push_to
     if account and not NAME.fullmatch(account):
-        yield f"export.hub is {account!r}; it is an account or organisation alone, such as my-team: pass another --export.hub"
+        yield f"export.hub is {account!r}; it is an account or organization, such as my-team: pass another --export.hub"
     if repository and not re.fullmatch(rf"{NAME.pattern}/{NAME.pattern}", repository):
         yield f"train.push_to is {repository!r}; it is a repository such as my-team/my-model: pass another --train.push-to"
 
@@ -120,48 +150,87 @@ def _generators(config: RollIn) -> Iterator[str]:
     names = [generator.name for generator in config.generators]
     if len(set(names)) < len(names):
         yield (
-            f"roll_in.generators have the names {', '.join(names)}; the ids of roll-ins are made from the names, so each must "
+            f"roll_in.generators have the names {', '.join(names)}; the ids of roll-ins contain the names, so each must "
             "occur once: rename one with --roll-in.generators.N.name, or remove it from the recipe"
         )
     if names and not sum(generator.share for generator in config.generators) > 0:
-        yield "roll_in.generators have only shares of 0; one of them must write: raise --roll-in.generators.N.share"
+        yield "roll_in.generators have only shares of 0; one must be positive: raise --roll-in.generators.N.share"
 
 
-def engines_of(recipe: Recipe) -> dict[str, Engine]:
-    """Every engine of a recipe, by its field."""
-    own = {f"roll_in.generators.{i}": each.engine for i, each in enumerate(recipe.roll_in.generators)}
-    return {
-        "roll_in.engine": recipe.roll_in.engine,
-        **{f"{name}.engine": engine for name, engine in own.items() if engine},
-        "roll_out.engine": recipe.roll_out.engine,
-        "evaluate.policy_engine": recipe.evaluate.policy_engine,
-        "evaluate.value_engine": recipe.evaluate.value_engine,
-        "serve.policy_engine": recipe.serve.policy_engine,
-        "serve.value_engine": recipe.serve.value_engine,
-    }
+class Placed(NamedTuple):
+    """An engine and the resources of the actor that holds it, with the fields that set them."""
+
+    engine_field: str
+    engine: Engine
+    resources_field: str
+    resources: Resources
+
+
+def engines_of(recipe: Recipe) -> list[Placed]:
+    """Every engine of a recipe."""
+    ins, outs, evaluate, serve = recipe.roll_in, recipe.roll_out, recipe.evaluate, recipe.serve
+    together = serve.layout == "together"
+    placed = [
+        Placed("roll_in.engine", ins.engine, "roll_in.resources", ins.resources),
+        Placed("roll_out.engine", outs.engine, "roll_out.resources", outs.resources),
+    ]
+    for index, generator in enumerate(ins.generators):
+        name = f"roll_in.generators.{index}"
+        if generator.engine or generator.resources:
+            placed.append(
+                Placed(
+                    f"{name}.engine" if generator.engine else "roll_in.engine",
+                    generator.engine or ins.engine,
+                    f"{name}.resources" if generator.resources else "roll_in.resources",
+                    generator.resources or ins.resources,
+                )
+            )
+    for kind in ("policy", "value"):
+        field = "resources" if together else f"{kind}_resources"
+        placed += [
+            Placed(
+                f"evaluate.{kind}_engine",
+                getattr(evaluate, f"{kind}_engine"),
+                "evaluate.resources",
+                evaluate.resources,
+            ),
+            Placed(f"serve.{kind}_engine", getattr(serve, f"{kind}_engine"), f"serve.{field}", getattr(serve, field)),
+        ]
+    return placed
 
 
 def _engines(recipe: Recipe) -> Iterator[str]:
-    whole = {f"{name}.num_gpus": engine.num_gpus for name, engine in engines_of(recipe).items()}
+    placed = engines_of(recipe)
+    whole = {f"{each.resources_field}.num_gpus": each.resources.num_gpus for each in placed}
     for name, gpus in (whole | {"train.gpus_per_worker": recipe.train.gpus_per_worker}).items():
         if gpus > 1 and gpus % 1:
-            yield f"{name} is {gpus:g}; Ray gives a part of one GPU or whole ones: pass {_option(name)} {int(gpus)}"
-    for name, engine in engines_of(recipe).items():
-        if engine.num_gpus and engine.tensor_parallel_size > max(1, engine.num_gpus):
+            yield f"{name} is {gpus:g}; Ray reserves a part of one GPU or whole GPUs: pass {_option(name)} {int(gpus)}"
+    for engine_field, engine, resources_field, resources in placed:
+        if resources.num_gpus and engine.tensor_parallel_size > max(1, resources.num_gpus):
             yield (
-                f"{name}.tensor_parallel_size is {engine.tensor_parallel_size} and {name}.num_gpus {engine.num_gpus:g}; an "
-                f"engine that is split over GPUs needs all of them: pass {_option(name)}.num-gpus {engine.tensor_parallel_size}"
+                f"{engine_field}.tensor_parallel_size is {engine.tensor_parallel_size} and {resources_field}.num_gpus is "
+                f"{resources.num_gpus:g}; an engine that is split over GPUs needs all of them: pass "
+                f"{_option(resources_field)}.num-gpus {engine.tensor_parallel_size}"
             )
-    for name, policy, value in (
-        ("evaluate", recipe.evaluate.policy_engine, recipe.evaluate.value_engine),
-        ("serve", recipe.serve.policy_engine, recipe.serve.value_engine),
-    ):
-        taken = policy.gpu_memory_utilization + value.gpu_memory_utilization
-        if 0 < policy.num_gpus < 1 and 0 < value.num_gpus <= 1 - policy.num_gpus and taken > 1:
-            yield (
-                f"{name}.policy_engine and {name}.value_engine share a GPU and take {taken:g} of its memory together "
-                f"(gpu_memory_utilization); at most 1 is there: lower --{name}.policy-engine.gpu-memory-utilization"
-            )
+    yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
+    yield from _shared_memory("serve", recipe.serve, _share_a_gpu(recipe.serve))
+
+
+def _share_a_gpu(config: Serve) -> bool:
+    """Whether the policy and the value engine of the endpoint use the same GPU."""
+    if config.layout == "together":
+        return config.resources.num_gpus > 0
+    policy, value = config.policy_resources.num_gpus, config.value_resources.num_gpus
+    return 0 < policy < 1 and 0 < value <= 1 - policy
+
+
+def _shared_memory(name: str, config: Evaluate | Serve, shared: bool) -> Iterator[str]:
+    total = config.policy_engine.gpu_memory_utilization + config.value_engine.gpu_memory_utilization
+    if shared and total > 1:
+        yield (
+            f"{name}.policy_engine and {name}.value_engine share a GPU and use {total:g} of its memory (gpu_memory_utilization); "
+            f"the sum must be at most 1: lower --{name}.policy-engine.gpu-memory-utilization"
+        )
 
 
 def _evaluation(config: Evaluate) -> Iterator[str]:
@@ -174,7 +243,7 @@ def _evaluation(config: Evaluate) -> Iterator[str]:
     most, width, reach = max(config.budgets), config.beam.keep * config.beam.branch, config.beam.budget
     if most > config.samples:
         yield (
-            f"evaluate.budgets has {most} and evaluate.samples is {config.samples}; a budget needs so many samples: raise "
+            f"evaluate.budgets has {most} and evaluate.samples is {config.samples}; a budget needs that many samples: raise "
             "--evaluate.samples or lower --evaluate.budgets"
         )
     if wrong := [budget for budget in config.budgets if budget % width or budget > reach]:
@@ -197,16 +266,16 @@ def _endpoint(config: Serve) -> Iterator[str]:
     if config.beam.budget > config.max_budget:
         yield (
             f"serve.beam has a budget of {config.beam.budget} (keep * branch * groups) and serve.max_budget is "
-            f"{config.max_budget}; a request that names no search takes that beam: lower --serve.beam.groups or raise "
+            f"{config.max_budget}; a request that sets no search uses that beam: lower --serve.beam.groups or raise "
             "--serve.max-budget"
         )
-    grown = (
-        ("policy", config.policy_max_replicas, config.policy_engine),
-        ("value", config.value_max_replicas, config.value_engine),
+    limits = (
+        ("policy", config.policy_max_replicas, config.policy_resources.replicas),
+        ("value", config.value_max_replicas, config.value_resources.replicas),
     )
-    for name, most, engine in grown:
-        if 0 < most < engine.replicas:
+    for name, most, least in limits:
+        if 0 < most < least:
             yield (
-                f"serve.{name}_max_replicas is {most} and serve.{name}_engine.replicas {engine.replicas}; it must be at least "
-                f"as many, or 0 to keep their number: raise --serve.{name}-max-replicas"
+                f"serve.{name}_max_replicas is {most} and serve.{name}_resources.replicas is {least}; the maximum must not be "
+                f"smaller, or 0 for no autoscaling: raise --serve.{name}-max-replicas"
             )

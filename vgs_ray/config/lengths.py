@@ -1,4 +1,4 @@
-"""Lengths that depend on each other: what generation can write, training takes whole and value engines hold. Pure."""
+"""Lengths that depend on each other: training takes whole sequences, and value engines score whole sequences."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 def longest_sequence(recipe: Recipe) -> int:
     """Tokens of the longest training sequence that generation can make: prompt, roll-in up to a cut, roll-out.
 
-    The engine of the reference policy ends every roll-out where the whole sequence has `max_model_len` tokens.
-    `sampling.max_tokens` counts the response alone, and no field limits the prompt.
+    The engine of the reference policy stops every roll-out when the whole sequence has `max_model_len` tokens.
+    `sampling.max_tokens` counts the response only, and the length of the prompt is not limited.
     """
     return recipe.roll_out.engine.max_model_len
 
 
 def length_faults(recipe: Recipe) -> Iterator[str]:
-    """What is wrong with a recipe's lengths: each text names the value, the rule and the remedy."""
+    """Mistakes in a recipe's lengths, each with the value, the rule and the remedy."""
     yield from _responses(recipe)
     yield from _training(recipe)
     yield from _generation(recipe)
@@ -29,13 +29,13 @@ def length_faults(recipe: Recipe) -> Iterator[str]:
         if value < policy:
             yield (
                 f"{stage}.value_engine.max_model_len is {value}, and the policy's engine writes sequences of up to {policy} "
-                f"tokens that have to be scored: set {stage}.value_engine.max_model_len to {policy} or lower "
+                f"tokens, which must be scored: set {stage}.value_engine.max_model_len to {policy} or lower "
                 f"{stage}.policy_engine.max_model_len"
             )
 
 
 def _responses(recipe: Recipe) -> Iterator[str]:
-    """A response that fills the context leaves no room for its prompt, and would be cut before its own limit."""
+    """A response that fills the context leaves no room for its prompt."""
     ins, outs = recipe.roll_in, recipe.roll_out
     used = [("roll_out", outs.sampling, "roll_out.engine", outs.engine)]
     for index, generator in enumerate(ins.generators):
@@ -45,7 +45,7 @@ def _responses(recipe: Recipe) -> Iterator[str]:
         if sampling.max_tokens >= engine.max_model_len:
             yield (
                 f"{section}.sampling.max_tokens is {sampling.max_tokens} and {name}.max_model_len {engine.max_model_len}; the "
-                f"longest response and its prompt must fit: lower {section}.sampling.max_tokens or raise {name}.max_model_len"
+                f"longest response must fit with its prompt: lower {section}.sampling.max_tokens or raise {name}.max_model_len"
             )
 
 
@@ -54,18 +54,18 @@ def _training(recipe: Recipe) -> Iterator[str]:
     if 0 < given < longest:
         yield (
             f"train.max_length is {given}, and stage roll_out writes sequences of up to {longest} tokens, prompt and response "
-            "(roll_out.engine.max_model_len); training must take them whole, or it never sees the responses that reached the "
+            "(roll_out.engine.max_model_len); training must take them whole, or it never sees the responses that reach the "
             f"limit: leave train.max_length at 0, which means {longest}, or lower roll_out.engine.max_model_len"
         )
 
 
 def _generation(recipe: Recipe) -> Iterator[str]:
-    """A roll-in may be cut anywhere, and the reference policy must have room to go on from there."""
+    """A roll-in may be cut at any position, and the reference policy needs room to continue from it."""
     whole, limit = recipe.roll_in.sampling.max_tokens, recipe.roll_out.sampling.max_tokens
     if whole > limit:
         yield (
-            f"roll_in.sampling.max_tokens is {whole} and roll_out.sampling.max_tokens {limit}; a roll-in that is cut beyond "
-            f"{limit} tokens would leave nothing to write: raise roll_out.sampling.max_tokens to {whole} or lower the other"
+            f"roll_in.sampling.max_tokens is {whole} and roll_out.sampling.max_tokens {limit}; a roll-in that is cut after "
+            f"{limit} tokens leaves no room for a completion: raise roll_out.sampling.max_tokens to {whole} or lower the other"
         )
     longest = longest_sequence(recipe)
     engines = {each.name: (each.engine or recipe.roll_in.engine).max_model_len for each in recipe.roll_in.generators}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import inspect
 import io
 import re
-from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 from typing import Any, get_args, get_type_hints
 
 import tyro
-from docstring_parser import parse as parse_docstring
 from tyro.constructors import (
     MISSING_NONPROP,
     ConstructorRegistry,
@@ -47,11 +49,11 @@ def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
     """A dataclass as options, as tyro itself has it, with the range of each field behind its meaning."""
     if not dataclasses.is_dataclass(info.type):
         return None
-    hints, meanings = get_type_hints(info.type, include_extras=True), dict(_meanings(info.type.__doc__ or ""))
+    hints, texts = get_type_hints(info.type, include_extras=True), field_texts(info.type)
     fields = []
     for field in dataclasses.fields(info.type):
         rule = range_of(hints[field.name])
-        text = meanings.get(field.name, "") + (f" [{rule}]" if rule else "")
+        text = texts.get(field.name, "") + (f" [{rule}]" if rule else "")
         fields.append(StructFieldSpec(field.name, hints[field.name], _default(field, info.default), text))
     return StructConstructorSpec(info.type, tuple(fields))
 
@@ -64,11 +66,17 @@ def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
     return MISSING_NONPROP if field.default is dataclasses.MISSING else field.default
 
 
-def _meanings(docstring: str) -> Iterator[tuple[str, str]]:
-    """Fields and what `Attributes:` says of them; one entry may name several."""
-    for entry in parse_docstring(docstring).params:
-        for name in entry.arg_name.split(","):
-            yield name.strip(), " ".join((entry.description or "").split())
+@cache
+def field_texts(section: type) -> dict[str, str]:
+    """The text below each field of a configuration class."""
+    body = ast.parse(inspect.getsource(section)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in pairwise(body.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 def range_of(hint: Any) -> str:

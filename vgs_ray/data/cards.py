@@ -96,12 +96,21 @@ def _stages(manifests: Manifests, stages: list[str]) -> str:
     for name in stages:
         manifest = manifests[name]
         counts = [(key, _shown(value)) for key, value in _flat(manifest["counts"])]
-        config = [(key, _shown(value)) for key, value in manifest["config"].items() if "engine" not in key]
+        config = [(key, _shown(value)) for key, value in settings(manifest).items()]
         texts += [f"### {name}", _table(("count", "value"), counts), _table(("setting", "value"), config)]
     versions = {package: found for name in stages for package, found in manifests[name]["versions"].items()}
     return "\n\n".join(
         [*texts, "Versions: " + ", ".join(f"{package} {found}" for package, found in versions.items()) + "."]
     )
+
+
+def settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that determine the rows of a stage, with its models by name, and without those of engines."""
+    fields = {
+        **manifest["identity"],
+        **{key: value for key, value in manifest["operation"].items() if key in manifest["identity"]},
+    }
+    return {name: value for name, value in fields.items() if "engine" not in name}
 
 
 def _flat(counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -120,13 +129,12 @@ def _shown(value: Any) -> str:
 
 def models(manifests: Manifests) -> list[str]:
     """The policies whose words are in the rows."""
-    found = [each["model"] for each in manifests.get("roll_in", {}).get("config", {}).get("generators", [])]
-    reference = manifests.get("roll_out", {}).get("config", {}).get("model")
-    return list(dict.fromkeys([*found, *([reference] if reference else [])]))
+    settings = [manifests.get(stage, {}).get("operation", {}) for stage in ("roll_in", "roll_out")]
+    return list(dict.fromkeys(value for each in settings for name, value in each.items() if name.endswith(".model")))
 
 
 def _licences(manifests: Manifests, stages: list[str], license_id: str) -> str:
-    source = manifests["clean"]["config"]["source"]
+    source = manifests["clean"]["identity"]["clean.source"]
     text = f"This data set: `{license_id}`. The problems come from `{source}`, whose licence applies to them."
     if stages == ["clean"]:
         return text

@@ -129,7 +129,7 @@ def estimate(
         sizes: of the models.
         speed: of one GPU.
     """
-    policies, reference = sizes.policies, sizes.policies[recipe.roll_out.model]
+    policies, reference = sizes.policies, sizes.policies[recipe.policy.model]
     cut, latest = cut_means(recipe.roll_out, means.roll_in)
     rolled = problems - split_sizes(problems, recipe.clean.validation, recipe.clean.test)[1]
     roll_ins = rolled * len(roll_in_models)
@@ -172,7 +172,7 @@ def _evaluate(recipe: Recipe, benchmark: int, means: Means, sizes: Sizes, speed:
     responses = benchmark * (config.samples + config.beam.budget)
     answer = cut_means(recipe.roll_out, means.roll_in)[0] + means.roll_out
     scored = responses * _forward(sizes.value, answer, means.prompt)
-    flops = responses * _forward(sizes.policies[recipe.roll_out.model], answer, means.prompt) + scored
+    flops = responses * _forward(sizes.policies[recipe.policy.model], answer, means.prompt) + scored
     parts = speed.generation(responses * answer), speed.training(scored)
     hours = None if None in parts else sum(part or 0.0 for part in parts)
     return _sized(Cost("evaluate", 2 * benchmark, responses * answer, None, flops, hours), means, 0)

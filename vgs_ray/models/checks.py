@@ -29,33 +29,15 @@ WEIGHTS = ("*.safetensors", "*.bin")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
-def policies_of(recipe: Recipe, stage: str) -> dict[str, str]:
-    """Policies that a stage loads, by the field that names each."""
-    if stage == "roll_in":
-        return {f"roll_in.generators.{i}.model": each.model for i, each in enumerate(recipe.roll_in.generators)}
-    if stage in ("roll_out", "verify", "evaluate", "serve"):
-        return {"roll_out.model": recipe.roll_out.model}
-    return {}
-
-
-def others_of(recipe: Recipe, stage: str) -> dict[str, str]:
-    """What a stage loads without asking it for text: no tokenizer is needed."""
-    named = {"train": recipe.train.init, "evaluate": recipe.evaluate.value_model, "serve": recipe.serve.value_model}
-    model = named.get(stage, "")
-    field = "train.init" if stage == "train" else f"{stage}.value_model"
-    return {field: model} if model and model != RANDOM else {}  # empty is what stage train leaves
-
-
 def check_models(recipe: Recipe, stage: str) -> None:
     """Refuse a stage whose models can't be loaded.
 
     Raises:
         UserError: an id that does not exist or can't be asked for, or a folder that holds no model.
     """
-    for field, model in policies_of(recipe, stage).items():
-        _check(field, model, policy=True)
-    for field, model in others_of(recipe, stage).items():
-        _check(field, model, policy=False)
+    for field, model in recipe.models(stage).items():
+        if model != RANDOM:
+            _check(field, model, policy=field.endswith(".model"))
 
 
 def _check(field: str, model: str, policy: bool) -> None:

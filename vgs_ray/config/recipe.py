@@ -1,0 +1,97 @@
+"""A recipe: the configuration of a whole run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vgs_ray.config.data import (
+    Clean,
+    Export,
+    ImportVM,
+    JudgeLimits,
+    Label,
+    ReferencePolicy,
+    RollIn,
+    RollOut,
+    Verify,
+)
+from vgs_ray.config.evaluate import Evaluate
+from vgs_ray.config.identity import Leaf, Role, leaves
+from vgs_ray.config.lengths import longest_sequence
+from vgs_ray.config.plan import PlanAssumptions
+from vgs_ray.config.ranges import NonEmptyStr, Seed
+from vgs_ray.config.serve import Serve
+from vgs_ray.config.train import Train
+
+STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate")
+SHARED = {
+    "clean": ("seed", "judge"),
+    "roll_in": ("seed", "instruction"),
+    "roll_out": ("seed", "policy"),
+    "verify": ("policy", "judge"),
+    "label": (),
+    "train": ("seed",),
+    "evaluate": ("seed", "instruction", "policy", "judge"),
+    "serve": ("seed", "instruction", "policy", "judge"),
+    "export": (),
+}
+"""What a stage reads of the recipe in addition to its own section."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The configuration of all stages of a run."""
+
+    name: NonEmptyStr
+    """Name of the recipe."""
+    root: NonEmptyStr = "runs"
+    """Folder of all runs. The command line makes it absolute."""
+    run_name: str = ""
+    """Folder of this run in `root`; the recipe's name if empty."""
+    seed: Seed = 0
+    """Seed of the run. The seed of each row is derived from it and the row's id."""
+    instruction: str = ""
+    """Text appended to every problem. If it contains `{problem}`, it is a template for the whole prompt."""
+    policy: ReferencePolicy = field(default_factory=ReferencePolicy)
+    judge: JudgeLimits = field(default_factory=JudgeLimits)
+    clean: Clean = field(default_factory=Clean)
+    roll_in: RollIn = field(default_factory=RollIn)
+    roll_out: RollOut = field(default_factory=RollOut)
+    verify: Verify = field(default_factory=Verify)
+    label: Label = field(default_factory=Label)
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    serve: Serve = field(default_factory=Serve)
+    export: Export = field(default_factory=Export)
+    import_vm: ImportVM = field(default_factory=ImportVM)
+    plan: PlanAssumptions = field(default_factory=PlanAssumptions)
+
+    @property
+    def folder(self) -> Path:
+        """`{root}/{run_name}`."""
+        return Path(self.root) / (self.run_name or self.name)
+
+    @property
+    def resolved_train(self) -> Train:
+        """Stage train with its lengths as numbers. A micro-batch holds at least one sequence."""
+        longest = self.train.max_length or longest_sequence(self)
+        return replace(self.train, max_length=longest, micro_tokens=max(self.train.micro_tokens, longest))
+
+    def identity(self, stage: str) -> dict[str, Any]:
+        """The fields that determine the rows of a stage, by name. Models are in `models`, because their content counts."""
+        return {leaf.name: leaf.value for leaf in self._leaves(stage) if leaf.role is Role.IDENTITY}
+
+    def operation(self, stage: str) -> dict[str, Any]:
+        """All other fields of a stage, by name. They may change when the stage is restarted."""
+        return {leaf.name: leaf.value for leaf in self._leaves(stage) if leaf.role is not Role.IDENTITY}
+
+    def models(self, stage: str) -> dict[str, str]:
+        """The models that a stage loads, by the field that names each. A value model of stage train has no name."""
+        return {leaf.name: leaf.value for leaf in self._leaves(stage) if leaf.role is Role.MODEL and leaf.value}
+
+    def _leaves(self, stage: str) -> list[Leaf]:
+        section = self.resolved_train if stage == "train" else getattr(self, stage)
+        values = {name: getattr(self, name) for name in SHARED[stage]} | {stage: section}
+        return [leaf for name, value in values.items() for leaf in leaves(name, value)]

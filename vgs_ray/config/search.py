@@ -1,0 +1,98 @@
+"""Shapes of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vgs_ray.config.ranges import NonEmptyStr, NonNegativeFloat, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A beam search by value: `groups` independent beams, each of which keeps `keep` of `keep * branch` blocks."""
+
+    keep: PositiveInt = 2
+    """Prefixes kept after each block."""
+    branch: PositiveInt = 2
+    """Blocks sampled from each kept prefix (the width w of arXiv 2505.17373)."""
+    block: PositiveInt = 4096
+    """Tokens in a block."""
+    groups: PositiveInt = 1
+    """Independent beams whose answers are put to one vote (DVTS if there is more than one)."""
+    delimiter: str = ""
+    """Text that ends a block early, such as a blank line for steps (TVM, SVPO). If empty, only the number of tokens counts."""
+    rank: Literal["tree", "parent"] = "tree"
+    """`tree` keeps the best blocks of a group, whatever prefix they extend (arXiv 2505.17373). `parent` keeps the best block of
+    each prefix, which keeps a group diverse."""
+    finished: Literal["retire", "reinvest"] = "retire"
+    """What happens to the width of a finished beam. `retire` drops it (arXiv 2505.17373); `reinvest` samples more blocks from the
+    remaining prefixes instead."""
+    choose: Literal["value", "random"] = "value"
+    """Keep blocks by value, or at random (the ablation of arXiv 2505.17373)."""
+
+    @property
+    def budget(self) -> int:
+        """Sequences that are generated in parallel in each round: N in the papers."""
+        return self.keep * self.branch * self.groups
+
+
+@dataclass(frozen=True)
+class Mcts:
+    """A Monte Carlo tree search."""
+
+    simulations: PositiveInt = 16
+    """Descents from the root."""
+    width: PositiveInt = 4
+    """Blocks sampled when a prefix is expanded."""
+    depth: PositiveInt = 16
+    """Maximum number of blocks in a path. A path that is not finished by then gives no answer."""
+    block: PositiveInt = 1024
+    """Tokens in a block."""
+    delimiter: str = ""
+    """Text that ends a block early, as for the beam search."""
+    c_puct: NonNegativeFloat = 1.25
+    """Weight of the exploration term."""
+    parallel: PositiveInt = 4
+    """Descents that run in parallel. Each counts the unfinished ones as visits without a value."""
+
+
+@dataclass(frozen=True)
+class Rebase:
+    """A reward-balanced search (REBASE, arXiv 2408.00724)."""
+
+    width: PositiveInt = 16
+    """Blocks in a round, minus the answers that are finished."""
+    block: PositiveInt = 1024
+    """Tokens in a block."""
+    delimiter: str = ""
+    """Text that ends a block early, as for the beam search."""
+    temperature: PositiveFloat = 0.2
+    """Temperature of the softmax over values that distributes the blocks. A low one favours the best prefix."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An additional search to evaluate. Exactly one of `beam`, `mcts` and `rebase` is set."""
+
+    name: NonEmptyStr
+    """Prefix of its methods in the report, such as `{name}_weighted_majority`."""
+    beam: Beam | None = None
+    """A beam search."""
+    mcts: Mcts | None = None
+    """A Monte Carlo tree search."""
+    rebase: Rebase | None = None
+    """A reward-balanced search."""
+
+    def __post_init__(self) -> None:
+        if sum(shape is not None for shape in (self.beam, self.mcts, self.rebase)) != 1:
+            raise ValueError(f"variant {self.name!r} must have exactly one of beam, mcts and rebase: set one of them")
+        if self.name in ("sample", "beam", "vgs"):
+            raise ValueError(f"variant {self.name!r} has the name of a built-in search: rename it")
+
+    @property
+    def shape(self) -> Beam | Mcts | Rebase:
+        """The shape that is set."""
+        shape = self.beam or self.mcts or self.rebase
+        assert shape is not None, "checked by __post_init__"
+        return shape

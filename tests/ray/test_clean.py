@@ -14,7 +14,7 @@ import pytest
 from pipelines import clean
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.cleaning.rules import REASONS
-from vgs_ray.config import Clean, Evaluate, Recipe
+from vgs_ray.config import Clean, Evaluate, JudgeLimits, Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.sandbox.rows import labelled_rows
 
@@ -51,9 +51,14 @@ OTHERS = [
 def cleaned(root: Path, source: Path, benchmarks: str = "", **options: Any) -> dict[str, str]:
     """What became of each problem; a suffix tells rows with one text apart."""
     evaluate = Evaluate(benchmark_folder=benchmarks)
-    config = Clean(str(source), **({"workers": 1, "timeout_s": 2.0, "validation": 0, "test": 0} | options))
+    config = Clean(str(source), **({"workers": 1, "validation": 0, "test": 0} | options))
     recipe = Recipe(
-        "test", root=str(root), run_name=f"run_{len(list(root.glob('run_*')))}", clean=config, evaluate=evaluate
+        "test",
+        root=str(root),
+        run_name=f"run_{len(list(root.glob('run_*')))}",
+        clean=config,
+        evaluate=evaluate,
+        judge=JudgeLimits(timeout_s=2.0),
     )
     clean.run(recipe)
     kept, dropped = (stage_table(recipe, stage).read().to_pylist() for stage in ("clean", "dropped"))

@@ -17,7 +17,7 @@ from pipelines.tables.by_problem import Places
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from pipelines.verify import JudgeProblems
-from vgs_ray.config import Recipe
+from vgs_ray.config import JudgeLimits, Recipe
 from vgs_ray.data.schemas import TABLES
 from vgs_ray.grade import extract_answer
 from vgs_ray.models import model_path
@@ -61,7 +61,7 @@ def encode(text: str) -> list[int]:
 def recipe(tmp_path: Path) -> Recipe:
     """A run up to roll_out whose rows are scattered over parts, every case several times for every problem."""
     made = replace(sandbox(), root=str(tmp_path))
-    made = replace(made, verify=replace(made.verify, timeout_s=1.0))
+    made = replace(made, judge=JudgeLimits(timeout_s=1.0))
     rows: dict[str, list[dict[str, object]]] = {"clean": [], "roll_in": [], "roll_out": []}
     for problem, gold in GOLDS.items():
         rows["clean"].append({"problem_id": problem, "problem": "?", "answer": gold, "split": "train"})

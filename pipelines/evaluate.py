@@ -26,12 +26,12 @@ from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.source_names import label_of
 from vgs_ray.errors import UserError
-from vgs_ray.evaluate.answers import answer_rows
+from vgs_ray.evaluate.answer_statistics import answer_statistics
 from vgs_ray.evaluate.benchmarks import source_of
-from vgs_ray.evaluate.methods import measure
+from vgs_ray.evaluate.formats import terminal_table
+from vgs_ray.evaluate.graded_search import GradedSearch
+from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.evaluate.report import write_report
-from vgs_ray.evaluate.solved import Solved
-from vgs_ray.evaluate.tables import terminal_table
 from vgs_ray.search.flops import model_sizes
 
 BLOCK_ROWS = 32
@@ -131,12 +131,12 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     config = recipe.evaluate
     policy, value = model_sizes(recipe.policy.model, value_model(recipe, config.value_model))
     batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
-    solved = [Solved.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
+    searches = [GradedSearch.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
     labels, names = [label_of(name) for name in config.benchmarks], explorers(config)
-    solved.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
+    searches.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
     with Judge(1, recipe.judge.timeout_s, recipe.judge.memory_gib) as judge:
-        measured = measure(solved, config, lambda a, b: judge.equivalent_pairs([(a, b)])[a, b] is True)
-    return write_report(out.folder, measured, answer_rows(solved), resamples=config.bootstrap, seed=recipe.seed)
+        results = evaluate_methods(searches, config, lambda a, b: judge.equivalent_pairs([(a, b)])[a, b] is True)
+    return write_report(out.folder, results, answer_statistics(searches), resamples=config.bootstrap, seed=recipe.seed)
 
 
 def run(recipe: Recipe) -> None:

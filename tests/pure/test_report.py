@@ -14,12 +14,12 @@ import pytest
 
 from vgs_ray.config import Beam, Evaluate, Mcts, Sampling, Variant
 from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue, World
-from vgs_ray.evaluate.answers import answer_rows, calibration
-from vgs_ray.evaluate.methods import Measured, measure
+from vgs_ray.evaluate.answer_statistics import answer_statistics, calibration
+from vgs_ray.evaluate.formats import terminal_table
+from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
+from vgs_ray.evaluate.methods import MethodResult, evaluate_methods
 from vgs_ray.evaluate.plot import _apart
-from vgs_ray.evaluate.report import comparisons, rows, write_report
-from vgs_ray.evaluate.solved import Leaf, Solved
-from vgs_ray.evaluate.tables import terminal_table
+from vgs_ray.evaluate.report import comparison_rows, method_rows, write_report
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import Cost, ModelSize, tree_costs
 from vgs_ray.search.mcts import mcts
@@ -39,22 +39,24 @@ def same(a: str, b: str) -> bool:
     return a == b
 
 
-def solved(leaves: list[Leaf], explorer: Any = "sample", name: str = "p") -> Solved:
+def solved(leaves: list[GradedLeaf], explorer: Any = "sample", name: str = "p") -> GradedSearch:
     groups = {leaf.group: Cost(10, 10, 100, 50) for leaf in leaves}
-    return Solved(name, explorer, tuple(leaves), Cost(0, 3, 30, 15), groups, seconds=8.0)
+    return GradedSearch(name, explorer, tuple(leaves), Cost(0, 3, 30, 15), groups, seconds=8.0)
 
 
-def leaf(group: int, answer: str | None, value: float | None, gold: str = "1") -> Leaf:
-    return Leaf(group, answer, "incomplete" if answer is None else "correct" if answer == gold else "incorrect", value)
+def leaf(group: int, answer: str | None, value: float | None, gold: str = "1") -> GradedLeaf:
+    return GradedLeaf(
+        group, answer, "incomplete" if answer is None else "correct" if answer == gold else "incorrect", value
+    )
 
 
-def table(measured: list[Measured]) -> dict[tuple[str, int], Measured]:
+def table(measured: list[MethodResult]) -> dict[tuple[str, int], MethodResult]:
     return {(each.method, each.budget): each for each in measured}
 
 
 def test_regrouping_by_hand() -> None:
     leaves = [leaf(0, "1", 0.9), leaf(1, "2", 0.2), leaf(2, "2", 0.5), leaf(3, None, 0.9)]
-    found = table(measure([solved(leaves)], SHAPE, same))
+    found = table(evaluate_methods([solved(leaves)], SHAPE, same))
     correct = {key: each.correct[0] for key, each in found.items()}
     assert correct == pytest.approx(
         {
@@ -73,7 +75,7 @@ def test_regrouping_by_hand() -> None:
 
 
 def test_costs_are_those_of_the_budget() -> None:
-    found = table(measure([solved([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
+    found = table(evaluate_methods([solved([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
     # The four groups read the prompt once, two runs of two groups would have read it twice: half a reading more for each.
     assert found["weighted_majority", 4].cost == Cost(40, 40, 400, 200)
     assert found["weighted_majority", 2].cost == Cost(20, 20 + 1.5, 200 + 15, 100 + 7.5)
@@ -86,7 +88,7 @@ def test_adaptive_votes_share_a_budget() -> None:
     clear = solved([leaf(g, "1", 0.5) for g in range(6)], name="clear")
     mixed = solved([leaf(g, answer, 0.5) for g, answer in enumerate("223111")], name="mixed")
     shape = replace(SHAPE, samples=6, budgets=(4,), confidence=0.9)
-    found = table(measure([clear, mixed], shape, same))
+    found = table(evaluate_methods([clear, mixed], shape, same))
     assert found["majority", 4].correct == (1.0, 0.0)
     # The clear one stops at 3 answers, and the mixed one has 5 of the 8 that both have: two against two.
     adaptive = found["adaptive_majority", 4]
@@ -98,14 +100,14 @@ def test_adaptive_votes_share_a_budget() -> None:
 
 def test_beams_take_whole_groups() -> None:
     leaves = [leaf(0, "1", 0.4), leaf(1, "2", 0.5)]
-    found = table(measure([solved(leaves, "beam")], SHAPE, same))
+    found = table(evaluate_methods([solved(leaves, "beam")], SHAPE, same))
     assert {method for method, _ in found} == {"vgs_weighted_majority", "vgs_best", "vgs_majority", "vgs_pass"}
     assert found["vgs_weighted_majority", 2].correct == (0.5,)
     assert found["vgs_weighted_majority", 4].correct == (0.0,)
     assert found["vgs_pass", 4].correct == (1.0,)
     assert found["vgs_pass", 4].cost.generated == 20
     wide = replace(SHAPE, beam=Beam(keep=2, branch=2, groups=1))
-    assert {budget for _, budget in table(measure([solved(leaves, "beam")], wide, same))} == {4}
+    assert {budget for _, budget in table(evaluate_methods([solved(leaves, "beam")], wide, same))} == {4}
 
 
 def test_failed_and_unanswered_searches_count_as_wrong() -> None:
@@ -118,19 +120,19 @@ def test_failed_and_unanswered_searches_count_as_wrong() -> None:
         "seconds": 1.0,
         "error": "EngineDied",
     }
-    pool = [solved([leaf(g, None, 0.5) for g in range(4)]), Solved.from_row(failed, SIZE, SIZE)]
-    assert all(each.correct == (0.0, 0.0) for each in measure(pool, SHAPE, same))
-    unknown = solved([Leaf(0, "1", "unknown", 0.5)])
-    [row] = answer_rows([*pool, unknown])
+    pool = [solved([leaf(g, None, 0.5) for g in range(4)]), GradedSearch.from_row(failed, SIZE, SIZE)]
+    assert all(each.correct == (0.0, 0.0) for each in evaluate_methods(pool, SHAPE, same))
+    unknown = solved([GradedLeaf(0, "1", "unknown", 0.5)])
+    [row] = answer_statistics([*pool, unknown])
     assert [row[name] for name in ("failed", "searches", "unknown", "incomplete", "answers")] == [1, 3, 1, 4, 5]
 
 
 def test_searches_must_match() -> None:
     one = solved([leaf(0, "1", 0.5)])
     with pytest.raises(ValueError, match="two sample searches"):
-        measure([one, one], SHAPE, same)
+        evaluate_methods([one, one], SHAPE, same)
     with pytest.raises(ValueError, match="different problems"):
-        measure([one, solved([leaf(0, "1", 0.5)], "beam", "other")], SHAPE, same)
+        evaluate_methods([one, solved([leaf(0, "1", 0.5)], "beam", "other")], SHAPE, same)
 
 
 async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]:
@@ -167,13 +169,13 @@ async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]
 
 async def test_report_of_scripted_searches(tmp_path: Path) -> None:
     found = [await search_row(problem, explorer) for problem in range(40) for explorer in ("sample", "beam")]
-    searches = [Solved.from_row(row, SIZE, SIZE) for row, _ in found]
+    searches = [GradedSearch.from_row(row, SIZE, SIZE) for row, _ in found]
     assert all(
         (search.prompt, search.groups) == tree_costs(tree, SIZE, SIZE)
         for search, (_, tree) in zip(searches, found, strict=True)
     )
-    measured = measure(searches, SHAPE, same)
-    report = write_report(tmp_path / "evaluate", measured, answer_rows(searches), resamples=200)
+    measured = evaluate_methods(searches, SHAPE, same)
+    report = write_report(tmp_path / "evaluate", measured, answer_statistics(searches), resamples=200)
     assert json.loads((tmp_path / "evaluate" / "report.json").read_text()) == report
     assert all(list(row) == ROW_KEYS for row in report["rows"])
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in report["rows"])
@@ -197,9 +199,13 @@ async def test_report_of_scripted_searches(tmp_path: Path) -> None:
 
 
 async def test_the_same_searches_give_the_same_files(tmp_path: Path) -> None:
-    searches = [Solved.from_row((await search_row(p, e))[0], SIZE, SIZE) for p in range(5) for e in ("sample", "beam")]
+    searches = [
+        GradedSearch.from_row((await search_row(p, e))[0], SIZE, SIZE) for p in range(5) for e in ("sample", "beam")
+    ]
     for name in ("a", "b"):
-        write_report(tmp_path / name, measure(searches, SHAPE, same), answer_rows(searches), resamples=50)
+        write_report(
+            tmp_path / name, evaluate_methods(searches, SHAPE, same), answer_statistics(searches), resamples=50
+        )
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
@@ -210,9 +216,9 @@ async def test_benchmarks_are_reported_apart_and_in_the_mean(tmp_path: Path) -> 
         for problem in problems:
             for explorer in ("sample", "beam"):
                 row, _ = await search_row(problem, explorer)
-                found.append(Solved.from_row({**row, "benchmark": name}, SIZE, SIZE))
-    measured = measure(found, SHAPE, same)
-    report = write_report(tmp_path, measured, answer_rows(found), resamples=200)
+                found.append(GradedSearch.from_row({**row, "benchmark": name}, SIZE, SIZE))
+    measured = evaluate_methods(found, SHAPE, same)
+    report = write_report(tmp_path, measured, answer_statistics(found), resamples=200)
     by_place = {(row["benchmark"], row["method"], row["budget"]): row for row in report["rows"]}
     for method in ("majority", "vgs_weighted_majority"):
         easy, hard, mean = (by_place[name, method, 4] for name in ("easy", "hard", "average"))
@@ -241,7 +247,7 @@ async def test_variants_are_reported_beside_the_guided_beam(tmp_path: Path) -> N
     names = ("sample", "beam", "tree", "random")
     found = [await search_row(problem, explorer) for problem in range(40) for explorer in names]
     shape = replace(SHAPE, variants=(Variant("tree", mcts=TREE), Variant("random", RANDOM)))
-    measured = measure([Solved.from_row(row, SIZE, SIZE) for row, _ in found], shape, same)
+    measured = evaluate_methods([GradedSearch.from_row(row, SIZE, SIZE) for row, _ in found], shape, same)
     report = write_report(tmp_path, measured, [], resamples=200)
     accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in report["rows"]}
     assert accuracy["vgs_weighted_majority", 4] > accuracy["random_weighted_majority", 4]
@@ -259,9 +265,9 @@ def test_a_variant_has_a_name_of_its_own_and_one_shape(wrong: dict[str, Any]) ->
 
 def test_differences_are_those_of_the_rows() -> None:
     leaves = [leaf(g, "1" if g % 2 else "2", 0.5) for g in range(4)]
-    measured = measure([solved(leaves), solved(leaves[:2], "beam")], SHAPE, same)
-    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in rows(measured, 50)}
-    for pair in comparisons(measured, 50):
+    measured = evaluate_methods([solved(leaves), solved(leaves[:2], "beam")], SHAPE, same)
+    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in method_rows(measured, 50)}
+    for pair in comparison_rows(measured, 50):
         at = pair["budget"]
         assert pair["difference"] == pytest.approx(accuracy[pair["a"], at] - accuracy[pair["b"], at])
 
@@ -281,7 +287,7 @@ def test_the_terminal_table_fits() -> None:
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing was measured"):
+    with pytest.raises(ValueError, match="no results"):
         write_report(tmp_path, [], [])
 
 

@@ -20,9 +20,9 @@ from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Mcts, Rebase, Variant
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Score
-from vgs_ray.evaluate.answers import answer_rows
-from vgs_ray.evaluate.methods import measure
-from vgs_ray.evaluate.solved import Solved
+from vgs_ray.evaluate.answer_statistics import answer_statistics
+from vgs_ray.evaluate.graded_search import GradedSearch
+from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.models import RANDOM, model_path
 from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.search.flops import NO_MODEL, model_size
@@ -60,8 +60,8 @@ def solved(solve: Solve, out: Path, problems: list[dict[str, Any]]) -> list[dict
     return found
 
 
-def read(rows: list[dict[str, Any]]) -> list[Solved]:
-    return [Solved.from_row(row, model_size(model_path("sandbox:ref")), NO_MODEL) for row in rows]
+def read(rows: list[dict[str, Any]]) -> list[GradedSearch]:
+    return [GradedSearch.from_row(row, model_size(model_path("sandbox:ref")), NO_MODEL) for row in rows]
 
 
 PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benchmark_rows(2)]
@@ -70,7 +70,7 @@ PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benc
 def test_every_method_makes_its_rows(solve: Solve, tmp_path: Path) -> None:
     rows = solved(solve, tmp_path, PROBLEMS)
     assert {row["error"] for row in rows} == {None}
-    methods = {each.method for each in measure(read(rows), CONFIG)}
+    methods = {each.method for each in evaluate_methods(read(rows), CONFIG)}
     for name in ("vgs", "tree", "balanced", "steps"):
         assert {f"{name}_weighted_majority", f"{name}_best", f"{name}_pass"} <= methods
     for row in rows:
@@ -86,17 +86,17 @@ def test_a_prompt_that_is_too_long_is_a_row_with_its_reason(solve: Solve, tmp_pa
     failed = [row for row in rows if row["error"]]
     assert len(failed) == len(rows) / 2
     assert all("raise max_model_len" in row["error"] for row in failed)
-    both = measure(read(rows), CONFIG)
+    both = evaluate_methods(read(rows), CONFIG)
     assert all(len(each.correct) == 2 for each in both)  # it stays in the denominator
     assert {
         each.correct[at] for each in both for at in range(2) if each.problem_ids[at] == failed[0]["problem_id"]
     } == {0.0}
-    assert {row["failed"] for row in answer_rows(read(rows))} == {1}
+    assert {row["failed"] for row in answer_statistics(read(rows))} == {1}
 
 
 def test_answers_that_cannot_be_judged_are_counted(solve: Solve, tmp_path: Path) -> None:
     rows = solved(solve, tmp_path, [{**PROBLEMS[0], "answer": r"\frac{"}])
-    found = answer_rows(read(rows))
+    found = answer_statistics(read(rows))
     assert all(row["correct"] == row["incorrect"] == 0 for row in found)
     assert sum(row["unknown"] for row in found) > 0
 
@@ -110,7 +110,7 @@ def test_values_that_are_no_numbers_lose_and_are_counted(
     monkeypatch.setattr(solve.value, "score", nothing)
     rows = solved(solve, tmp_path, PROBLEMS[:1])
     assert {row["error"] for row in rows} == {None}
-    found = answer_rows(read(rows))
+    found = answer_statistics(read(rows))
     assert all(row["unscored_blocks"] >= row["answers"] > 0 for row in found)
     assert all(row["calibration"] is None for row in found)
-    assert all(each.correct for each in measure(read(rows), CONFIG))
+    assert all(each.correct for each in evaluate_methods(read(rows), CONFIG))

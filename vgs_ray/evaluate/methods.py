@@ -1,56 +1,45 @@
-"""Methods at every budget, by regrouping what was searched once at the largest budget.
+"""Accuracy and cost of every method at every budget, from one search of each problem at the largest budget.
 
-In: one `Solved` for each problem and explorer. Out: one `Measured` for each method and budget, with the expected
-correctness of every problem. A budget B takes B / width groups, where a group of `sample` is one answer (width 1) and a
-group of `beam` is one search of `keep * branch` blocks a round; the mean goes over disjoint runs of groups in order, so
-every group counts once. Answers of a problem are compared once, and all selectors and budgets share the classes.
+In: one `GradedSearch` for each problem and explorer. Out: one `MethodResult` for each method and budget.
+
+A method is an explorer and a selector. A budget B is a run of B / width groups. A group of `sample` is one answer (width 1); a
+group of `beam` samples `keep * branch` blocks a round. The searched groups are cut into disjoint runs in order, and the result is
+the mean over the runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
 from vgs_ray.config import Evaluate
-from vgs_ray.evaluate.solved import (
-    Classed,
-    Pool,
-    Solved,
-    any_correct,
-    best,
-    classed,
-    cost_of,
-    pool,
-    seconds_of,
-    solved_count,
-    vote,
-)
+from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.statistics import pass_at_k
-from vgs_ray.search import select
+from vgs_ray.evaluate.votes import Accuracy, AnswerPool, any_correct, selector_accuracy
 from vgs_ray.search.adaptive import allocate_groups
-from vgs_ray.search.flops import Cost, sum_costs
-from vgs_ray.search.select import Equivalent
+from vgs_ray.search.flops import Cost, mean_cost
+from vgs_ray.search.select import Equivalent, Selector
 
-COMPARED = [("vgs_weighted_majority", other) for other in ("majority", "weighted_majority", "best_of_n")]
+COMPARED_METHODS = [("vgs_weighted_majority", other) for other in ("majority", "weighted_majority", "best_of_n")]
 """Pairs of methods whose difference is reported at each budget."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MethodResult:
     """One method at one budget.
 
     Attributes:
-        benchmark: that the problems belong to.
+        benchmark: of the problems.
         method: its name in the report.
-        budget: generations side by side.
-        problem_ids: the problems, sorted.
+        budget: number of generations in parallel.
+        problem_ids: of the problems, sorted.
         correct: (problems,) expected correctness in [0, 1], in the order of `problem_ids`.
-        samples: generations of each problem that the estimate rests on; a multiple of the budget.
-        cost: tokens and FLOPs of one problem at this budget, mean.
-        seconds: the same share of the search's wall clock as of its generated tokens, mean.
+        samples: generations of each problem behind the estimate; a multiple of the budget.
+        cost: mean tokens and FLOPs of one problem.
+        seconds: mean wall-clock time of one problem: the search's time in proportion to the generated tokens used.
     """
 
     benchmark: str
@@ -63,61 +52,70 @@ class Measured:
     seconds: float
 
 
-class _Method(NamedTuple):
-    name: str
-    judge: Callable[[Pool], float]
-    scored: bool  # the method needs the value model
-
-
-def measure(solved: Iterable[Solved], evaluate: Evaluate, equivalent: Equivalent | None = None) -> list[Measured]:
-    """Every method at every budget that the searches allow, one benchmark after the other.
+def evaluate_methods(
+    searches: Iterable[GradedSearch], config: Evaluate, equivalent: Equivalent | None = None
+) -> list[MethodResult]:
+    """Evaluate every method at every budget that the searches allow, one benchmark after the other.
 
     Args:
-        solved: searches in any order; an explorer may be absent.
-        evaluate: names the samples, the beam and the budgets; a budget that is no multiple of a group's width, or
-            needs more groups than there are, is left out for that explorer.
-        equivalent: whether two answers are the same; `vgs_ray.grade.equivalent` by default, which has no time limit.
+        searches: in any order; an explorer may be absent.
+        config: the samples, shapes and budgets. For each explorer, budgets are left out that are not a multiple of a group's
+            width or that need more groups than were searched.
+        equivalent: whether two answers are equal; `vgs_ray.grade.equivalent` by default, which has no time limit.
 
     Raises:
-        ValueError: a problem that an explorer solved twice, or two explorers that solved different problems.
+        ValueError: an explorer searched a problem twice, or the explorers searched different problems.
     """
-    benchmarks: dict[str, list[Solved]] = {}
-    for search in solved:
-        benchmarks.setdefault(search.benchmark, []).append(search)
-    return [each for searches in benchmarks.values() for each in _one_benchmark(searches, evaluate, equivalent)]
-
-
-def _one_benchmark(searches: list[Solved], evaluate: Evaluate, equivalent: Equivalent | None) -> list[Measured]:
-    by_explorer: dict[str, dict[str, Solved]] = {}
+    benchmarks: dict[str, list[GradedSearch]] = {}
     for search in searches:
-        problems = by_explorer.setdefault(search.explorer, {})
-        if search.problem_id in problems:
-            raise ValueError(f"problem {search.problem_id} has two {search.explorer} searches: keep one of them")
-        problems[search.problem_id] = search
-    if len({frozenset(problems) for problems in by_explorer.values()}) > 1:
-        counts = {explorer: len(problems) for explorer, problems in by_explorer.items()}
-        raise ValueError(f"the explorers solved different problems ({counts}): run the missing searches first")
-    found: list[Measured] = []
-    for shape in _shapes(evaluate):
-        problems = by_explorer.get(shape.explorer, {})
-        ready = [classed(problems[name], equivalent) for name in sorted(problems)]
+        benchmarks.setdefault(search.benchmark, []).append(search)
+    return [result for searches in benchmarks.values() for result in _evaluate_benchmark(searches, config, equivalent)]
+
+
+class _Problem(NamedTuple):
+    search: GradedSearch
+    pool: AnswerPool
+
+
+def _evaluate_benchmark(
+    searches: list[GradedSearch], config: Evaluate, equivalent: Equivalent | None
+) -> list[MethodResult]:
+    by_explorer = _by_explorer(searches)
+    results: list[MethodResult] = []
+    for shape in _shapes(config):
+        by_id = by_explorer.get(shape.explorer, {})
+        problems = [_Problem(by_id[name], AnswerPool.of_search(by_id[name], equivalent)) for name in sorted(by_id)]
         for budget in shape.budgets:
-            if ready and budget % shape.width == 0 and budget // shape.width <= shape.groups:
-                found += _at_budget(shape, ready, budget)
-                if evaluate.confidence and shape.width < budget < shape.width * shape.groups:
-                    found += _adaptive(shape, ready, budget, evaluate.confidence)
-    return found
+            if problems and budget % shape.width == 0 and budget // shape.width <= shape.groups:
+                results += _fixed_budget(shape, problems, budget)
+                if config.confidence and shape.width < budget < shape.width * shape.groups:
+                    results += _adaptive_budget(shape, problems, budget, config.confidence)
+    return results
+
+
+def _by_explorer(searches: list[GradedSearch]) -> dict[str, dict[str, GradedSearch]]:
+    """Searches of each explorer by problem id."""
+    by_explorer: dict[str, dict[str, GradedSearch]] = {}
+    for search in searches:
+        by_id = by_explorer.setdefault(search.explorer, {})
+        if search.problem_id in by_id:
+            raise ValueError(f"problem {search.problem_id} has two {search.explorer} searches: keep one of them")
+        by_id[search.problem_id] = search
+    if len({frozenset(by_id) for by_id in by_explorer.values()}) > 1:
+        counts = {explorer: len(by_id) for explorer, by_id in by_explorer.items()}
+        raise ValueError(f"the explorers searched different problems ({counts}): run the missing searches first")
+    return by_explorer
 
 
 class _Shape(NamedTuple):
-    """How an explorer's groups make a budget.
+    """How an explorer's groups make up a budget.
 
     Attributes:
-        explorer: as in `Solved`.
-        prefix: begins the names of its methods; empty for samples.
-        width: generations side by side of one group.
-        answers: that one group has at most.
-        groups: how many there are.
+        explorer: as in `GradedSearch`.
+        prefix: of the names of its methods; empty for `sample`.
+        width: parallel generations of one group.
+        answers: of one group, at most.
+        groups: number of searched groups.
         budgets: to report.
     """
 
@@ -129,77 +127,89 @@ class _Shape(NamedTuple):
     budgets: list[int]
 
 
-def _shapes(evaluate: Evaluate) -> list[_Shape]:
-    budgets = sorted(set(evaluate.budgets))
-    shapes = [_Shape("sample", "", 1, 1, evaluate.samples, sorted({1, *budgets}))]
-    for name, prefix, beam in [("beam", "vgs", evaluate.beam), *((v.name, v.name, v.beam) for v in evaluate.variants)]:
+def _shapes(config: Evaluate) -> list[_Shape]:
+    budgets = sorted(set(config.budgets))
+    shapes = [_Shape("sample", "", 1, 1, config.samples, sorted({1, *budgets}))]
+    for name, prefix, beam in [("beam", "vgs", config.beam), *((v.name, v.name, v.beam) for v in config.variants)]:
         if beam:
             shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, budgets))
-    for variant in evaluate.variants:
-        if not variant.beam:  # one tree, of this many blocks at most (MCTS) or side by side (REBASE)
+    for variant in config.variants:
+        if not variant.beam:  # one tree with at most this many blocks in all (MCTS) or in a round (REBASE)
             tree, wide = variant.mcts, variant.rebase
             blocks = tree.simulations * tree.width if tree else wide.width if wide else 0
             shapes.append(_Shape(variant.name, f"{variant.name}_", blocks, blocks, 1, [blocks]))
     return shapes
 
 
-def _at_budget(shape: _Shape, ready: list[Classed], budget: int) -> list[Measured]:
-    size, groups = budget // shape.width, shape.groups
-    runs = [range(start, start + size) for start in range(0, groups - size + 1, size)]
-    measured = []
-    for method in _methods(shape.prefix, budget):
-        if method.name == "pass":  # all samples are exchangeable, so the closed form uses every subset of them
-            correct = [pass_at_k(groups, solved_count(search), budget) for search, _ in ready]
-        else:
-            correct = [fmean(method.judge(pool(each, run)) for run in runs) for each in ready]
-        measured.append(_mean(method, budget, ready, correct, [runs] * len(ready), len(runs) * budget))
-    return measured
-
-
-def _adaptive(shape: _Shape, ready: list[Classed], budget: int, confidence: float) -> list[Measured]:
-    """The votes again, with the same groups in all dealt to the problems whose vote is not decided."""
-    measured = []
-    votes: tuple[tuple[select.Selector, bool], ...] = (("weighted_majority", True), ("majority", False))
-    for name, scored in votes:
-        weights = partial(_weights, ready, name)
-        used = allocate_groups(len(ready), budget // shape.width, shape.groups, shape.answers, weights, confidence)
-        method = _Method(f"{shape.prefix}adaptive_{name}", vote(name), scored or bool(shape.prefix))
-        correct = [method.judge(pool(each, range(count))) for each, count in zip(ready, used, strict=True)]
-        runs = [[range(count)] for count in used]
-        measured.append(_mean(method, budget, ready, correct, runs, round(fmean(used) * shape.width)))
-    return measured
-
-
-def _weights(ready: list[Classed], method: select.Selector, problem: int, groups: int) -> list[float]:
-    found = pool(ready[problem], range(groups))
-    return [each.weight for each in select.weigh(method, found.classes, [leaf.value for leaf in found.leaves])]
-
-
-def _mean(
-    method: _Method, budget: int, ready: list[Classed], correct: list[float], runs: Sequence[list[range]], samples: int
-) -> Measured:
-    """One method over all problems; `runs` are each problem's groups."""
-    costs = [cost_of(each.search, its, method.scored) for each, its in zip(ready, runs, strict=True)]
-    shares = [seconds_of(each.search, its) for each, its in zip(ready, runs, strict=True)]
-    mean = Cost(*(x / len(ready) for x in sum_costs(costs)))
-    ids = tuple(each.search.problem_id for each in ready)
-    benchmark = ready[0].search.benchmark
-    return Measured(benchmark, method.name, budget, ids, tuple(correct), samples, mean, fmean(shares))
+class _Method(NamedTuple):
+    name: str
+    accuracy: Accuracy
+    scored: bool  # the method needs the value model
 
 
 def _methods(prefix: str, budget: int) -> list[_Method]:
-    if prefix:
-        return [
-            _Method(f"{prefix}weighted_majority", vote("weighted_majority"), True),
-            _Method(f"{prefix}best", best, True),
-            _Method(f"{prefix}majority", vote("majority"), True),
-            _Method(f"{prefix}pass", any_correct, True),
-        ]
-    if budget == 1:
+    if budget == 1 and not prefix:
         return [_Method("single", any_correct, False)]
-    return [
-        _Method("best_of_n", best, True),
-        _Method("majority", vote("majority"), False),
-        _Method("weighted_majority", vote("weighted_majority"), True),
-        _Method("pass", any_correct, False),
-    ]
+    weighted = _Method(f"{prefix}weighted_majority", selector_accuracy("weighted_majority"), True)
+    best = _Method(f"{prefix}best" if prefix else "best_of_n", selector_accuracy("best"), True)
+    # Without a search, a vote that ignores the values needs no value model.
+    majority = _Method(f"{prefix}majority", selector_accuracy("majority"), bool(prefix))
+    any_of_them = _Method(f"{prefix}pass", any_correct, bool(prefix))
+    return [weighted, best, majority, any_of_them] if prefix else [best, majority, weighted, any_of_them]
+
+
+def _fixed_budget(shape: _Shape, problems: list[_Problem], budget: int) -> list[MethodResult]:
+    """Every method with the same number of groups for each problem."""
+    size, groups = budget // shape.width, shape.groups
+    runs = [range(start, start + size) for start in range(0, groups - size + 1, size)]
+    results = []
+    for method in _methods(shape.prefix, budget):
+        if method.name == "pass":  # samples are exchangeable, so the closed form uses every subset of them
+            correct = [pass_at_k(groups, problem.search.correct, budget) for problem in problems]
+        else:
+            correct = [fmean(method.accuracy(problem.pool.of_groups(run)) for run in runs) for problem in problems]
+        results.append(_result(method, budget, problems, correct, [runs] * len(problems), len(runs) * budget))
+    return results
+
+
+def _adaptive_budget(shape: _Shape, problems: list[_Problem], budget: int, confidence: float) -> list[MethodResult]:
+    """The votes with the same total number of groups, allocated to the problems whose vote is undecided."""
+    results = []
+    selectors: tuple[tuple[Selector, bool], ...] = (("weighted_majority", True), ("majority", False))
+    for selector, scored in selectors:
+        groups = allocate_groups(
+            len(problems),
+            budget // shape.width,
+            shape.groups,
+            shape.answers,
+            partial(_weights, problems, selector),
+            confidence,
+        )
+        method = _Method(
+            f"{shape.prefix}adaptive_{selector}", selector_accuracy(selector), scored or bool(shape.prefix)
+        )
+        runs = [range(count) for count in groups]
+        correct = [method.accuracy(problem.pool.of_groups(run)) for problem, run in zip(problems, runs, strict=True)]
+        samples = round(fmean(groups) * shape.width)
+        results.append(_result(method, budget, problems, correct, [[run] for run in runs], samples))
+    return results
+
+
+def _weights(problems: list[_Problem], selector: Selector, problem: int, groups: int) -> list[float]:
+    return [each.weight for each in problems[problem].pool.of_groups(range(groups)).weigh(selector)]
+
+
+def _result(
+    method: _Method,
+    budget: int,
+    problems: list[_Problem],
+    correct: list[float],
+    runs: Sequence[list[range]],
+    samples: int,
+) -> MethodResult:
+    """The result of one method over all problems; `runs` holds each problem's runs of groups."""
+    searches = [problem.search for problem in problems]
+    cost = mean_cost([search.mean_cost(its, method.scored) for search, its in zip(searches, runs, strict=True)])
+    seconds = fmean(search.mean_seconds(its) for search, its in zip(searches, runs, strict=True))
+    ids = tuple(search.problem_id for search in searches)
+    return MethodResult(searches[0].benchmark, method.name, budget, ids, tuple(correct), samples, cost, seconds)

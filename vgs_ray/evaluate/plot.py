@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from vgs_ray.evaluate.tables import by_benchmark
+from vgs_ray.evaluate.formats import by_benchmark
 
 
 class _Look(NamedTuple):
@@ -64,7 +64,7 @@ STYLE = {
 }
 
 
-def figures(report: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
+def draw_figures(report: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
     """Draw the report's figures. Of several benchmarks the last one, their average, has the plain names.
 
     Args:

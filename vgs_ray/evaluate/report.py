@@ -1,7 +1,7 @@
-"""The report of an evaluation: numbers (report.json, report.csv), tables (report.md, report.tex) and figures (PNG and PDF).
+"""The report of an evaluation: data (report.json, report.csv), tables (report.md, report.tex) and figures (PNG and PDF).
 
-In: what `methods.measure` and `answers.answer_rows` found. Out: rows with 95% intervals and paired comparisons, written into one
-folder. Benchmarks come one after the other; where there are several, their average follows, each with the same weight.
+In: results of `methods.evaluate_methods` and rows of `answer_statistics`. Out: accuracies with 95% intervals and paired
+comparisons, written to one folder. With several benchmarks, their average comes last, each benchmark with the same weight.
 """
 
 from __future__ import annotations
@@ -15,108 +15,109 @@ from typing import Any
 import numpy as np
 
 from vgs_ray.data.files import write_atomically, write_json
-from vgs_ray.evaluate.methods import COMPARED, Measured
+from vgs_ray.evaluate.formats import latex, markdown
+from vgs_ray.evaluate.methods import COMPARED_METHODS, MethodResult
 from vgs_ray.evaluate.statistics import Interval, average, difference, interval
-from vgs_ray.evaluate.tables import latex, markdown
-from vgs_ray.search.flops import Cost, sum_costs
+from vgs_ray.search.flops import mean_cost
 
 JSON, CSV, MARKDOWN, LATEX = "report.json", "report.csv", "report.md", "report.tex"
 AVERAGE = "average"
-"""What several benchmarks together are called."""
+"""Name of the average over several benchmarks."""
 
 Row = dict[str, Any]
-_ByPlace = dict[tuple[str, int], list[Measured]]
-"""Every benchmark's reading of one method at one budget."""
 
 
-def rows(measured: Iterable[Measured], resamples: int = 2000, seed: int = 0) -> list[Row]:
-    """Rows of report.json. `samples` are generations of each problem behind the estimate; costs are per problem."""
-    readings = list(measured)
-    found = [_row(each.benchmark, [each], interval(each.correct, resamples, seed)) for each in readings]
-    for each in _everywhere(readings).values():
-        found.append(_row(AVERAGE, each, average([reading.correct for reading in each], resamples, seed)))
-    return found
+def method_rows(results: Iterable[MethodResult], resamples: int = 2000, seed: int = 0) -> list[Row]:
+    """The `rows` of report.json. `samples` are generations of each problem behind the estimate; costs are means per problem."""
+    results = list(results)
+    rows = [_row(result.benchmark, [result], interval(result.correct, resamples, seed)) for result in results]
+    for shared in _on_all_benchmarks(results).values():
+        rows.append(_row(AVERAGE, shared, average([result.correct for result in shared], resamples, seed)))
+    return rows
 
 
-def _everywhere(measured: Iterable[Measured]) -> _ByPlace:
-    """Methods and budgets that every benchmark has, where there are several benchmarks."""
-    places: _ByPlace = {}
-    for each in measured:
-        places.setdefault((each.method, each.budget), []).append(each)
-    count = len({each.benchmark for found in places.values() for each in found})
-    return {place: found for place, found in places.items() if len(found) == count > 1}
+def _on_all_benchmarks(results: Iterable[MethodResult]) -> dict[tuple[str, int], list[MethodResult]]:
+    """Results by (method, budget), for those that every benchmark has; empty with a single benchmark."""
+    by_method: dict[tuple[str, int], list[MethodResult]] = {}
+    for result in results:
+        by_method.setdefault((result.method, result.budget), []).append(result)
+    count = len({result.benchmark for group in by_method.values() for result in group})
+    return {method: group for method, group in by_method.items() if len(group) == count > 1}
 
 
-def _row(benchmark: str, readings: list[Measured], found: Interval) -> Row:
-    first, count = readings[0], len(readings)
-    cost = Cost(*(part / count for part in sum_costs([each.cost for each in readings])))
+def _row(benchmark: str, results: list[MethodResult], accuracy: Interval) -> Row:
+    """The row of one method at one budget, over the results of one or of all benchmarks."""
+    cost = mean_cost([result.cost for result in results])
     return {
         "benchmark": benchmark,
-        "method": first.method,
-        "budget": first.budget,
-        "accuracy": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "problems": sum(len(each.correct) for each in readings),
-        "samples": min(each.samples for each in readings),
+        "method": results[0].method,
+        "budget": results[0].budget,
+        "accuracy": accuracy.mean,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "problems": sum(len(result.correct) for result in results),
+        "samples": min(result.samples for result in results),
         "generated_tokens": cost.generated,
         "scored_tokens": cost.scored,
         "flops": cost.flops,
-        "seconds": sum(each.seconds for each in readings) / count,
+        "seconds": sum(result.seconds for result in results) / len(results),
     }
 
 
-def comparisons(measured: Iterable[Measured], resamples: int = 2000, seed: int = 0) -> list[Row]:
-    """Accuracy of `a` minus that of `b` at each budget that both have, paired by problem."""
-    readings = list(measured)
-    at = {(each.benchmark, each.method, each.budget): each for each in readings}
-    benchmarks, shared = list(dict.fromkeys(each.benchmark for each in readings)), _everywhere(readings)
-    found = []
-    for a, b in _pairs(each.method for each in readings):
-        for budget in sorted({each.budget for each in readings}):
-            both = [(at.get((name, a, budget)), at.get((name, b, budget))) for name in benchmarks]
+def comparison_rows(results: Iterable[MethodResult], resamples: int = 2000, seed: int = 0) -> list[Row]:
+    """The `comparisons` of report.json: accuracy of `a` minus that of `b` at each shared budget, paired by problem."""
+    results = list(results)
+    by_place = {(result.benchmark, result.method, result.budget): result for result in results}
+    benchmarks, shared = list(dict.fromkeys(result.benchmark for result in results)), _on_all_benchmarks(results)
+    rows = []
+    for a, b in _compared_methods(result.method for result in results):
+        for budget in sorted({result.budget for result in results}):
+            both = [(by_place.get((name, a, budget)), by_place.get((name, b, budget))) for name in benchmarks]
             pairs = [(one, other) for one, other in both if one and other]
-            named = [(one.benchmark, difference(one.correct, other.correct, resamples, seed)) for one, other in pairs]
+            gaps = [(one.benchmark, difference(one.correct, other.correct, resamples, seed)) for one, other in pairs]
             if (a, budget) in shared and (b, budget) in shared:
-                gaps = [np.subtract(one.correct, other.correct) for one, other in pairs]
-                named.append((AVERAGE, average(gaps, resamples, seed)))
-            for name, (mean, low, high) in named:
-                row = {"benchmark": name, "a": a, "b": b, "budget": budget}
-                found.append({**row, "difference": mean, "low": low, "high": high})
-    return found
+                by_problem = [np.subtract(one.correct, other.correct) for one, other in pairs]
+                gaps.append((AVERAGE, average(by_problem, resamples, seed)))
+            for benchmark, (mean, low, high) in gaps:
+                row = {"benchmark": benchmark, "a": a, "b": b, "budget": budget}
+                rows.append({**row, "difference": mean, "low": low, "high": high})
+    return rows
 
 
-def _pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """The guided search against every vote without search, and every other weighted vote against the majority."""
-    others = dict.fromkeys(method for method in methods if method.endswith("_weighted_majority"))
-    return [*COMPARED, *((other, "majority") for other in others if other != COMPARED[0][0])]
+def _compared_methods(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Guided search against each vote of samples, and each other weighted majority against the majority of samples."""
+    weighted = dict.fromkeys(method for method in methods if method.endswith("_weighted_majority"))
+    return [*COMPARED_METHODS, *((method, "majority") for method in weighted if method != COMPARED_METHODS[0][0])]
 
 
 def write_report(
-    folder: Path, measured: Sequence[Measured], answers: list[Row], *, resamples: int = 2000, seed: int = 0
+    folder: Path, results: Sequence[MethodResult], answers: list[Row], *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, list[Row]]:
-    """Write the files into `folder`, report.json last, and return what report.json holds.
+    """Write the files into `folder`, report.json last, and return the content of report.json.
 
     Args:
-        folder: made where it does not exist.
-        measured: methods at budgets.
-        answers: rows of `answer_rows`.
+        folder: created if it does not exist.
+        results: methods at budgets.
+        answers: rows of `answer_statistics`.
         resamples, seed: of the intervals.
 
     Raises:
-        ValueError: nothing was measured.
+        ValueError: `results` is empty.
     """
-    from vgs_ray.evaluate.plot import figures  # here, so that a table needs no matplotlib
+    from vgs_ray.evaluate.plot import draw_figures  # tables must not need matplotlib
 
-    if not measured:
-        raise ValueError("nothing was measured: no budget is a multiple of keep * branch, or there are no searches")
+    if not results:
+        raise ValueError(
+            "the report has no results: it needs searches, and a budget that is a multiple of keep * branch: change "
+            "evaluate.budgets or evaluate.beam"
+        )
     report = {
-        "rows": rows(measured, resamples, seed),
-        "comparisons": comparisons(measured, resamples, seed),
+        "rows": method_rows(results, resamples, seed),
+        "comparisons": comparison_rows(results, resamples, seed),
         "answers": answers,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    figures(report, folder)
+    draw_figures(report, folder)
     write_atomically(folder / CSV, _csv(report["rows"]))
     write_atomically(folder / LATEX, latex(report["rows"]))
     write_atomically(folder / MARKDOWN, markdown(report))
@@ -124,9 +125,9 @@ def write_report(
     return report
 
 
-def _csv(found: Sequence[Mapping[str, Any]]) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(rows)
     return text.getvalue()

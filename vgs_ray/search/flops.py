@@ -73,6 +73,11 @@ def sum_costs(costs: Sequence[Cost]) -> Cost:
     return Cost(*map(sum, zip(*costs, strict=True))) if costs else Cost()
 
 
+def mean_cost(costs: Sequence[Cost]) -> Cost:
+    """Average the costs field by field; there must be at least one."""
+    return Cost(*(part / len(costs) for part in sum_costs(costs)))
+
+
 def model_sizes(policy: str, scorer: str) -> ModelSizes:
     """Sizes of both models of a search, from their names in a recipe. The config.json of a hub id is downloaded.
 

@@ -1,6 +1,6 @@
-"""What a report says of the answers themselves: outcomes, lengths, and how far their values can be trusted.
+"""Statistics of the answers of each explorer: outcomes, lengths and calibration.
 
-In: finished searches. Out: one row for each benchmark and explorer. numpy and scikit-learn only.
+In: graded searches. Out: one row for each benchmark and explorer. numpy and scikit-learn only.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vgs_ray.calibration import auc, brier_score, expected_calibration_error, reliability
-from vgs_ray.evaluate.solved import Solved
+from vgs_ray.evaluate.graded_search import GradedSearch
 
 OUTCOMES = ("correct", "incorrect", "incomplete", "unknown")
 
 
-def answer_rows(solved: Iterable[Solved]) -> list[dict[str, Any]]:
-    """Counts by outcome, lengths in tokens, seconds of a search, and `calibration` of the answers of each explorer."""
-    groups: dict[tuple[str, str], list[Solved]] = {}
-    for search in solved:
+def answer_statistics(searches: Iterable[GradedSearch]) -> list[dict[str, Any]]:
+    """Counts by outcome, lengths in tokens, mean seconds of a search, and `calibration` of each explorer's answers."""
+    groups: dict[tuple[str, str], list[GradedSearch]] = {}
+    for search in searches:
         groups.setdefault((search.benchmark, search.explorer), []).append(search)
     return [_row(benchmark, explorer, searches) for (benchmark, explorer), searches in groups.items()]
 
 
-def _row(benchmark: str, explorer: str, searches: list[Solved]) -> dict[str, Any]:
+def _row(benchmark: str, explorer: str, searches: list[GradedSearch]) -> dict[str, Any]:
     leaves = [leaf for search in searches for leaf in search.leaves]
     outcomes = Counter(leaf.outcome for leaf in leaves)
     lengths = np.array([leaf.tokens for leaf in leaves] or [0])
-    valued = [leaf for leaf in leaves if leaf.value is not None]
-    values = np.array([leaf.value for leaf in valued], np.float64)
+    scored = [leaf for leaf in leaves if leaf.value is not None]
+    values = np.array([leaf.value for leaf in scored], np.float64)
     return {
         "benchmark": benchmark,
         "search": explorer,
@@ -42,10 +42,10 @@ def _row(benchmark: str, explorer: str, searches: list[Solved]) -> dict[str, Any
         "unscored_blocks": sum(search.unscored for search in searches),
         "tokens": {
             "mean": float(lengths.mean()),
-            **{f"p{at}": float(np.percentile(lengths, at)) for at in (50, 95)},
+            **{f"p{percent}": float(np.percentile(lengths, percent)) for percent in (50, 95)},
         },
         "seconds": float(np.mean([search.seconds for search in searches])),
-        "calibration": calibration(values, np.array([leaf.outcome == "correct" for leaf in valued], np.bool_)),
+        "calibration": calibration(values, np.array([leaf.outcome == "correct" for leaf in scored], np.bool_)),
     }
 
 

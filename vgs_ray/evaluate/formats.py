@@ -1,0 +1,153 @@
+"""The tables of a report as text: for the terminal, in Markdown and in LaTeX. In: rows of report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+Row = Mapping[str, Any]
+FIGURES = {
+    "Accuracy against FLOPs": "accuracy_vs_flops.png",
+    "Accuracy against budget": "accuracy_vs_budget.png",
+    "Calibration of the answers' values": "calibration.png",
+}
+OUTCOMES = ("correct", "incorrect", "incomplete", "unknown")
+
+
+def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each benchmark, in their order."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["benchmark"], []).append(row)
+    return groups
+
+
+def terminal_table(rows: Sequence[Row]) -> str:
+    """Rows of report.json as text of at most 100 columns, one table for each benchmark."""
+    heads = ["method", "budget", "acc.%", "95%", "tokens", "scored", "FLOPs", "s"]
+    align = ("left", *["right"] * 7)
+    tables = {
+        name: tabulate(
+            [[row["method"], row["budget"], *_accuracy(row, "-"), *_costs(row, _short)] for row in group],
+            heads, "simple", disable_numparse=True, colalign=align,
+        )
+        for name, group in by_benchmark(rows).items()
+    }  # fmt: skip
+    if len(tables) == 1:
+        return str(*tables.values())
+    return "\n\n".join(f"{name}\n{table}" for name, table in tables.items())
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """A booktabs table for each benchmark: methods by budgets, accuracy in % with its 95% interval."""
+    tables = []
+    for name, group in by_benchmark(rows).items():
+        budgets = sorted({row["budget"] for row in group})
+        cells: dict[str, dict[int, str]] = {}
+        for row in group:
+            accuracy, ends = _accuracy(row, "--")
+            cells.setdefault(row["method"], {})[row["budget"]] = f"{accuracy} ({ends})"
+        table = [
+            [method.replace("_", " "), *(by_budget.get(budget, "") for budget in budgets)]
+            for method, by_budget in cells.items()
+        ]
+        body = tabulate(table, ["method", *map(str, budgets)], "latex_booktabs", disable_numparse=True)
+        tables.append(f"% {name}, {group[0]['problems']} problems: accuracy in % (95% interval) by budget\n{body}\n")
+    return "\n".join(tables)
+
+
+def markdown(report: Mapping[str, Sequence[Row]]) -> str:
+    """report.md: the tables of each benchmark, the figures, and notes that explain the columns."""
+    differences = by_benchmark(report["comparisons"])
+    parts = []
+    for name, rows in by_benchmark(report["rows"]).items():
+        parts += [f"# Report: {name}, {rows[0]['problems']} problems", _method_table(rows)]
+        if name in differences:
+            parts += ["## Differences, paired by problem", _difference_table(differences[name])]
+    figures = [f"![{title}]({file})" for title, file in FIGURES.items()]
+    answers = ["## Answers of each search", _answer_table(report["answers"]), _ANSWERS_NOTE]
+    return "\n\n".join([*parts, _TABLE_NOTE, _METHODS_NOTE, *figures, *answers]) + "\n"
+
+
+def _github(cells: list[list[Any]], heads: list[str], text_columns: int = 1) -> str:
+    align = [*["left"] * text_columns, *["right"] * (len(heads) - text_columns)]
+    return str(tabulate(cells, heads, "github", disable_numparse=True, colalign=align))
+
+
+def _method_table(rows: Sequence[Row]) -> str:
+    heads = ["method", "budget", "accuracy %", "95% interval", "generated", "scored", "FLOPs", "seconds"]
+    return _github([[f"`{row['method']}`", row["budget"], *_accuracy(row), *_costs(row)] for row in rows], heads)
+
+
+def _difference_table(rows: Sequence[Row]) -> str:
+    heads = ["difference", "budget", "points", "95% interval"]
+    cells = [
+        [f"`{row['a']}` − `{row['b']}`", row["budget"], f"{100 * row['difference']:+.1f}", _ends(row, "+.1f")]
+        for row in rows
+    ]
+    return _github(cells, heads)
+
+
+def _answer_table(rows: Sequence[Row]) -> str:
+    lengths, quality = ["tokens", "95th"], ["AUC", "ECE", "Brier"]
+    heads = ["benchmark", "search", "answers", *OUTCOMES, *lengths, *quality, "seconds", "failed", "NaN"]
+    return _github([_answer_cells(row) for row in rows], heads, text_columns=2)
+
+
+def _answer_cells(row: Row) -> list[Any]:
+    calibration = row["calibration"] or {}
+    return [
+        row["benchmark"],
+        f"`{row['search']}`",
+        f"{row['answers']:,}",
+        *(f"{100 * row[outcome] / max(row['answers'], 1):.1f}%" for outcome in OUTCOMES),
+        *(f"{row['tokens'][name]:,.0f}" for name in ("mean", "p95")),
+        *("-" if calibration.get(name) is None else f"{calibration[name]:.3f}" for name in ("auc", "ece", "brier")),
+        f"{row['seconds']:.2f}",
+        f"{row['failed']} of {row['searches']}",
+        row["unscored_blocks"],
+    ]
+
+
+_TABLE_NOTE = """\
+Intervals are 95% intervals over problems: a bootstrap, or Student's t for fewer than 50 problems. Each problem is resampled with
+all of its samples. Tokens, FLOPs and seconds are means per problem.
+
+- generated, scored: tokens that the policy generated and tokens that the value model forwarded, including pruned blocks.
+- FLOPs: of both models, including prefixes that were forwarded again because they were not cached.
+- seconds: a share of the wall-clock time of concurrent searches. They compare methods of one run, and are no latencies."""
+_METHODS_NOTE = """\
+- `single`: one sample.
+- `best_of_n`, `majority`, `weighted_majority`: among independent samples, the answer with the highest value, the largest class of
+  equal answers, or the class with the highest sum of values.
+- `pass`: at least one answer is correct; an upper bound for every selector.
+- `vgs_*`: the same selectors among the answers of value-guided search.
+- `adaptive_*`: the same votes with the same total number of answers, allocated to the problems whose vote is undecided.
+
+The budget is the number of generations in parallel. Results for smaller budgets use disjoint parts of the largest one. A tie
+counts as the mean of the tied answers."""
+_ANSWERS_NOTE = """\
+- tokens, 95th: mean and 95th percentile of the length of an answer.
+- AUC, ECE (10 bins), Brier: of the values of finished answers against their correctness.
+- failed: searches that raised an error. They count as wrong, and so do answers that could not be judged (unknown).
+- NaN: blocks whose score was NaN. They rank below all others."""
+
+
+def _accuracy(row: Row, to: str = " to ") -> list[str]:
+    return [f"{100 * row['accuracy']:.1f}", _ends(row, ".1f", to)]
+
+
+def _ends(row: Row, form: str, to: str = " to ") -> str:
+    return f"{100 * row['low']:{form}}{to}{100 * row['high']:{form}}"
+
+
+def _costs(row: Row, form: Callable[[float], str] = "{:,.0f}".format) -> list[str]:
+    tokens = [form(row[key]) for key in ("generated_tokens", "scored_tokens")]
+    seconds = row["seconds"]
+    return [*tokens, f"{row['flops']:.2e}", f"{seconds:.2f}" if seconds < 100 else f"{seconds:,.0f}"]
+
+
+def _short(tokens: float) -> str:
+    return f"{tokens:,.0f}" if tokens < 1e5 else f"{tokens / 1e6:,.2f}M"

@@ -1,0 +1,97 @@
+"""Finished searches with graded answers, as evaluation reads them from the table `searches`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from vgs_ray.search.flops import Cost, ModelSize, sum_costs, tree_costs
+from vgs_ray.search.tree import Tree
+
+
+class GradedLeaf(NamedTuple):
+    """A leaf of a search tree with its grade.
+
+    Attributes:
+        group: of the leaf.
+        answer: extracted from its text; None if it has none.
+        outcome: correct, incorrect, incomplete or unknown.
+        value: P(correct) at its last token; None if it was not scored.
+        tokens: length of the response.
+    """
+
+    group: int
+    answer: str | None
+    outcome: str
+    value: float | None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class GradedSearch:
+    """One problem searched by one explorer.
+
+    Attributes:
+        problem_id: of the problem.
+        explorer: sample, beam, or the name of a variant.
+        leaves: graded answers, sorted by group.
+        prompt: cost of forwarding the prompt once. It is also part of the cost of the group that ran first.
+        groups: cost of each group, from the engines' counts.
+        seconds: wall-clock time of the search, which shared its engines with searches of other problems.
+        failed: whether the search raised an error; it then has no leaves and counts as wrong.
+        unscored: number of blocks whose score was NaN.
+        benchmark: of the problem.
+    """
+
+    problem_id: str
+    explorer: str
+    leaves: tuple[GradedLeaf, ...]
+    prompt: Cost
+    groups: Mapping[int, Cost]
+    seconds: float
+    failed: bool = False
+    unscored: int = 0
+    benchmark: str = ""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], policy: ModelSize, value: ModelSize) -> GradedSearch:
+        """Read a row of the table `searches` (see `vgs_ray.data.schemas.SEARCHES`)."""
+        name, explorer, benchmark = row["problem_id"], row["explorer"], row["benchmark"]
+        if row.get("error"):
+            return cls(name, explorer, (), Cost(), {}, row["seconds"], failed=True, benchmark=benchmark)
+        tree = Tree.from_json(json.loads(row["tree"]))
+        costs, unscored = tree_costs(tree, policy, value), sum(node.value is None for node in tree.nodes[1:])
+        leaves = [
+            GradedLeaf(leaf["group"], leaf["answer"], leaf["outcome"], leaf["value"], tree.end(leaf["node"]))
+            for leaf in json.loads(row["leaves"])
+        ]
+        leaves.sort(key=lambda leaf: leaf.group)
+        return cls(
+            name, explorer, tuple(leaves), costs.prompt, costs.groups, row["seconds"],
+            unscored=unscored, benchmark=benchmark,
+        )  # fmt: skip
+
+    @property
+    def correct(self) -> int:
+        """Number of correct answers."""
+        return sum(leaf.outcome == "correct" for leaf in self.leaves)
+
+    def mean_cost(self, runs: Sequence[range], scored: bool) -> Cost:
+        """Mean cost of runs of groups. Without `scored`, the value model's part is left out.
+
+        The groups shared one pass over the prompt, but each run on its own would have needed one.
+        """
+        shared = sum_costs([self.groups[group] for run in runs for group in run if group in self.groups])
+        missing_prompts = 1 - 1 / len(runs)
+        cost = Cost(
+            *(part / len(runs) + missing_prompts * once for part, once in zip(shared, self.prompt, strict=True))
+        )
+        return cost if scored else cost._replace(scored=0.0, value_flops=0.0)
+
+    def mean_seconds(self, runs: Sequence[range]) -> float:
+        """Mean wall-clock time of runs of groups, in proportion to their generated tokens."""
+        total = sum(cost.generated for cost in self.groups.values())
+        used = sum(self.groups[group].generated for run in runs for group in run if group in self.groups)
+        return self.seconds * used / len(runs) / total if total else self.seconds

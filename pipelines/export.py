@@ -8,23 +8,24 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import ray
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.by_problem import Batch, Places, align
+from pipelines.tables.by_problem import ProblemBatch, ProblemFiles, align
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.shards import ShardWriter, number_shards
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table
+from pipelines.tables.tasks import map_items
 from vgs_ray.config import Recipe
 from vgs_ray.data.cards import data_card
 from vgs_ray.data.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
@@ -37,16 +38,16 @@ MIB = 2**20
 COUNTS = pa.schema([("split", pa.string()), ("rows", pa.int64()), ("responses", pa.int64()), ("tokens", pa.int64())])
 
 
-def vm_batch(batch: Batch, tables: dict[str, StageTable], responses: int) -> pa.Table:
+def vm_batch(batch: ProblemBatch, tables: dict[str, StageTable], responses: int) -> pa.Table:
     """Rows of OpenR1-VM for some problems: those of their roll-outs that have a label."""
-    labels = batch.read("label", tables["label"], ["roll_out_id", "roll_in_id", "problem_id", "cut", "label"])
+    labels = batch.read_rows(tables["label"], ["roll_out_id", "roll_in_id", "problem_id", "cut", "label"])
     labels = labels.sort_by([("problem_id", "ascending"), ("roll_out_id", "ascending")])
     labels = of_size(labels, responses) if responses else labels
     ids = labels["roll_out_id"]
-    tokens = align(batch.read("roll_out", tables["roll_out"], ["roll_out_id", "tokens"]), "roll_out_id", ids)
-    answers = align(batch.read("verify", tables["verify"], ["roll_out_id", "answer"]), "roll_out_id", ids)
+    tokens = align(batch.read_rows(tables["roll_out"], ["roll_out_id", "tokens"]), "roll_out_id", ids)
+    answers = align(batch.read_rows(tables["verify"], ["roll_out_id", "answer"]), "roll_out_id", ids)
     columns = ["roll_in_id", "prompt", "tokens"]
-    roll_ins = align(batch.read("roll_in", tables["roll_in"], columns), "roll_in_id", labels["roll_in_id"])
+    roll_ins = align(batch.read_rows(tables["roll_in"], columns), "roll_in_id", labels["roll_in_id"])
     rows = pa.table(
         {
             "problem_id": labels["problem_id"],
@@ -57,7 +58,7 @@ def vm_batch(batch: Batch, tables: dict[str, StageTable], responses: int) -> pa.
         }
     )
     columns = ["problem_id", "problem", "solution", "answer"]
-    problems = align(batch.read("clean", tables["clean"], columns), "problem_id", pc.unique(rows["problem_id"]))
+    problems = align(batch.read_rows(tables["clean"], columns), "problem_id", pc.unique(rows["problem_id"]))
     return vm_rows(problems, rows)
 
 
@@ -73,7 +74,7 @@ def write_vm(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     tables = {
         name: stage_table(recipe, name) for name in ("roll_out", *(name for name in INPUTS if name != "roll_out"))
     }
-    places, limit = Places.find(tables), recipe.export.shard_mib * MIB
+    places, limit = ProblemFiles.scan(tables.values()), recipe.export.shard_mib * MIB
     batches_a_task = max(1, int(limit / _bytes_a_row(recipe, tables) / BATCH_ROWS))
     tasks = []
     for split in SPLITS:
@@ -82,14 +83,7 @@ def write_vm(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
             chunk = batches[index * batches_a_task : (index + 1) * batches_a_task]
             tasks.append({"split": split, "task": index, "batches": [batch._asdict() for batch in chunk]})
     shared: dict[str, Any] = {"tables": tables, "folder": folder, "limit": limit, "responses": recipe.export.responses}
-
-    def each(items: pa.Table) -> Iterator[pa.Table]:
-        for item in items.to_pylist():
-            yield write_vm_shards(item, **shared)
-
-    written = ray.data.from_items(tasks, override_num_blocks=max(len(tasks), 1)).map_batches(
-        each, batch_format="pyarrow", batch_size=None
-    )
+    written = map_items(tasks, partial(write_vm_shards, **shared))
     return _by_split(written.take_all(), folder)
 
 
@@ -100,7 +94,7 @@ def write_vm_shards(
     found = {"split": item["split"], "rows": 0, "responses": 0, "tokens": 0}
     with ShardWriter(folder / f"{item['split']}-{item['task']:05d}", VM, limit) as writer:
         for batch in item["batches"]:
-            rows = vm_batch(Batch(**batch), tables, responses)
+            rows = vm_batch(ProblemBatch(**batch), tables, responses)
             writer.write(rows)
             found["rows"] += len(rows)
             found["responses"] += len(pc.list_flatten(rows["labels"]))

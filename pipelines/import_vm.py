@@ -7,14 +7,14 @@ python -m pipelines.train vgs --run-name published
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 from numpy.typing import NDArray
 
 from pipelines.cli import cli
@@ -22,6 +22,7 @@ from pipelines.session import progress, ray_session
 from pipelines.tables.sources import readable_source
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table
+from pipelines.tables.tasks import map_items
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.ids import problem_id
@@ -100,21 +101,20 @@ def _keys(ids: Iterable[str]) -> NDArray[np.uint64]:
     return np.array([split_key(identity) for identity in ids], np.uint64)
 
 
-def import_rows(items: pa.Table, tables: dict[str, StageTable]) -> Iterator[pa.Table]:
-    """Write the parts of some row groups, a few rows at a time; a retried task writes the same parts again."""
-    for item in items.to_pylist():
-        reader, start = pq.ParquetFile(item["file"]), 0
-        columns = [name for name in (*NEEDED, *OPTIONAL) if name in reader.schema_arrow.names]
-        for batch in reader.iter_batches(BATCH_ROWS, row_groups=[item["group"]], columns=columns):
-            here = slice(start, start + len(batch))
-            try:
-                found = our_tables(pa.Table.from_batches([batch]), item["ids"][here], item["splits"][here], start)
-            except ValueError as error:
-                raise SourceError(f"row group {item['group']} of {item['file']}: {error}") from error
-            for name, table in found.items():
-                tables[name].write_part(table)
-            start += len(batch)
-        yield pa.table({"rows": [start]})
+def import_row_group(item: dict[str, Any], tables: dict[str, StageTable]) -> pa.Table:
+    """Write the parts of one row group, a few rows at a time; a retried task writes the same parts again."""
+    reader, start = pq.ParquetFile(item["file"]), 0
+    columns = [name for name in (*NEEDED, *OPTIONAL) if name in reader.schema_arrow.names]
+    for batch in reader.iter_batches(BATCH_ROWS, row_groups=[item["group"]], columns=columns):
+        here = slice(start, start + len(batch))
+        try:
+            found = our_tables(pa.Table.from_batches([batch]), item["ids"][here], item["splits"][here], start)
+        except ValueError as error:
+            raise SourceError(f"row group {item['group']} of {item['file']}: {error}") from error
+        for name, table in found.items():
+            tables[name].write_part(table)
+        start += len(batch)
+    return pa.table({"rows": [start]})
 
 
 def run(recipe: Recipe) -> None:
@@ -163,10 +163,7 @@ def _write(files: list[Path], recipe: Recipe, tables: dict[str, StageTable]) -> 
         for part in parts.folder.glob("part-*.parquet"):
             part.unlink()
     with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].count_rows):
-        items = ray.data.from_items(tasks, override_num_blocks=len(tasks))
-        items.map_batches(
-            import_rows, batch_format="pyarrow", batch_size=None, fn_kwargs={"tables": claimed}
-        ).materialize()
+        map_items(tasks, partial(import_row_group, tables=claimed)).materialize()
 
 
 if __name__ == "__main__":

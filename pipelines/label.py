@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.by_problem import Batch, Places, align, map_problems
+from pipelines.tables.by_problem import ProblemBatch, ProblemFiles, align, map_problems
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table, value_counts, write_dataset
 from vgs_ray.config import Label, Recipe
@@ -26,15 +26,13 @@ from vgs_ray.labels.token_values import token_values
 BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # of the second, tokens and values are held
 
 
-def label_problems(batch: Batch, tables: dict[str, StageTable], config: Label) -> pa.Table:
+def label_problems(batch: ProblemBatch, tables: dict[str, StageTable], config: Label) -> pa.Table:
     """The labels of whole problems."""
     with_tokens = ["tokens"] if config.kind == "token_values" else []
     columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", *with_tokens]
-    rows = batch.read("roll_out", tables["roll_out"], columns).sort_by("roll_out_id")
-    outcomes = align(
-        batch.read("verify", tables["verify"], ["roll_out_id", "outcome"]), "roll_out_id", rows["roll_out_id"]
-    )
-    splits = align(batch.read("clean", tables["clean"], ["problem_id", "split"]), "problem_id", rows["problem_id"])
+    rows = batch.read_rows(tables["roll_out"], columns).sort_by("roll_out_id")
+    outcomes = align(batch.read_rows(tables["verify"], ["roll_out_id", "outcome"]), "roll_out_id", rows["roll_out_id"])
+    splits = align(batch.read_rows(tables["clean"], ["problem_id", "split"]), "problem_id", rows["problem_id"])
     labels = outcome_labels(outcomes["outcome"])
     hopeless = hopeless_problems(rows["problem_id"], labels).to_pylist()
     dropped = [problem for problem in hopeless if not keeps_hopeless(problem, config.hopeless_share)]
@@ -44,7 +42,7 @@ def label_problems(batch: Batch, tables: dict[str, StageTable], config: Label) -
     )
     values = pa.nulls(len(rows), LABELS.field("values").type)
     if config.kind == "token_values":
-        values = completion_values(rows, batch.read("roll_in", tables["roll_in"], ["roll_in_id", "tokens"]))
+        values = completion_values(rows, batch.read_rows(tables["roll_in"], ["roll_in_id", "tokens"]))
     return rows.append_column("values", values).select(LABELS.names).cast(LABELS)
 
 
@@ -72,7 +70,7 @@ def run(recipe: Recipe) -> None:
     tables = {name: stage_table(recipe, name) for name in names}
     verified = tables["verify"]
     with ray_session(folder=stage.folder), progress("label", verified.count_rows(), out.count_rows):
-        batches = Places.find(tables).batches(BATCH_ROWS[recipe.label.kind])
+        batches = ProblemFiles.scan(tables.values()).batches(BATCH_ROWS[recipe.label.kind])
         write_dataset(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
     if not out.count_rows():
         raise UserError(

@@ -5,7 +5,6 @@ All roll-outs of a problem are judged together, so that each pair (gold, answer)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import ray
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.by_problem import Batch, Places
+from pipelines.tables.by_problem import ProblemBatch, ProblemFiles
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import (
     StageTable,
@@ -24,6 +23,7 @@ from pipelines.tables.stage_table import (
     value_counts,
     write_dataset,
 )
+from pipelines.tables.tasks import map_items
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import JudgeLimits, Recipe
 from vgs_ray.data.lists import arrays
@@ -44,15 +44,12 @@ class JudgeProblems:
         self.judge = Judge(workers=1, timeout_s=limits.timeout_s, memory_gib=limits.memory_gib)
         self.tables, self.done = tables, committed_ids(out)
 
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        for row in batch.to_pylist():
-            yield self.verify(Batch(row["problems"], row["files"]))
-
-    def verify(self, batch: Batch) -> pa.Table:
-        """The rows of these problems that are not durable yet."""
+    def __call__(self, item: dict[str, Any]) -> pa.Table:
+        """The rows of a `ProblemBatch` that are not committed yet."""
+        batch = ProblemBatch(**item)
         columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"]
-        table = drop_committed(batch.read("roll_out", self.tables["roll_out"], columns), "roll_out_id", self.done)
-        roll_ins = batch.read("roll_in", self.tables["roll_in"], ["roll_in_id", "prompt", "tokens"])
+        table = drop_committed(batch.read_rows(self.tables["roll_out"], columns), "roll_out_id", self.done)
+        roll_ins = batch.read_rows(self.tables["roll_in"], ["roll_in_id", "prompt", "tokens"])
         names, prompts, tokens = (
             roll_ins["roll_in_id"].to_pylist(),
             arrays(roll_ins["prompt"]),
@@ -60,7 +57,7 @@ class JudgeProblems:
         )
         at = {name: index for index, name in enumerate(names)}
         golds = dict(
-            zip(*batch.read("clean", self.tables["clean"], ["problem_id", "answer"]).to_pydict().values(), strict=True)
+            zip(*batch.read_rows(self.tables["clean"], ["problem_id", "answer"]).to_pydict().values(), strict=True)
         )
         rows = table.drop_columns(["tokens"]).to_pylist()
         found = [
@@ -102,14 +99,13 @@ def run(recipe: Recipe) -> None:
     expected = tables["roll_out"].count_rows()
     with ray_session(folder=stage.folder), progress("verify", expected, out.count_rows):
         if out.count_rows() < expected:
-            batches = [batch._asdict() for batch in Places.find(tables).batches(BATCH_ROWS)]
-            judged = ray.data.from_items(batches, override_num_blocks=len(batches)).map_batches(
+            batches = [batch._asdict() for batch in ProblemFiles.scan(tables.values()).batches(BATCH_ROWS)]
+            judged = map_items(
+                batches,
                 JudgeProblems,
-                batch_size=None,
-                batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=config.workers),
                 num_cpus=0.25,
-                fn_constructor_args=(recipe.policy.model, recipe.judge, tables, out),
+                arguments=(recipe.policy.model, recipe.judge, tables, out),
             )
             write_dataset(judged, out.claim())
     stage.close(rows=out.count_rows(), outcomes=value_counts(out, "outcome"), reasons=value_counts(out, "reason"))

@@ -1,15 +1,14 @@
-"""Whole problems at a time: tables are joined without a shuffle of tokens and without a table in memory.
+"""Reads tables problem by problem: a join by `problem_id` that shuffles no tokens and holds no table in memory.
 
-In: tables whose rows lie in parts in any order. Out: batches of problems, each with the files that hold its rows. Only
-(problem, file) pairs come to the driver; a batch reads its own files, so memory is bounded by a batch. Problems of one
-batch share files (stages write in nearly the same order as they read), so that all batches together read each file a few
-times, however many files there are.
+The parts of a table hold rows of any problems. One scan finds which files have rows of which problem, and only these counts
+reach the driver. Problems are then grouped into batches, and the task that gets a batch reads the files of its problems.
+Stages write rows in about the order in which they read them, so problems of one batch share files, and all tasks together
+read each file only a few times.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -21,126 +20,123 @@ import pyarrow.parquet as pq
 import ray
 
 from pipelines.tables.stage_table import StageTable
+from pipelines.tables.tasks import map_items
 from vgs_ray.data.order import by_locality
 
 FILES_PER_TASK = 64
+ROW_COUNTS = pa.schema([("problem_id", pa.string()), ("file", pa.int64()), ("rows", pa.int64())])
 
 
-class Batch(NamedTuple):
-    """Some problems, and for each table the files that hold their rows."""
+class ProblemBatch(NamedTuple):
+    """Some problems, and the files with their rows, by the name of the table."""
 
     problems: list[str]
     files: dict[str, list[str]]
 
-    def read(self, name: str, parts: StageTable, columns: list[str]) -> pa.Table:
+    def read_rows(self, table: StageTable, columns: list[str]) -> pa.Table:
         """The rows of these problems in one table."""
-        files = self.files[name]
+        files = self.files[table.name]
         if not files:
-            return parts.schema.empty_table().select(columns)
-        chosen = pc.field("problem_id").isin(pa.array(self.problems, pa.string()))
-        return pads.dataset(files, schema=parts.schema).to_table(columns=columns, filter=chosen)
+            return table.schema.empty_table().select(columns)
+        of_problems = pc.field("problem_id").isin(pa.array(self.problems, pa.string()))
+        return pads.dataset(files, schema=table.schema).to_table(columns=columns, filter=of_problems)
 
 
-class Places(NamedTuple):
-    """Where the rows of every problem are: for each table (problem_id, file, rows), files by their number in `files`."""
+class ProblemFiles(NamedTuple):
+    """Which files hold the rows of which problem.
+
+    Attributes:
+        files: paths, by the name of the table.
+        row_counts: for each table, rows of each problem in each file, as `ROW_COUNTS`; `file` is an index into `files`.
+    """
 
     files: dict[str, list[str]]
-    pairs: dict[str, pa.Table]
+    row_counts: dict[str, pa.Table]
 
     @classmethod
-    def find(cls, tables: dict[str, StageTable]) -> Places:
-        """Read the problem ids of all parts. The first table decides which problems lie together."""
-        files = {name: parts.part_files() for name, parts in tables.items()}
-        return cls(files, {name: _pairs(paths) for name, paths in files.items()})
+    def scan(cls, tables: Iterable[StageTable]) -> ProblemFiles:
+        """Read the problem ids of all parts. The first table decides which problems are batched together."""
+        files = {table.name: table.part_files() for table in tables}
+        return cls(files, {name: _count_rows(paths) for name, paths in files.items()})
 
-    def batches(self, rows: int, among: pa.Array | None = None) -> list[Batch]:
-        """Every problem of the first table in one batch, of at most `rows` rows unless one problem has more.
+    def batches(self, max_rows: int, among: pa.Array | None = None) -> list[ProblemBatch]:
+        """All problems of the first table, each in one batch.
 
         Args:
-            rows: size of a batch in rows of the first table.
+            max_rows: rows of the first table in a batch; a batch of one problem may have more.
             among: only these problems; None takes all.
         """
-        first = next(iter(self.pairs.values()))
+        counts = next(iter(self.row_counts.values()))
         if among is not None:
-            first = first.filter(pc.is_in(first["problem_id"], value_set=among))
-        names, codes = np.unique(first["problem_id"].to_numpy(), return_inverse=True)
-        order = by_locality(codes, first["file"].to_numpy())
-        bounds = _bounds(np.bincount(codes, weights=first["rows"].to_numpy())[order], rows)
-        batch_of = np.empty(len(names), np.int64)
-        batch_of[order] = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-        files = {name: self._files_of(name, names, batch_of) for name in self.pairs}
+            counts = counts.filter(pc.is_in(counts["problem_id"], value_set=among))
+        problems, codes = np.unique(counts["problem_id"].to_numpy(), return_inverse=True)
+        order = by_locality(codes, counts["file"].to_numpy())
+        rows = np.bincount(codes, weights=counts["rows"].to_numpy())
+        offsets = _batch_offsets(rows[order], max_rows)
+        batch_of = np.empty(len(problems), np.int64)
+        batch_of[order] = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        files = {name: self._files_of_batches(name, problems, batch_of) for name in self.files}
         return [
-            Batch(names[order[begin:end]].tolist(), {name: found.get(index, []) for name, found in files.items()})
-            for index, (begin, end) in enumerate(pairwise(bounds))
+            ProblemBatch(problems[order[begin:end]].tolist(), {name: of.get(batch, []) for name, of in files.items()})
+            for batch, (begin, end) in enumerate(pairwise(offsets))
         ]
 
-    def _files_of(self, table: str, names: np.ndarray, batch_of: np.ndarray) -> dict[int, list[str]]:
+    def _files_of_batches(self, table: str, problems: np.ndarray, batch_of: np.ndarray) -> dict[int, list[str]]:
         """The files of one table that each batch has to read."""
-        pairs = self.pairs[table]
-        codes = pc.index_in(pairs["problem_id"], value_set=pa.array(names, pa.string()))
-        pairs = pairs.append_column("code", codes).filter(pc.is_valid(codes))
-        found: dict[int, list[str]] = {}
-        distinct = np.unique(np.stack([batch_of[pairs["code"].to_numpy()], pairs["file"].to_numpy()]), axis=1)
-        for batch, file in distinct.T.tolist():
-            found.setdefault(batch, []).append(self.files[table][file])
-        return found
+        counts = self.row_counts[table]
+        codes = pc.index_in(counts["problem_id"], value_set=pa.array(problems, pa.string()))
+        counts = counts.append_column("code", codes).filter(pc.is_valid(codes))
+        pairs = np.unique(np.stack([batch_of[counts["code"].to_numpy()], counts["file"].to_numpy()]), axis=1)
+        files: dict[int, list[str]] = {}
+        for batch, file in pairs.T.tolist():
+            files.setdefault(batch, []).append(self.files[table][file])
+        return files
 
 
-def _bounds(sizes: np.ndarray, most: int) -> list[int]:
-    """Where batches begin and end, so that each holds at most `most` rows or one problem."""
-    bounds, held = [0], 0.0
-    for index, size in enumerate(sizes):
-        if held and held + size > most:
-            bounds.append(index)
-            held = 0.0
-        held += size
-    return [*bounds, len(sizes)] if len(sizes) else bounds
+def _batch_offsets(rows: np.ndarray, max_rows: int) -> list[int]:
+    """Where batches begin, and the end: each has at most `max_rows` rows or one problem. `rows` has those of each problem."""
+    offsets, in_batch = [0], 0.0
+    for index, count in enumerate(rows):
+        if in_batch and in_batch + count > max_rows:
+            offsets.append(index)
+            in_batch = 0.0
+        in_batch += count
+    return [*offsets, len(rows)] if len(rows) else offsets
 
 
-def _pairs(paths: list[str]) -> pa.Table:
-    """How many rows of each problem each file has."""
+def _count_rows(paths: list[str]) -> pa.Table:
+    """How many rows of each problem each file has, as `ROW_COUNTS`."""
     if not paths:
-        return PAIRS.empty_table()
-    files = [{"file": index, "path": path} for index, path in enumerate(paths)]
-    tasks = ray.data.from_items(files, override_num_blocks=math.ceil(len(files) / FILES_PER_TASK))
-    counted = tasks.map_batches(count_rows, batch_format="pyarrow", batch_size=None, num_cpus=0.5)
-    pairs = pa.concat_tables(ray.get(counted.to_arrow_refs()))
-    return pairs.sort_by([("problem_id", "ascending"), ("file", "ascending")])
+        return ROW_COUNTS.empty_table()
+    items = [{"file": index, "path": path} for index, path in enumerate(paths)]
+    counted = map_items(items, _count_rows_in_file, FILES_PER_TASK, num_cpus=0.5)
+    counts = pa.concat_tables(ray.get(counted.to_arrow_refs()))
+    return counts.sort_by([("problem_id", "ascending"), ("file", "ascending")])
 
 
-PAIRS = pa.schema([("problem_id", pa.string()), ("file", pa.int64()), ("rows", pa.int64())])
+def _count_rows_in_file(item: dict[str, Any]) -> pa.Table:
+    ids = pq.read_table(item["path"], columns=["problem_id"]).group_by("problem_id").aggregate([([], "count_all")])
+    file = pa.array([item["file"]] * len(ids), pa.int64())
+    return pa.table([ids["problem_id"], file, ids["count_all"]], schema=ROW_COUNTS)
 
 
-def count_rows(batch: pa.Table) -> Iterator[pa.Table]:
-    """Rows of each problem in each file."""
-    for row in batch.to_pylist():
-        ids = pq.read_table(row["path"], columns=["problem_id"]).group_by("problem_id").aggregate([([], "count_all")])
-        file = pa.array([row["file"]] * len(ids), pa.int64())
-        yield pa.table([ids["problem_id"], file, ids["count_all"]], schema=PAIRS)
-
-
-def map_problems(batches: list[Batch], work: Callable[..., pa.Table], **shared: Any) -> ray.data.Dataset:
-    """Run `work(batch, **shared)` for each batch, one batch a task."""
-
-    def each(items: pa.Table) -> Iterator[pa.Table]:
-        for item in items.to_pylist():
-            yield work(Batch(item["problems"], item["files"]), **shared)
-
+def map_problems(batches: list[ProblemBatch], work: Callable[..., pa.Table], **shared: Any) -> ray.data.Dataset:
+    """Call `work(batch, **shared)` for each batch, each in a task of its own."""
     items = [batch._asdict() for batch in batches]
-    return ray.data.from_items(items, override_num_blocks=max(len(items), 1)).map_batches(
-        each, batch_format="pyarrow", batch_size=None
-    )
+    return map_items(items, lambda item: work(ProblemBatch(**item), **shared))
 
 
 def align(table: pa.Table, key: str, keys: pa.ChunkedArray) -> pa.Table:
-    """The rows of `table` in the order of `keys`, each as often as it occurs there.
+    """The rows of `table` in the order of `keys`, each as often as its key occurs there.
 
     Raises:
         ValueError: a key has no row.
     """
     table = table.combine_chunks()
-    at = pc.index_in(keys, value_set=table[key].combine_chunks())
-    if at.null_count:
-        missing = keys.filter(pc.is_null(at))[0].as_py()
-        raise ValueError(f"{key} {missing} has no row; tables of one run must fit together: run their stages again")
-    return table.take(at)
+    rows = pc.index_in(keys, value_set=table[key].combine_chunks())
+    if rows.null_count:
+        missing = keys.filter(pc.is_null(rows))[0].as_py()
+        raise ValueError(
+            f"{key} {missing} has no row; the tables of a run must have the same ids: run their stages again in order"
+        )
+    return table.take(rows)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_up_run import CUTS, PROBLEMS, ROLL_INS, rows_of_run, write_run
 
 from pipelines import label
-from pipelines.tables.by_problem import Places
+from pipelines.tables.by_problem import ProblemFiles
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label
 from vgs_ray.data.order import by_locality
@@ -82,12 +82,12 @@ def test_token_values_of_the_stage_are_those_of_the_paths(tmp_path: Path) -> Non
 def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label())
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in")}
-    batches = Places.find(tables).batches(rows=50)
+    batches = ProblemFiles.scan(tables.values()).batches(max_rows=50)
     assert len(batches) > 3
-    read = [batch.read("roll_out", tables["roll_out"], ["problem_id"])["problem_id"].to_pylist() for batch in batches]
+    read = [batch.read_rows(tables["roll_out"], ["problem_id"])["problem_id"].to_pylist() for batch in batches]
     assert all(len(rows) == ROLL_INS * CUTS * len(set(rows)) <= 50 for rows in read)
     assert sum(map(len, read)) == PROBLEMS * ROLL_INS * CUTS
-    assert sum(len(batch.read("roll_in", tables["roll_in"], ["seed"])) for batch in batches) == PROBLEMS * ROLL_INS
+    assert sum(len(batch.read_rows(tables["roll_in"], ["seed"])) for batch in batches) == PROBLEMS * ROLL_INS
 
 
 def test_wrong_share_is_refused(tmp_path: Path) -> None:

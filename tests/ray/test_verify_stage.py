@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines import verify
 from pipelines.recipes import sandbox
-from pipelines.tables.by_problem import Places
+from pipelines.tables.by_problem import ProblemFiles
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from pipelines.verify import JudgeProblems
@@ -119,9 +119,10 @@ def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recip
 def test_each_pair_is_judged_once_however_its_rows_are_scattered(recipe: Recipe) -> None:
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
     actor = JudgeProblems(recipe.policy.model, recipe.judge, tables, stage_table(recipe, "verify"))
-    batches = Places.find(tables).batches(rows=10)  # fewer than a problem has, and each problem lies in many parts
+    # Fewer rows than a problem has, and the rows of each problem are in many parts.
+    batches = ProblemFiles.scan(tables.values()).batches(max_rows=10)
     assert sorted(problem for batch in batches for problem in batch.problems) == sorted(GOLDS)
-    found = [row for batch in batches for row in actor.verify(batch).to_pylist()]
+    found = [row for batch in batches for row in actor(batch._asdict()).to_pylist()]
     hard = {(row["problem_id"], row["answer"]) for row in found if row["answer"] and row["problem_id"] not in QUICK}
     assert actor.judge.judged == len(hard) == 6
     actor.judge.close()

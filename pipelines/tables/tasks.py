@@ -1,0 +1,55 @@
+"""Ray tasks and actors that work through a list of items, such as batches of problems or row groups of files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+Item = Mapping[str, Any]
+Work = Callable[[dict[str, Any]], pa.Table]
+
+
+def map_items(
+    items: Sequence[Item],
+    work: Work | type[Any],
+    items_per_task: int = 1,
+    arguments: Sequence[Any] = (),
+    **options: Any,
+) -> ray.data.Dataset:
+    """Call `work` for each item.
+
+    Args:
+        items: values that Arrow can hold, under the same keys in every item.
+        work: a function, which runs in tasks, or a class whose instances are called, which runs in actors.
+        items_per_task: items that one task or one call of an actor works through.
+        arguments: of the class.
+        options: of `Dataset.map_batches`, such as `num_cpus` or `compute`.
+
+    Returns:
+        The tables that `work` returned, as a lazy dataset.
+    """
+    if isinstance(work, type):
+        options |= {"fn_constructor_args": (work, *arguments)}
+    dataset = ray.data.from_items(list(items), override_num_blocks=max(1, math.ceil(len(items) / items_per_task)))
+    each = _Actor if isinstance(work, type) else _each(work)
+    return dataset.map_batches(each, batch_format="pyarrow", batch_size=None, **options)
+
+
+class _Actor:
+    def __init__(self, worker: type[Any], *arguments: Any) -> None:
+        self._call = _each(worker(*arguments))
+
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        return self._call(block)
+
+
+def _each(work: Work) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    def call(block: pa.Table) -> Iterator[pa.Table]:
+        for item in block.to_pylist():
+            yield work(item)
+
+    return call

@@ -1,17 +1,18 @@
-"""The problems that README, docs and page give as examples, asked as a reader would: the sandbox's policy can do them."""
+"""Runs every request of README, docs and page against the sandbox's policy, and checks that the answers are right."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from documents import DOCUMENTS, ROOT, commands, snippets
 from scripted_server import running
 
 from pipelines.recipes import sandbox
@@ -27,9 +28,10 @@ from vgs_ray.sandbox.world import Problem
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.web_page import PAGE
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ASKED = re.compile(r"python -m pipelines\.ask (?P<problem>\$'[^']*'|\"[^\"]*\"|'[^']*')[^`\n|]*")
+ADDRESS = "http://127.0.0.1:8000"
+CURL = [command for command in commands() if command.startswith("curl ")]
+ASK = [command for command in commands() if command.startswith("python -m pipelines.ask ")]
+CODE = [code for _, kind, code in snippets() if kind == "python"]
 STEP = re.compile(r"\d+\) (add|subtract|multiply by) (\d+)")
 
 
@@ -41,10 +43,6 @@ def problem_of(text: str) -> Problem:
     problem = Problem(int(start[1]), steps, int(divisor[1]) if divisor else None)
     assert problem.text == text
     return problem
-
-
-def commands() -> list[str]:
-    return [found[0].strip() for file in DOCUMENTS for found in ASKED.finditer(file.read_text())]
 
 
 def examples_of_the_page() -> dict[str, str]:
@@ -91,34 +89,36 @@ def post(url: str, body: dict[str, object]) -> str | None:
     return reply.json()["vgs_ray"]["answer"]
 
 
-def test_the_curl_command(url: str) -> None:
-    [text] = re.findall(
-        r"curl [^\n]*/v1/chat/completions .*? -d '(.*?)'\n", (ROOT / "docs/serving.md").read_text(), re.S
-    )
-    body = json.loads(text)
-    assert right(post(url, body), body["messages"][0]["content"])
-
-
-def test_the_openai_client(url: str) -> None:
-    [code] = re.findall(r"```python\nimport openai\n.*?```", (ROOT / "docs/serving.md").read_text(), re.S)
-    code = code.removeprefix("```python").removesuffix("```").replace("http://127.0.0.1:8000", url)
-    text = json.loads(re.findall(r'"content": (".*")', code)[0])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+def run(*command: str) -> str:
+    environment = {**os.environ, "no_proxy": "*"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
-    assert right(done.stdout.splitlines()[-1].split()[0], text)
+    return done.stdout
 
 
-def test_the_terminal(url: str) -> None:
-    found = commands()
-    assert found
-    for command in set(found):
-        [quoted] = ASKED.findall(command)
-        text = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, text=True, check=True).stdout
-        run = command.replace("python", sys.executable, 1) + f" --url {url}/v1"
-        done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
-        said = re.findall(r"boxed\{(.*)\}", done.stdout)
-        assert right(said[-1] if said else None, text), done.stdout
+def problem_in(code: str) -> str:
+    """The text of the problem in a quoted string."""
+    return json.loads(re.findall(r'"Work modulo .*?"', code)[0])
+
+
+@pytest.mark.parametrize("command", CURL)
+def test_curl(url: str, command: str) -> None:
+    reply = json.loads(run("bash", "-c", command.replace(ADDRESS, url)))
+    assert right(reply["vgs_ray"]["answer"], problem_in(command))
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_python(url: str, code: str) -> None:
+    printed = run(sys.executable, "-c", code.replace(ADDRESS, url))
+    assert right(printed.splitlines()[-1].split()[0], problem_in(code))
+
+
+@pytest.mark.parametrize("command", ASK)
+def test_the_terminal(url: str, command: str) -> None:
+    [quoted] = re.findall(r"\$'[^']*'", command)
+    printed = run("bash", "-c", command.replace("python", sys.executable, 1) + f" --url {url}/v1")
+    answers = re.findall(r"boxed\{(.*)\}", printed)
+    assert right(answers[-1] if answers else None, run("bash", "-c", f"printf %s {quoted}")), printed
 
 
 def test_the_page(url: str) -> None:
@@ -128,9 +128,9 @@ def test_the_page(url: str) -> None:
         assert right(post(url, {"model": "vgs", "messages": [{"role": "user", "content": text}]}), text), text
 
 
-def test_every_problem_in_the_documents_is_one_that_was_asked() -> None:
-    for file in DOCUMENTS:
-        for text in re.findall(r'"content": ("Work.*?")', file.read_text()):
-            problem_of(json.loads(text))
-    code = [*ROOT.glob("pipelines/*.py"), *ROOT.glob("jobs/*"), PAGE / "index.html", *DOCUMENTS]
-    assert [file.name for file in code if re.search(r"What is \d+ ?\+", file.read_text())] == []
+def test_every_example_is_a_problem_of_the_sandbox() -> None:
+    assert CURL
+    assert CODE
+    assert ASK
+    files = [*ROOT.glob("pipelines/*.py"), *ROOT.glob("jobs/*"), PAGE / "index.html", *DOCUMENTS]
+    assert [file.name for file in files if re.search(r"What is \d+ ?\+", file.read_text())] == []

@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from vgs_ray.config import Engine
-
-EOS = 1
-TINY_ENGINE = Engine(
-    max_model_len=256, max_num_seqs=32, kv_cache_gib=0.1, dtype="float32", enforce_eager=True, threads=1
-)
+from tiny import EOS, TINY_ENGINE
 
 
 @pytest.fixture(scope="session")

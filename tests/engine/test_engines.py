@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import EOS, TINY_ENGINE
+from tiny import EOS, TINY_ENGINE
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import EngineDied, EngineFailed, UnknownToken

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_ENGINE
 from safetensors.torch import load_file, save_file
+from tiny import TINY_ENGINE
 
 from pipelines.recipes import sandbox
 from pipelines.tables.stage import value_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_ENGINE
+from tiny import TINY_ENGINE
 from torch.nn import functional as F
 
 from vgs_ray.value.model import ARCHITECTURE, ValueModel

@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import TINY_ENGINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TINY_ENGINE
 
 from pipelines.actors.journal import TRUSTED_TRIES, Journal, Tries
 from pipelines.actors.sampling import Generate, Totals, turn_to_start
@@ -165,7 +165,7 @@ import asyncio, sys
 from pathlib import Path
 import pipelines.actors.sampling as generate
 from pipelines.tables.stage_table import StageTable
-from conftest import TINY_ENGINE
+from tiny import TINY_ENGINE
 from test_generate import requests
 from vgs_ray.config import Resources, Sampling
 
@@ -189,7 +189,8 @@ asyncio.run(actor(batch.cast(requests(1).schema)))
 @pytest.mark.timeout(180)
 def test_actor_whose_engine_dies_ends_and_keeps_what_was_finished(policy_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(DYING), str(policy_folder), str(tmp_path)]
-    paths = os.pathsep.join(map(str, [Path(__file__).parents[2], *Path(__file__).parents[:2]]))
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join(map(str, [tests.parent, tests / "support", Path(__file__).parent]))
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1

@@ -1,0 +1,10 @@
+"""Settings of the engines that tests share."""
+
+from __future__ import annotations
+
+from vgs_ray.config import Engine
+
+EOS = 1
+TINY_ENGINE = Engine(
+    max_model_len=256, max_num_seqs=32, kv_cache_gib=0.1, dtype="float32", enforce_eager=True, threads=1
+)

@@ -16,7 +16,7 @@ from pipelines.serving.ingress import free_ports
 from vgs_ray.config import Recipe
 from vgs_ray.models import model_path
 from vgs_ray.sandbox.rows import benchmark_rows
-from vgs_ray.serve.stream import NODE
+from vgs_ray.serve.events import NODE
 from vgs_ray.value.model import ValueModel
 
 PATIENCE_S = 600.0

@@ -102,14 +102,18 @@ def test_a_search_that_waits_says_so(context: BrowserContext) -> None:
         expect(second.locator("#status")).to_have_text("Waiting for room: number 1 in the queue")
         third = opened(context, busy)
         ask(third)
-        expect(third.get_by_role("alert")).to_contain_text("waiting searches: 1 (at most 1)")
+        expect(third.get_by_role("alert")).to_contain_text("1 searches are waiting (at most 1)")
         first.get_by_role("button", name="Cancel").click()
         state(second, "done")
 
 
 @pytest.mark.parametrize(
     ("problem", "options", "said"),
-    [(" ", {}, "it is the problem to solve"), ("3", {"Budget": 1000}, "at most 32"), ("die", {}, "an engine is gone")],
+    [
+        (" ", {}, "it is the problem to solve"),
+        ("3", {"Budget": 1000}, "at most 32"),
+        ("die", {}, "an engine is unavailable"),
+    ],
 )
 def test_errors_are_told_in_the_servers_words(
     context: BrowserContext, served: Served, problem: str, options: dict[str, Any], said: str

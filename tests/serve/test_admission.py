@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scripted_server import HANG, WORLD, Moody
 from test_serve_access import app_with
 
-from vgs_ray.serve.admission import LONGEST_RETRY_S, Admission, Place
+from vgs_ray.serve.admission import MAX_RETRY_S, Admission, Place
 from vgs_ray.serve.errors import ApiError
 
 STEPS = st.lists(st.integers(1, 12) | st.tuples(st.just("leave"), st.integers(0, 30)), max_size=60)
@@ -32,15 +32,15 @@ def test_beams_are_never_too_many_and_served_in_turn(steps: list[Any], most: int
                 here.append(admission.take(step))
         elif here:
             here.pop(step[1] % len(here)).__exit__(None, None, None)
-        running = [place for place in here if place.room.is_set()]
-        waiting = [place for place in here if not place.room.is_set()]
+        running = [place for place in here if place.admitted.is_set()]
+        waiting = [place for place in here if not place.admitted.is_set()]
         assert admission.running == sum(place.beams for place in running)
         assert admission.running <= most or len(running) == 1
         assert admission.waiting == len(waiting) <= most_waiting
         if waiting:  # the first one in the queue really has no room
             assert running
             assert admission.running + waiting[0].beams > most
-        assert 1 <= admission.retry_s() <= LONGEST_RETRY_S
+        assert 1 <= admission.retry_s() <= MAX_RETRY_S
     for place in here:
         place.__exit__(None, None, None)
     assert (admission.running, admission.waiting) == (0, 0)
@@ -49,9 +49,9 @@ def test_beams_are_never_too_many_and_served_in_turn(steps: list[Any], most: int
 def test_a_large_search_is_not_passed_by_small_ones() -> None:
     admission = Admission(10, 5)
     first, large, small = admission.take(6), admission.take(8), admission.take(1)
-    assert [place.room.is_set() for place in (first, large, small)] == [True, False, False]
+    assert [place.admitted.is_set() for place in (first, large, small)] == [True, False, False]
     first.__exit__(None, None, None)
-    assert [place.room.is_set() for place in (large, small)] == [True, True]
+    assert [place.admitted.is_set() for place in (large, small)] == [True, True]
 
 
 def body(problem: str, **search: Any) -> dict[str, Any]:
@@ -80,11 +80,11 @@ async def test_searches_that_find_no_room_wait_and_the_next_are_refused(stream: 
         refused = await post("3")
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
-        assert "waiting searches: 2 (at most 2)" in refused.json()["error"]["message"]
+        assert "2 searches are waiting (at most 2)" in refused.json()["error"]["message"]
         leaves.cancel()
         await waiting(1)
         late = await post("3", deadline_s=0.05)
-        assert "no room came free in 0.05 s" in late.text
+        assert "still in the queue after 0.05 s" in late.text
         assert late.status_code == (200 if stream else 504)
         scores = asyncio.create_task(client.post("/v1/score", json={"model": "scripted", "input": [[3]] * 8}))
         await waiting(2)

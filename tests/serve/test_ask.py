@@ -29,7 +29,7 @@ def test_the_tree_and_the_vote_are_shown(served: Served) -> None:
     ("arguments", "said"),
     [
         (("3", "--budget", "1000"), "at most 32"),
-        ((DIE,), "an engine is gone"),
+        ((DIE,), "an engine is unavailable"),
         (("3", "--deadline", "0"), "deadline_s"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from pydantic import TypeAdapter
 from schemathesis import Case
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -29,7 +31,8 @@ from vgs_ray.engines.interface import EngineDied, Score
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.serve.access import KEYS
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.requests import MAX_BODY_BYTES
+from vgs_ray.serve.events import EventData
+from vgs_ray.serve.limits import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher
 
 
@@ -136,6 +139,19 @@ async def reply_of(
         finally:
             if other:
                 other.cancel()
+
+
+@pytest.mark.parametrize(("path", "prompt"), [(CHAT, {"messages": [{"role": "user", "content": "3"}]}),
+                                              ("/v1/completions", {"prompt": "abc"})])  # fmt: skip
+async def test_events_are_as_described(path: str, prompt: dict[str, Any]) -> None:
+    body = {"model": "vgs", "stream": True, "stream_options": {"include_usage": True}, "search": {"events": True}}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        text = (await client.post(path, json=body | prompt)).text
+    *events, done = re.findall("^data: (.*)$", text, re.MULTILINE)
+    assert done == "[DONE]"
+    described = TypeAdapter(EventData)
+    for event in events:
+        described.validate_json(event, strict=True)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": [{"role": "system", "content": "3"}]}, "messages", "is missing"),
     ({"messages": [{"role": "tool", "content": "3"}]}, "messages.0.role", '"tool"'),
     ({"messages": [{"role": "user", "content": "x" * 101}]}, "messages", "at most 100"),
-    ({"messages": [{"role": "user", "content": LONG}]}, "messages", "at most 49"),
+    ({"messages": [{"role": "user", "content": LONG}]}, "messages", "accepts 1 to 49"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type", "image_url"),
     ({"search": {"method": "mcts"}}, "search.method", '"mcts"'),
     ({"search": {"select": "vote"}}, "search.select", "'best'"),

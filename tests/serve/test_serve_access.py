@@ -18,7 +18,7 @@ from vgs_ray.answers.judge import Judge
 from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.serve.access import KEYS, key_digests
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.requests import MAX_BODY_BYTES
+from vgs_ray.serve.limits import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher
 
 __all__ = ["served"]  # a fixture

@@ -64,7 +64,7 @@ def test_a_prompt_may_be_a_text_or_token_ids_and_a_list_of_one(served: Served, p
         ([2**31 - 1], "prompt", "ids are 0 to"),
         ([2**31], "prompt.0", "less than"),
         ([[[4]]], "prompt.0", "integer"),
-        ([4] * 50, "prompt", "at most 49"),
+        ([4] * 50, "prompt", "accepts 1 to 49"),
         (4, "prompt", "string"),
         ({}, "prompt", "string"),
         (None, "prompt", "string"),
@@ -125,7 +125,7 @@ def test_a_limit_above_the_servers_is_lowered_with_a_warning(served: Served, fie
     reply = ask(served, **body)
     plain = ask(served, seed=1)
     [warning] = reply.vgs_ray["warnings"]
-    assert warning == f"{field} is {size}; this server allows at most 40 tokens for an answer: it was lowered to 40"
+    assert warning == f"{field} is {size}; this server allows at most 40 tokens per answer: it was reduced to 40"
     assert plain.vgs_ray["warnings"] == ask(served, seed=1, **{field: 40}).vgs_ray["warnings"] == []
     assert reply.choices[0].message.content == plain.choices[0].message.content
     *_, last = ask(served, stream=True, **body)
@@ -225,7 +225,7 @@ def test_json_has_several_names(served: Served, kind: str) -> None:
     ],
 )
 def test_half_of_a_surrogate_pair_is_named(served: Served, route: str, body: Any, param: str | None) -> None:
-    refused(post(served, route, body), param, "half of a surrogate pair")
+    refused(post(served, route, body), param, "unpaired surrogate")
 
 
 def test_characters_that_are_only_odd_are_read(served: Served) -> None:

@@ -20,8 +20,8 @@ from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.search.flops import ModelSize, ModelSizes
 from vgs_ray.serve.access import KEYS
 from vgs_ray.serve.app import create_app
+from vgs_ray.serve.limits import MAX_BODY_BYTES
 from vgs_ray.serve.metrics import ENDS, METRICS, Metric, Mirror
-from vgs_ray.serve.requests import MAX_BODY_BYTES
 from vgs_ray.serve.searcher import Searcher
 
 SIZES = ModelSizes(ModelSize(params=1000, layers=2, hidden=16), ModelSize(params=900, layers=2, hidden=16))

@@ -115,7 +115,7 @@ def test_the_official_client_reads_a_stream_with_events(served: Served) -> None:
 
 
 def test_an_error_in_a_stream_is_told_there(served: Served) -> None:
-    with pytest.raises(openai.APIError, match="an engine is gone"):
+    with pytest.raises(openai.APIError, match="an engine is unavailable"):
         list(ask(served, DIE, stream=True))
     with pytest.raises(openai.APIError, match="shorten the problem"):
         list(ask(served, LONG, stream=True))
@@ -181,7 +181,7 @@ async def test_a_deadline_gives_what_there_is() -> None:
     search = Searcher(policy, ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
     found = await search.solve(spec(deadline_s=0.3))
     assert found.late
-    assert found.finish_reason(found.chosen) == "length"
+    assert found.finish_reason(found.selected) == "length"
     assert 0.3 <= found.seconds < 5
     assert {leaf.tokens for leaf in found.leaves} == {12}
     assert policy.cancelled == policy.started == 8
@@ -236,7 +236,7 @@ async def test_a_full_server_says_when_to_come_again() -> None:
         for stream in (False, True):
             refused = await post(json={**body, "stream": stream})
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
-            assert "running beams: 16 (at most 20)" in refused.json()["error"]["message"]
+            assert "16 beams are running (at most 20)" in refused.json()["error"]["message"]
         small = {"model": "policy", "messages": [{"role": "user", "content": "3"}]}
         assert (await post(json=small)).status_code == 200
         for task in running:

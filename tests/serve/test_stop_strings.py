@@ -147,7 +147,7 @@ def test_n_more_than_the_search_has_answers_is_refused(served: Served) -> None:
     reply = served.post(n=SETTINGS.beam.keep * SETTINGS.beam.groups + 1)
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == "n"
-    assert "ends with 4 answers (keep * groups)" in reply.json()["error"]["message"]
+    assert "has 4 answers (keep * groups)" in reply.json()["error"]["message"]
 
 
 def test_streamed_choices_are_those_of_the_reply(served: Served) -> None:

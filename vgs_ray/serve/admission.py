@@ -1,6 +1,6 @@
-"""Room for beams: searches that find none wait in a bounded queue, first come, first served; the next ones are refused.
+"""Admission control: a limit on concurrent beams, with a bounded first-in-first-out queue.
 
-In: beams of a search or sequences of a score. Out: a `Place`, or the 429 that says when to come again. Pure asyncio.
+In: the beams of a search or the sequences of a score request. Out: a `Place`, or a 429 error with a Retry-After header.
 """
 
 from __future__ import annotations
@@ -14,97 +14,97 @@ from typing import Self
 
 from vgs_ray.serve.errors import ApiError
 
-FIRST_RETRY_S = 5.0
-"""What a refused client is told to wait where no search has ended yet, from which one could estimate."""
-LONGEST_RETRY_S = 600.0
-NEWEST = 0.2
-"""Weight of the last search in the running mean of how long searches hold their room."""
+DEFAULT_RETRY_S = 5.0
+"""Retry-After until the first search has ended and its duration is known."""
+MAX_RETRY_S = 600.0
+SMOOTHING = 0.2
+"""Weight of the latest search in the moving average of search durations."""
 
 
 class Admission:
-    """How many beams run in this process.
+    """Limits the beams that run in this process.
 
     Args:
-        most: beams side by side, of all searches. One search alone always fits.
-        most_waiting: searches that wait for room.
+        max_beams: concurrent beams of all searches. A single search is always admitted.
+        max_waiting: searches in the queue.
     """
 
-    def __init__(self, most: int, most_waiting: int) -> None:
-        self.most, self.most_waiting = most, most_waiting
+    def __init__(self, max_beams: int, max_waiting: int) -> None:
+        self.max_beams, self.max_waiting = max_beams, max_waiting
         self.running = 0
         self._queue: deque[Place] = deque()
         self._mean_s: float | None = None
 
     @property
     def waiting(self) -> int:
-        """Searches in the queue."""
+        """Number of searches in the queue."""
         return len(self._queue)
 
     def take(self, beams: int) -> Place:
-        """A place for so many beams, with room at once or in the queue.
+        """Admit a search or put it into the queue.
 
-        Looking and taking are one step: requests that come together would else all find the same room free.
+        The check and the reservation are one step, because concurrent requests would otherwise see the same free capacity.
 
         Raises:
-            ApiError: 429, the queue is full.
+            ApiError: 429 if the queue is full.
         """
         place = Place(self, beams)
         if not self._queue and self._fits(beams):
             self._admit(place)
-        elif self.waiting < self.most_waiting:
+        elif self.waiting < self.max_waiting:
             self._queue.append(place)
             place.position = self.waiting
         else:
             raise ApiError(
-                429, f"running beams: {self.running} (at most {self.most}), waiting searches: {self.waiting} (at most "
-                f"{self.most_waiting}); a search needs room or a turn in the queue: try again later", None, "overloaded",
+                429, f"the server is busy: {self.running} beams are running (at most {self.max_beams}) and {self.waiting} "
+                f"searches are waiting (at most {self.max_waiting}); try again later", None, "overloaded",
                 headers={"Retry-After": str(self.retry_s())},
             )  # fmt: skip
         return place
 
     def retry_s(self) -> int:
-        """Whole seconds until those who wait now will have been served, by the mean of the searches that have ended."""
+        """Estimated seconds until all searches that wait now have ended, from the mean duration of past searches."""
         if self._mean_s is None:
-            return math.ceil(FIRST_RETRY_S)
-        ahead = self.running + sum(place.beams for place in self._queue)
-        return math.ceil(min(max(self._mean_s * ahead / self.most, 1.0), LONGEST_RETRY_S))
+            return math.ceil(DEFAULT_RETRY_S)
+        beams_ahead = self.running + sum(place.beams for place in self._queue)
+        return math.ceil(min(max(self._mean_s * beams_ahead / self.max_beams, 1.0), MAX_RETRY_S))
 
     def _fits(self, beams: int) -> bool:
-        return not self.running or self.running + beams <= self.most
+        return not self.running or self.running + beams <= self.max_beams
 
     def _admit(self, place: Place) -> None:
         self.running += place.beams
-        place.began = time.monotonic()
-        place.room.set()
+        place.admitted_at = time.monotonic()
+        place.admitted.set()
 
-    def leave(self, place: Place) -> None:
-        """Give back a place's room, or its turn in the queue."""
-        if place.began is None:
+    def release(self, place: Place) -> None:
+        """Release a place, or remove it from the queue."""
+        if place.admitted_at is None:
             self._queue.remove(place)
         else:
             self.running -= place.beams
-            held = time.monotonic() - place.began
-            self._mean_s = held if self._mean_s is None else (1 - NEWEST) * self._mean_s + NEWEST * held
-        # Strictly in turn, also past a large one: small searches would else keep it out for ever.
+            seconds = time.monotonic() - place.admitted_at
+            self._mean_s = seconds if self._mean_s is None else (1 - SMOOTHING) * self._mean_s + SMOOTHING * seconds
+        # Strictly in order: otherwise small searches could delay a large one forever.
         while self._queue and self._fits(self._queue[0].beams):
             self._admit(self._queue.popleft())
 
 
 class Place:
-    """A search's room, or its turn in the queue, until the end of a `with` block.
+    """A search's place among the running ones or in the queue, until the end of a `with` block.
 
     Attributes:
-        beams: how many it is for.
-        position: in the queue when it came, from 1; 0 where there was room.
-        room: set once they may run.
-        began: when that was; None before.
+        beams: number of beams it reserves.
+        position: in the queue on arrival, from 1; 0 if it was admitted at once.
+        admitted: set when the search may run.
+        admitted_at: when that was (`time.monotonic`); None before.
     """
 
     def __init__(self, admission: Admission, beams: int) -> None:
         self._admission, self.beams = admission, beams
         self.position = 0
-        self.room = asyncio.Event()
-        self.began: float | None = None
+        self.admitted = asyncio.Event()
+        self.admitted_at: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -112,4 +112,4 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.leave(self)
+        self._admission.release(self)

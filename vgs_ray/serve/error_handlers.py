@@ -1,6 +1,6 @@
-"""What goes wrong while a request is answered, as its client may know it: in OpenAI's layout, without stack traces.
+"""Convert exceptions to error replies in OpenAI's format.
 
-In: exceptions. Out: `ApiError`s; those of the server itself have an id, under which the log has the rest.
+A server failure is logged under an error id. The client sees only that id.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from vgs_ray.engines.interface import EngineDied
-from vgs_ray.serve.errors import ApiError, ErrorType, error_body, invalid, short
+from vgs_ray.serve.errors import ApiError, error_reply, invalid_request, short
 from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, TooLate
 
 log = logging.getLogger(__name__)
 
 
 def api_error(error: Exception, param: str = "messages") -> ApiError:
-    """An error of a search as a client may know it."""
+    """The error to send to the client if a search or a score raises `error`.
+
+    Args:
+        error: what was raised.
+        param: the field with the prompt.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, PromptTooLong):
@@ -31,59 +36,51 @@ def api_error(error: Exception, param: str = "messages") -> ApiError:
     if isinstance(error, TooLate):
         return ApiError(504, str(error), "search.deadline_s", "deadline_exceeded")
     if isinstance(error, EngineDied):
-        return _failure(error, 503, "an engine is gone; try again in a minute")
-    return _failure(error, 500, "the search failed")
+        return _server_failure(error, 503, "an engine is unavailable; try again in a minute")
+    return _server_failure(error, 500, "the search failed")
 
 
-def _failure(error: Exception, status: int, message: str) -> ApiError:
-    """What a client may know of a failure: an id, under which the log has the rest."""
-    name = f"err-{secrets.token_hex(6)}"
-    log.error("%s: %s", name, type(error).__name__, exc_info=error)
-    return ApiError(status, f"{message} (error id {name}, in the server's log)", None, "internal_error")
+def _server_failure(error: Exception, status: int, message: str) -> ApiError:
+    """Log the exception under a new error id, which is all that the client sees of it."""
+    error_id = f"err-{secrets.token_hex(6)}"
+    log.error("%s: %s", error_id, type(error).__name__, exc_info=error)
+    return ApiError(status, f"{message} (see error id {error_id} in the server's log)", None, "internal_error")
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Every error in OpenAI's layout, without stack traces."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Reply to every exception in OpenAI's format, without stack traces."""
 
     @app.exception_handler(RequestValidationError)
-    async def unreadable(request: Request, error: RequestValidationError) -> Response:
-        refused = _not_json(request) or invalid(error.errors())
-        return JSONResponse(refused.body, refused.status_code)
+    async def handle_invalid(request: Request, error: RequestValidationError) -> Response:
+        invalid = _wrong_content_type(request) or invalid_request(error.errors())
+        return JSONResponse(invalid.body, invalid.status_code)
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
+    async def handle_http(request: Request, error: HTTPException) -> Response:
         if isinstance(error, ApiError):
             return JSONResponse(error.body, error.status_code, error.headers)
-        if error.status_code == 400:  # FastAPI, where the JSON parser fails of something else than its grammar
-            unread = ApiError(
-                400, "the body can't be read: send a JSON object in UTF-8, neither nested deeply nor with huge numbers"
-            )
-            return JSONResponse(unread.body, 400)
-        kind: ErrorType = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-        message = f"{request.method} {request.url.path}: {error.detail}; the routes are listed at /docs"
-        return JSONResponse(error_body(message, kind), error.status_code, error.headers)
+        if error.status_code == 400:  # FastAPI raises this if the JSON parser fails on something other than syntax
+            message = "the body cannot be read: send a JSON object in UTF-8 without deep nesting and huge numbers"
+        else:
+            message = f"{request.method} {request.url.path}: {error.detail}; see the routes at /docs"
+        return JSONResponse(error_reply(error.status_code, message), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
-    async def broken(_: Request, error: Exception) -> Response:
-        failed = _failure(error, 500, "the server failed on this request")
-        return JSONResponse(failed.body, failed.status_code)
+    async def handle_failure(_: Request, error: Exception) -> Response:
+        failure = _server_failure(error, 500, "the server failed while processing this request")
+        return JSONResponse(failure.body, failure.status_code)
 
 
-def _not_json(request: Request) -> ApiError | None:
-    """The error of a body that was not announced as JSON, which is then not read.
+def _wrong_content_type(request: Request) -> ApiError | None:
+    """The error for a POST body whose Content-Type is not JSON. Such a body is not read.
 
-    Browsers let pages of any origin send other kinds of bodies, so that one of those must not pass for JSON.
+    Browsers allow cross-origin requests with other content types, so they must not be accepted as JSON.
     """
-    given = request.headers.get("content-type")
-    kind = (given or "").partition(";")[0].strip().lower()
-    if (
-        request.method != "POST"
-        or kind == "application/json"
-        or (kind.startswith("application/") and kind.endswith("+json"))
-    ):
+    header = request.headers.get("content-type")
+    kind = (header or "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    if request.method != "POST" or is_json:
         return None
-    what = "is missing" if not given else f"is {short(given)}"
-    return ApiError(
-        400, f"the header Content-Type {what}; the body must be JSON: send Content-Type: application/json", None,
-        "invalid_content_type",
-    )  # fmt: skip
+    problem = f"is {short(header)}" if header else "is missing"
+    message = f"the header Content-Type {problem}; the body must be JSON: send Content-Type: application/json"
+    return ApiError(400, message, None, "invalid_content_type")

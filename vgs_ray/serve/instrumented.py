@@ -1,7 +1,6 @@
-"""Where the endpoint's metrics come from: the engines' calls, searches and refused requests.
+"""Record the endpoint's metrics: calls of the engines, searches, and refused requests.
 
-Tokens are counted call by call, so that a search that is cancelled or fails has counted what it spent; only calls that were
-cut off in the middle are not in it.
+Tokens are counted after each call, so a search that is cancelled or fails has counted the tokens of its completed calls.
 """
 
 from __future__ import annotations
@@ -39,60 +38,61 @@ from vgs_ray.serve.search_result import SearchResult
 from vgs_ray.serve.search_spec import SearchSpec
 from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, Searcher, TooLate
 
-CLIENT_GONE = 499
-"""Status of a reply that nobody reads."""
+CLIENT_CLOSED = 499
+"""Status of a reply whose client has disconnected, as in nginx."""
 
 
-def instrumented(search: Searcher, metrics: Metrics) -> Searcher:
-    """The same with its engines' calls timed and counted."""
-    policy, value = search.sizes or (None, None)
+def instrumented(searcher: Searcher, metrics: Metrics) -> Searcher:
+    """The searcher with engines whose calls are timed and counted."""
+    policy_size, value_size = searcher.sizes or (None, None)
     return replace(
-        search,
-        policy=InstrumentedPolicy(search.policy, metrics, policy),
-        value=InstrumentedValue(search.value, metrics, value),
+        searcher,
+        policy=InstrumentedPolicy(searcher.policy, metrics, policy_size),
+        value=InstrumentedValue(searcher.value, metrics, value_size),
     )
 
 
 class InstrumentedPolicy:
-    """A `Policy` whose calls are timed and counted; FLOPs where its size is known."""
+    """A `Policy` whose calls are timed and counted. FLOPs are counted if its size is known."""
 
     def __init__(self, policy: Policy, metrics: Metrics, size: ModelSize | None) -> None:
         self.policy, self.metrics, self.size, self.usage = policy, metrics, size, policy.usage
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`."""
-        with _call(self.metrics, "policy"):
-            made = await self.policy.extend(prefix, sampling, seed)
-        self.metrics.add(TOKENS, len(made.tokens), "generated")
-        self.metrics.add(TOKENS, made.prefilled, "prefilled")
-        self.metrics.add(TOKENS, len(prefix) - made.prefilled, "cached")
+        with _timed_call(self.metrics, "policy"):
+            completion = await self.policy.extend(prefix, sampling, seed)
+        generated, prefilled = len(completion.tokens), completion.prefilled
+        self.metrics.add(TOKENS, generated, "generated")
+        self.metrics.add(TOKENS, prefilled, "prefilled")
+        self.metrics.add(TOKENS, len(prefix) - prefilled, "cached")
         if self.size:
-            self.metrics.add(FLOPS, block_flops(self.size, len(prefix), len(made.tokens), made.prefilled), "policy")
-        return made
+            self.metrics.add(FLOPS, block_flops(self.size, len(prefix), generated, prefilled), "policy")
+        return completion
 
 
 class InstrumentedValue:
-    """A `Value` whose calls are timed and counted; FLOPs where its size is known."""
+    """A `Value` whose calls are timed and counted. FLOPs are counted if its size is known."""
 
     def __init__(self, value: Value, metrics: Metrics, size: ModelSize | None) -> None:
         self.value, self.metrics, self.size, self.usage = value, metrics, size, value.usage
 
     async def score(self, tokens: Tokens) -> Score:
         """As `Value.score`."""
-        with _call(self.metrics, "value"):
-            read = await self.value.score(tokens)
-        self._count(len(tokens), read.scored)
-        return read
+        with _timed_call(self.metrics, "value"):
+            score = await self.value.score(tokens)
+        self._count(len(tokens), score.scored)
+        return score
 
     async def score_each(self, tokens: Tokens) -> list[Score]:
         """As `Value.score_each`, counted as one call."""
-        with _call(self.metrics, "value"):
-            read = await self.value.score_each(tokens)
-        self._count(len(tokens), sum(score.scored for score in read))
-        return read
+        with _timed_call(self.metrics, "value"):
+            scores = await self.value.score_each(tokens)
+        self._count(len(tokens), sum(score.scored for score in scores))
+        return scores
 
     def _count(self, length: int, scored: int) -> None:
-        if scored:  # else it forwards nothing, and has no cache
+        if scored:  # 0 if the value engine forwards nothing; then it has no cache either
             self.metrics.add(TOKENS, scored, "scored")
             self.metrics.add(TOKENS, max(length - scored, 0), "cached")
         if self.size:
@@ -100,8 +100,8 @@ class InstrumentedValue:
 
 
 @contextmanager
-def _call(metrics: Metrics, engine: str) -> Iterator[None]:
-    """Around one call of an engine; the time of one that was cancelled or failed says nothing about the engine."""
+def _timed_call(metrics: Metrics, engine: str) -> Iterator[None]:
+    """Count and time one engine call. Calls that are cancelled or fail are not timed."""
     began = time.perf_counter()
     metrics.add(CALLS_RUNNING, 1, engine)
     try:
@@ -111,59 +111,60 @@ def _call(metrics: Metrics, engine: str) -> Iterator[None]:
         metrics.add(CALLS_RUNNING, -1, engine)
 
 
-async def waited(place: Place, metrics: Metrics, limit_s: float | None = None) -> float:
-    """Seconds until there was room.
+async def wait_for_admission(place: Place, metrics: Metrics, limit_s: float | None = None) -> float:
+    """Wait until the search is admitted. Returns the seconds that it waited.
 
     Raises:
-        TooLate: `limit_s` came first.
+        TooLate: it was not admitted within `limit_s`.
     """
     began = time.perf_counter()
     metrics.add(SEARCHES_WAITING, 1)
     try:
         async with asyncio.timeout(limit_s):
-            await place.room.wait()
+            await place.admitted.wait()
     except TimeoutError as error:
-        raise TooLate(f"no room came free in {limit_s} s; raise search.deadline_s or try again later") from error
+        message = f"the search was still in the queue after {limit_s} s; raise search.deadline_s or try again later"
+        raise TooLate(message) from error
     finally:
-        took = time.perf_counter() - began
+        waited_s = time.perf_counter() - began
         metrics.add(SEARCHES_WAITING, -1)
-        metrics.add(WAIT_SECONDS, took)
-    return took
+        metrics.add(WAIT_SECONDS, waited_s)
+    return waited_s
 
 
-def counted_prompt(search: Searcher, metrics: Metrics, spec: SearchSpec) -> Tokens:
-    """`search.prompt`, where a prompt that can't be read counts as a search that was refused."""
+def counted_prompt(searcher: Searcher, metrics: Metrics, spec: SearchSpec) -> Tokens:
+    """`searcher.prompt`; an invalid prompt counts as a refused search."""
     try:
-        return search.prompt(spec)
+        return searcher.prompt(spec)
     except (PromptTooLong, PromptUnreadable):
         metrics.add(SEARCHES, 1, "refused")
         raise
 
 
 async def counted_search(
-    search: Searcher, metrics: Metrics, spec: SearchSpec, place: Place, listen: Listener | None
+    searcher: Searcher, metrics: Metrics, spec: SearchSpec, place: Place, listen: Listener | None
 ) -> SearchResult:
-    """`search.solve` once there is room for it, counted by how it ended."""
-    end = "cancelled"
+    """`searcher.solve` after admission, counted by outcome."""
+    outcome = "cancelled"
     try:
-        waited_s = await waited(place, metrics, spec.deadline_s)
-        found = await _timed_search(search, metrics, spec, waited_s, listen)
-        end = "late" if found.late else "done"
-        return found
-    except Exception as error:  # a cancelled search is no `Exception`
+        waited_s = await wait_for_admission(place, metrics, spec.deadline_s)
+        result = await _timed_search(searcher, metrics, spec, waited_s, listen)
+        outcome = "late" if result.late else "done"
+        return result
+    except Exception as error:  # `CancelledError` is not an `Exception`
         refused = isinstance(error, PromptTooLong | PromptUnreadable)
-        end = "late" if isinstance(error, TooLate) else "refused" if refused else "failed"
+        outcome = "late" if isinstance(error, TooLate) else "refused" if refused else "failed"
         raise
     finally:
-        metrics.add(SEARCHES, 1, end)
+        metrics.add(SEARCHES, 1, outcome)
 
 
 async def _timed_search(
-    search: Searcher, metrics: Metrics, spec: SearchSpec, waited_s: float, listen: Listener | None
+    searcher: Searcher, metrics: Metrics, spec: SearchSpec, waited_s: float, listen: Listener | None
 ) -> SearchResult:
     began = time.perf_counter()
 
-    def heard(node: Node) -> None:
+    def time_first_block(node: Node) -> None:
         if node.id == 1:  # the root is 0
             metrics.add(FIRST_BLOCK_SECONDS, time.perf_counter() - began)
         if listen:
@@ -172,7 +173,7 @@ async def _timed_search(
     metrics.add(SEARCHES_RUNNING, 1)
     metrics.add(BEAMS_RUNNING, spec.budget)
     try:
-        return await search.solve(spec, heard, waited_s)
+        return await searcher.solve(spec, time_first_block, waited_s)
     finally:
         metrics.add(SEARCHES_RUNNING, -1)
         metrics.add(BEAMS_RUNNING, -spec.budget)
@@ -180,15 +181,15 @@ async def _timed_search(
 
 
 class CountRefusals:
-    """Counts replies of status 4xx, whoever gave them: the routes, or what stands before them."""
+    """Middleware that counts replies with status 4xx, from routes and from other middleware."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start" and 400 <= message["status"] < CLIENT_GONE:
+        async def count_and_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and 400 <= message["status"] < CLIENT_CLOSED:
                 self.metrics.add(REFUSALS, 1, str(message["status"]))
             await send(message)
 
-        await self.app(scope, receive, counted)
+        await self.app(scope, receive, count_and_send)

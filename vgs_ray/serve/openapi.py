@@ -1,264 +1,103 @@
-"""What `/openapi.json` and `/docs` say beside the requests' fields: replies, errors in OpenAI's layout, and streams.
-
-The models here only describe; a test holds the replies to them. They forbid other fields, so that none goes undescribed.
-"""
+"""Responses in `/openapi.json`: replies, errors and streams. The types come from `replies.py`, `events.py` and `errors.py`."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
+from pydantic import TypeAdapter
 
-from vgs_ray.engines.interface import FinishReason
+from vgs_ray.serve.errors import ErrorReply
+from vgs_ray.serve.events import NODE, START, EventData
+from vgs_ray.serve.replies import ChatReply, Health, ScoreReply, TextReply
 
-Description = dict[int | str, dict[str, Any]]
-"""By status, as FastAPI's `responses` takes them."""
+Responses = dict[int | str, dict[str, Any]]
+"""Response descriptions by status, as FastAPI's `responses` accepts them."""
 
-
-class Told(BaseModel):
-    """A part of a reply."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class ErrorDetails(Told):
-    """What went wrong: the message names the value, the rule and the remedy, `param` the field."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorReply(Told):
-    """Every reply of status 4xx or 5xx."""
-
-    error: ErrorDetails
-
-
-class CachedTokens(Told):
-    cached_tokens: int
-
-
-class UsageReply(Told):
-    """Prompt once; every generated token, those of pruned blocks too; tokens that the value model read."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: CachedTokens
-    scored_tokens: int
-
-
-class VoteReply(Told):
-    """A class of equal answers: how much it weighs, and how many leaves gave it."""
-
-    answer: str
-    weight: float
-    leaves: int
-
-
-class LeafReply(Told):
-    """One answer of the tree."""
-
-    answer: str | None
-    value: float | None
-    group: int
-    tokens: int
-    finish_reason: FinishReason
-
-
-class EngineTokens(Told):
-    """Tokens as the engines counted them."""
-
-    generated: int
-    prefilled: int
-    cached: int
-    scored: int
-
-
-class SearchReply(Told):
-    """What the search says: the chosen answer, its value, the vote (the winner first), the leaves, what it cost.
-
-    `warnings` says what of the request was changed, such as a `max_tokens` above the server's.
-    """
-
-    answer: str | None
-    value: float | None
-    node: str
-    votes: list[VoteReply]
-    leaves: list[LeafReply]
-    usage: EngineTokens
-    flops: float | None
-    seed: int
-    seconds: float
-    warnings: list[str]
-
-
-class MessageReply(Told):
-    role: Literal["assistant"]
-    content: str
-    reasoning_content: str
-    refusal: None
-
-
-class ChatChoice(Told):
-    index: int
-    message: MessageReply
-    finish_reason: FinishReason
-    logprobs: None
-
-
-class TextChoice(Told):
-    index: int
-    text: str
-    finish_reason: FinishReason
-    logprobs: None
-
-
-class Reply(Told):
-    """What both kinds of completion share."""
-
-    id: str
-    created: int
-    model: str
-    usage: UsageReply
-    vgs_ray: SearchReply
-
-
-class ChatReply(Reply):
-    object: Literal["chat.completion"]
-    choices: list[ChatChoice]
-
-
-class TextReply(Reply):
-    object: Literal["text_completion"]
-    choices: list[TextChoice]
-
-
-class SequenceScores(Told):
-    """P(correct) at the last token or after each; `tokens` has their texts where they were asked for."""
-
-    index: int
-    object: Literal["score"]
-    values: list[float | None]
-    tokens: list[str] = []
-
-
-class ScoreUsage(Told):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class ScoreReply(Told):
-    object: Literal["list"]
-    model: str
-    data: list[SequenceScores]
-    usage: ScoreUsage
-
-
-class ModelReply(Told):
-    """A way to search, by name; `search` has the options that it sets."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    search: dict[str, Any]
-
-
-class ModelsReply(Told):
-    object: Literal["list"]
-    data: list[ModelReply]
-
-
-class Health(Told):
-    """Each engine by name: `ok`, or what is wrong."""
-
-    status: Literal["ok", "unhealthy"]
-    engines: dict[str, str]
-
-
-class Ready(Told):
-    status: Literal["ready"]
-
-
-MEANINGS = {
-    400: "A field is missing, unknown, unsupported, out of its limits, or does not fit another one.",
-    401: "The server has API keys, and the request has none of them.",
-    403: "The server has no API keys, listens on its own machine alone, and the header Host has another machine's name.",
-    404: "No such model.",
-    405: "The route has another method.",
+DESCRIPTIONS = {
+    400: "A field is missing, unknown, unsupported, out of range, or conflicts with another field.",
+    401: "The server requires an API key, and the request has no valid one.",
+    403: "The server has no API keys and listens on a loopback address, and the Host header names another machine.",
+    404: "The model does not exist.",
+    405: "The route does not support this method.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
-    429: "All beams that the server allows are running, and its queue is full.",
-    500: "The server failed; the error id finds the trace in its log.",
-    503: "An engine is gone, or not yet there.",
-    504: "The deadline came before the first block.",
+    429: "The server runs its maximum number of beams, and its queue is full.",
+    500: "The server failed. Its log has the stack trace under the error id.",
+    503: "An engine is unavailable.",
+    504: "The deadline passed before the first block.",
 }
 HEADERS = {
     401: {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}},
-    429: {"Retry-After": {"description": "When to come again, in seconds.", "schema": {"type": "integer"}}},
+    429: {"Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer"}}},
 }
 
 
-def errors(*statuses: int) -> Description:
-    """These errors, with their headers."""
+def errors(*statuses: int) -> Responses:
+    """Error responses with these statuses."""
     return {
-        status: {"model": ErrorReply, "description": MEANINGS[status]}
+        status: {"model": ErrorReply, "description": DESCRIPTIONS[status]}
         | ({"headers": HEADERS[status]} if status in HEADERS else {})
         for status in statuses
     }
 
 
-EVERYWHERE = errors(401, 403, 405, 500)
-ASKED = errors(400, 404, 408, 413, 429, 503)
-SCORED: Description = {200: {"model": ScoreReply, "description": "A row for each sequence."}, **ASKED}
-HEALTH: Description = {
-    200: {"model": Health, "description": "Both engines answer."},
-    503: {"model": Health, "description": "One of them does not."},
+COMMON_ERRORS = errors(401, 403, 405, 500)
+POST_ERRORS = errors(400, 404, 408, 413, 429, 503)
+SCORE_RESPONSES: Responses = {200: {"model": ScoreReply, "description": "A row for each sequence."}, **POST_ERRORS}
+HEALTH_RESPONSES: Responses = {
+    200: {"model": Health, "description": "Both engines respond."},
+    503: {"model": Health, "description": "At least one engine does not respond."},
 }
-PLAIN: Description = {
-    200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+METRICS_RESPONSES: Responses = {
+    200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
 
+EVENT_DATA = TypeAdapter(EventData).json_schema(ref_template="#/components/schemas/{model}")
+EVENT_SCHEMAS: dict[str, Any] = EVENT_DATA.pop("$defs")
 EVENT = {
     "type": "object",
     "properties": {
-        "event": {"enum": ["message", "vgs_ray.start", "vgs_ray.node"]},
-        "data": {"type": "string", "description": "JSON; `[DONE]` in the last one."},
+        "event": {"enum": ["message", START, NODE]},
+        "data": {
+            "type": "string",
+            "description": "JSON; `[DONE]` in the last event.",
+            "anyOf": [{"contentMediaType": "application/json", "contentSchema": EVENT_DATA}, {"const": "[DONE]"}],
+        },
     },
     "required": ["data"],
 }
-"""One event of a stream; most have no name, which makes them messages."""
+"""One event of a stream. Most events have no name, which makes them messages."""
 
 
-def searched(reply: type[Reply]) -> Description:
-    """Replies of a search: whole, or streamed in the events of docs/serving.md."""
-    streamed = {"text/event-stream": {"itemSchema": EVENT}}
-    said = "The reply, or with `stream: true` its server-sent events; an error after their start is one of them."
-    return {200: {"model": reply, "description": said, "content": streamed}, **ASKED, **errors(504)}
+def search_responses(reply: type[ChatReply] | type[TextReply]) -> Responses:
+    """Responses of a search: one JSON reply, or with `stream: true` server-sent events."""
+    description = (
+        "The reply, or with `stream: true` server-sent events. An error after their start is one of the events."
+    )
+    content = {"text/event-stream": {"itemSchema": EVENT}}
+    return {200: {"model": reply, "description": description, "content": content}, **POST_ERRORS, **errors(504)}
 
 
-KEY = {"type": "http", "scheme": "bearer", "description": "Where the server has API keys."}
+SECURITY_SCHEME = {"type": "http", "scheme": "bearer", "description": "Required if the server has API keys."}
 
 
-def describe(app: FastAPI) -> None:
-    """Leave out FastAPI's own layout of refusals, which this application never sends, and name the way to send a key."""
-    made = app.openapi
+def customize_openapi(app: FastAPI) -> None:
+    """Remove FastAPI's 422 responses, which this application never sends, and add the API key and the streams' events."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = made()
-            for path in schema["paths"].values():
+            document = generate()
+            for path in document["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop("422", None)
-            parts = schema["components"]
+            components = document["components"]
             for name in ("HTTPValidationError", "ValidationError"):
-                parts["schemas"].pop(name, None)
-            parts["securitySchemes"] = {"key": KEY}
-            schema["security"] = [{"key": []}, {}]
+                components["schemas"].pop(name, None)
+            components["schemas"] |= EVENT_SCHEMAS
+            components["securitySchemes"] = {"key": SECURITY_SCHEME}
+            document["security"] = [{"key": []}, {}]
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

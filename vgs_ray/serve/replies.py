@@ -1,6 +1,6 @@
-"""The reply to a chat completion, in the OpenAI layout.
+"""Reply bodies: their types, which also describe them in `/openapi.json`, and the functions that build them.
 
-In: what a search `SearchResult`. Out: plain JSON values, with the search's own numbers under `vgs_ray`.
+In: a `SearchResult` or scores. Out: JSON values in OpenAI's format, with the numbers of the search under `vgs_ray`.
 """
 
 from __future__ import annotations
@@ -8,85 +8,260 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal, NotRequired
 
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from vgs_ray.engines.interface import FinishReason
 from vgs_ray.serve.search_result import SearchResult, split_thought
 
 
-def chat_completion(found: SearchResult, model: str) -> dict[str, Any]:
-    """`usage` counts every generated token, those of pruned blocks too."""
+@with_config(extra="forbid")
+class CachedTokens(TypedDict):
+    cached_tokens: int
+
+
+@with_config(extra="forbid")
+class UsageReply(TypedDict):
+    """Tokens of a search: the prompt counted once, all generated tokens including those of pruned blocks, and the tokens that
+    the value model forwarded."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+    scored_tokens: int
+
+
+@with_config(extra="forbid")
+class VoteReply(TypedDict):
+    """A class of equal answers, its weight, and its number of leaves."""
+
+    answer: str
+    weight: float
+    leaves: int
+
+
+@with_config(extra="forbid")
+class LeafReply(TypedDict):
+    """One answer of the search tree."""
+
+    answer: str | None
+    value: float | None
+    group: int
+    tokens: int
+    finish_reason: FinishReason
+
+
+@with_config(extra="forbid")
+class EngineTokens(TypedDict):
+    """Tokens as the engines counted them."""
+
+    generated: int
+    prefilled: int
+    cached: int
+    scored: int
+
+
+@with_config(extra="forbid")
+class SearchReply(TypedDict):
+    """Details of the search: the selected answer and its value, the vote (the winner first), all leaves, and the cost.
+
+    `warnings` lists changes that the server made to the request, such as a reduced `max_tokens`.
+    """
+
+    answer: str | None
+    value: float | None
+    node: str
+    votes: list[VoteReply]
+    leaves: list[LeafReply]
+    usage: EngineTokens
+    flops: float | None
+    seed: int
+    seconds: float
+    warnings: list[str]
+
+
+@with_config(extra="forbid")
+class MessageReply(TypedDict):
+    role: Literal["assistant"]
+    content: str
+    reasoning_content: str
+    refusal: None
+
+
+@with_config(extra="forbid")
+class ChatChoice(TypedDict):
+    index: int
+    message: MessageReply
+    finish_reason: FinishReason
+    logprobs: None
+
+
+@with_config(extra="forbid")
+class TextChoice(TypedDict):
+    index: int
+    text: str
+    finish_reason: FinishReason
+    logprobs: None
+
+
+@with_config(extra="forbid")
+class ChatReply(TypedDict):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: UsageReply
+    vgs_ray: SearchReply
+
+
+@with_config(extra="forbid")
+class TextReply(TypedDict):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: UsageReply
+    vgs_ray: SearchReply
+
+
+@with_config(extra="forbid")
+class SequenceScores(TypedDict):
+    """P(correct) at the last token or after each token; `tokens` has their texts if the request asks for them."""
+
+    index: int
+    object: Literal["score"]
+    values: list[float | None]
+    tokens: NotRequired[list[str]]
+
+
+@with_config(extra="forbid")
+class ScoreUsage(TypedDict):
+    prompt_tokens: int
+    total_tokens: int
+
+
+@with_config(extra="forbid")
+class ScoreReply(TypedDict):
+    object: Literal["list"]
+    model: str
+    data: list[SequenceScores]
+    usage: ScoreUsage
+
+
+@with_config(extra="forbid")
+class ModelReply(TypedDict):
+    """A named search preset; `search` has the options that it sets."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    search: dict[str, Any]
+
+
+@with_config(extra="forbid")
+class ModelsReply(TypedDict):
+    object: Literal["list"]
+    data: list[ModelReply]
+
+
+@with_config(extra="forbid")
+class Health(TypedDict):
+    """State of each engine: `ok` or a description of the problem."""
+
+    status: Literal["ok", "unhealthy"]
+    engines: dict[str, str]
+
+
+@with_config(extra="forbid")
+class Ready(TypedDict):
+    status: Literal["ready"]
+
+
+def chat_reply(result: SearchResult, model: str) -> ChatReply:
+    """The reply to a chat completion. A deadline can leave fewer choices than requested."""
+    choices: list[ChatChoice] = [
+        {
+            "index": index,
+            "message": _message(result.leaves[leaf].text),
+            "finish_reason": result.finish_reason(leaf),
+            "logprobs": None,
+        }
+        for index, leaf in enumerate(result.choices)
+    ]
     return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "id": chat_id(),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": choices(found, lambda text: {"message": _message(text)}),
-        "usage": usage_of(found),
-        "vgs_ray": search_details(found),
+        "choices": choices,
+        "usage": usage_reply(result),
+        "vgs_ray": search_reply(result),
     }
 
 
-def text_completion(found: SearchResult, model: str) -> dict[str, Any]:
-    """The same in the layout of completions: the text as it was written."""
-    return {
-        "id": f"cmpl-{secrets.token_hex(12)}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": choices(found, lambda text: {"text": text}),
-        "usage": usage_of(found),
-        "vgs_ray": search_details(found),
-    }
-
-
-def choices(found: SearchResult, said: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """As many as were asked for, the chosen answer first; a deadline may leave fewer."""
-    return [
-        {"index": index, **said(found.leaves[leaf].text), "finish_reason": found.finish_reason(leaf), "logprobs": None}
-        for index, leaf in enumerate(found.choices)
-    ]
-
-
-def _message(text: str) -> dict[str, Any]:
+def _message(text: str) -> MessageReply:
     thought, content = split_thought(text)
     return {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": None}
 
 
-def scores(found: list[list[float]], model: str, tokens: int, texts: list[list[str]] | None = None) -> dict[str, Any]:
-    """Values by sequence, and the texts of their tokens where there are some; a value that is no number is null."""
-    data: list[dict[str, Any]] = [
-        {"index": index, "object": "score", "values": [None if math.isnan(value) else value for value in values]}
-        for index, values in enumerate(found)
+def text_reply(result: SearchResult, model: str) -> TextReply:
+    """The reply to a completion: the generated text, unchanged. A deadline can leave fewer choices than requested."""
+    choices: list[TextChoice] = [
+        {
+            "index": index,
+            "text": result.leaves[leaf].text,
+            "finish_reason": result.finish_reason(leaf),
+            "logprobs": None,
+        }
+        for index, leaf in enumerate(result.choices)
     ]
-    for row, pieces in zip(data, texts or [], strict=False):
-        row["tokens"] = pieces
-    return {"object": "list", "model": model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
-
-
-def usage_of(found: SearchResult) -> dict[str, Any]:
-    """Prompt once; every generated token, those of pruned blocks too; what caches held; what the value model read."""
-    generated = found.usage.generated
     return {
-        "prompt_tokens": found.prompt_tokens,
-        "completion_tokens": generated,
-        "total_tokens": found.prompt_tokens + generated,
-        "prompt_tokens_details": {"cached_tokens": found.usage.cached},
-        "scored_tokens": found.usage.scored,
+        "id": text_id(),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+        "usage": usage_reply(result),
+        "vgs_ray": search_reply(result),
     }
 
 
-def search_details(found: SearchResult) -> dict[str, Any]:
-    """The chosen answer and its value, the vote, the leaves, tokens, FLOPs and time."""
-    chosen = found.leaves[found.chosen]
+def chat_id() -> str:
+    return f"chatcmpl-{secrets.token_hex(12)}"
+
+
+def text_id() -> str:
+    return f"cmpl-{secrets.token_hex(12)}"
+
+
+def usage_reply(result: SearchResult) -> UsageReply:
+    generated = result.usage.generated
     return {
-        "answer": chosen.answer,
-        "value": chosen.value,
-        "node": str(chosen.node),
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": generated,
+        "total_tokens": result.prompt_tokens + generated,
+        "prompt_tokens_details": {"cached_tokens": result.usage.cached},
+        "scored_tokens": result.usage.scored,
+    }
+
+
+def search_reply(result: SearchResult) -> SearchReply:
+    selected = result.leaves[result.selected]
+    usage: Any = asdict(result.usage)
+    return {
+        "answer": selected.answer,
+        "value": selected.value,
+        "node": str(selected.node),
         "votes": [
-            {"answer": found.leaves[vote.leaf].answer, "weight": vote.weight, "leaves": len(vote.leaves)}
-            for vote in found.votes
+            {"answer": str(result.leaves[vote.leaf].answer), "weight": vote.weight, "leaves": len(vote.leaves)}
+            for vote in result.votes
         ],
         "leaves": [
             {
@@ -96,11 +271,29 @@ def search_details(found: SearchResult) -> dict[str, Any]:
                 "tokens": leaf.tokens,
                 "finish_reason": leaf.finish_reason,
             }
-            for leaf in found.leaves
+            for leaf in result.leaves
         ],
-        "usage": asdict(found.usage),
-        "flops": found.flops,
-        "seed": found.seed,
-        "seconds": round(found.seconds, 3),
-        "warnings": list(found.warnings),
+        "usage": usage,
+        "flops": result.flops,
+        "seed": result.seed,
+        "seconds": round(result.seconds, 3),
+        "warnings": list(result.warnings),
     }
+
+
+def score_reply(values: list[list[float]], model: str, tokens: int, texts: list[list[str]] | None = None) -> ScoreReply:
+    """The reply to a score request.
+
+    Args:
+        values: for each sequence; NaN becomes null.
+        model: the requested model.
+        tokens: number of tokens in all sequences.
+        texts: of the tokens that have a value, for each sequence.
+    """
+    data: list[SequenceScores] = [
+        {"index": index, "object": "score", "values": [None if math.isnan(value) else value for value in row]}
+        for index, row in enumerate(values)
+    ]
+    for scores, pieces in zip(data, texts or [], strict=False):
+        scores["tokens"] = pieces
+    return {"object": "list", "model": model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}

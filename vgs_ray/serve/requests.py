@@ -1,6 +1,6 @@
-"""What goes over the wire: requests and replies in the OpenAI layout, with `search` and `vgs_ray` as extra objects.
+"""Request bodies: OpenAI's fields, and `search` for the options of the search.
 
-In: JSON. Out: checked models, or an `ApiError` that names the field, its value, the rule and the remedy.
+In: JSON. Out: validated models, or an `ApiError` that names the field, its value, the rule and the remedy.
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from vgs_ray.config.ranges import Penalty
 from vgs_ray.serve.errors import ApiError, short
-from vgs_ray.serve.unsupported_fields import refuse_unsupported
+from vgs_ray.serve.limits import (
+    INT64,
+    MAX_CHOICES,
+    MAX_DEADLINE_S,
+    MAX_MESSAGES,
+    MAX_NAMES,
+    MAX_SEQUENCES_TO_SCORE,
+    MAX_STOP_CHARS,
+    MAX_STOP_STRINGS,
+)
+from vgs_ray.serve.unsupported_fields import drop_unsupported
 
-MAX_BODY_BYTES = 2**20
-MAX_MESSAGES = 256
-INT64 = 2**63
-MAX_DEADLINE_S = 3600.0
-MAX_CHOICES = 128
-MAX_NAMES = 128
-"""Names of one object, such as `metadata`; an error for each of a hundred thousand unknown ones takes seconds to write."""
-MAX_SCORED = 64
-"""Sequences of one request to score."""
 Method = Literal["sample", "beam"]
 Select = Literal["best", "majority", "weighted_majority"]
 
 
-class Wire(BaseModel):
-    """Strict: `"5"` is no number, and an unknown field is an error."""
+class StrictModel(BaseModel):
+    """Values are not converted (`"5"` is not a number), and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class TextPart(Wire):
+class TextPart(StrictModel):
     type: Literal["text"]
     text: str
 
 
 class Message(BaseModel):
-    """One message; fields that clients copy from an earlier reply (`reasoning_content`, `refusal` ...) are not read."""
+    """One message. Fields that clients copy from an earlier reply, such as `reasoning_content`, are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
     role: Literal["system", "developer", "user", "assistant"]
@@ -51,16 +52,16 @@ class Message(BaseModel):
         return self.content or ""
 
 
-def _only_prompt(given: Any) -> Any:
-    """The prompt of a list of one prompt: OpenAI's protocol lets clients send several, and many always send a list."""
-    if not isinstance(given, list) or not given or not isinstance(given[0], str | list):
-        return given
-    if len(given) > 1:
+def _single_prompt(value: Any) -> Any:
+    """Unwrap a list of one prompt: OpenAI's API accepts several prompts, and many clients always send a list."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], str | list):
+        return value
+    if len(value) > 1:
         raise ApiError(
-            400, f"prompt is a list of {len(given)} prompts; a search continues one: send a request for each of them",
-            "prompt", "unsupported_value",
+            400, f"prompt is a list of {len(value)} prompts; a request has one prompt: send one request for each", "prompt",
+            "unsupported_value",
         )  # fmt: skip
-    return given[0]
+    return value[0]
 
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -68,7 +69,7 @@ TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 Prompt = Annotated[
     str | TokenIds,
     BeforeValidator(
-        _only_prompt,
+        _single_prompt,
         json_schema_input_type=str
         | TokenIds
         | Annotated[list[str], Field(min_length=1, max_length=1)]
@@ -77,27 +78,27 @@ Prompt = Annotated[
 ]
 Size = Annotated[int, Field(ge=1, lt=INT64)]
 Seed = Annotated[int, Field(ge=-INT64, lt=INT64)]
-Stop = Annotated[str, Field(min_length=1, max_length=64)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Stops = Annotated[
     list[Stop],
-    Field(max_length=4),
+    Field(max_length=MAX_STOP_STRINGS),
     BeforeValidator(
-        lambda given: [given] if isinstance(given, str) else given, json_schema_input_type=Stop | list[Stop]
+        lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=Stop | list[Stop]
     ),
 ]
 
 
-class SearchOptions(Wire):
-    """How to search; what is left out comes from the server's configuration.
+class SearchOptions(StrictModel):
+    """How to search. The server's configuration has the defaults.
 
     Attributes:
-        method: `sample` writes `budget` whole answers, `beam` is value-guided.
-        budget: generations side by side: answers of `sample`, `keep * branch * groups` of `beam`.
+        method: `sample` generates `budget` complete answers, `beam` is value-guided search.
+        budget: number of parallel generations: answers of `sample`, `keep * branch * groups` of `beam`.
         keep, branch, block, groups: shape of `beam` (see `vgs_ray.config.Beam`).
-        select: how the answers vote.
-        max_tokens, seed: as the fields of the same name beside `search`, and stronger.
-        deadline_s: seconds after which the best of what is there is the reply.
-        events: stream an event for each block of the tree.
+        select: how the final answer is selected.
+        max_tokens, seed: override the fields of the same name outside of `search`.
+        deadline_s: seconds until the search ends and the best answer so far is returned.
+        events: stream an event for each block of the search tree.
     """
 
     method: Method = "beam"
@@ -113,31 +114,31 @@ class SearchOptions(Wire):
     events: bool = False
 
 
-class StreamOptions(Wire):
-    """What a stream has beside the answer. OpenAI pads its chunks to hide their length; this server does not."""
+class StreamOptions(StrictModel):
+    """Options of a stream. OpenAI pads chunks to hide their length (obfuscation); this server does not."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
     @field_validator("include_obfuscation")
     @classmethod
-    def _unpadded(cls, asked: bool | None) -> bool | None:
-        if asked:
+    def _refuse_obfuscation(cls, value: bool | None) -> bool | None:
+        if value:
             name = "stream_options.include_obfuscation"
             raise ApiError(
                 400, f"{name} is true, which is not supported: leave it out or send false", name, "unsupported_value"
             )
-        return asked
+        return value
 
 
-class SearchRequest(Wire):
-    """What chats and completions share; `NEUTRAL` fields are checked before these.
+class SearchRequest(StrictModel):
+    """Fields that chat completions and completions share.
 
     Attributes:
-        n: choices of the reply: the answers of one search, the chosen one first.
+        n: number of choices in the reply: answers of one search, the selected one first.
         stop: strings before which an answer ends.
-        max_tokens: of each answer; more than the server allows is lowered to that, with a warning in the reply.
-        top_k, min_p, repetition_penalty: as vLLM has them; 0 or -1, 0 and 1 change nothing.
+        max_tokens: of each answer. A value above the server's limit is reduced to it, with a warning in the reply.
+        top_k, min_p, repetition_penalty: as in vLLM. The values 0 or -1, 0 and 1 have no effect.
     """
 
     model: str
@@ -160,8 +161,8 @@ class SearchRequest(Wire):
 
     @model_validator(mode="before")
     @classmethod
-    def _supported(cls, body: Any) -> Any:
-        return refuse_unsupported(readable(body)) if isinstance(body, dict) else body
+    def _check_body(cls, body: Any) -> Any:
+        return drop_unsupported(check_readable(body)) if isinstance(body, dict) else body
 
 
 class ChatRequest(SearchRequest):
@@ -172,59 +173,59 @@ class ChatRequest(SearchRequest):
 
 
 class CompletionRequest(SearchRequest):
-    """A completion: the prompt, a text or token ids, is continued as it stands, without chat template and instruction."""
+    """A completion. The prompt, a text or token ids, is continued without chat template and instruction."""
 
     prompt: Prompt
 
 
-class ScoreRequest(Wire):
-    """Texts or token ids to score, as they stand.
+class ScoreRequest(StrictModel):
+    """Texts or token ids to score, without chat template and instruction.
 
     Attributes:
-        every_token: a value after each token, not only at the last one.
-        from_token: index of the first token whose value is wanted, of every sequence (with `every_token`).
-        return_text: also the text of each token that has a value.
+        every_token: return a value after each token instead of only the last.
+        from_token: with `every_token`, index of the first token whose value is returned, for every sequence.
+        return_text: also return the text of each token that has a value.
     """
 
     model: str
-    input: Annotated[list[str | TokenIds], Field(min_length=1, max_length=MAX_SCORED)]
+    input: Annotated[list[str | TokenIds], Field(min_length=1, max_length=MAX_SEQUENCES_TO_SCORE)]
     every_token: bool = False
     from_token: Annotated[int, Field(ge=0, lt=2**31)] = 0
     return_text: bool = False
 
     @model_validator(mode="before")
     @classmethod
-    def _readable(cls, body: Any) -> Any:
-        return readable(body) if isinstance(body, dict) else body
+    def _check_body(cls, body: Any) -> Any:
+        return check_readable(body) if isinstance(body, dict) else body
 
     @model_validator(mode="after")
-    def _from_one_of_many(self) -> ScoreRequest:
+    def _check_from_token(self) -> ScoreRequest:
         if self.from_token and not self.every_token:
             raise ApiError(
-                400, f"from_token is {self.from_token} and every_token is false; without it only the last token has a value: "
+                400, f"from_token is {self.from_token} and every_token is false, which returns the last token's value only: "
                 "leave from_token out or set every_token", "from_token", "invalid_value",
             )  # fmt: skip
         return self
 
 
-def readable(body: dict[str, Any]) -> dict[str, Any]:
-    """The body, where all its text can be encoded.
+def check_readable(body: dict[str, Any]) -> dict[str, Any]:
+    """The body, unless it cannot be processed.
 
     Raises:
-        ApiError: 400 for half of a surrogate pair, in a value or a name, for a body that is nested too deeply, and for too many
-            names.
+        ApiError: 400 if a name or value has an unpaired surrogate, if the body is nested too deeply, or if an object has too
+            many names.
     """
     for name, value in (("the body", body), *body.items()):
         if isinstance(value, dict) and len(value) > MAX_NAMES:
             raise ApiError(
-                400, f"{short(name)} has {len(value)} names; an object has at most {MAX_NAMES}: leave some out"
+                400, f"{short(name)} has {len(value)} names; an object has at most {MAX_NAMES}: remove some of them"
             )
     try:
         json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         param = next((name for name, value in body.items() if not _encodes(name) or not _encodes(value)), "the body")
         raise ApiError(
-            400, f"{ascii(param)[1:-1]} has half of a surrogate pair, which is no character: send valid Unicode",
+            400, f"{ascii(param)[1:-1]} has an unpaired surrogate, which is not a character: send valid Unicode",
             param if _encodes(param) else None, "invalid_value",
         ) from None  # fmt: skip
     except RecursionError:

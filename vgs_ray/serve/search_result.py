@@ -1,4 +1,4 @@
-"""What a search found: its answers, their classes, and which of them is the reply. Values only."""
+"""The result of a search: its answers, the classes of equal answers, and the selected one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from vgs_ray.prompts import END_OF_THOUGHT, THINK
 
 @dataclass(frozen=True)
 class Leaf:
-    """One answer of the tree, which ends at `node`; `answer` is None when it was cut off or has no box."""
+    """One answer of the search tree.
+
+    Attributes:
+        node: id of the tree node where it ends.
+        text: the whole response.
+        answer: None if the response was cut off or has no box.
+        tokens: length of the response.
+    """
 
     node: int
     text: str
@@ -24,7 +31,12 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Vote:
-    """Answers that count as the same, spoken for by `leaf`, the one with the highest value."""
+    """A class of equal answers.
+
+    Attributes:
+        leaf: index of the leaf with the highest value, which represents the class.
+        leaves: indices of all its leaves.
+    """
 
     leaf: int
     leaves: tuple[int, ...]
@@ -33,19 +45,19 @@ class Vote:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         leaves: all answers.
-        votes: classes of equal answers, the winner first; empty when nobody answered.
-        choices: indices of the leaves that are the reply, the chosen one first (see `ranked`).
-        prompt_tokens: of the prompt, once.
-        usage: tokens of the tree, as the engines counted them.
-        seed: from which the search can be repeated.
-        seconds: wall clock, with the vote.
-        late: the deadline cut the search short.
-        flops: floating-point operations of both models, counted as in evaluation; None where their sizes are unknown.
-        warnings: what of the request was changed.
+        votes: classes of equal answers, the winner first; empty if no response has an answer.
+        choices: indices of the leaves to return, the selected one first (see `ranked`).
+        prompt_tokens: number of tokens in the prompt, counted once.
+        usage: tokens of the tree as the engines counted them.
+        seed: repeats the search.
+        seconds: wall-clock time, including the vote.
+        late: the deadline ended the search.
+        flops: floating-point operations of both models, counted as in evaluation; None if a model's size is unknown.
+        warnings: changes that the server made to the request.
     """
 
     leaves: tuple[Leaf, ...]
@@ -60,28 +72,28 @@ class SearchResult:
     warnings: tuple[str, ...] = ()
 
     @property
-    def chosen(self) -> int:
-        """Index of the leaf that won."""
+    def selected(self) -> int:
+        """Index of the selected leaf."""
         return self.choices[0]
 
     def finish_reason(self, leaf: int) -> FinishReason:
-        """Of a choice: `length` also where a deadline ended the search."""
+        """A leaf's finish reason; `length` if the deadline ended the search."""
         return "length" if self.late else self.leaves[leaf].finish_reason
 
 
 def ranked(leaves: Sequence[Leaf], votes: Sequence[Vote]) -> tuple[int, ...]:
-    """Indices of all leaves, the best first: who speaks for each vote, in their order, then the others by value."""
-    speakers = [vote.leaf for vote in votes]
-    others = sorted(set(range(len(leaves))) - set(speakers), key=lambda at: (standing(leaves[at]), -at), reverse=True)
-    return *speakers, *others
+    """Indices of all leaves, the best first: each vote's representative in the votes' order, then the others by value."""
+    representatives = [vote.leaf for vote in votes]
+    others = set(range(len(leaves))) - set(representatives)
+    return *representatives, *sorted(others, key=lambda index: (rank_key(leaves[index]), -index), reverse=True)
+
+
+def rank_key(leaf: Leaf) -> tuple[bool, float]:
+    """Sort key of leaves: finished ones are greater, then those with a higher value."""
+    return leaf.finish_reason == "stop", -1.0 if leaf.value is None else leaf.value
 
 
 def split_thought(text: str) -> tuple[str, str]:
-    """(thought, what follows it); an unfinished thought is followed by nothing."""
+    """Split a response into its thought and the content after it; the content of an unfinished thought is empty."""
     thought, _, content = text.partition(END_OF_THOUGHT)
     return thought.removeprefix(THINK).strip(), content.strip()
-
-
-def standing(leaf: Leaf) -> tuple[bool, float]:
-    """Order among leaves: finished ones first, then by value."""
-    return leaf.finish_reason == "stop", -1.0 if leaf.value is None else leaf.value

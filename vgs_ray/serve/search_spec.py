@@ -1,4 +1,4 @@
-"""What a request makes the searcher do: defaults filled in, maxima held.
+"""Resolve a request to the search that it specifies: fill in defaults and enforce the server's limits.
 
 In: a request and the server's `config.Serve`. Out: a `SearchSpec`, or an `ApiError` that names the field.
 """
@@ -18,16 +18,16 @@ from vgs_ray.serve.requests import ChatRequest, CompletionRequest, Method, Searc
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """A request with every choice made: what the searcher runs.
+    """A search with every default filled in.
 
     Attributes:
-        problem: its text, or token ids where the client sent those.
-        raw: the problem is to be continued as it stands, not to be asked.
-        seed: None lets the searcher draw one; the reply says which.
-        deadline_s: None waits for all.
-        n: answers of the reply.
+        problem: its text, or token ids if the client sent those.
+        raw: continue the problem without chat template and instruction.
+        seed: None lets the searcher draw one, which the reply contains.
+        deadline_s: None for no deadline.
+        n: number of answers in the reply.
         stop: strings before which an answer ends.
-        warnings: what of the request was changed, for the reply.
+        warnings: changes that the server made to the request.
     """
 
     problem: str | Tokens
@@ -45,7 +45,7 @@ class SearchSpec:
 
 
 def presets(settings: config.Serve) -> dict[str, dict[str, Any]]:
-    """Search options by model name; a request's own are stronger. The first is the server's configuration."""
+    """Search options by model name. Options of the request override them. The first preset is the server's configuration."""
     fewer = max(settings.beam.groups // 4, 1)
     return {
         settings.model_name: {},
@@ -58,34 +58,37 @@ def presets(settings: config.Serve) -> dict[str, dict[str, Any]]:
 
 
 def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Serve) -> SearchSpec:
-    """Fill in defaults and hold the maxima.
+    """Fill in defaults and enforce limits.
 
     Raises:
-        ApiError: 404 for another model; 400 for what is empty, too large or does not fit together.
+        ApiError: 404 for an unknown model; 400 for a field that is empty, too large, or conflicts with another field.
     """
-    options = _options(request, settings)
-    shape, budget = _shape(options, settings)
-    n = _choices(request, options, budget if options.method == "sample" else shape.keep * shape.groups)
-    chat = isinstance(request, ChatRequest)
+    options = _search_options(request, settings)
+    beam, budget = _beam_and_budget(options, settings)
+    answers = budget if options.method == "sample" else beam.keep * beam.groups
     sampling, warnings = _sampling(request, options, settings.sampling)
     return SearchSpec(
         problem=_problem(request, settings.max_problem_chars),
         method=options.method,
         select=options.select,
-        beam=shape,
+        beam=beam,
         budget=budget,
         sampling=sampling,
         seed=request.seed if options.seed is None else options.seed,
         deadline_s=options.deadline_s,
-        raw=not chat,
-        n=n,
+        raw=not isinstance(request, ChatRequest),
+        n=_number_of_choices(request, options, answers),
         stop=tuple(request.stop or ()),
         warnings=warnings,
     )
 
 
 def check_model(name: str, settings: config.Serve) -> None:
-    """Raise the 404 of a name that is none of the presets."""
+    """Check that a preset has this name.
+
+    Raises:
+        ApiError: 404.
+    """
     known = presets(settings)
     if name not in known:
         raise ApiError(
@@ -94,104 +97,104 @@ def check_model(name: str, settings: config.Serve) -> None:
         )  # fmt: skip
 
 
-def _options(request: ChatRequest | CompletionRequest, settings: config.Serve) -> SearchOptions:
-    """The preset's options under those of the request."""
+def _search_options(request: ChatRequest | CompletionRequest, settings: config.Serve) -> SearchOptions:
+    """The preset's options, overridden by the request's."""
     check_model(request.model, settings)
-    given = request.search.model_dump(exclude_unset=True) if request.search else {}
+    requested = request.search.model_dump(exclude_unset=True) if request.search else {}
     preset = presets(settings)[request.model]
-    if given.get("method", preset.get("method")) != preset.get("method") or "budget" in given:
-        # Sizes of a preset belong to its method, and a budget says what its number of groups would.
+    if requested.get("method", preset.get("method")) != preset.get("method") or "budget" in requested:
+        # A preset's sizes belong to its method, and a requested budget replaces its number of groups.
         preset = {name: value for name, value in preset.items() if name not in ("budget", "groups")}
-    options = SearchOptions(**preset | given)
-    if (
-        options.method == "sample"
-        and "budget" not in given
-        and (request.n or 1) > (options.budget or settings.beam.budget)
-    ):
+    options = SearchOptions(**preset | requested)
+    default_budget = options.budget or settings.beam.budget
+    if options.method == "sample" and "budget" not in requested and (request.n or 1) > default_budget:
         options = options.model_copy(update={"budget": request.n})
     return options
 
 
-def _choices(request: ChatRequest | CompletionRequest, options: SearchOptions, answers: int) -> int:
-    """As many as asked for, of the answers that the search ends with."""
+def _number_of_choices(request: ChatRequest | CompletionRequest, options: SearchOptions, answers: int) -> int:
+    """`n`, which is at most the number of answers of the search."""
     n = request.n or 1
     if n > answers:
-        count = "search.budget" if options.method == "sample" else "keep * groups"
+        source = "search.budget" if options.method == "sample" else "keep * groups"
         raise ApiError(
-            400, f"n is {n}; this search ends with {answers} answers ({count}): lower n or raise search.budget", "n",
+            400, f"n is {n}; this search has {answers} answers ({source}): lower n or raise search.budget", "n",
             "invalid_value",
         )  # fmt: skip
     return n
 
 
-def _problem(request: ChatRequest | CompletionRequest, longest: int) -> str | Tokens:
+def _problem(request: ChatRequest | CompletionRequest, max_chars: int) -> str | Tokens:
     if isinstance(request, ChatRequest):
-        return _checked([message.text() for message in request.messages if message.role == "user"], "messages", longest)
-    return tuple(request.prompt) if isinstance(request.prompt, list) else _checked([request.prompt], "prompt", longest)
+        texts = [message.text() for message in request.messages if message.role == "user"]
+        return _last_text(texts, "the last user message", "messages", max_chars)
+    if isinstance(request.prompt, list):
+        return tuple(request.prompt)
+    return _last_text([request.prompt], "prompt", "prompt", max_chars)
 
 
-def _checked(found: Sequence[str], param: str, longest: int) -> str:
-    """The last text, which must be there and short enough."""
-    if not found or not found[-1].strip():
-        what = "is empty" if found else "is missing"
-        who = "the last user message" if param == "messages" else param
-        raise ApiError(400, f"{who} {what}; it is the problem to solve: add its text", param, "empty_problem")
-    if len(found[-1]) > longest:
-        raise ApiError(
-            400,
-            f"the problem has {len(found[-1])} characters; this server takes at most {longest}: shorten it",
-            param,
-            "problem_too_long",
-        )
-    return found[-1]
+def _last_text(texts: Sequence[str], name: str, param: str, max_chars: int) -> str:
+    """The last text, which must not be missing, empty or too long."""
+    if not texts or not texts[-1].strip():
+        state = "is empty" if texts else "is missing"
+        raise ApiError(400, f"{name} {state}; it is the problem to solve: add its text", param, "empty_problem")
+    if len(texts[-1]) > max_chars:
+        message = f"the problem has {len(texts[-1])} characters; this server accepts at most {max_chars}: shorten it"
+        raise ApiError(400, message, param, "problem_too_long")
+    return texts[-1]
 
 
-def _shape(options: SearchOptions, settings: config.Serve) -> tuple[Beam, int]:
-    """The beam and the budget; whichever of `budget` and `groups` is absent follows from the other."""
-    given = {
+def _beam_and_budget(options: SearchOptions, settings: config.Serve) -> tuple[Beam, int]:
+    """The beam and the budget. If only one of `budget` and `groups` is set, it determines the other."""
+    sizes = {
         name: size for name in ("keep", "branch", "block", "groups") if (size := getattr(options, name)) is not None
     }
     if options.method == "sample":
-        for name in given:
+        for name in sizes:
             raise ApiError(
-                400, f"search.{name} belongs to method 'beam', and the method is 'sample': leave it out or change the method",
-                f"search.{name}", "invalid_value",
+                400, f"search.{name} is an option of method 'beam', and the method is 'sample': leave it out or change the "
+                "method", f"search.{name}", "invalid_value",
             )  # fmt: skip
-        shape, budget = settings.beam, options.budget or settings.beam.budget
+        beam, budget = settings.beam, options.budget or settings.beam.budget
     else:
-        shape = replace(settings.beam, **given)
-        shape = _fit_groups(shape, options)
-        budget = shape.budget
+        beam = _with_budget(replace(settings.beam, **sizes), options)
+        budget = beam.budget
+    _check_sizes(options, budget, settings)
+    return beam, budget
+
+
+def _check_sizes(options: SearchOptions, budget: int, settings: config.Serve) -> None:
     if budget > settings.max_budget:
-        named = "search.budget" if options.budget else "search"
-        what = "" if options.method == "sample" else " (keep * branch * groups)"
+        param = "search.budget" if options.budget else "search"
+        formula = "" if options.method == "sample" else " (keep * branch * groups)"
         raise ApiError(
-            400, f"search.budget is {budget}{what}; this server allows at most {settings.max_budget}: ask for less",
-            named, "budget_too_large",
+            400, f"search.budget is {budget}{formula}; this server allows at most {settings.max_budget}: lower it", param,
+            "budget_too_large",
         )  # fmt: skip
-    if shape.block > settings.sampling.max_tokens and options.block:
+    max_block = settings.sampling.max_tokens
+    if options.block and options.block > max_block:
         raise ApiError(
-            400, f"search.block is {options.block}; an answer has at most {settings.sampling.max_tokens} tokens: lower it",
-            "search.block", "invalid_value",
+            400, f"search.block is {options.block}; an answer has at most {max_block} tokens: lower it", "search.block",
+            "invalid_value",
         )  # fmt: skip
-    return shape, budget
 
 
-def _fit_groups(shape: Beam, options: SearchOptions) -> Beam:
+def _with_budget(beam: Beam, options: SearchOptions) -> Beam:
+    """The beam with the number of groups that the requested budget implies."""
     if options.budget is None:
-        return shape
-    width = shape.keep * shape.branch
+        return beam
+    width = beam.keep * beam.branch
     if options.groups is None and options.budget % width == 0:
-        return replace(shape, groups=options.budget // width)
-    if options.groups is not None and options.budget == shape.budget:
-        return shape
+        return replace(beam, groups=options.budget // width)
+    if options.groups is not None and options.budget == beam.budget:
+        return beam
     rule = (
-        f"a multiple of keep * branch ({shape.keep} * {shape.branch})"
+        f"a multiple of keep * branch ({beam.keep} * {beam.branch})"
         if options.groups is None
-        else f"keep * branch * groups ({shape.keep} * {shape.branch} * {shape.groups})"
+        else f"keep * branch * groups ({beam.keep} * {beam.branch} * {beam.groups})"
     )
     raise ApiError(
-        400, f"search.budget is {options.budget}; with method 'beam' it must be {rule}: change it or the shape",
+        400, f"search.budget is {options.budget}; with method 'beam' it must be {rule}: change the budget or the shape",
         "search.budget", "invalid_value",
     )  # fmt: skip
 
@@ -199,35 +202,35 @@ def _fit_groups(shape: Beam, options: SearchOptions) -> Beam:
 def _sampling(
     request: ChatRequest | CompletionRequest, options: SearchOptions, default: Sampling
 ) -> tuple[Sampling, tuple[str, ...]]:
-    """How to sample, and warnings."""
-    longest, warnings = _longest(request, options, default.max_tokens)
-    given = {
+    """Sampling parameters, and warnings."""
+    max_tokens, warnings = _max_tokens(request, options, default.max_tokens)
+    requested = {
         field: value
         for field in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         if (value := getattr(request, field)) is not None
     }
-    if given.get("top_k") == -1:
-        given["top_k"] = 0  # both turn it off
-    return replace(default, max_tokens=longest, **given), warnings
+    if requested.get("top_k") == -1:
+        requested["top_k"] = 0  # both disable it
+    return replace(default, max_tokens=max_tokens, **requested), warnings
 
 
-def _longest(
-    request: ChatRequest | CompletionRequest, options: SearchOptions, most: int
+def _max_tokens(
+    request: ChatRequest | CompletionRequest, options: SearchOptions, limit: int
 ) -> tuple[int, tuple[str, ...]]:
-    """Tokens of the longest answer, and warnings.
+    """Maximum tokens of an answer, and warnings.
 
-    OpenAI's fields are lowered to the server's limit, because many clients always send a large number. Who writes
-    `search.max_tokens` knows this server, and hears of the limit.
+    OpenAI's fields are reduced to the server's limit, because many clients always send a large number. `search.max_tokens` is
+    specific to this server, so a value above the limit is an error.
     """
-    asked = {
+    fields = {
         "search.max_tokens": options.max_tokens,
         "max_completion_tokens": getattr(request, "max_completion_tokens", None),
         "max_tokens": request.max_tokens,
     }
-    name, longest = next(((name, size) for name, size in asked.items() if size is not None), ("", most))
-    if longest <= most:
-        return longest, ()
-    limit = f"{name} is {longest}; this server allows at most {most} tokens for an answer"
+    name, requested = next(((name, size) for name, size in fields.items() if size is not None), ("", limit))
+    if requested <= limit:
+        return requested, ()
+    message = f"{name} is {requested}; this server allows at most {limit} tokens per answer"
     if name == "search.max_tokens":
-        raise ApiError(400, f"{limit}: ask for less", name, "max_tokens_too_large")
-    return most, (f"{limit}: it was lowered to {most}",)
+        raise ApiError(400, f"{message}: lower it", name, "max_tokens_too_large")
+    return limit, (f"{message}: it was reduced to {limit}",)

@@ -26,44 +26,44 @@ from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import ModelSizes, tree_flops
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.tree import Listener, Node, Tree
-from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, ranked, standing
+from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, rank_key, ranked
 from vgs_ray.serve.search_spec import SearchSpec
-from vgs_ray.serve.stop_strings import BROKEN, StopStringPolicy, text_before_stop
+from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy, text_before_stop
 
 T = TypeVar("T")
 VOTE_LIMIT_S = 10.0
-"""Time for comparing answers of one search; pairs that are left after it count as different."""
+"""Time for comparing the answers of one search. Pairs that are not compared by then count as different."""
 PROBE_LIMIT_S = 10.0
 PROBE = "1+1"
-MOST_OF_CHARACTER = 8
-"""Tokens that one character may have; what is longer is no character."""
+MAX_UNDECODED = 8
+"""Tokens that `pieces` collects for one character before it gives up and takes them as they are."""
 
 
 class PromptTooLong(ValueError):
-    """The prompt leaves no room for an answer in the engines' context."""
+    """The prompt is empty or leaves no room for an answer in the engines' context."""
 
 
 class PromptUnreadable(ValueError):
-    """The prompt or a sequence has token ids that the models do not have."""
+    """A prompt or sequence has token ids outside of the models' vocabulary."""
 
 
 class TooLate(RuntimeError):
-    """The deadline came before anything was there."""
+    """The deadline passed before the first block."""
 
 
 @dataclass(frozen=True)
 class Searcher:
-    """What all searches share.
+    """Runs searches. All searches share its engines.
 
     Attributes:
         policy, value: the engines.
-        encode: a problem's text to the prompt's tokens.
+        encode: a problem's text to the tokens of its prompt.
         tokenize: any text to its tokens, without template and instruction.
         decode: response tokens to text.
-        judge: says whether two answers are equal, within its limits of time and memory.
-        context: tokens of the longest sequence that both engines take.
-        sizes: of both models, to count FLOPs; None where they are unknown.
-        vocabulary: token ids that tokenizer and models have, from 0 up; None checks none.
+        judge: compares two answers within its limits of time and memory.
+        context: length in tokens of the longest sequence that both engines accept.
+        sizes: of both models, to count FLOPs; None if unknown.
+        vocabulary: number of token ids that tokenizer and models share; None disables the check.
     """
 
     policy: Policy
@@ -80,20 +80,20 @@ class Searcher:
         """Search, then vote.
 
         Args:
-            spec: the problem and how to search it.
-            listen: called with each node of the tree as it is added.
-            waited_s: seconds of the deadline that are over.
+            spec: the problem and how to search.
+            listen: called with each node that is added to the tree.
+            waited_s: seconds of the deadline that have passed already.
 
         Raises:
-            PromptTooLong: the prompt fills the engines' context.
-            PromptUnreadable: it has token ids that the models do not have.
-            TooLate: the deadline came before the first block.
-            EngineDied: an engine is gone.
+            PromptTooLong: the prompt is empty or fills the engines' context.
+            PromptUnreadable: the prompt has unknown token ids.
+            TooLate: the deadline passed before the first block.
+            EngineDied: an engine is unavailable.
         """
         started = time.perf_counter()
         SEARCH.set(SearchCalls(secrets.token_hex(8)))
         seed, prompt = seed_of(spec), self.prompt(spec)
-        # An answer ends at the context's end, not in an engine's refusal of a prefix that fills it.
+        # An answer ends where the context is full; the engines refuse a prefix that fills it.
         room = self.context - len(prompt)
         sampling = replace(spec.sampling, max_tokens=min(spec.sampling.max_tokens, room))
         policy = (
@@ -104,24 +104,24 @@ class Searcher:
         grow = partial(self._grow, policy, replace(spec, sampling=sampling), prompt, stable_seed(seed))
         left_s = None if spec.deadline_s is None else max(spec.deadline_s - waited_s, 0.0)
         tree, late = await _in_time(grow, left_s, prompt, listen)
-        # In a thread: texts of many long answers, and sympy, would hold up every other search.
+        # In a thread, because decoding long answers and sympy would block all other searches.
         leaves, votes = await asyncio.to_thread(self._vote, tree, spec)
         if not leaves:
-            raise TooLate(f"not even one block was there after {spec.deadline_s} s; raise search.deadline_s")
-        used = tree.usage()
+            raise TooLate(f"no block was complete after {spec.deadline_s} s; raise search.deadline_s")
+        usage = tree.usage()
         if isinstance(policy, StopStringPolicy):
-            used.generated += policy.wasted
+            usage.generated += policy.wasted
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
-        chosen = ranked(leaves, votes)[: spec.n]
-        return SearchResult(leaves, votes, chosen, len(prompt), used, seed, seconds, late, flops, spec.warnings)
+        choices = ranked(leaves, votes)[: spec.n]
+        return SearchResult(leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops, spec.warnings)
 
     def prompt(self, spec: SearchSpec) -> Tokens:
-        """The problem as the engines read it.
+        """The prompt's tokens.
 
         Raises:
             PromptTooLong: it is empty or fills the engines' context.
-            PromptUnreadable: it has token ids that the models do not have.
+            PromptUnreadable: it has unknown token ids.
         """
         if isinstance(spec.problem, str):
             tokens = self.tokenize(spec.problem) if spec.raw else self.encode(spec.problem)
@@ -129,7 +129,7 @@ class Searcher:
             tokens = spec.problem
         if not 0 < len(tokens) < self.context:
             raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens; this server takes at least 1 and at most {self.context - 1}: "
+                f"the prompt has {len(tokens)} tokens; this server accepts 1 to {self.context - 1}: "
                 f"{'shorten' if tokens else 'add'} the problem"
             )
         self._check_ids(tokens)
@@ -143,27 +143,27 @@ class Searcher:
                 raise PromptUnreadable(str(error)) from None
 
     def pieces(self, tokens: Tokens) -> list[str]:
-        """The text of each token; joined they are the text of all.
+        """The text of each token; joined, they are the text of all tokens.
 
-        A character of several tokens belongs to the last of them. Each token is decoded behind a few before it, because
-        tokenizers write the first one of a text differently; the time is linear in the tokens.
+        The last token of a character has its text; the others have none. Each token is decoded together with the previous
+        piece, because tokenizers decode the first token of a text differently.
         """
-        found: list[str] = []
-        start = end = 0  # of the last piece
+        texts: list[str] = []
+        start = end = 0  # of the previous piece
         for stop in range(1, len(tokens) + 1):
             before, text = self.decode(tokens[start:end]), self.decode(tokens[start:stop])
-            whole = not text.endswith(BROKEN) or stop == len(tokens) or stop - end >= MOST_OF_CHARACTER
-            found.append(text[len(before) :] if whole else "")
-            if whole:
+            complete = not text.endswith(REPLACEMENT) or stop == len(tokens) or stop - end >= MAX_UNDECODED
+            texts.append(text[len(before) :] if complete else "")
+            if complete:
                 start, end = end, stop
-        return found
+        return texts
 
     async def probe(self) -> dict[str, str]:
-        """Ask each engine for one token: its name, and `ok` or what is wrong."""
+        """Request one token of each engine. Returns `ok` or a description of the problem, by engine."""
         prompt = self.encode(PROBE)
-        one = Sampling(temperature=0.0, max_tokens=1)
-        SEARCH.set(SearchCalls(""))  # its text harms nobody, so that it may be asked of any engine
-        calls = {"policy": self.policy.extend(prompt, one, 0), "value": self.value.score(prompt)}
+        one_token = Sampling(temperature=0.0, max_tokens=1)
+        SEARCH.set(SearchCalls(""))  # the prompt is harmless, so any replica may repeat the call
+        calls = {"policy": self.policy.extend(prompt, one_token, 0), "value": self.value.score(prompt)}
 
         async def state(call: object) -> str:
             try:
@@ -177,35 +177,34 @@ class Searcher:
         return dict(zip(calls, await asyncio.gather(*map(state, calls.values())), strict=True))
 
     def check_scored(self, sequences: Sequence[Tokens], first: int = 0) -> None:
-        """Whether these sequences can be scored from their token `first` on.
+        """Check that these sequences can be scored from index `first` on.
 
         Raises:
-            PromptTooLong: a sequence is empty, ends before `first` or does not fit the engines' context.
-            PromptUnreadable: it has token ids that the models do not have.
+            PromptTooLong: a sequence is empty, ends before `first` or exceeds the engines' context.
+            PromptUnreadable: a sequence has unknown token ids.
         """
         for tokens in sequences:
             if not 0 < len(tokens) <= self.context:
                 raise PromptTooLong(
-                    f"a sequence has {len(tokens)} tokens; this server scores 1 to {self.context}: shorten or fill it"
+                    f"a sequence has {len(tokens)} tokens; this server scores 1 to {self.context}: change its length"
                 )
             if first >= len(tokens):
                 raise PromptTooLong(f"from_token is {first}, and a sequence has {len(tokens)} tokens: lower it")
             self._check_ids(tokens)
 
     async def score(self, sequences: Sequence[Tokens], every_token: bool, first: int = 0) -> list[list[float]]:
-        """Values of sequences at their last token, or after each of their tokens from index `first` on.
+        """Values of sequences at their last token, or after each token from index `first` on.
 
         Raises:
             PromptTooLong, PromptUnreadable: as `check_scored`.
-            EngineDied: the engine is gone.
+            EngineDied: the engine is unavailable.
         """
         self.check_scored(sequences, first)
         if not every_token:
-            return [
-                [read.value] for read in await gather_or_cancel(_apart(self.value.score, each) for each in sequences)
-            ]
-        found = await gather_or_cancel(_apart(self.value.score_each, each) for each in sequences)
-        return [[read.value for read in reads[first:]] for reads in found]
+            scores = await gather_or_cancel(_independent(self.value.score, tokens) for tokens in sequences)
+            return [[score.value] for score in scores]
+        scores_by_token = await gather_or_cancel(_independent(self.value.score_each, tokens) for tokens in sequences)
+        return [[score.value for score in scores[first:]] for scores in scores_by_token]
 
     async def _grow(self, policy: Policy, spec: SearchSpec, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
         models = policy, self.value, prompt
@@ -224,24 +223,25 @@ class Searcher:
 
         classes = select.classes([leaf.answer for leaf in leaves], same)
         weighed = select.weigh(spec.select, classes, [leaf.value for leaf in leaves])
-        weighed.sort(key=lambda found: (-found.weight, -found.max_value))  # stable, so the first of equals stays first
+        weighed.sort(key=lambda group: (-group.weight, -group.max_value))  # stable: equal ones keep their order
         return leaves, tuple(
-            Vote(max(found.members, key=lambda at: standing(leaves[at])), found.members, found.weight)
-            for found in weighed
+            Vote(max(group.members, key=lambda index: rank_key(leaves[index])), group.members, group.weight)
+            for group in weighed
         )
 
     def _leaf(self, tree: Tree, id: int, spec: SearchSpec) -> Leaf:
-        node, mark = tree.nodes[id], self.decode(())  # that the thought is over, where none is open before the response
+        # `decode` starts with the end of a thought if the prompt does not open one.
+        node, mark = tree.nodes[id], self.decode(())
         text = text_before_stop(self.decode(tree.path(id)), spec.stop, len(mark))
         finished = node.state == "finished"
-        # As in evaluation: what was cut off has given no answer.
+        # As in evaluation, a response that was cut off has no answer.
         answer = extract_answer(text) if finished else None
         text = text.removeprefix(mark if spec.raw and mark == END_OF_THOUGHT else "")
         return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
 
 
-async def _apart(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:
-    """A call that shares no prefix with others, so that it may go to any engine, and is not repeated: its client can."""
+async def _independent(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:
+    """A call that any replica may process, because it shares no prefix, and that is not repeated: the client can do that."""
     SEARCH.set(SearchCalls(secrets.token_hex(8), repeated=False))
     return await call(tokens)
 
@@ -249,7 +249,7 @@ async def _apart(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:
 async def _in_time(
     grow: Callable[[Listener | None], Awaitable[Tree]], limit_s: float | None, prompt: Tokens, listen: Listener | None
 ) -> tuple[Tree, bool]:
-    """The tree, and whether it is what there was at the deadline: then its open prefixes are answers that were cut off."""
+    """The tree, and whether the deadline ended it. Then it has the nodes so far, and open prefixes are cut-off answers."""
     if limit_s is None:
         return await grow(listen), False
     grown = Tree(prompt)
@@ -266,5 +266,5 @@ async def _in_time(
 
 
 def seed_of(spec: SearchSpec) -> int:
-    """The spec's seed; one is drawn where it has none."""
+    """The seed of the search, drawn if it has none."""
     return secrets.randbits(31) if spec.seed is None else spec.seed

@@ -1,18 +1,15 @@
-"""A search as server-sent events: OpenAI's chunks for the answer and, where asked for, an event for each block.
+"""Stream a search as server-sent events: OpenAI's chunks for the answer and, if requested, an event for each block.
 
-In: a running search. Out: text frames. The thought goes into `reasoning_content`, as reasoning models' servers do. The vote
-decides last, so the answer's chunks come at the end; until then comments keep the connection open.
+In: a running search. Out: frames. The vote ends the search, so the answer's chunks come last; until then comments keep the
+connection open. As at other servers of reasoning models, the thought is in `reasoning_content`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -20,31 +17,30 @@ from starlette.types import Receive, Scope, Send
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search.tree import Listener, Node
-from vgs_ray.serve.errors import ApiError
-from vgs_ray.serve.replies import search_details, usage_of
+from vgs_ray.serve.error_handlers import api_error
+from vgs_ray.serve.events import DONE, HEARTBEAT, NODE, START, Chunks, Delta, StartEvent, frame, node_event
+from vgs_ray.serve.replies import search_reply, usage_reply
 from vgs_ray.serve.search_result import SearchResult, split_thought
-from vgs_ray.serve.search_spec import SearchSpec
 
-DONE = "data: [DONE]\n\n"
-ROLE = {"role": "assistant", "content": ""}
-START, NODE = "vgs_ray.start", "vgs_ray.node"
-ALIVE_S = 10.0
-"""Seconds of silence after which a comment tells proxies that somebody is there."""
-PIECE = 2048
-"""Characters of one chunk of the answer."""
+HEARTBEAT_S = 10.0
+"""Seconds without an event after which a comment is sent, so that proxies keep the connection open."""
+CHUNK_CHARS = 2048
+ROLE: Delta = {"role": "assistant", "content": ""}
 
 Solve = Callable[[Listener | None], Awaitable[SearchResult]]
+TimedNodes = asyncio.Queue[tuple[Node, float] | None]
+"""Blocks with the seconds since the request; None ends them."""
 
 
 class EventStream(StreamingResponse):
-    """Frames as a reply; `room` is closed when it ends, also where the client was gone before the first frame."""
+    """Frames as a response. `place` is closed at its end, even if the client disconnects before the first frame."""
 
-    def __init__(self, frames: AsyncIterator[str], room: AbstractContextManager[object]) -> None:
+    def __init__(self, frames: AsyncIterator[str], place: AbstractContextManager[object]) -> None:
         super().__init__(frames, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self.room = room
+        self.place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.room:
+        with self.place:
             await super().__call__(scope, receive, send)
 
 
@@ -52,120 +48,83 @@ class Stream:
     """The events of one request.
 
     Args:
-        model: named in each chunk.
-        include_usage: end with a chunk that has the usage and no choice.
-        decode: block to text where events for blocks are asked for, else None.
-        failed: what a client may know of an error.
-        text: in the layout of completions, not of chats.
-        start: what the first event says, where events are asked for.
+        chunks: builds the chunks of the reply.
+        include_usage: end with a chunk that has the usage and no choices.
+        decode: decodes a block's tokens; None sends no events for blocks.
+        start: the first event, if events are requested.
     """
 
     def __init__(
         self,
-        model: str,
+        chunks: Chunks,
         include_usage: bool,
-        decode: Callable[[Tokens], str] | None,
-        failed: Callable[[Exception], ApiError],
-        text: bool = False,
-        start: dict[str, Any] | None = None,
+        decode: Callable[[Tokens], str] | None = None,
+        start: StartEvent | None = None,
     ) -> None:
-        self.include_usage, self.decode, self.failed, self.text = include_usage, decode, failed, text
-        self.start = start
-        self.same = {
-            "id": f"{'cmpl' if text else 'chatcmpl'}-{secrets.token_hex(12)}",
-            "object": "text_completion" if text else "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self.chunks, self.include_usage, self.decode, self.start = chunks, include_usage, decode, start
 
     async def frames(self, solve: Solve) -> AsyncIterator[str]:
-        """Run the search; it is cancelled when nobody reads on."""
-        nodes: asyncio.Queue[tuple[Node, float] | None] = asyncio.Queue()
+        """Run the search and yield its frames. Closing the iterator cancels the search."""
+        nodes: TimedNodes = asyncio.Queue()
         began = time.monotonic()
 
-        def heard(node: Node) -> None:
+        def listen(node: Node) -> None:
             nodes.put_nowait((node, time.monotonic() - began))
 
-        task = asyncio.ensure_future(solve(heard if self.decode else None))
-        task.add_done_callback(lambda _: nodes.put_nowait(None))
+        search = asyncio.ensure_future(solve(listen if self.decode else None))
+        search.add_done_callback(lambda _: nodes.put_nowait(None))
         try:
             if self.start:
-                yield _event(START, self.start)
-            yield self._chunk(ROLE)
-            async for frame in self._blocks(nodes):
-                yield frame
-            for frame in self._answer(task.result()):
-                yield frame
-        except Exception as error:  # the status is long sent: the error goes where clients look for it
-            yield f"data: {json.dumps(self.failed(error).body)}\n\n"
+                yield frame(self.start, START)
+            yield frame(self.chunks.delta(0, ROLE))
+            async for blocks in self._blocks(nodes):
+                yield blocks
+            for chunk in self._answer(search.result()):
+                yield chunk
+        except Exception as error:  # the status was sent long ago, so the error goes into the stream
+            yield frame(api_error(error).body)
         finally:
-            task.cancel()
+            search.cancel()
 
-    async def _blocks(self, nodes: asyncio.Queue[tuple[Node, float] | None]) -> AsyncIterator[str]:
-        """Nodes that come together leave as one frame: every frame is a message through Ray Serve's proxy."""
+    async def _blocks(self, nodes: TimedNodes) -> AsyncIterator[str]:
+        """Events of all blocks until None. Blocks that arrive together are sent together, in one message of the server."""
         while True:
             try:
-                heard = [await asyncio.wait_for(nodes.get(), ALIVE_S)]
+                batch = [await asyncio.wait_for(nodes.get(), HEARTBEAT_S)]
             except TimeoutError:
-                yield ": searching\n\n"
+                yield HEARTBEAT
                 continue
             while not nodes.empty():
-                heard.append(nodes.get_nowait())
-            if told := "".join(_event(NODE, self._node(*each)) for each in heard if each):
-                yield told
-            if heard[-1] is None:
+                batch.append(nodes.get_nowait())
+            if events := "".join(self._block(*timed_node) for timed_node in batch if timed_node):
+                yield events
+            if batch[-1] is None:
                 return
 
-    def _node(self, node: Node, seconds: float) -> dict[str, Any]:
-        assert self.decode is not None, "nobody listens to nodes otherwise"
-        # Clients read a chunk's `id` as a string, and some fail on a number.
-        told: dict[str, Any] = {"id": str(node.id), "parent": str(node.parent)}
-        told |= {name: getattr(node, name) for name in ("group", "round", "index", "value", "state")}
-        # Where no thought is open, text is decoded behind the end of one; a block is only its own text.
+    def _block(self, node: Node, seconds: float) -> str:
+        assert self.decode is not None, "without `decode` the search has no listener"
+        # `decode` adds the end of a thought if the prompt does not open one; it is not part of the block.
         mark = END_OF_THOUGHT if self.decode(()) == END_OF_THOUGHT else ""
-        text = self.decode(node.tokens).removeprefix(mark)
-        size = len(node.tokens)
-        return {**told, "seconds": round(seconds, 4), "tokens": size, "token_ids": node.tokens, "text": text}
+        return frame(node_event(node, self.decode(node.tokens).removeprefix(mark), seconds), NODE)
 
-    def _answer(self, found: SearchResult) -> list[str]:
-        frames = [
-            self._chunk({name: text[at : at + PIECE]}, index)
-            for index, leaf in enumerate(found.choices)
-            for name, text in self._parts(found.leaves[leaf].text)
-            for at in range(0, len(text), PIECE)
-        ]
-        frames = [*(self._chunk(ROLE, index) for index in range(1, len(found.choices))), *frames]
-        for index, leaf in enumerate(found.choices):
-            details = {"vgs_ray": search_details(found)} if leaf == found.chosen else {}
-            frames.append(self._chunk({}, index, found.finish_reason(leaf), **details))
+    def _answer(self, result: SearchResult) -> Iterator[str]:
+        for index in range(1, len(result.choices)):
+            yield frame(self.chunks.delta(index, ROLE))
+        for index, leaf in enumerate(result.choices):
+            for delta in self._deltas(result.leaves[leaf].text):
+                yield frame(self.chunks.delta(index, delta))
+        for index, leaf in enumerate(result.choices):
+            last = self.chunks.delta(index, {}, result.finish_reason(leaf))
+            if leaf == result.selected:
+                last["vgs_ray"] = search_reply(result)
+            yield frame(last)
         if self.include_usage:
-            frames.append(f"data: {json.dumps({**self.same, 'choices': [], 'usage': usage_of(found)})}\n\n")
-        return [*frames, DONE]
+            yield frame(self.chunks.usage(usage_reply(result)))
+        yield DONE
 
-    def _parts(self, text: str) -> list[tuple[str, str]]:
-        thought, content = ("", text) if self.text else split_thought(text)
-        return [("reasoning_content", thought), ("content", content)]
-
-    def _chunk(self, delta: dict[str, Any], index: int = 0, finish: str | None = None, **more: Any) -> str:
-        said = {"text": delta.get("content", "")} if self.text else {"delta": delta}
-        choice = {"index": index, **said, "finish_reason": finish, "logprobs": None}
-        return f"data: {json.dumps({**self.same, 'choices': [choice], **more})}\n\n"
-
-
-def start_of(spec: SearchSpec, prompt: Tokens, position: int) -> dict[str, Any]:
-    """The prompt's tokens, the search as it will run, with every default filled in, and its position in the queue."""
-    sizes = {name: getattr(spec.beam, name) for name in ("keep", "branch", "block", "groups")}
-    search = {
-        "method": spec.method,
-        "budget": spec.budget,
-        **(sizes if spec.method == "beam" else {}),  # only a beam has them
-        "select": spec.select,
-        "max_tokens": spec.sampling.max_tokens,
-        "seed": spec.seed,
-        "deadline_s": spec.deadline_s,
-    }
-    return {"prompt_token_ids": prompt, "search": search, "queue_position": position}
-
-
-def _event(name: str, data: dict[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+    def _deltas(self, text: str) -> Iterator[Delta]:
+        thought, content = ("", text) if self.chunks.text else split_thought(text)
+        for start in range(0, len(thought), CHUNK_CHARS):
+            yield {"reasoning_content": thought[start : start + CHUNK_CHARS]}
+        for start in range(0, len(content), CHUNK_CHARS):
+            yield {"content": content[start : start + CHUNK_CHARS]}

@@ -1,6 +1,7 @@
-"""OpenAI's fields that this server does not have: each passes with a value that asks for nothing, and is refused otherwise.
+"""OpenAI's request fields that this server does not support.
 
-An ignored option would look like one that works.
+A value without effect (null, or one in `NEUTRAL`) is accepted. Any other value is refused, because an ignored option would
+look like a working one.
 """
 
 from __future__ import annotations
@@ -35,28 +36,28 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "verbosity": ("medium",),
 }
-"""OpenAI's fields that are not supported, and the values of them that ask for nothing; null always does."""
+"""Unsupported fields, each with its values that have no effect. Null never has an effect."""
 
 
-def refuse_unsupported(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body without the fields that ask for nothing.
+def drop_unsupported(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body without unsupported fields.
 
     Raises:
-        ApiError: 400 for a field that asks for what is not supported.
+        ApiError: 400 if an unsupported field has a value that would have an effect.
     """
-    for name, values in NEUTRAL.items():
+    for name, neutral in NEUTRAL.items():
         value = body.get(name)
         if value is not None and not any(
-            value == one and type(value) is type(one) for one in (*values, *_floats(values))
+            value == each and type(value) is type(each) for each in (*neutral, *_as_floats(neutral))
         ):
-            allowed = " or ".join(json.dumps(one) for one in values) or "null"
+            allowed = " or ".join(json.dumps(each) for each in neutral) or "null"
             raise ApiError(
-                400, f"{name} is {short(value)}, which is not supported: leave {name} out or send {allowed}",
-                name, "unsupported_value",
+                400, f"{name} is {short(value)}, which is not supported: leave {name} out or send {allowed}", name,
+                "unsupported_value",
             )  # fmt: skip
     return {name: value for name, value in body.items() if name not in NEUTRAL}
 
 
-def _floats(values: tuple[Any, ...]) -> tuple[float, ...]:
-    """0 may be written 0.0, as most clients do; but neither 0 nor 1 may stand for false and true."""
+def _as_floats(values: tuple[Any, ...]) -> tuple[float, ...]:
+    """Integers as floats: most clients send 0 as 0.0. Booleans are not converted."""
     return tuple(float(value) for value in values if type(value) is int)

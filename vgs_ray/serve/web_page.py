@@ -1,7 +1,6 @@
-"""The page at `/`: one HTML file and KaTeX beside it, under a policy that lets nothing else run and nobody else be asked.
+"""The web page at `/`: one HTML file and KaTeX, with a strict Content-Security-Policy.
 
-In: the files in `page/`. Out: routes of the application. The page holds no secret, so it opens without an API key; what it
-asks the endpoint needs one as ever.
+The page contains no secret, so it needs no API key; its requests to the endpoint do.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from starlette.staticfiles import StaticFiles
 
 PAGE = Path(__file__).parent / "page"
 OPEN_PREFIX = "/static/"
-"""Of the page's own files, and of those of /docs."""
+"""Path of the static files of the page and of /docs."""
 DOCS_FILES = f"{OPEN_PREFIX}docs"
-SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
-"""`no-cache` has browsers ask whether a file is still the same, so that an upgraded server shows its own page."""
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+"""With `no-cache`, browsers revalidate a file, so that they show the new page after an upgrade."""
 
 
 class _Files(StaticFiles):
     def file_response(self, *args: Any, **options: Any) -> Response:
         response = super().file_response(*args, **options)
-        response.headers.update(SAFE)
+        response.headers.update(HEADERS)
         return response
 
 
 def add_page(app: FastAPI) -> None:
-    """`GET /` and the files that it needs."""
+    """Add `GET /` and the files of the page."""
     html = (PAGE / "index.html").read_text(encoding="utf-8")
-    headers = {**SAFE, "Content-Security-Policy": policy_of(html)}
+    headers = {**HEADERS, "Content-Security-Policy": content_security_policy(html)}
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> Response:
@@ -42,10 +41,10 @@ def add_page(app: FastAPI) -> None:
     app.mount(f"{OPEN_PREFIX}katex", _Files(directory=PAGE / "katex"))
 
 
-def policy_of(html: str) -> str:
-    """The Content-Security-Policy that lets this page's own script and style run, by their hashes, and no others.
+def content_security_policy(html: str) -> str:
+    """A policy that allows only this page's own inline script and style, identified by their hashes.
 
-    Styles that a script sets through an element's `style` object, as KaTeX does, are not inline styles to it.
+    Styles that a script sets through an element's `style` object, as KaTeX does, do not count as inline styles.
     """
     script, style = (_hashes(html, tag) for tag in ("script", "style"))
     return "; ".join([
@@ -55,6 +54,6 @@ def policy_of(html: str) -> str:
 
 
 def _hashes(html: str, tag: str) -> str:
-    """Of each element of that name that has its text in the page."""
+    """Hashes of the inline elements with this tag."""
     texts = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
     return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts)

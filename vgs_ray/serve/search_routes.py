@@ -1,0 +1,151 @@
+"""The routes that use the engines: chat completions, completions and scores.
+
+Problems and answers are logged only if `Serve.log_requests` is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from vgs_ray import config
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.search.tree import Listener
+from vgs_ray.serve.admission import Admission, Place
+from vgs_ray.serve.error_handlers import api_error
+from vgs_ray.serve.events import Chunks, start_event
+from vgs_ray.serve.instrumented import CLIENT_CLOSED, counted_prompt, counted_search, wait_for_admission
+from vgs_ray.serve.metrics import Metrics
+from vgs_ray.serve.openapi import SCORE_RESPONSES, search_responses
+from vgs_ray.serve.replies import ChatReply, TextReply, chat_reply, score_reply, search_reply, text_reply
+from vgs_ray.serve.requests import ChatRequest, CompletionRequest, ScoreRequest
+from vgs_ray.serve.search_result import SearchResult
+from vgs_ray.serve.search_spec import SearchSpec, check_model, resolve_search
+from vgs_ray.serve.searcher import Searcher, seed_of
+from vgs_ray.serve.stream import EventStream, Stream
+
+T = TypeVar("T")
+BuildReply = Callable[[SearchResult, str], ChatReply | TextReply]
+log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client has disconnected."""
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Processes the requests of all routes that use the engines."""
+
+    searcher: Searcher
+    settings: config.Serve
+    metrics: Metrics
+    admission: Admission
+
+    async def search(self, body: ChatRequest | CompletionRequest, request: Request, build: BuildReply) -> Response:
+        """Search, and reply at once or as a stream."""
+        try:
+            spec = resolve_search(body, self.settings)
+            if body.stream:
+                return self._stream(spec, body)
+            with self.admission.take(spec.budget) as place:
+                result = await _while_connected(request, self._solve(spec, place))
+            return JSONResponse(build(result, body.model))
+        except ClientGone:
+            return Response(status_code=CLIENT_CLOSED)
+        except Exception as error:
+            raise api_error(error, "messages" if isinstance(body, ChatRequest) else "prompt") from error
+
+    def _stream(self, spec: SearchSpec, body: ChatRequest | CompletionRequest) -> Response:
+        events = body.search is not None and body.search.events
+        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        prompt = counted_prompt(self.searcher, self.metrics, spec)  # an invalid prompt gets a plain 400
+        seed = seed_of(spec)
+        place = self.admission.take(spec.budget)  # last, because nothing releases it if a later step fails
+        stream = Stream(
+            Chunks(body.model, text=isinstance(body, CompletionRequest)),
+            include_usage,
+            self.searcher.decode if events else None,
+            start_event(spec, seed, prompt, place.position) if events else None,
+        )
+        spec = replace(spec, seed=seed)
+        return EventStream(stream.frames(lambda listen: self._solve(spec, place, listen)), place)
+
+    async def _solve(self, spec: SearchSpec, place: Place, listen: Listener | None = None) -> SearchResult:
+        result = await counted_search(self.searcher, self.metrics, spec, place, listen)
+        if self.settings.log_requests:
+            log.info("%s", json.dumps({"problem": spec.problem, **search_reply(result)}))
+        return result
+
+    async def score(self, body: ScoreRequest, request: Request) -> Response:
+        """Score texts or token ids."""
+        check_model(body.model, self.settings)
+        try:
+            sequences = [self.searcher.tokenize(item) if isinstance(item, str) else tuple(item) for item in body.input]
+            self.searcher.check_scored(sequences, body.from_token)
+            with self.admission.take(len(sequences)) as place:
+                values = await _while_connected(request, self._score(sequences, body, place))
+            texts = await asyncio.to_thread(self._texts, sequences, body) if body.return_text else None
+        except ClientGone:
+            return Response(status_code=CLIENT_CLOSED)
+        except Exception as error:
+            raise api_error(error, "input") from error
+        return JSONResponse(score_reply(values, body.model, sum(map(len, sequences)), texts))
+
+    async def _score(self, sequences: Sequence[Tokens], body: ScoreRequest, place: Place) -> list[list[float]]:
+        await wait_for_admission(place, self.metrics)
+        return await self.searcher.score(sequences, body.every_token, body.from_token)
+
+    def _texts(self, sequences: Sequence[Tokens], body: ScoreRequest) -> list[list[str]]:
+        """Texts of the tokens that have a value: those from `from_token` on, or the last one."""
+        first = body.from_token if body.every_token else -1
+        return [self.searcher.pieces(tokens[first:]) for tokens in sequences]
+
+
+def add_search_routes(app: FastAPI, routes: Routes) -> None:
+    @app.post("/v1/chat/completions", responses=search_responses(ChatReply))
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """Search for an answer to the last user message."""
+        return await routes.search(body, request, chat_reply)
+
+    @app.post("/v1/completions", responses=search_responses(TextReply))
+    async def completion(body: CompletionRequest, request: Request) -> Response:
+        """Search for a continuation of the prompt."""
+        return await routes.search(body, request, text_reply)
+
+
+def add_score_route(app: FastAPI, routes: Routes) -> None:
+    @app.post("/v1/score", responses=SCORE_RESPONSES)
+    async def score(body: ScoreRequest, request: Request) -> Response:
+        """Values of texts or token ids: P(the finished answer will be correct)."""
+        return await routes.score(body, request)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled if the client disconnects or the server cancels the request.
+
+    Raises:
+        ClientGone: the client has disconnected.
+    """
+    task, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        task.cancel()
+        disconnected.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    """Return when the client disconnects. The request's body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,8 +1,8 @@
-"""Answers: from a policy's text to an outcome. The public door to `vgs_ray.answers`.
+"""Grade responses: the public interface of `vgs_ray.answers`.
 
-In: the gold answer (LaTeX) and the text of a response. Out: the answer in the last complete box, whether it equals the
-gold one, and a `Verdict`. Pure functions without a time limit of their own: sympy can take for ever on `9^{9^{9^{9}}}`,
-so `vgs_ray.answers.judge` runs them in processes that can be killed. sympy is imported on first use.
+In: the gold answer (LaTeX) and the text of a response. Out: the answer in the last complete box, whether it equals the gold
+answer, and a `Verdict`. Pure functions without a time limit. sympy can run for hours, so `vgs_ray.answers.judge` runs the
+comparison in processes that can be killed. sympy is imported on first use.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Outcome = Literal["correct", "incorrect", "incomplete", "unknown"]
 
 
 class Verdict(NamedTuple):
-    """What became of one response. `answer` is None when the response gave none."""
+    """The outcome of one response, its reason, and its answer (None if it has none)."""
 
     outcome: Outcome
     reason: str
@@ -57,7 +57,7 @@ class Verdict(NamedTuple):
 
 
 def parse_ok(gold: str) -> bool:
-    """Whether `compare` can read a gold answer. No time limit."""
+    """Whether `compare` can parse a gold answer. There is no time limit."""
     if len(gold) > MAX_ANSWER_CHARS or too_costly(gold):
         return False
     if integer(normalize_answer(gold)) is not None:
@@ -70,29 +70,29 @@ def parse_ok(gold: str) -> bool:
 
 
 def equivalent(gold: str, answer: str) -> bool:
-    """Whether two answers are known to be equal: `compare` with every doubt read as no.
+    """Whether two answers are known to be equal. An unknown result of `compare` counts as False.
 
-    Works in any thread, and so has no time limit of its own; `vgs_ray.answers.judge` gives one.
+    Works in any thread. There is no time limit; `vgs_ray.answers.judge.Judge` has one.
     """
     return compare(gold, answer).equivalent is True
 
 
 def verdict(answer: str, comparison: Comparison) -> Verdict:
-    """The verdict on a response that gave an answer. A doubt is unknown, never incorrect."""
+    """The verdict on a response with an answer. An unknown comparison gives the outcome unknown, never incorrect."""
     outcomes: dict[bool | None, Outcome] = {True: "correct", False: "incorrect", None: "unknown"}
     return Verdict(outcomes[comparison.equivalent], comparison.reason, answer)
 
 
 def without_answer(text: str) -> Verdict:
-    """The verdict on a response from which `extract_answer` got None."""
+    """The verdict on a response for which `extract_answer` returns None."""
     return Verdict("incomplete", "no_answer" if END_OF_THOUGHT.search(text) else "unfinished_thought", None)
 
 
 def grade(gold: str, text: str) -> Verdict:
-    """Extract the answer of a response and compare it with the gold one. No time limit, see `compare`.
+    """Extract the answer of a response and compare it with the gold answer. There is no time limit, see `compare`.
 
     Returns:
-        incomplete ("unfinished_thought", "no_answer"), or the outcome and the reason of `compare`.
+        The outcome incomplete with the reason "unfinished_thought" or "no_answer", or the result of `compare` with its reason.
     """
     answer = extract_answer(text)
     return without_answer(text) if answer is None else verdict(answer, compare(gold, answer))

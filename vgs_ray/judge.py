@@ -1,4 +1,4 @@
-"""The former place of `Judge`, kept until 0.3: import `vgs_ray.answers.judge`."""
+"""`Judge` has moved to `vgs_ray.answers.judge`. This module stays until version 0.3."""
 
 from vgs_ray.answers.judge import Judge
 

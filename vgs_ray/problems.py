@@ -1,4 +1,4 @@
-"""The former place of `check`, kept until 0.3: import `vgs_ray.cleaning.rules`."""
+"""`check` has moved to `vgs_ray.cleaning.rules`. This module stays until version 0.3."""
 
 from vgs_ray.cleaning.rules import check
 

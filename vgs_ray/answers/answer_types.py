@@ -1,4 +1,4 @@
-"""What an answer can be, once it is read."""
+"""The types of answers. `vgs_ray.answers.classify` finds the type of a text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from vgs_ray.answers.quantities import Quantity
 
 @dataclass(frozen=True)
 class Mathematics:
-    """LaTeX without units, words and conditions."""
+    r"""LaTeX without units, words and conditions: `x=\frac{1}{2}`, `(1,2)`, `x>3`."""
 
     latex: str
 
 
 @dataclass(frozen=True)
 class Words:
-    """A name, a choice, or a few words."""
+    """A name or a few words: `Monday`, `no solution`."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class BaseNumeral:
-    """Digits in a base, such as 110_2."""
+    """Digits in a base: `110_2`. Base 0 means that the answer does not give the base."""
 
     digits: str
     base: int
@@ -32,7 +32,7 @@ class BaseNumeral:
 
 @dataclass(frozen=True)
 class Congruence:
-    r"""`left \\equiv right \\pmod{modulus}`; left is empty where only a residue is given."""
+    r"""`left \equiv right \pmod{modulus}`. `left` is empty if the answer gives only a residue: `3 \pmod 5`."""
 
     left: str
     right: str
@@ -41,7 +41,7 @@ class Congruence:
 
 @dataclass(frozen=True)
 class Conditional:
-    """What holds under a condition; `value` is None where the condition is all."""
+    """A value under a condition: `3 if n is odd`. `value` is None if the answer is only a condition: `n is odd`."""
 
     value: TypedAnswer | None
     condition: Condition
@@ -49,7 +49,7 @@ class Conditional:
 
 @dataclass(frozen=True)
 class Named:
-    """`name = value`, where the value is more than mathematics."""
+    """A name with a value that is not mathematics alone: `x = 5 cm`."""
 
     name: str
     value: TypedAnswer
@@ -57,7 +57,7 @@ class Named:
 
 @dataclass(frozen=True)
 class ValueList:
-    """Members of which some are more than mathematics. `brackets` is empty for a list, else the two brackets."""
+    """A list with a member that is not mathematics alone: `5 cm, 7 cm`. `brackets` holds both brackets, or is empty."""
 
     members: tuple[TypedAnswer, ...]
     brackets: str
@@ -73,7 +73,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What is none of these. Nonsense is plainly no answer: empty, broken, prose, or signs that mathematics does not have."""
+    """A text of no other type. `nonsense` is set for texts that are certainly no answer: empty, broken, or prose."""
 
     nonsense: bool
 

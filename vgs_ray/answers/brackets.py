@@ -1,4 +1,4 @@
-"""The text of an answer cut at places outside of all brackets, and tables of words. Pure, linear time."""
+"""Bracket depth of LaTeX text, and splits outside of all brackets. Pure, linear time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ _BRACKET = re.compile(r"\\text\{[^{}]*\}|\\begin\{[^{}]*\}|\\end\{[^{}]*\}|\\[A-
 
 
 def depths(text: str) -> list[int]:
-    """For each character how many brackets are open before it; half-open intervals close what they open."""
-    found, depth, end = [], 0, 0
+    """For each character the number of brackets that are open before it. `[1,2)` is balanced, as half-open intervals are."""
+    levels, depth, end = [], 0, 0
     for match in _BRACKET.finditer(text):
-        found += [depth] * (match.start() - end)
+        levels += [depth] * (match.start() - end)
         token = match[0]
         opens, closes = token in _OPENING or token.startswith("\\begin"), token in _CLOSING or token.startswith("\\end")
         inside = token.startswith("\\text{")
         depth -= closes
-        found += [depth] + [depth + inside] * (len(token) - 1)
+        levels += [depth] + [depth + inside] * (len(token) - 1)
         depth += opens
         end = match.end()
-    return found + [depth] * (len(text) - end)
+    return levels + [depth] * (len(text) - end)
 
 
 def split_outside(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """The parts of a text between separators that stand outside of all brackets, and those separators."""
-    level = depths(text)
+    """Split at separators outside of all brackets: `(1,2),3` at commas is `(1,2)` and `3`. Also returns those separators."""
+    levels = depths(text)
     parts, joins, end = [], [], 0
     for match in separator.finditer(text):
-        if match.start() < end or level[match.start()] != 0 or not match[0]:
+        if match.start() < end or levels[match.start()] != 0 or not match[0]:
             continue
         parts.append(text[end : match.start()].strip())
         joins.append(match[0])
@@ -39,17 +39,17 @@ def split_outside(text: str, separator: re.Pattern[str]) -> tuple[list[str], lis
 
 
 def enclosed(text: str) -> tuple[str, str, str] | None:
-    r"""(opening bracket, content, closing bracket) where one pair of (), [], \{\}, or of an interval encloses the whole text."""
+    r"""(opening bracket, content, closing bracket) if one pair of (), [], \{\}, (] or [) encloses the whole text, else None."""
     opening = next((sign for sign in ("(", "[", r"\{") if text.startswith(sign)), None)
     closing = next((sign for sign in (r"\}", ")", "]") if text.endswith(sign)), None)
     if opening is None or closing is None or (opening == r"\{") != (closing == r"\}"):
         return None
     content = text[len(opening) : len(text) - len(closing)]
-    level = depths(text)
-    return None if min(level[len(opening) : len(text) - len(closing)], default=1) < 1 else (opening, content, closing)
+    levels = depths(text)
+    return None if min(levels[len(opening) : len(text) - len(closing)], default=1) < 1 else (opening, content, closing)
 
 
 def balanced(text: str) -> bool:
-    """Whether no bracket closes before it opens, and none stays open."""
-    level = depths(text + " ")
-    return min(level) >= 0 and level[-1] == 0
+    """Whether every bracket that opens is closed, and none closes before it opens."""
+    levels = depths(text + " ")
+    return min(levels) >= 0 and levels[-1] == 0

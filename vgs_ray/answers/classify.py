@@ -76,12 +76,12 @@ _REALS = {
 
 @lru_cache(maxsize=8192)
 def classify(text: str) -> TypedAnswer:
-    """Read a text that is in the spelling of `normalize.normalize_answer`."""
+    """The type of a normalized answer. The order of the rules matters."""
     text = _DEGREES.sub(r"\1(\\frac{\2\\pi}{180})", text).strip().rstrip(",;")
-    for reader in (_letter, _words, _based, _congruence):
-        found = reader(text)
-        if found is not None:
-            return found
+    for read in (_letter, _words, _base_numeral, _congruence):
+        typed = read(text)
+        if typed is not None:
+            return typed
     if is_nonsense(text):
         return Unreadable(nonsense=True)
     if r"^\circ" in text and _FUNCTION.search(text):
@@ -100,20 +100,20 @@ def classify(text: str) -> TypedAnswer:
     conditional = split_condition(text)
     if conditional is not None and conditional[0] != text:
         return Conditional(classify(conditional[0]) if conditional[0] else None, condition(conditional[1]))
-    for reader in (_cases, _choice, _many, _named):
-        found = reader(text)
-        if found is not None:
-            return found
-    return Mathematics(text) if not _left_over(text) else Conditional(None, condition(text))
+    for read in (_cases, _choice, _value_list, _named):
+        typed = read(text)
+        if typed is not None:
+            return typed
+    return Mathematics(text) if not _has_prose(text) else Conditional(None, condition(text))
 
 
 def classify_answer(answer: str) -> TypedAnswer:
-    """Read an answer as it is written."""
+    """The type of an answer that is not normalized yet."""
     return classify(normalize_answer(answer))
 
 
-def _left_over(text: str) -> bool:
-    """Whether words or signs stay that no mathematics has."""
+def _has_prose(text: str) -> bool:
+    """Whether a text contains words or signs that do not belong to mathematics."""
     return bool(
         re.search(
             r"\\text\{(?!and\}|or\})[^{}]{2,}\}|\\n?mid|(?<![A-Za-z\\])(?:[a-z]{2,} ){1,}[a-z]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]",  # noqa: E501
@@ -123,12 +123,13 @@ def _left_over(text: str) -> bool:
 
 
 def _letter(text: str) -> TypedAnswer | None:
+    """`(A)`, `A.` or `A)`, the letter of an option."""
     match = _LETTER.fullmatch(text)
     return Mathematics(match[1] or match[2]) if match else None
 
 
 def _words(text: str) -> TypedAnswer | None:
-    """A text of words only; a few letters such as `AB` or `xyz` are a product."""
+    """A text of words only, or a number word. A few letters such as `AB` or `xyz` are a product."""
     bare = re.sub(r"\s+", " ", _TEXT.sub(r" \1 ", text)).strip()
     number = numerals.number_word(bare)
     if number is not None:
@@ -146,13 +147,14 @@ def _words(text: str) -> TypedAnswer | None:
         or (r"\text{" in text and len(bare) > 1)
         or (re.search(r"[A-Za-z]{3,}", bare) and re.search(r"[aeiouyAEIOUY]", bare))
     )
-    many = len(bare.split()) > 1 and all(len(word) > 1 for word in bare.split())
-    if not (wordy or many) or split_condition(text) is not None or re.search(r",| (?:and|or) ", bare):
+    several = len(bare.split()) > 1 and all(len(word) > 1 for word in bare.split())
+    if not (wordy or several) or split_condition(text) is not None or re.search(r",| (?:and|or) ", bare):
         return None
     return Words(bare.rstrip(".!?"))
 
 
-def _based(text: str) -> TypedAnswer | None:
+def _base_numeral(text: str) -> TypedAnswer | None:
+    r"""`110_2`, `(110)_2`, `110_{\text{two}}`, `110\text{ base }2`."""
     match = _BASED.fullmatch(text)
     if match is None:
         return None
@@ -169,17 +171,19 @@ def _based(text: str) -> TypedAnswer | None:
 
 
 def _congruence(text: str) -> TypedAnswer | None:
+    r"""`n\equiv 3\pmod 5`, `3\pmod 5`."""
     match = _MODULUS.search(text)
     sides = re.split(r"\\equiv|≡", text[: match.start()]) if match else []
     if match is None or len(sides) > 2 or not sides[-1].strip():
         return None
     modulus = (match["braced"] or match["bare"] or "").strip("{}() ")
     if len(sides) == 1 and r"\pmod" not in match[0] and r"\text" not in match[0]:
-        return None  # `2^n \bmod 7` is a number
+        return None  # `2^n \bmod 7` is mathematics
     return Congruence(sides[0].strip() if len(sides) == 2 else "", sides[-1].strip(), modulus)
 
 
 def _choice(text: str) -> TypedAnswer | None:
+    """`(A) 5`, `A: 5`."""
     match = _CHOICE.match(text)
     if match is None or text[match.end()] in "^_!=+-*/),;":
         return None
@@ -188,7 +192,7 @@ def _choice(text: str) -> TypedAnswer | None:
 
 
 def _cases(text: str) -> TypedAnswer | None:
-    r"""`\begin{cases} value & condition \\\\ ... \end{cases}` as a list of what holds under which condition."""
+    r"""`\begin{cases} value & condition \\ ... \end{cases}` as a list of conditional values."""
     match = _CASES.fullmatch(text)
     if match is None:
         return None
@@ -203,8 +207,8 @@ def _cases(text: str) -> TypedAnswer | None:
     )
 
 
-def _many(text: str) -> TypedAnswer | None:
-    """A list, or a list in brackets, that has members which are more than mathematics."""
+def _value_list(text: str) -> TypedAnswer | None:
+    """A list, with or without brackets, of which a member is not mathematics alone: `5 cm, 7 cm`."""
     parts, _ = split_outside(text, _SEPARATOR)
     brackets = ""
     if len(parts) < 2:
@@ -219,27 +223,28 @@ def _many(text: str) -> TypedAnswer | None:
     if all(isinstance(member, Mathematics) for member in members):
         linked = re.search(r"\\text|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[^\x00-\x7f]", text)
         spelled = [member.latex for member in members if isinstance(member, Mathematics)]
-        return _joined(spelled, brackets) if (linked or spelled != parts) and not RELATION.search(text) else None
+        return _with_commas(spelled, brackets) if (linked or spelled != parts) and not RELATION.search(text) else None
     return ValueList(members, brackets)
 
 
-def members_of(reading: TypedAnswer) -> ValueList | None:
-    """A list that is mathematics as a list of readings; None for one value."""
-    if not isinstance(reading, Mathematics):
+def members_of(answer: TypedAnswer) -> ValueList | None:
+    """Mathematics such as `1,2` or `(1,2)` as a list. None for a single value and for other types."""
+    if not isinstance(answer, Mathematics):
         return None
-    within = enclosed(reading.latex)
-    parts, _ = split_outside(within[1] if within else reading.latex, _SEPARATOR)
+    within = enclosed(answer.latex)
+    parts, _ = split_outside(within[1] if within else answer.latex, _SEPARATOR)
     if len(parts) < 2:
         return None
     return ValueList(tuple(map(Mathematics, parts)), within[0] + within[2] if within else "")
 
 
-def _joined(parts: list[str], brackets: str) -> TypedAnswer:
+def _with_commas(parts: list[str], brackets: str) -> TypedAnswer:
     inner = ", ".join(parts)
     return Mathematics(f"{brackets[: len(brackets) // 2]}{inner}{brackets[len(brackets) // 2 :]}")
 
 
 def _named(text: str) -> TypedAnswer | None:
+    r"""`x = 5\text{ cm}`. A name with a value that is mathematics stays mathematics."""
     parts, _ = split_outside(text, _EQUALS)
     if len(parts) < 2:
         return None

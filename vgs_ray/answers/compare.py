@@ -1,7 +1,7 @@
-"""Whether an answer equals the gold one: cheap ways first, then reading by reading.
+"""Compare an answer with the gold answer: cheap rules first, then by type.
 
-Pure functions without a time limit of their own: sympy can take for ever, so `vgs_ray.answers.judge` runs them in
-processes that can be killed.
+Pure functions without a time limit. sympy can run for hours, so `vgs_ray.answers.judge` runs them in processes that can be
+killed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from vgs_ray.answers.costly import too_costly
 from vgs_ray.answers.nonsense import is_nonsense
 from vgs_ray.answers.normalize import normalize_answer
 
-MAX_ANSWER_CHARS = 1000  # a longer answer is never handed to a parser
+MAX_ANSWER_CHARS = 1000  # longer answers are not parsed
 RELATIVE_TOLERANCE = numeric.TOLERANCE
 
 
 class Comparison(NamedTuple):
-    """Whether an answer equals the gold one; None means that nobody knows. `reason` says how it was found out."""
+    """Whether an answer equals the gold answer (None: unknown), and the reason; see `compare` for the reasons."""
 
     equivalent: bool | None
     reason: str
 
 
 def quick_equivalent(gold: str, answer: str) -> bool | None:
-    """What needs no algebra: the same text in another spelling, two integers, or ratios of them. None when undecided."""
+    r"""Compare without sympy: equal normalized texts, and integers or fractions of integers: `\frac{12}{4}` equals `3`.
+
+    Returns:
+        None if these rules do not decide.
+    """
     if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return True if gold == answer else None
     gold, answer = normalize_answer(gold), normalize_answer(answer)
@@ -42,7 +46,7 @@ def quick_equivalent(gold: str, answer: str) -> bool | None:
 
 
 def quick_compare(gold: str, answer: str) -> Comparison | None:
-    """The part of `compare` that takes no time to speak of; None where the answers must be read."""
+    """The part of `compare` that takes microseconds. None if the answers have to be parsed."""
     quick = quick_equivalent(gold, answer)
     if quick is None and max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
         return Comparison(None, "too_long")
@@ -54,14 +58,15 @@ def quick_compare(gold: str, answer: str) -> Comparison | None:
 
 
 def compare(gold: str, answer: str) -> Comparison:
-    """Compare an answer with the gold one.
+    """Compare an answer with the gold answer.
 
-    No time limit, and sympy may take for ever: use `vgs_ray.answers.judge.Judge` for what a model wrote.
+    There is no time limit, and sympy can run for hours. Use `vgs_ray.answers.judge.Judge` for the answers of a model.
 
     Returns:
-        equivalent True with reason "exact" or "math_verify"; False with "different" or "unparsable_answer";
-        None with "unparsable_gold", "unread_answer", "undecided" (both are read, and whether they are equal hangs on what neither
-        says), "too_long" (over `MAX_ANSWER_CHARS`), "too_costly" or "error" (sympy raised).
+        equivalent True with the reason "exact" or "math_verify".
+        equivalent False with "different" or "unparsable_answer".
+        equivalent None with "unparsable_gold", "unread_answer", "undecided" (both answers were parsed, but their texts do not
+        determine whether they are equal), "too_long" (over `MAX_ANSWER_CHARS`), "too_costly", or "error" (sympy raised).
     """
     quick = quick_compare(gold, answer)
     if quick is not None:
@@ -69,12 +74,12 @@ def compare(gold: str, answer: str) -> Comparison:
     compare_sympy.load()
     try:
         return compare_read(gold, answer)
-    except Exception:  # sympy raises nearly anything; a broken comparison is not a wrong answer
+    except Exception:  # sympy raises exceptions of many types; a failed comparison is not a wrong answer
         return Comparison(None, "error")
 
 
 def compare_read(gold: str, answer: str) -> Comparison:
-    """`compare` without its cheap ways."""
+    """`compare` without `quick_compare`."""
     first, second = classify_answer(gold), classify_answer(answer)
     if not is_readable(first):
         return Comparison(None, "unparsable_gold")
@@ -86,16 +91,14 @@ def compare_read(gold: str, answer: str) -> Comparison:
             if is_only_number(first) and not re.search(r"\d", answer)
             else Comparison(None, "unread_answer")
         )
-    found = answers_equal(first, second)
-    if found is False and _may_be_list(gold, answer):
-        found = None
-    if found is None:
+    equal = answers_equal(first, second)
+    if equal is None or (equal is False and _may_be_list(gold, answer)):
         return Comparison(None, "undecided")
-    return Comparison(found, "math_verify" if found else "different")
+    return Comparison(equal, "math_verify" if equal else "different")
 
 
 def _may_be_list(gold: str, answer: str) -> bool:
-    """Whether `100,200,300` on one side is the list that stands on the other."""
+    """Whether one answer is `100,200,300` and the other the list of these three numbers."""
     return any(
         re.fullmatch(r"\d{1,3}(,\d{3})+", one.strip())
         and answers_equal(classify_answer(one.replace(",", ", ")), classify_answer(other))

@@ -1,4 +1,7 @@
-"""Whether two pieces of LaTeX without units, words and conditions are the same mathematics."""
+"""Compare two pieces of LaTeX without units, words and conditions.
+
+A rule returns NotImplemented if it does not apply to the two texts.
+"""
 
 from __future__ import annotations
 
@@ -10,160 +13,174 @@ from vgs_ray.answers import compare_sympy, definitions, inequalities, numerals, 
 from vgs_ray.answers.brackets import enclosed, split_outside
 from vgs_ray.answers.three_valued import Truth
 
-_LEAST_DIGITS = 5  # of a decimal that stands for an exact number by being its rounding
-
+_LEAST_DIGITS = 5  # significant digits of a decimal that equals every number that rounds to it
 
 _COMMA = re.compile(r"[,;]")
 _COLON = re.compile(":")
 
 
 def mathematics_equal(gold: str, answer: str) -> Truth:
-    """Whether two texts without units, words and conditions are the same mathematics."""
+    """Whether two pieces of LaTeX are equal."""
     if gold == answer:
         return True
-    rounded = _rounding(gold, answer)
-    if rounded is not None:
-        return rounded
-    cut = _cut_off(gold, answer)
-    if cut is not NotImplemented:
-        return cut
+    equal = _decimals_equal(gold, answer)
+    if equal is not None:
+        return equal
+    equal = _truncated_decimals_equal(gold, answer)
+    if equal is not NotImplemented:
+        return equal
     ratios = [split_outside(text, _COLON)[0] for text in (gold, answer)]
     if max(map(len, ratios)) > 2 and "=" not in gold + answer:
         return _ratios_equal(*ratios)
-    regional = _regions(gold, answer)
-    if regional is not NotImplemented:
-        return regional
-    defined = _definitions(gold, answer)
-    if defined is not NotImplemented:
-        return defined
+    for rule in (_inequalities_equal, _definitions_equal):
+        equal = rule(gold, answer)
+        if equal is not NotImplemented:
+            return equal
+    return _objects_equal(gold, answer)
+
+
+def _objects_equal(gold: str, answer: str) -> Truth:
+    """Compare as sympy objects, then in other notations."""
     first, second = compare_sympy.parse(gold), compare_sympy.parse(answer)
     if first is None or second is None:
         return None
     if _brackets_clash(gold, answer):
         return False
-    found = compare_sympy.objects_equal(first, second)
+    equal = compare_sympy.objects_equal(first, second)
     parts = [split_outside(text, _COMMA)[0] for text in (gold, answer)]
-    if found and any(len(set(side)) < len(side) for side in parts) and len(parts[0]) == len(parts[1]):
-        return three_valued.same_members(parts[0], parts[1], mathematics_equal)  # 1, 1, 2 and 1, 2, 2
-    if found and len(split_outside(gold, _COMMA)[0]) != len(split_outside(answer, _COMMA)[0]):
-        return True if r"\pm" in gold + answer or enclosed(gold) or enclosed(answer) else None  # 7 and 7, 7, 7
-    return found if found is not False else _other_notation(gold, answer)
+    if equal and any(len(set(side)) < len(side) for side in parts) and len(parts[0]) == len(parts[1]):
+        return three_valued.same_members(
+            parts[0], parts[1], mathematics_equal
+        )  # `1,1,2` and `1,2,2` are one set in sympy
+    if equal and len(parts[0]) != len(parts[1]):
+        return True if r"\pm" in gold + answer or enclosed(gold) or enclosed(answer) else None  # `7` and `7,7,7`
+    return equal if equal is not False else _equal_in_other_notation(gold, answer)
 
 
-def _definitions(gold: str, answer: str) -> Any:
-    """`f(x)=x^2` against `f(t)=t^2`, `y=x^2` and `x^2`; NotImplemented where neither defines a function."""
+def _definitions_equal(gold: str, answer: str) -> Any:
+    """`f(x)=x^2` equals `f(t)=t^2`, `y=x^2` and `x^2`. NotImplemented if neither defines a function."""
     first, second = definitions.definition(gold), definitions.definition(answer)
-    if not ((first and first.letters) or (second and second.letters)):
+    if not ((first and first.variables) or (second and second.variables)):
         return NotImplemented
     if first and second:
         body = (
-            definitions.rename(second.body, second.letters, first.letters)
-            if first.letters and second.letters
+            definitions.rename(second.body, second.variables, first.variables)
+            if first.variables and second.variables
             else second.body
         )
         if body is None:
             return None
-        found = mathematics_equal(first.body, body)
-        known = first.name == second.name or "y" in (first.name, second.name) or not (first.name and second.name)
-        return found if known or not found else None
+        equal = mathematics_equal(first.body, body)
+        names_agree = first.name == second.name or "y" in (first.name, second.name) or not (first.name and second.name)
+        return equal if names_agree or not equal else None
     defined, other = (first, answer) if first else (second, gold)
     assert defined is not None
     if "=" in other or inequalities.RELATION.search(other):
         return NotImplemented
-    found = mathematics_equal(defined.body, other)
-    if found is False and len(defined.letters) == 1 and len(free := definitions.letters_of(other)) == 1:
-        body = definitions.rename(other, tuple(free), defined.letters)
+    equal = mathematics_equal(defined.body, other)
+    if equal is False and len(defined.variables) == 1 and len(free := definitions.letters_of(other)) == 1:
+        body = definitions.rename(other, tuple(free), defined.variables)
         return None if body and mathematics_equal(defined.body, body) else False
-    return found
+    return equal
 
 
-_CUT = re.compile(r"-?\d+\.(\d+)\\ldots ?")
+_TRUNCATED = re.compile(r"-?\d+\.(\d+)\\ldots ?")
 
 
-def _cut_off(gold: str, answer: str) -> Any:
-    r"""`0.333\ldots` may go on in any way: None where its digits are those of the other side, else False."""
-    found = [_CUT.fullmatch(text) for text in (gold, answer)]
-    if not any(found):
+def _truncated_decimals_equal(gold: str, answer: str) -> Any:
+    r"""`0.333\ldots` and `\frac{1}{3}`: None if the digits agree, since the further digits are not known, else False."""
+    matches = [_TRUNCATED.fullmatch(text) for text in (gold, answer)]
+    if not any(matches):
         return NotImplemented
     values = [
         compare_sympy.parse(match[0].replace(r"\ldots", "").strip() if match else text)
-        for match, text in zip(found, (gold, answer), strict=True)
+        for match, text in zip(matches, (gold, answer), strict=True)
     ]
     if not all(getattr(value, "is_number", False) for value in values):
         return None
-    places = min(len(match[1]) for match in found if match)
+    places = min(len(match[1]) for match in matches if match)
     return None if abs((values[0] - values[1]).evalf(30)) <= 10**-places else False
 
 
 def _ratios_equal(gold: list[str], answer: list[str]) -> Truth:
-    """`1:2:3` against `2:4:6`: each number in relation to the first."""
+    """`1:2:3` equals `2:4:6`: each number is divided by the first."""
     if len(gold) != len(answer):
         return False
     scaled = [[rf"\frac{{{part}}}{{{side[0]}}}" for part in side[1:]] for side in (gold, answer)]
     return three_valued.same_in_order(scaled[0], scaled[1], mathematics_equal)
 
 
-def _rounding(gold: str, answer: str) -> bool | None:
-    """True where one is a decimal of five significant digits or more and the other rounds to it; two rationals are decided here."""  # noqa: E501
+def _decimals_equal(gold: str, answer: str) -> bool | None:
+    r"""Compare a decimal with a number. `1.4142` equals `\sqrt{2}`, as it has five significant digits and is its rounding.
+
+    Returns:
+        None if neither is a decimal, or if the other is not rational and does not round to it.
+    """
     decimals = [numerals.decimal(text) for text in (gold, answer)]
-    exact = [found[0] if found else numerals.ratio(text) for found, text in zip(decimals, (gold, answer), strict=True)]
+    exact = [
+        point.value if point else numerals.ratio(text) for point, text in zip(decimals, (gold, answer), strict=True)
+    ]
     if not any(decimals):
         return None
     if exact[0] is not None and exact[1] is not None:
         return _rationals_equal(exact[0], exact[1], decimals)
-    for found, other in ((decimals[0], answer), (decimals[1], gold)):
-        value = compare_sympy.parse(other) if found and found[1] >= _LEAST_DIGITS else None
+    for point, other in ((decimals[0], answer), (decimals[1], gold)):
+        value = compare_sympy.parse(other) if point and point.digits >= _LEAST_DIGITS else None
         real = value if getattr(value, "is_number", False) and getattr(value, "is_real", False) else None
-        if found and real is not None and abs(real.evalf(30) - _float(found[0])) <= _float(found[2]):
+        if point and real is not None and abs(real.evalf(30) - _rational(point.value)) <= _rational(point.half_unit):
             return True
     return None
 
 
-def _rationals_equal(gold: Fraction, answer: Fraction, decimals: list[tuple[Fraction, int, Fraction] | None]) -> bool:
-    """Two rationals of which one is a decimal. Of two decimals the one with fewer places must be the other one rounded to them;
-    a fraction without a finite decimal may differ by `RELATIVE_TOLERANCE`, or round to the decimal."""
+def _rationals_equal(gold: Fraction, answer: Fraction, decimals: list[numerals.Decimal | None]) -> bool:
+    r"""Compare two rational numbers, at least one of them a decimal.
+
+    Two decimals are equal if the longer one rounds to the shorter one and that has five significant digits: `3.14159` and
+    `3.1416`. A fraction without a finite decimal, such as `\frac{1}{3}`, may round to the decimal or differ by
+    `RELATIVE_TOLERANCE`: `0.33333`.
+    """
     gap = abs(gold - answer)
     if not gap:
         return True
-    coarse = max((found for found in decimals if found), key=lambda found: found[2])
-    if coarse[1] >= _LEAST_DIGITS and gap <= coarse[2] and (all(decimals) or not _integral(gold, answer)):
+    coarse = max((point for point in decimals if point), key=lambda point: point.half_unit)
+    if coarse.digits >= _LEAST_DIGITS and gap <= coarse.half_unit and (all(decimals) or not _integral(gold, answer)):
         return True
-    endless = [
-        value for value, found in ((gold, decimals[0]), (answer, decimals[1])) if not found and not _is_decimal(value)
+    infinite = [
+        value
+        for value, point in ((gold, decimals[0]), (answer, decimals[1]))
+        if not point and not _has_finite_decimal(value)
     ]
-    return bool(endless) and gap <= Fraction(1, 10**5) * max(abs(gold), abs(answer))
+    return bool(infinite) and gap <= Fraction(1, 10**5) * max(abs(gold), abs(answer))
 
 
 def _integral(*values: Fraction) -> bool:
     return any(value.denominator == 1 for value in values)
 
 
-def _is_decimal(value: Fraction) -> bool:
+def _has_finite_decimal(value: Fraction) -> bool:
     return not 10**60 % value.denominator
 
 
-def _float(value: Fraction) -> Any:
+def _rational(value: Fraction) -> Any:
     import sympy
 
     return sympy.Rational(value.numerator, value.denominator)
 
 
-def _regions(gold: str, answer: str) -> Any:
-    """Inequalities against inequalities, intervals and unions; NotImplemented where neither is one."""
-    found = [inequalities.solution_set(text) for text in (gold, answer)]
-    if not any(found):
-        return NotImplemented
-    if found[0] and found[1]:
-        if found[0][0] != found[1][0]:
+def _inequalities_equal(gold: str, answer: str) -> Any:
+    r"""`x>3` equals `3<x` and `(3,\infty)`. NotImplemented if neither text is an inequality."""
+    first, second = (inequalities.solution_set(text) for text in (gold, answer))
+    if first and second:
+        if first[0] != second[0]:
             return False
-        same = compare_sympy.sets_equal(found[0][1], found[1][1])
-        trivial = found[0][1].is_empty or found[0][1].complement(_reals()).is_empty
+        same = compare_sympy.sets_equal(first[1], second[1])
+        trivial = first[1].is_empty or first[1].complement(_reals()).is_empty
         return None if same and trivial else same  # `x^2+1>0` and `x^2+2>0` both hold everywhere
-    other = compare_sympy.parse(answer if found[0] else gold)
-    region = found[0] or found[1]
-    if region is None or other is None or not hasattr(other, "is_subset"):
+    solutions = first or second
+    other = compare_sympy.parse(answer if first else gold) if solutions else None
+    if solutions is None or other is None or not hasattr(other, "is_subset"):
         return NotImplemented
-    return compare_sympy.sets_equal(region[1], other)
+    return compare_sympy.sets_equal(solutions[1], other)
 
 
 def _reals() -> Any:
@@ -173,39 +190,39 @@ def _reals() -> Any:
 
 
 def _brackets_clash(gold: str, answer: str) -> bool:
-    """(1,2) and {1,2}, which the parser cannot always tell apart."""
-    opened = [found[0] if (found := enclosed(text)) and "," in found[1] else "" for text in (gold, answer)]
+    r"""Whether one answer is `(1,2)` and the other `\{1,2\}`. The parser does not always distinguish them."""
+    opened = [parts[0] if (parts := enclosed(text)) and "," in parts[1] else "" for text in (gold, answer)]
     return r"\{" in opened and opened[0] != opened[1] and all(opened)
 
 
-def _other_notation(gold: str, answer: str) -> Truth:
-    r"""What is different as it is written may be equal otherwise: degrees and radians, `\log` for the natural logarithm."""
+def _equal_in_other_notation(gold: str, answer: str) -> Truth:
+    r"""Compare answers that differ as written: `180^\circ` equals `\pi`; `\log` may be `\ln`, and `\mathbb{R}` may be `R`."""
     degrees = [r"^\circ" in text for text in (gold, answer)]
     if degrees[0] != degrees[1]:
-        turned = [text.replace(r"^\circ", r"\cdot\frac{\pi}{180}") for text in (gold, answer)]
-        return bool(compare_sympy.objects_equal(compare_sympy.parse(turned[0]), compare_sympy.parse(turned[1])))
+        radians = [text.replace(r"^\circ", r"\cdot\frac{\pi}{180}") for text in (gold, answer)]
+        return bool(compare_sympy.objects_equal(*map(compare_sympy.parse, radians)))
     natural = [re.sub(r"\\log(?![A-Za-z_])", r"\\ln", text) for text in (gold, answer)]
-    if natural != [gold, answer] and compare_sympy.objects_equal(
-        compare_sympy.parse(natural[0]), compare_sympy.parse(natural[1])
-    ):
+    if natural != [gold, answer] and compare_sympy.objects_equal(*map(compare_sympy.parse, natural)):
         return None
     if re.sub(r"\\mathbb\{([A-Z])\}", r"\1", gold) == re.sub(r"\\mathbb\{([A-Z])\}", r"\1", answer):
         return None
-    if "=" in gold and "=" in answer:
-        mine, theirs = (
-            definitions.letters_of(first) - definitions.letters_of(second)
-            for first, second in ((gold, answer), (answer, gold))
-        )
-        body = (
-            definitions.rename(answer, tuple(theirs), tuple(mine))
-            if len(mine) == len(theirs) == 1 and {*map(str.lower, mine)} != {*map(str.lower, theirs)}
-            else None
-        )
-        if (
-            body
-            and gold.split("=")[0] == answer.split("=")[0]
-            and compare_sympy.objects_equal(compare_sympy.parse(gold), compare_sympy.parse(body))
-        ):
-            return None  # n = 3k + 1 and n = 3m + 1
+    if "=" in gold and "=" in answer and _equal_with_other_variable(gold, answer):
+        return None
     counts = [text.count(",") for text in (gold, answer)]
     return None if r"\ldots" in gold + answer and counts[0] != counts[1] and all(counts) else False
+
+
+def _equal_with_other_variable(gold: str, answer: str) -> bool:
+    """Whether two equations differ only in the name of one variable: `n=3k+1` and `n=3m+1`."""
+    ours, theirs = (
+        definitions.letters_of(first) - definitions.letters_of(second)
+        for first, second in ((gold, answer), (answer, gold))
+    )
+    if len(ours) != 1 or len(theirs) != 1 or {*map(str.lower, ours)} == {*map(str.lower, theirs)}:
+        return False
+    renamed = definitions.rename(answer, tuple(theirs), tuple(ours))
+    return bool(
+        renamed
+        and gold.split("=")[0] == answer.split("=")[0]
+        and compare_sympy.objects_equal(compare_sympy.parse(gold), compare_sympy.parse(renamed))
+    )

@@ -1,7 +1,4 @@
-r"""Whether two quantities are the same: numbers by value, units by name. Pure.
-
-A unit that one side leaves out is no difference.
-"""
+r"""Comparison of quantities: numbers by value, units by name. `12\text{ cm}` equals `12`. Pure."""
 
 from __future__ import annotations
 
@@ -21,25 +18,28 @@ _DEGREE: Unit = frozenset({("degree", 1)})
 
 
 def quantities_equal(gold: Quantity, answer: Quantity, equal: Equal) -> Truth:
-    """Whether two quantities are the same.
+    """Whether two quantities are equal.
+
+    Args:
+        equal: compares two numbers in LaTeX.
 
     Returns:
-        None where they are in other units and equal after conversion, or a word of theirs is not known, or one leaves out a word
-        that changes the meaning.
+        None if they are equal only after conversion (`1 m` and `100 cm`), if a word is not a known unit, or if one side omits
+        a mark such as `am`.
     """
     clash = marks_clash(gold.marks, answer.marks)
     if clash:
         return False
     if clash is None and _same_time(gold, answer):
         return None
-    found = _parts_equal(gold, answer, equal)
-    if found is False:
-        return None if _convertible(gold, answer) else False
-    return None if clash is None else found
+    parts_equal = _parts_equal(gold, answer, equal)
+    if parts_equal is False:
+        return None if _equal_after_conversion(gold, answer) else False
+    return None if clash is None else parts_equal
 
 
 def _same_time(gold: Quantity, answer: Quantity) -> bool:
-    """Whether `7:55 p.m.` and `19:55` are meant."""
+    """Whether two clock times are equal, one of them without a mark: `7:55 p.m.` and `19:55`."""
     hours = []
     for side in (gold, answer):
         clock = re.fullmatch(r"(\d{1,2}):(\d\d)", side.parts[0].number) if len(side.parts) == 1 else None
@@ -57,7 +57,7 @@ def _parts_equal(gold: Quantity, answer: Quantity, equal: Equal) -> Truth:
 
 
 def _part_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
-    units_same = units.units_equal(gold.unit, answer.unit)
+    same_unit = units.units_equal(gold.unit, answer.unit)
     if _PERCENT in (gold.unit, answer.unit) and gold.unit != answer.unit and NOTHING in (gold.unit, answer.unit):
         return _percent_equal(gold, answer, equal)
     numbers = equal(_scaled(gold), _scaled(answer))
@@ -65,19 +65,19 @@ def _part_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
         return equal(
             *(rf"({part.number})\cdot\frac{{\pi}}{{180}}" if part.unit else part.number for part in (gold, answer))
         )
-    return all_true((numbers, units_same))
+    return all_true((numbers, same_unit))
 
 
 def _percent_equal(gold: Part, answer: Part, equal: Equal) -> Truth:
-    """50% is 0.5; where the gold answer has the sign, or the number is over 1, it is also 50 with the sign left out."""
+    r"""`50\%` equals `0.5`, and also `50`. `0.5\%` and `0.5` are unknown if the gold answer has the sign, else different."""
     percent, other = (gold, answer) if gold.unit == _PERCENT else (answer, gold)
     if equal(rf"\frac{{{percent.number}}}{{100}}", other.number):
         return True
-    found = equal(percent.number, other.number)
+    same_number = equal(percent.number, other.number)
     number = _number(percent)
-    if found and (number is None or abs(number) <= 1):
+    if same_number and (number is None or abs(number) <= 1):
         return None if percent is gold else False
-    return found
+    return same_number
 
 
 def _scaled(part: Part) -> str:
@@ -85,13 +85,13 @@ def _scaled(part: Part) -> str:
 
 
 def _number(part: Part) -> Fraction | None:
-    found = decimal(part.number)
-    value = found[0] if found else ratio(part.number)
+    point = decimal(part.number)
+    value = point.value if point else ratio(part.number)
     return None if value is None else value * part.scale
 
 
-def _convertible(gold: Quantity, answer: Quantity) -> bool:
-    """Whether two quantities are equal in a common unit, or one without a unit is the other in some unit of its parts."""
+def _equal_after_conversion(gold: Quantity, answer: Quantity) -> bool:
+    """Whether two quantities are equal in a common unit: `1 h 30 min` and `90 min`."""
     both = [[(_number(part), part.unit) for part in side.parts] for side in (gold, answer)]
     if any(value is None for side in both for value, _ in side):
         return False

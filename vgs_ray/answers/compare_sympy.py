@@ -1,6 +1,6 @@
-r"""Whether two sympy objects are equal; `None` where nobody knows.
+r"""Compare two sympy objects: expressions, lists, sets, relations, matrices. None means unknown.
 
-Equality of expressions is decided by their values, see `vgs_ray.answers.numeric`; sympy is imported on first use.
+Expressions are compared by their values, see `vgs_ray.answers.numeric`. sympy is imported on first use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["load", "objects_equal", "parse", "sets_equal"]
 
 
 def objects_equal(gold: Any, answer: Any) -> Truth:
-    """Whether two sympy objects are the same number, expression, list, set, relation or matrix."""
+    """Whether two sympy objects are equal: numbers, expressions, lists, sets, relations or matrices."""
     import sympy
     from sympy.core.relational import Relational
 
@@ -33,23 +33,25 @@ def objects_equal(gold: Any, answer: Any) -> Truth:
     if any(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
         return _collections(gold, answer)
     if all(isinstance(value, sympy.Expr) for value in (gold, answer)):
-        found = numeric.expressions_equal(gold, answer)
-        return (
-            complex_variables.agree_at_complex_points(gold, answer)
-            if found and complex_variables.complex_letters(gold, answer)
-            else found
-        )
+        return _expressions(gold, answer)
     return verified(gold, answer)
 
 
+def _expressions(gold: Any, answer: Any) -> Truth:
+    equal = numeric.expressions_equal(gold, answer)
+    if equal and complex_variables.possibly_complex(gold, answer):
+        return complex_variables.agree_at_complex_points(gold, answer)
+    return equal
+
+
 def verified(gold: Any, answer: Any) -> bool:
-    """What math-verify says, both ways round, for objects that have no comparison here."""
+    """The result of math-verify, in either order of arguments, for objects without a rule here."""
     verify = library()[0].verify
     return any(verify(*pair, timeout_seconds=None, raise_on_error=True) for pair in ((gold, answer), (answer, gold)))
 
 
 def _single(value: Any) -> Any:
-    """A set of one member as that member."""
+    """The member of a set with one member; any other object unchanged."""
     import sympy
 
     return value.args[0] if isinstance(value, sympy.FiniteSet) and len(value.args) == 1 else value
@@ -60,7 +62,7 @@ def _matrices(gold: Any, answer: Any) -> Truth:
 
 
 def _vector_and_tuple(gold: Any, answer: Any) -> Truth:
-    """A column and a tuple of the same numbers may be the same vector."""
+    """A column vector and a tuple of the same numbers are unknown: both may denote the same vector."""
     import sympy
 
     vector, other = (gold, answer) if isinstance(gold, sympy.MatrixBase) else (answer, gold)
@@ -72,37 +74,30 @@ def _vector_and_tuple(gold: Any, answer: Any) -> Truth:
 
 
 def _collections(gold: Any, answer: Any) -> Truth:
-    """Sets, tuples and intervals. An open interval and a pair are written alike."""
+    """Compare sets, tuples and intervals. `(1,2)` may be an open interval or a pair."""
     import sympy
 
     if not all(isinstance(value, sympy.Set | sympy.Tuple) for value in (gold, answer)):
         several, one = (gold, answer) if isinstance(gold, sympy.Set | sympy.Tuple) else (answer, gold)
-        restated = (
-            isinstance(several, sympy.FiniteSet)
-            and all(objects_equal(member, one) for member in several.args)
-            and several.args
-        )
-        return None if restated else False
+        repeated = isinstance(several, sympy.FiniteSet) and several.args
+        return None if repeated and all(objects_equal(member, one) for member in several.args) else False
     first, second = _pair_or_set(gold, answer), _pair_or_set(answer, gold)
     if isinstance(first, sympy.Tuple) and isinstance(second, sympy.Tuple):
         return same_in_order(first.args, second.args, objects_equal)
+    has_tuple = any(isinstance(value, sympy.Tuple) for value in (first, second))
     listed = [isinstance(value, sympy.FiniteSet | sympy.Tuple) for value in (first, second)]
     if all(listed):
         ordered = same_in_order(_written(first), _written(second), objects_equal)
-        if _named_apart(first) != _named_apart(second):
+        if _has_names(first) != _has_names(second):
             return None if same_members(first.args, second.args, objects_equal) is not False else False
-        if ordered or not any(isinstance(value, sympy.Tuple) for value in (first, second)):
+        if ordered or not has_tuple:
             return ordered or same_members(first.args, second.args, objects_equal)
         return None if same_members(first.args, second.args, objects_equal) else False
-    return (
-        False
-        if any(listed) and any(isinstance(value, sympy.Tuple) for value in (first, second))
-        else sets_equal(first, second)
-    )
+    return False if any(listed) and has_tuple else sets_equal(first, second)
 
 
-def _named_apart(values: Any) -> bool:
-    """Whether a list gives values to several names, such as a = 2, d = 3: then its order says nothing to a list without names."""
+def _has_names(values: Any) -> bool:
+    """Whether a list gives values to several names, as in `a=2, d=3`. Its order does not matter for a list without names."""
     import sympy
 
     return len({value.lhs for value in values.args if isinstance(value, sympy.Eq)}) > 1
@@ -121,7 +116,7 @@ def _pair_or_set(value: Any, other: Any) -> Any:
 
 
 def sets_equal(gold: Any, answer: Any) -> Truth:
-    """Whether two sets of real numbers are the same: intervals by their ends, unions part by part."""
+    """Whether two sets of real numbers are equal: intervals by their ends, unions part by part."""
     import sympy
 
     first, second = (_simplified(value) for value in (gold, answer))
@@ -155,7 +150,7 @@ def _simplified(value: Any) -> Any:
 
 
 def is_name(value: Any) -> bool:
-    """Whether the left side of an equation only names its right side: `x`, `f(x)`, `AB`, `a_n`."""
+    """Whether the left side of an equation is only a name for its right side: `x`, `f(x)`, `AB`, `a_n`."""
     import sympy
     from sympy.core.function import AppliedUndef
 
@@ -169,23 +164,21 @@ def is_name(value: Any) -> bool:
 
 
 def _relation_and_value(relation: Any, value: Any) -> Truth:
-    """`x = 5` against 5. An equation with more on its left side, such as x + y = 5, may be the answer itself or its way to 5."""
+    """`x=5` equals `5`. `x+y=5` and `5` are unknown, since the equation may be the answer or a step towards it."""
     import sympy
 
     last = relation._unsorted_args[-1] if type(relation).__name__ == "And" else relation
     first = relation._unsorted_args[0] if type(relation).__name__ == "And" else relation
     if not isinstance(last, sympy.Eq):
         return False
-    found = objects_equal(last.rhs, value)
-    if found is False and isinstance(value, sympy.Set) and isinstance(last.lhs, sympy.Symbol):
-        return False
-    if found and (is_name(first.lhs) or not first.lhs.free_symbols):
+    equal = objects_equal(last.rhs, value)
+    if equal and (is_name(first.lhs) or not first.lhs.free_symbols):
         return _consistent(relation)
-    return None if found else found
+    return None if equal else equal
 
 
 def _consistent(relation: Any) -> Truth:
-    """Of `x = 2 + 3 = 6`, where all that are numbers must be equal."""
+    """Whether all numbers in a chain are equal: not in `x = 2+3 = 6`."""
     links = relation._unsorted_args if type(relation).__name__ == "And" else [relation]
     numbers = [side for link in links for side in (link.lhs, link.rhs) if getattr(side, "is_number", False)]
     return all_true(objects_equal(number, numbers[-1]) for number in numbers[:-1])
@@ -196,19 +189,7 @@ def _relations(gold: Any, answer: Any) -> Truth:
 
     equations = [isinstance(value, sympy.Eq) for value in (gold, answer)]
     if all(equations):
-        if gold.lhs == answer.lhs and is_name(gold.lhs):
-            return objects_equal(gold.rhs, answer.rhs)
-        if isinstance(gold.lhs, sympy.Tuple) and isinstance(answer.lhs, sympy.Tuple):
-            return None
-        if isinstance(gold.lhs, sympy.Tuple) or isinstance(answer.lhs, sympy.Tuple) or not _plain_sides(gold, answer):
-            return verified(gold, answer)
-        found = numeric.proportional(gold.lhs - gold.rhs, answer.lhs - answer.rhs)
-        if complex_variables.complex_letters(gold, answer):
-            agree = found and complex_variables.agree_at_complex_points(
-                gold.lhs - gold.rhs, answer.lhs - answer.rhs, ratio=True
-            )
-            return agree or None
-        return found or _solutions_same(gold, answer)
+        return _equations(gold, answer)
     if not any(equations) and all(isinstance(value, sympy.Rel) for value in (gold, answer)):
         first, second = (numeric.at_least_zero(value) for value in (gold, answer))
         if first[0] == second[0] and numeric.proportional(first[1], second[1], positive=first[0] != "!="):
@@ -218,8 +199,26 @@ def _relations(gold: Any, answer: Any) -> Truth:
     return verified(gold, answer)
 
 
-def _solutions_same(gold: Any, answer: Any) -> Truth:
-    """Whether two equations have the same solutions; None where one has none that sympy finds."""
+def _equations(gold: Any, answer: Any) -> Truth:
+    """`x+y=1` equals `2x+2y=2`: the differences of the sides are proportional."""
+    import sympy
+
+    if gold.lhs == answer.lhs and is_name(gold.lhs):
+        return objects_equal(gold.rhs, answer.rhs)
+    tuples = [isinstance(value.lhs, sympy.Tuple) for value in (gold, answer)]
+    if all(tuples):
+        return None
+    if any(tuples) or not _plain_sides(gold, answer):
+        return verified(gold, answer)
+    first, second = gold.lhs - gold.rhs, answer.lhs - answer.rhs
+    proportional = numeric.proportional(first, second)
+    if complex_variables.possibly_complex(gold, answer):
+        return (proportional and complex_variables.agree_at_complex_points(first, second, ratio=True)) or None
+    return proportional or _same_solutions(gold, answer)
+
+
+def _same_solutions(gold: Any, answer: Any) -> Truth:
+    """Whether two equations have the same solutions. None if sympy finds no solutions of one of them."""
     import sympy
 
     first, second = (

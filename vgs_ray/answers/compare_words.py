@@ -1,4 +1,4 @@
-"""Whether two answers in words are the same. Pure."""
+"""Comparison of answers in words. Pure."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ _ARTICLES = {"a", "an", "the"}
 
 
 def words_equal(gold: str, answer: str) -> Truth:
-    """Words are the same without case and punctuation; None for an abbreviation, a synonym, and a sentence in other words."""
+    """Compare words without case and punctuation: `no solution` equals `No solution.`.
+
+    Returns:
+        None for an abbreviation (`Mon`), a synonym (`true` for `yes`), another article, and two texts of three words or more.
+    """
     first, second = (re.sub(r"[^\w]+", " ", text.casefold()).strip() for text in (gold, answer))
     if first == second:
-        return _case_is_free(gold, answer)
+        return _equal_in_any_case(gold, answer)
     if any({first, second} == pair for pair in _SYNONYMS) or _abbreviates(gold, answer) or _abbreviates(answer, gold):
         return None
     if set(first.split()) ^ set(second.split()) <= _ARTICLES:
@@ -29,15 +33,15 @@ def words_equal(gold: str, answer: str) -> Truth:
     return None if len(first.split()) > 2 and len(second.split()) > 2 else False
 
 
-def _case_is_free(gold: str, answer: str) -> Truth:
-    """`Yes` is `YES` and `Bob` is `bob`; three letters such as `abc` and `ABC` are products of other letters."""
+def _equal_in_any_case(gold: str, answer: str) -> Truth:
+    """`Yes` equals `YES` and `Bob` equals `bob`, but `abc` and `ABC` are products of different variables."""
     if gold == answer or len(gold) > 3 or gold.casefold() in ("yes", "no", "odd", "dne"):
         return True
     return len(gold) == 3 and gold[1:].islower() and answer[1:].islower()
 
 
 def _abbreviates(short: str, long: str) -> bool:
-    """`E` for `east`, `Mon` for `Monday`."""
+    """Whether `short` is `E` for `east` or `Mon` for `Monday`."""
     return (
         len(short) <= 3
         and bool(re.fullmatch(r"[A-Z]?[a-z]{3,}", long))

@@ -1,6 +1,7 @@
-"""Letters that may be complex: `|z-i|` and `|z+i|` agree on the real line only.
+"""Complex variables: `|z-i|` and `|z+i|` are equal for real z only.
 
-Analytic expressions that agree on the real line agree everywhere, so only absolute values, conjugates and parts matter.
+Analytic expressions that are equal on the real line are equal everywhere. Only absolute values, conjugates, real and imaginary
+parts and arguments need this check.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ _COMPLEX = {"z", "w", "\\zeta", "\\omega", "zeta", "omega"}
 _POINTS = 4
 
 
-def complex_letters(gold: Any, answer: Any) -> list[Any]:
-    """Letters that are complex by custom, or stand beside the imaginary unit without being its factor, as in |x - 2i|."""
+def possibly_complex(gold: Any, answer: Any) -> list[Any]:
+    """Variables that may be complex: z, w, zeta and omega, or those added to the imaginary unit, as in |x - 2i|."""
     import sympy
 
     sides = (gold, answer)
@@ -21,7 +22,7 @@ def complex_letters(gold: Any, answer: Any) -> list[Any]:
     if not any(side.has(*parts) for side in sides):
         return []
     free = sorted(gold.free_symbols | answer.free_symbols, key=str)
-    customary = [letter for letter in free if str(letter).split("_")[0] in _COMPLEX]
+    customary = [variable for variable in free if str(variable).split("_")[0] in _COMPLEX]
     if customary or not any(side.has(sympy.I) for side in sides):
         return customary
     products = [part for side in sides for part in side.atoms(sympy.Mul) if part.has(sympy.I)]
@@ -29,20 +30,23 @@ def complex_letters(gold: Any, answer: Any) -> list[Any]:
 
 
 def agree_at_complex_points(gold: Any, answer: Any, *, ratio: bool = False) -> bool | None:
-    """Whether two expressions that agree for real letters agree for complex ones too; `ratio` asks for a constant ratio.
+    """Whether two expressions that are equal for real variables are equal for complex ones, too.
+
+    Args:
+        ratio: whether a constant ratio is enough.
 
     Returns:
-        None where they do not and nothing says that the letters are complex.
+        None if they differ, but neither contains the imaginary unit.
     """
     import sympy
 
-    letters, draw = complex_letters(gold, answer), random.Random(3)
+    draw = random.Random(3)
     free = sorted(gold.free_symbols | answer.free_symbols, key=str)
-    general = {letter: sympy.Dummy(str(letter)) for letter in letters}
+    general = {variable: sympy.Dummy(str(variable)) for variable in possibly_complex(gold, answer)}  # not declared real
     values = []
     for _ in range(_POINTS):
-        point = {general.get(letter, letter): draw.uniform(0.2, 3) + sympy.I * draw.uniform(0.2, 3) * int(letter in general)
-                 for letter in free}  # fmt: skip
+        point = {general.get(each, each): draw.uniform(0.2, 3) + sympy.I * draw.uniform(0.2, 3) * int(each in general)
+                 for each in free}  # fmt: skip
         values.append([complex(side.xreplace(general).evalf(30, subs=point)) for side in (gold, answer)])
     if ratio and all(abs(second) > 1e-12 for _, second in values):
         constant = values[0][0] / values[0][1]

@@ -1,4 +1,4 @@
-r"""Conditions in words: `3\text{ if }n\text{ is odd}`, `n\text{ odd}`, `2k\pi, k\in\mathbb{Z}`. Pure."""
+r"""Conditions: `3\text{ if }n\text{ is odd}`, `n\text{ odd}`, `2k\pi, k\in\mathbb{Z}`. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ _TOKEN = re.compile(r"\\[A-Za-z]+|[A-Za-z]{2,}|\d+(?:\.\d+)?|\S")
 
 @dataclass(frozen=True)
 class Condition:
-    """Words that say something, mathematics in the order of the text, and whether both only declare a letter (`k\\in\\mathbb{Z}`)."""  # noqa: E501
+    r"""A condition without filler words.
+
+    Attributes:
+        words: such as `odd`, `not`.
+        signs: the mathematics, in the order of the text.
+        declares: whether the condition only declares a variable: `k\in\mathbb{Z}`, `where k is an integer`.
+    """
 
     words: tuple[str, ...]
     signs: tuple[str, ...]
@@ -51,9 +57,13 @@ class Condition:
 
 
 def split_condition(text: str) -> tuple[str, str] | None:
-    """A text as (what holds, under which condition); the first is empty where all of the text is one (`n is odd`)."""
-    level = depths(text)
-    opened = next((match for match in _OPENED.finditer(text) if level[match.start()] == 0), None)
+    """Split `3 if n is odd` into (`3`, `if n is odd`). The value is empty if all of the text is a condition: `n is odd`.
+
+    Returns:
+        None if the text contains no condition.
+    """
+    levels = depths(text)
+    opened = next((match for match in _OPENED.finditer(text) if levels[match.start()] == 0), None)
     if opened is not None:
         return text[: opened.start()].strip(), text[opened.start() :].lstrip(",; ")
     last = re.search(r"\(([^()]*)\)$", text)
@@ -71,11 +81,11 @@ def split_condition(text: str) -> tuple[str, str] | None:
 
 
 def condition(text: str) -> Condition:
-    """What a condition says, without the words that only lead to it."""
+    """Read the text of a condition."""
     bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     tokens = _TOKEN.findall(bare.strip("(), "))
-    named = [token.casefold() for token in tokens if token[0].isalpha() and len(token) > 1]
-    words = tuple(word for word in named if word not in _FILLERS)
+    all_words = [token.casefold() for token in tokens if token[0].isalpha() and len(token) > 1]
+    words = tuple(word for word in all_words if word not in _FILLERS)
     signs = tuple(
         token
         for token in tokens
@@ -87,17 +97,18 @@ def condition(text: str) -> Condition:
 
 
 def conditions_equal(first: Condition | None, second: Condition | None) -> bool | None:
-    """Whether two conditions are the same; None where one is left out, or they are in different words.
+    """Whether two conditions are equal. A condition that only declares a variable may be omitted.
 
-    One that only declares a letter may be left out.
+    Returns:
+        None if one condition is omitted, or if the conditions use different words.
     """
     if first == second:
         return True
     if first is None or second is None:
-        given = first or second
-        return True if given is not None and given.declares else None
+        only = first or second
+        return True if only is not None and only.declares else None
     if first.declares and second.declares and first.words == second.words:
-        return _sets(first) == _sets(second)
+        return _declared_sets(first) == _declared_sets(second)
     ours, theirs = set(first.words) - set(second.words), set(second.words) - set(first.words)
     if first.signs == second.signs and any(len(pair & ours) == 1 and len(pair & theirs) == 1 for pair in _OPPOSITES):
         return False
@@ -111,5 +122,6 @@ def conditions_equal(first: Condition | None, second: Condition | None) -> bool 
     return False if all(numbers) or all(relations) else None
 
 
-def _sets(declared: Condition) -> list[str]:
-    return [sign for sign in declared.signs if not (len(sign) == 1 and sign.islower()) and sign not in "()"]
+def _declared_sets(condition: Condition) -> list[str]:
+    """The signs without the variable: `\\in`, `\\mathbb`, `Z` for `k\\in\\mathbb{Z}`."""
+    return [sign for sign in condition.signs if not (len(sign) == 1 and sign.islower()) and sign not in "()"]

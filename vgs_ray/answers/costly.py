@@ -1,4 +1,4 @@
-"""Answers that sympy would never finish, told from their text alone. Pure."""
+"""Answers that sympy would not finish, such as `9^{9^{9^{9}}}`, recognized by their text. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ MAX_DEPTH = 24  # of brackets
 
 
 def too_costly(text: str) -> bool:
-    """Whether sympy would try to write out a number of millions of digits, or recurse too deeply. Takes linear time.
+    r"""Whether sympy would compute a number with millions of digits, or recurse too deeply. Takes linear time.
 
-    Such an answer ends in a time-out of seconds, and a policy that has lost its way writes many of them.
+    `2^{12345678}`, `(10^{10})!`, `\binom{10^9}{5}` and `((((...))))` are costly; `2^{2004}` and `2004!` are not. Comparing a
+    costly answer would take until its time limit, and a policy that runs out of control writes many of them.
     """
     depth = deepest = 0
     for character in text:
@@ -36,7 +37,7 @@ def too_costly(text: str) -> bool:
 
 
 def _powers_of_powers(text: str) -> int:
-    """The product of all numbers in exponents, where a bracket has one: `(2^{99999})^{99999}`."""
+    """The product of all numbers in exponents, if a bracket has an exponent: `(2^{99999})^{99999}`. 0 otherwise."""
     if not _POWER_OF_BRACKET.search(text):
         return 0
     product = 1
@@ -46,7 +47,7 @@ def _powers_of_powers(text: str) -> int:
 
 
 def _high_tower(text: str) -> bool:
-    """Whether powers of powers are `MAX_TOWER` high, as in `e^{e^{e^{e^{5}}}}`."""
+    """Whether exponents are nested `MAX_TOWER` deep or more: `e^{e^{e^{e^{5}}}}`."""
     height, depth, opened = 0, 0, list[int]()
     for sign in _TOWER_SIGN.findall(text):
         if sign[0] == "^":

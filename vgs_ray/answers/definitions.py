@@ -1,4 +1,4 @@
-r"""Definitions of functions and sequences, whose letter is bound: `f(x)=x^2` and `f(t)=t^2` are the same. Pure."""
+r"""Definitions of functions and sequences. Their variable may have any name: `f(x)=x^2` equals `f(t)=t^2`. Pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 
 
 class Definition(NamedTuple):
-    """A name (empty for `x \\mapsto ...`), its bound letters, and what it stands for."""
+    r"""`f(x)=x^2` has the name `f`, the variables (`x`,) and the body `x^2`. The name is empty for `x \mapsto x^2`."""
 
     name: str
-    letters: tuple[str, ...]
+    variables: tuple[str, ...]
     body: str
 
 
 def definition(text: str) -> Definition | None:
-    """The definition that a text is; `y = ...` is one without bound letters."""
+    """Read a text as a definition; None if it is none. `y = x^2` is a definition without variables."""
     match = _DEFINITION.fullmatch(text)
     if match is None:
         return None
@@ -33,12 +33,12 @@ def definition(text: str) -> Definition | None:
 
 
 def letters_of(text: str) -> set[str]:
-    """Letters of a piece of mathematics, without those of commands, and without the constant e."""
+    r"""The variables in a piece of LaTeX: `x` for `\sin x+e`. Commands and the constant e do not count."""
     return {token for token in _LETTER.findall(text) if len(token) == 1} - {"e"}
 
 
 def rename(body: str, old: tuple[str, ...], new: tuple[str, ...]) -> str | None:
-    """A body with its bound letters renamed; None where that is no renaming, because a new one stands in it already."""
+    """A body with its variables renamed. None if a new name is already in use in the body, or the numbers of names differ."""
     if len(old) != len(new) or (set(new) - set(old)) & letters_of(body):
         return None
     table = dict(zip(old, new, strict=True))

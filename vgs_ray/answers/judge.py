@@ -1,8 +1,8 @@
-"""Judge answers in processes that can be killed: one hard limit of wall-clock time for each pair, and a memory limit.
+"""Compare answers in worker processes with a limit of wall-clock time for each pair and a limit of memory.
 
-In: pairs (gold, answer). Out: a `Comparison` for each distinct pair; a pair that ran out of time or killed its worker
-is unknown, never wrong. A worker is `python -m vgs_ray.answers.judge`, spoken to in JSON lines and started on first need. The
-parent sets no signal handler, so a `Judge` works in any thread and inside Ray workers.
+In: pairs (gold, answer). Out: a `Comparison` for each distinct pair. A pair that exceeds the time limit or crashes its worker is
+unknown, never incorrect. A worker is `python -m vgs_ray.answers.judge`; it starts when it is needed first, and reads and writes
+JSON lines. The parent sets no signal handlers, so a `Judge` works in any thread and inside Ray workers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from vgs_ray.grade import Comparison, Verdict
 
 Pair = tuple[str, str]
 
-START_LIMIT_S = 120.0  # for the import of sympy on a busy machine
+START_LIMIT_S = 120.0  # the import of sympy takes long on a busy machine
 
 
-class _Died(Exception): ...  # the worker closed its end of the pipe
+class _Died(Exception):
+    """The worker closed its end of the pipe."""
 
 
 class _Worker:
-    """One judging process. Its life: started, asked any number of times, killed."""
+    """One worker process."""
 
     def __init__(self, timeout_s: float, memory_gib: float) -> None:
         path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -52,19 +53,19 @@ class _Worker:
         try:
             self._read(START_LIMIT_S)
         except (_Died, TimeoutError) as error:
-            raise RuntimeError(self._last_words()) from error
+            raise RuntimeError(self._start_failure()) from error
 
-    def _last_words(self) -> str:
+    def _start_failure(self) -> str:
         self.process.kill()
-        words = self.process.communicate()[1].decode(errors="replace")[-2000:]
+        errors = self.process.communicate()[1].decode(errors="replace")[-2000:]
         return (
-            f"the judging process {self.process.args!r} did not start within {START_LIMIT_S:.0f} s (exit status "
-            f"{self.process.returncode}). It must import vgs_ray and math_verify within its memory limit: run the "
-            f"command by hand, or raise memory_gib. Its last words:\n{words}"
+            f"the worker process {self.process.args!r} of the judge did not start within {START_LIMIT_S:.0f} s (exit status "
+            f"{self.process.returncode}). It imports vgs_ray and math_verify within its memory limit: run the command by hand "
+            f"to see the error, or raise memory_gib. The end of its stderr:\n{errors}"
         )
 
     def ask(self, pair: Pair) -> Comparison:
-        """Judge one pair; the clock starts when the worker says that it has begun. Raises TimeoutError or _Died."""
+        """Compare one pair. The time limit starts when the worker reports that it has begun. Raises TimeoutError or _Died."""
         try:
             self.stdin.write(json.dumps(pair).encode() + b"\n")
         except OSError as error:
@@ -73,7 +74,7 @@ class _Worker:
         return Comparison(*self._read(self.timeout_s))
 
     def _read(self, limit_s: float) -> Any:
-        """The next line of the worker, as JSON. poll, because select fails on file numbers over 1023."""
+        """The next JSON line of the worker. Uses poll, since select fails for file descriptors over 1023."""
         poll, deadline = select.poll(), time.monotonic() + limit_s
         poll.register(self.stdout, select.POLLIN)
         while b"\n" not in self.buffer:
@@ -88,26 +89,26 @@ class _Worker:
 
     def kill(self) -> None:
         with self.process:  # closes the pipes and waits
-            self.process.kill()  # a worker inside one big-integer operation hears nothing else
+            self.process.kill()  # SIGTERM has no effect during one operation on large integers
 
 
 class Judge:
-    """A small pool of judging processes. Safe to share between threads; close it, or use it as a context manager.
+    """A pool of worker processes that compare answers. Thread-safe. Close it, or use it as a context manager.
 
     Attributes:
-        judged: pairs that were sent to a worker so far; what the quick path decides is not among them.
+        judged: number of pairs that were sent to a worker. Pairs that `quick_compare` decides do not count.
     """
 
     def __init__(self, workers: int = 2, timeout_s: float = 5.0, memory_gib: float = 4.0) -> None:
-        """Start nothing yet.
+        """Create a judge. Workers start on first use.
 
         Args:
-            workers: judging processes at most.
+            workers: maximum number of worker processes.
             timeout_s: wall-clock limit for one pair, in seconds.
-            memory_gib: address space of one process, in GiB.
+            memory_gib: address space limit of one worker, in GiB.
 
         Raises:
-            ValueError: an argument that is not positive.
+            ValueError: an argument is not positive.
         """
         for name, value in (("workers", workers), ("timeout_s", timeout_s), ("memory_gib", memory_gib)):
             if not value > 0:
@@ -124,7 +125,7 @@ class Judge:
         self.close()
 
     def close(self) -> None:
-        """Kill the workers, when they are done with their pairs. Used again, the judge starts new ones."""
+        """Wait until the workers are idle and kill them. Later calls start new workers."""
         for worker in [self._slots.get() for _ in range(self.workers)]:
             if worker:
                 worker.kill()
@@ -134,35 +135,37 @@ class Judge:
         """Compare the answers of pairs (gold, answer), each distinct pair once.
 
         Returns:
-            For each pair what `grade.compare` says, or equivalent None with reason "timeout" or "crash".
+            For each pair the result of `grade.compare`, or equivalent None with the reason "timeout" or "crash".
 
         Raises:
-            RuntimeError: a judging process cannot be started.
+            RuntimeError: a worker process cannot start.
         """
-        found = {pair: grade.quick_compare(*pair) for pair in dict.fromkeys(pairs)}
-        hard = {
-            pair: (pair[0], grade.normalize_answer(pair[1])) for pair, comparison in found.items() if comparison is None
+        quick = {pair: grade.quick_compare(*pair) for pair in dict.fromkeys(pairs)}
+        normalized = {
+            pair: (pair[0], grade.normalize_answer(pair[1])) for pair, comparison in quick.items() if comparison is None
         }
-        different = list(dict.fromkeys(hard.values()))  # other spellings of an answer are not judged again
-        self.judged += len(different)
+        distinct = list(dict.fromkeys(normalized.values()))  # answers that differ only in formatting are compared once
+        self.judged += len(distinct)
         judged: dict[Pair, Comparison] = {}
-        if different:
-            with ThreadPoolExecutor(min(self.workers, len(different)), thread_name_prefix="judge") as threads:
-                judged = dict(zip(different, threads.map(self._judge, different), strict=True))
-        return {pair: comparison or judged[hard[pair]] for pair, comparison in found.items()}
+        if distinct:
+            with ThreadPoolExecutor(min(self.workers, len(distinct)), thread_name_prefix="judge") as threads:
+                judged = dict(zip(distinct, threads.map(self._judge, distinct), strict=True))
+        return {pair: comparison or judged[normalized[pair]] for pair, comparison in quick.items()}
 
     def equivalent_pairs(self, pairs: Iterable[Pair]) -> dict[Pair, bool | None]:
-        """Whether the two answers of each pair are equal; None where nobody knows."""
+        """Whether the two answers of each pair are equal; None if unknown."""
         return {pair: comparison.equivalent for pair, comparison in self.judge_pairs(pairs).items()}
 
     def grade_all(self, responses: Iterable[tuple[str, str]]) -> list[Verdict]:
         """`grade.grade` for many (gold, text), in order, within the limits."""
         rows = [(gold, text, grade.extract_answer(text)) for gold, text in responses]
-        found = self.judge_pairs((gold, a) for gold, _, a in rows if a is not None)
-        return [grade.without_answer(text) if a is None else grade.verdict(a, found[gold, a]) for gold, text, a in rows]
+        judged = self.judge_pairs((gold, a) for gold, _, a in rows if a is not None)
+        return [
+            grade.without_answer(text) if a is None else grade.verdict(a, judged[gold, a]) for gold, text, a in rows
+        ]
 
     def _judge(self, pair: Pair) -> Comparison:
-        for _ in range(2):  # a crash may be a neighbour's doing (out of memory): once more, on a fresh worker
+        for _ in range(2):  # another process may have caused the crash (out of memory): retry once on a new worker
             worker, keep = self._slots.get(), None
             try:
                 worker = worker or _Worker(self.timeout_s, self.memory_gib)
@@ -179,26 +182,28 @@ class Judge:
         return Comparison(None, "crash")
 
 
-def _limit(what: int, value: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def _set_limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def _serve(timeout_s: float, memory_gib: float, pairs: TextIO, results: TextIO) -> None:
-    """The worker: read pairs until the pipe ends; write one line when it begins and one when it is done."""
-    _limit(resource.RLIMIT_AS, int(memory_gib * 2**30))
-    _limit(resource.RLIMIT_CORE, 0)
-    grade.compare(r"\frac{1}{2}", "0.5")  # imports sympy before the first clock starts
+    """The loop of a worker: for each pair, write a line when the comparison begins and a line with its result."""
+    _set_limit(resource.RLIMIT_AS, int(memory_gib * 2**30))
+    _set_limit(resource.RLIMIT_CORE, 0)
+    grade.compare(r"\frac{1}{2}", "0.5")  # imports sympy, so that the time limit of the first pair does not include it
     print(json.dumps("ready"), file=results, flush=True)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody reads the errors from here on, and a full pipe would block
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), 2
+    )  # the parent reads stderr only during the start; a full pipe would block
     for line in pairs:
-        # Should the parent die while this process is stuck, the kernel ends it.
-        _limit(resource.RLIMIT_CPU, int(time.process_time() + timeout_s) + 2)
+        # The kernel ends this process if the parent has died during a comparison that does not end.
+        _set_limit(resource.RLIMIT_CPU, int(time.process_time() + timeout_s) + 2)
         print(json.dumps("started"), file=results, flush=True)
         print(json.dumps(grade.compare(*json.loads(line))), file=results, flush=True)
 
 
 if __name__ == "__main__":
     _results = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a print in some library must not look like a result
+    os.dup2(2, 1)  # output of libraries must not be read as results
     _serve(float(sys.argv[1]), float(sys.argv[2]), sys.stdin, _results)

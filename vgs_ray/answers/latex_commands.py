@@ -1,4 +1,4 @@
-r"""Commands of LaTeX by what they do to an answer: other names of one sign, dress, text, and commands with arguments."""
+r"""LaTeX commands by what `vgs_ray.answers.normalize` does with them, and names of functions without a backslash."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ _OTHER_NAMES = r"""
     \log \tg \tan \ctg \cot \arctg \arctan \tfrac \frac \dfrac \frac \cfrac \frac \dbinom \binom \tbinom \binom \bar
     \overline \Bbb \mathbb \mathds \mathbb \lbrace \{ \gcd \gcd
     """.split()
-RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))
+RENAMED = dict(zip(_OTHER_NAMES[::2], _OTHER_NAMES[1::2], strict=True))  # `\leq` becomes `\le`
 RENAMED |= dict.fromkeys(_SIZES.split(), "") | dict.fromkeys([*_SPACES, "$", "~", "\\ "], " ")
-DRESS = set(
+FONTS = set(  # `\mathbf{x}` becomes `x`
     r"""
     \underline \boldsymbol \bm \pmb \mathbf \mathit \mathsf \mathtt \mathnormal \boxed \fbox \framebox \ensuremath
     \mathord
     """.split()
 )
-TEXT = set(
+TEXT = set(  # `\mathrm{cm}` becomes `\text{cm}`
     r"""
     \text \textrm \textbf \textit \textsf \texttt \textnormal \textup \textsc \textmd \emph \mathrm \mbox \hbox
     \operatorname \mathop \mathrm*
     """.split()
 )
-FIRST_LEFT_OUT = {r"\textcolor", r"\colorbox", r"\color"}  # the name of a colour
-LEFT_OUT = {r"\phantom", r"\hphantom", r"\vphantom", r"\label", r"\tag", r"\hspace", r"\vspace"}  # with their argument
+COLOURS = {r"\textcolor", r"\colorbox", r"\color"}  # `\textcolor{red}{x}` becomes `x`
+REMOVED = {r"\phantom", r"\hphantom", r"\vphantom", r"\label", r"\tag", r"\hspace", r"\vspace"}  # with their argument
+# The number of arguments of commands that stay. Each argument gets braces: `\frac12` becomes `\frac{1}{2}`.
 ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\pmod": 1, r"\overline": 1, r"\dot": 1, r"\hat": 1, r"\vec": 1, r"\tilde": 1}
 ARGUMENTS |= {
     r"\widehat": 1,
@@ -51,7 +52,7 @@ FUNCTIONS = set(
     """
     sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp lcm gcd max min det
     """.split()
-) - {"min"}  # minutes
+) - {"min"}  # the unit
 FUNCTION_ALIASES = {"arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc", "lg": "log", "sen": "sin"}
 
 _COMMAND_WORDS = re.compile(
@@ -62,7 +63,7 @@ _ASCII_SIGNS = (("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("->", r"\to "), 
 
 
 def add_backslashes(text: str) -> str:
-    r"""Functions and constants that stand without a backslash, and signs of programmers, as LaTeX."""
+    r"""Names of functions and constants and signs of programming languages as LaTeX: `sqrt(2)` is `\sqrt(2)`, `<=` is `\le`."""
     for typed, latex in _ASCII_SIGNS:
         text = text.replace(typed, latex)
     return _COMMAND_WORDS.sub(

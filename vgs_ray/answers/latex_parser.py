@@ -1,6 +1,6 @@
-r"""LaTeX as sympy objects, by the parser of math-verify (latex2sympy2_extended).
+r"""LaTeX to sympy objects with the parser of math-verify (latex2sympy2_extended).
 
-It is called on whole texts: what it cannot read to the end is not read at all. sympy is imported on first use.
+A text that the parser does not read to its end counts as unreadable. sympy is imported on first use.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from typing import Any
 from vgs_ray.answers.numerals import ratio
 
 _LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+(?:\()?|[Ii]")
-_OTHER_LETTERS = {"I": r"\Upsilon ", r"\gamma": r"\Xi_{g}", r"\Gamma": r"\Xi_{G}"}  # the parser has constants for these
+_OTHER_LETTERS = {
+    "I": r"\Upsilon ",
+    r"\gamma": r"\Xi_{g}",
+    r"\Gamma": r"\Xi_{G}",
+}  # the parser reads these as constants
 _POWER_OF_I = re.compile(r"(?<![A-Za-z])I\^\{([^{}]+)\}")
-_DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,3})!!(?!!)")  # the parser reads the factorial of a factorial
+_DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,3})!!(?!!)")  # the parser reads `7!!` as (7!)!
 _CONJUGATE = re.compile(r"\\overline\{([\dI+\-. ]*I)\}")
 _UNREAD = re.compile(
     r"\\\}\\times|"
@@ -30,11 +34,11 @@ _FOR_THE_PARSER = (
     (re.compile(r"\\text\{([^{}])\}"), r"\1"),
     (re.compile(r"([A-Za-z])''"), r"\1_{pp}"),
     (re.compile(r"([A-Za-z])'"), r"\1_{p}"),
-    (re.compile(r"\({2,}([^()]*)\){2,}"), lambda match: _one_bracket(match[0])),  # nested ones take the parser seconds
+    (re.compile(r"\({2,}([^()]*)\){2,}"), lambda match: _one_bracket(match[0])),  # the parser takes seconds for `(((x)))`
     (re.compile(r"!="), r"! ="),
     (re.compile(r"\)(?=\()"), r")\\cdot "),
     (re.compile(r"\^\\circ"), ""),
-    (re.compile(r"(?<=\d)\("), r"\\cdot("),  # the parser reads 3(2) as the mixed number 3 + 2
+    (re.compile(r"(?<=\d)\("), r"\\cdot("),  # the parser reads `3(2)` as the mixed number 3 + 2
     (re.compile(r"(?<=[)\d])(?=\\binom)|(?<=\))(?=\\frac|\d)"), r"\\cdot "),
     (re.compile(r"\\emptyset"), r"\\{\\}"),
     (re.compile(r"\\bmod"), r"\\mod"),
@@ -45,7 +49,7 @@ _FOR_THE_PARSER = (
 
 @cache
 def library() -> Any:
-    """The parser and the comparison of math-verify. Its warning is off: `vgs_ray.answers.judge` sets the time limits."""
+    """The modules of math-verify and its parser. Their warnings about time limits are off: `vgs_ray.answers.judge` sets these."""
     import math_verify
     from latex2sympy2_extended import latex2sympy2
 
@@ -55,13 +59,13 @@ def library() -> Any:
 
 
 def load() -> None:
-    """Import sympy and the parser. Apart from any `try`, because a broken installation must not look like doubt."""
+    """Import sympy and the parser. Call it outside of `try`, so that a broken installation raises."""
     library()
 
 
-@lru_cache(maxsize=8192)  # an answer that agrees with others, and the gold one, come again and again
+@lru_cache(maxsize=8192)  # gold answers and frequent answers are parsed again and again
 def parse(latex: str) -> Any:
-    """The sympy object of a text in the spelling of `normalize.normalize_answer`; None where the parser cannot read all of it."""
+    """The sympy object of a normalized answer. None if the parser does not read all of it."""
     _, parser = library()
     exact = ratio(latex)
     if exact is not None:
@@ -83,14 +87,14 @@ def parse(latex: str) -> Any:
         text = pattern.sub(replacement, text)
     config = parser.ConversionConfig(lowercase_symbols=False)
     try:
-        found = parser.latex2sympy(
+        parsed = parser.latex2sympy(
             text, is_real=True, convert_degrees=False, normalization_config=None, conversion_config=config
         )
     except RecursionError:
         raise
-    except Exception:  # the parser raises nearly anything
+    except Exception:  # the parser raises exceptions of many types
         return _either_sign(text)
-    return None if isinstance(found, list) else found
+    return None if isinstance(parsed, list) else parsed
 
 
 def _one_bracket(text: str) -> str:
@@ -101,7 +105,7 @@ def _one_bracket(text: str) -> str:
 
 
 def _power_of_i(match: re.Match[str]) -> str:
-    """The parser drops a power of the imaginary unit."""
+    """A power of the imaginary unit as a number, since the parser drops the exponent."""
     power = match[1]
     if not power.lstrip("-").isdigit():
         return rf"(\sqrt{{-1}})^{{{power}}}"
@@ -115,7 +119,7 @@ def _rational(value: Fraction) -> Any:
 
 
 def _either_sign(text: str) -> Any:
-    r"""An expression with one `\pm` inside as its two values."""
+    r"""The two values of an expression that contains `\pm` once: `1\pm\sqrt{2}`. None for another text."""
     import sympy
 
     if len(re.findall(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])", text)) != 1:

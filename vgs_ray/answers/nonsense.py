@@ -1,7 +1,7 @@
-r"""Answers that are plainly no mathematics: empty, broken off, prose, or random signs. Pure, linear time.
+r"""Answers that are certainly no mathematics: empty, incomplete, prose, or random signs. Pure, linear time.
 
-A policy must not escape "incorrect" by writing what cannot be read, so these are told apart from notation that is only not known
-here.
+An unreadable answer is either nonsense, and then incorrect, or notation that is not known here, and then unknown. Without this
+distinction a policy could avoid the outcome incorrect by writing what cannot be read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vgs_ray.answers.numerals import NUMBERS
 
 MAX_BARS = 16
 _REPEATED = re.compile(r"!{3,}|[-+]{3,}|([A-Za-z])\1{9,}|[A-Za-z]{60,}|(\\[A-Za-z]+ ?)\2{5,}|(?:[_^]\{[^{}]*){6,}")
-MAX_WORDS = 4  # an answer with more words that say nothing about quantities or conditions is prose
+MAX_WORDS = 4  # an answer with this many words that are neither units nor part of conditions is prose
 
 _COMMANDS = set(
     """
@@ -32,7 +32,7 @@ _COMMANDS = set(
 ) | FUNCTIONS  # fmt: skip
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _WORD = re.compile(r"(?<![A-Za-z\\])(?:[A-Za-z]{2,}|[\u0400-\u04ff]{2,})(?![A-Za-z\u0400-\u04ff])")
-_SENSE = set(
+_CONDITION_WORDS = set(
     """
     if when where for all any every is are odd even prime integer integers positive negative real number numbers and
     or not mod base divisible by multiple of with such that otherwise the an values no solution solutions per square
@@ -48,7 +48,7 @@ _DANGLING = re.compile(
 
 
 def is_nonsense(text: str) -> bool:
-    """Whether a text, in the spelling of `normalize.normalize_answer`, is no attempt at a mathematical answer."""
+    """Whether a normalized answer is no attempt at a mathematical answer: `x+`, `)(`, `aaaaaaaaaaaa`, `I am not sure here`."""
     if not re.search(r"[0-9A-Za-z\u3040-\u9fff\uac00-\ud7af]", text):
         return True
     if _FOREIGN.search(text) or not balanced(text) or _DANGLING.search(text):
@@ -61,7 +61,7 @@ def is_nonsense(text: str) -> bool:
     words = [
         word
         for word in _WORD.findall(outside)
-        if word.casefold() not in _SENSE | FUNCTIONS and word.casefold() not in NUMBERS
+        if word.casefold() not in _CONDITION_WORDS | FUNCTIONS and word.casefold() not in NUMBERS
     ]
-    long = [word for word in words if units.name_of(word) is None and len(word) > 2]
-    return len(long) >= MAX_WORDS or len(re.findall(r"[\u3400-\u9fff\uac00-\ud7af]", text)) > 12
+    prose = [word for word in words if units.name_of(word) is None and len(word) > 2]
+    return len(prose) >= MAX_WORDS or len(re.findall(r"[\u3400-\u9fff\uac00-\ud7af]", text)) > 12

@@ -1,6 +1,6 @@
-r"""One spelling for what LaTeX writes in many: sizes, spacing, colours, fonts, missing braces, Unicode. Pure.
+r"""Normalize the text of an answer: sizes, spacing, colours, fonts, missing braces, Unicode. Pure.
 
-`\dfrac12`, `\frac{1}{2}`, `{1\over2}` and `½` become one text. Nothing is computed here and nothing is left out but dress.
+`\dfrac12`, `\frac{1}{2}`, `{1\over2}` and `½` become the same text. Only formatting is removed, and nothing is computed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import lru_cache
 from vgs_ray.answers.costly import MAX_DEPTH
 from vgs_ray.answers.latex_commands import (
     ARGUMENTS,
-    DRESS,
-    FIRST_LEFT_OUT,
+    COLOURS,
+    FONTS,
     FUNCTION_ALIASES,
     FUNCTIONS,
-    LEFT_OUT,
+    REMOVED,
     RENAMED,
     TEXT,
     add_backslashes,
@@ -26,23 +26,23 @@ from vgs_ray.answers.unicode_math import to_latex
 from vgs_ray.answers.units import UNIT_LETTERS
 from vgs_ray.answers.wrappers import unwrap
 
-Tree = list["str | Tree"]
+TokenTree = list["str | TokenTree"]
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|.", re.DOTALL)
 _WHITE = re.compile(r"\s{2,}|[\t\n\r\f\v]")
 _MATRIX = re.compile(r"matrix|array|cases|align|gather|split")
 _ARRAY_OPENS = re.compile(r"[(\[]\s*\\begin\{(?:array|matrix)\}(?:\s*[lcr|]+(?=[^A-Za-z|]))?")
 _ARRAY_CLOSES = re.compile(r"\\end\{(?:array|matrix)\}\s*[)\]]")
-_LISTED = re.compile(r"\\begin\{([bpBvV]?)(small)?matrix\}|\\end\{([bpBvV]?)(small)?matrix\}")
+_MATRIX_EDGE = re.compile(r"\\begin\{([bpBvV]?)(small)?matrix\}|\\end\{([bpBvV]?)(small)?matrix\}")
 
 
-def _tree(text: str) -> Tree | None:
-    """Tokens with a list for each pair of braces; None where braces do not match, or lie too deep."""
-    root: Tree = []
+def _token_tree(text: str) -> TokenTree | None:
+    """Tokens, with a nested list for each pair of braces. None if the braces do not match or are nested too deeply."""
+    root: TokenTree = []
     stack = [root]
     for token in _TOKEN.findall(text):
         if token == "{":
-            inner: Tree = []
+            inner: TokenTree = []
             stack[-1].append(inner)
             stack.append(inner)
             if len(stack) > MAX_DEPTH + 1:
@@ -57,9 +57,9 @@ def _tree(text: str) -> Tree | None:
 
 
 class _Writer:
-    """One level of braces, read from left to right."""
+    """Writes the tokens of one level of braces from left to right."""
 
-    def __init__(self, tokens: Tree) -> None:
+    def __init__(self, tokens: TokenTree) -> None:
         self.tokens, self.position = tokens, 0
 
     def write(self) -> str:
@@ -69,11 +69,11 @@ class _Writer:
                 return f"{name}{{{_write(self.tokens[:at])}}}{{{_write(self.tokens[at + 1 :])}}}"
         if r"\rm" in self.tokens:
             at = self.tokens.index(r"\rm")
-            return _glue([_write(self.tokens[:at]), _upright(_write(self.tokens[at + 1 :]))])
+            return _join([_write(self.tokens[:at]), _upright(_write(self.tokens[at + 1 :]))])
         pieces = []
         while self.position < len(self.tokens):
             pieces.append(self.piece())
-        return _glue(pieces)
+        return _join(pieces)
 
     def piece(self) -> str:
         token = self.tokens[self.position]
@@ -82,23 +82,23 @@ class _Writer:
             return self.grouped(_write(token))
         if token.isspace():
             return " "
-        for names, write in _BY_NAME:
+        for names, write in _WRITERS:
             if token in names:
                 return write(self, token)
         return token
 
     def grouped(self, inner: str) -> str:
-        """Braces count where a power or an index follows, and are invisible elsewhere."""
+        """Braces stay only before a power or an index: `{ab}^2` is not `ab^2`."""
         follows = self.peek() in ("^", "_") and len(inner) > 1
         return f"{{{inner}}}" if follows else inner
 
-    def peek(self) -> str | Tree:
+    def peek(self) -> str | TokenTree:
         while self.position < len(self.tokens) and str(self.tokens[self.position]).isspace():
             self.position += 1
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def argument(self) -> str:
-        """The next group, or what LaTeX takes without braces; round brackets count as a group, as models mean them."""
+        r"""The argument of a command: a group, or one token: `\frac12`. `\sqrt(2)` is read as `\sqrt{2}`, as models mean it."""
         token = self.peek()
         self.position += 1
         if isinstance(token, list):
@@ -121,7 +121,7 @@ class _Writer:
         self.position = start
         return opening
 
-    def dress(self, _: str) -> str:
+    def font(self, _: str) -> str:
         return self.grouped(self.argument())
 
     def text(self, _: str) -> str:
@@ -134,7 +134,7 @@ class _Writer:
         self.argument()
         return ""
 
-    def nothing(self, _: str) -> str:
+    def removed(self, _: str) -> str:
         self.argument()
         return " "
 
@@ -154,22 +154,22 @@ class _Writer:
         return token + index + "".join(f"{{{argument}}}" for argument in arguments)
 
 
-_BY_NAME: list[tuple[set[str], Callable[[_Writer, str], str]]] = [
-    (DRESS, _Writer.dress),
+_WRITERS: list[tuple[set[str], Callable[[_Writer, str], str]]] = [
+    (FONTS, _Writer.font),
     (TEXT, _Writer.text),
-    (FIRST_LEFT_OUT, _Writer.colour),
-    (LEFT_OUT, _Writer.nothing),
+    (COLOURS, _Writer.colour),
+    (REMOVED, _Writer.removed),
     ({"^", "_"}, _Writer.script),
     (set(ARGUMENTS), _Writer.command),
 ]
 
 
-def _write(tokens: Tree) -> str:
+def _write(tokens: TokenTree) -> str:
     return _Writer(tokens).write()
 
 
-def _glue(pieces: list[str]) -> str:
-    """Join; a command and a letter behind it stay apart."""
+def _join(pieces: list[str]) -> str:
+    r"""Join pieces. A space separates a command from a letter: `\pi r`."""
     text = ""
     for piece in pieces:
         if piece[:1].isalpha() and piece[:1].isascii() and re.search(r"\\[A-Za-z]+$", text[-20:]):
@@ -179,7 +179,7 @@ def _glue(pieces: list[str]) -> str:
 
 
 def _upright(inner: str) -> str:
-    r"""Content of `\text`, `\mathrm` and their like: a constant, a function, mathematics without words, or text."""
+    r"""The content of `\text` or `\mathrm`: `e` for `\mathrm{e}`, `\sin` for `\mathrm{sin}`, `\text{cm}` for `\mathrm{cm}`."""
     inner = re.sub(r"\s+", " ", re.sub(r"\\text\{([^{}]*)\}", r"\1", inner)).strip()
     inner = FUNCTION_ALIASES.get(inner, inner)
     if inner in FUNCTIONS:
@@ -195,9 +195,10 @@ def _letter_of_unit(inner: str) -> bool:
     return bool(inner) and inner[0] in UNIT_LETTERS and not inner[1:2].isalpha()
 
 
-def _before_braces(text: str) -> str:
+def _normalize_signs(text: str) -> str:
+    """The rules that need no braces: dots, digits, Unicode, text around the answer."""
     text = re.sub(r"\.{3,}", r"\\ldots ", text)
-    text = re.sub(r"(?<=\d)(?:,\\!|\{,\})\s*(?=\d{3})", "", text)  # a comma that is set as no comma of a list
+    text = re.sub(r"(?<=\d)(?:,\\!|\{,\})\s*(?=\d{3})", "", text)  # `1{,}000` and `1,\!000`
     text = re.sub(r"\\!\s*", "", to_latex(text).replace("{,}", ","))
     if not _MATRIX.search(text):
         text = re.sub(r"\\\\(?=[A-Za-z{}])", r"\\", text)
@@ -205,20 +206,20 @@ def _before_braces(text: str) -> str:
     return add_backslashes(regroup(unwrap(text)))
 
 
-def _space(text: str) -> str:
+def _normalize_spaces(text: str) -> str:
     text = re.sub(r"\s+", " ", trim(text))
-    # "1 1/2" is not "11/2", and the list "1, 234" is not the number "1,234": such a space stays.
+    # Some spaces stay: `1 1/2` is not `11/2`, and the list `1, 234` is not the number `1,234`.
     text = re.sub(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])|(?<=,) (?!\d{3}(?!\d))", "", text)
     return _join_products(text)
 
 
 def _join_products(text: str) -> str:
-    """`2 x` is `2x`; `5 m` and `5 apples` may have a unit, so their space stays."""
+    """`2 x` becomes `2x`. `5 m` and `5 apples` stay, since a unit may follow."""
     return re.sub(rf"(?<=\d) (?=[A-Za-z])(?![A-Za-z]{{2}}|[{UNIT_LETTERS}](?![A-Za-z]))", "", text)
 
 
 def trim(text: str) -> str:
-    r"""Without what follows an answer in a data set: white space, full stops, `\\\\`, `\noindent`."""
+    r"""Remove what follows answers in data sets: white space, full stops, `\\`, `\noindent`."""
     before = None
     while text != before:
         before, text = text, text.strip()
@@ -233,38 +234,40 @@ def trim(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def normalize_answer(text: str) -> str:
-    """An answer in the one spelling; where its braces do not match, with its spaces in order only."""
-    spelled = _before_braces(trim(_WHITE.sub(" ", text)))
+    """The normal form of an answer. If its braces do not match, only signs and spaces are normalized."""
+    signs = _normalize_signs(trim(_WHITE.sub(" ", text)))
     try:
-        tree = _tree(spelled)
-        written = None if tree is None else _write(tree)
-        return _space(spelled) if written is None else _finished(written)
-    except (RecursionError, ValueError):  # a thousand commands that each wait for the next one
-        return _space(spelled)
+        tree = _token_tree(signs)
+        return _normalize_spaces(signs) if tree is None else _normalize_structures(_write(tree))
+    except (RecursionError, ValueError):  # a thousand nested commands, each the argument of the one before
+        return _normalize_spaces(signs)
 
 
-def _finished(written: str) -> str:
-    spelled = unwrap(trim(re.sub(r"\s+", " ", written)))
-    spelled = _ARRAY_CLOSES.sub(r"\\end{pmatrix}", _ARRAY_OPENS.sub(r"\\begin{pmatrix}", spelled)).replace(
+def _normalize_structures(text: str) -> str:
+    """The rules for well-formed text: matrices, the empty set, numbers, ratios, binomials."""
+    text = unwrap(trim(re.sub(r"\s+", " ", text)))
+    text = _ARRAY_CLOSES.sub(r"\\end{pmatrix}", _ARRAY_OPENS.sub(r"\\begin{pmatrix}", text)).replace(
         r"\{\}", r"\emptyset "
     )
-    spelled = _LISTED.sub(
-        lambda m: rf"\{'begin' if m[0][1] == 'b' else 'end'}{{{_brackets(m[1] or m[3] or '')}matrix}}", spelled
+    text = _MATRIX_EDGE.sub(
+        lambda m: rf"\{'begin' if m[0][1] == 'b' else 'end'}{{{_brackets(m[1] or m[3] or '')}matrix}}", text
     )
-    spelled = _RATIO.sub(":", rewrite_numerals(_space(spelled)))
-    return _ARRANGEMENTS.sub(_falling, _COMBINATIONS.sub(_binomial, spelled))
+    text = _RATIO.sub(":", rewrite_numerals(_normalize_spaces(text)))
+    return _PERMUTATIONS.sub(_permutation, _COMBINATIONS.sub(_binomial, text))
 
 
+# 5 choose 2: `C_{5}^{2}`, `C^{2}_{5}`, `C(5,2)`, `_{5}C_{2}`
 _COMBINATIONS = re.compile(
     r"C_\{(\d+)\}\^\{(\d+)\}|(?<![A-Za-z\\])C\^\{(\d+)\}_\{(\d+)\}|(?<![A-Za-z\\])C\((\d+),(\d+)\)|[_^]\{(\d+)\}C_\{(\d+)\}"
 )
-_ARRANGEMENTS = re.compile(
+# 5!/3!: `_{5}P_{2}`, `A_{5}^{2}`, `P(5,2)`
+_PERMUTATIONS = re.compile(
     r"[_^]\{(\w)\}P_\{(\w)\}|(?<![A-Za-z\\])A_\{(\d+)\}\^\{(\d+)\}|(?<![A-Za-z\\])P\((\d+),(\d+)\)"
 )
-_RATIO = re.compile(r"(?<=\d)(?: to |\\text\{to\})(?=\d)")
+_RATIO = re.compile(r"(?<=\d)(?: to |\\text\{to\})(?=\d)")  # `3 to 4` becomes `3:4`
 
 
-def _falling(match: re.Match[str]) -> str:
+def _permutation(match: re.Match[str]) -> str:
     above, below = (part for part in match.groups() if part)
     return rf"\frac{{{above}!}}{{({above}-{below})!}}"
 

@@ -1,9 +1,13 @@
-r"""Numbers as text: grouped digits, repeating decimals, ordinals, powers of ten as programmers write them. Pure."""
+r"""Numbers in text: `1,000`, `0.1\overline{6}`, `1 1/2`, `3rd`, `1e3`, `seven`; integers, fractions and decimals as exact values.
+
+Pure.
+"""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import NamedTuple
 
 _RUN = re.compile(r"(?<![\d.,])\d+(?:,\d+)+(?:\.\d+)?(?![\d.]|,\d)")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -36,9 +40,10 @@ NUMBERS |= {"a dozen": 12, "one hundred": 100, "hundred": 100}
 
 
 def regroup(text: str) -> str:
-    """Numbers of a list or an expression without the commas that part their digits: `1,000, 2,000` is `1000, 2000`.
+    """Remove commas between groups of three digits: `1,000, 2,000` becomes `1000, 2000`.
 
-    Inside brackets `(1,234)` may be a pair, so the commas there part digits only where other signs separate members.
+    `(1,234)` may be a pair. Inside brackets such commas are therefore removed only if the text separates its members in
+    another way, as `(1,234, 5,678)` does with a space after the comma.
     """
     if "," not in text:
         return text
@@ -55,13 +60,17 @@ def regroup(text: str) -> str:
 def _without_commas(run: str, certain: bool) -> str:
     if certain and _GROUPED.fullmatch(run):
         return run.replace(",", "")
-    if re.search(r",0\d\d(?!\d)", run):  # no member of a list is written 000
+    if re.search(r",0\d\d(?!\d)", run):  # `000` is not a member of a list
         return _GROUPED.sub(lambda number: number[0].replace(",", ""), run)
     return run
 
 
 def rewrite_numerals(text: str) -> str:
-    """Repeating decimals as fractions, `1 1/2` as a mixed number, `3rd` as 3, `1e3` as a power of ten, `.5` as 0.5."""
+    r"""Rewrite numbers as LaTeX.
+
+    `10 000` becomes `10000`, `0.\overline{3}` `\frac{1}{3}`, `1 1/2` `1\frac{1}{2}`, `1e3` `1\cdot10^{3}`, `3rd` `3` and `.5`
+    `0.5`.
+    """
     if not re.search(r"\d", text):
         return text
     text = _SPACED.sub(lambda number: number[0].replace(" ", ""), text)
@@ -86,36 +95,47 @@ def _repeating(match: re.Match[str]) -> str:
     return str(value) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
-def integer(plain: str) -> str | None:
-    """The canonical digits of a decimal integer. Commas count when they part groups of three with no space between."""
-    match = _INTEGER.fullmatch(plain)
+def integer(text: str) -> str | None:
+    """The digits of an integer without leading zeros and commas: `-007` gives `-7`. None for another text."""
+    match = _INTEGER.fullmatch(text)
     if match is None:
         return None
     digits = match[2].replace(",", "").lstrip("0") or "0"
     return "-" + digits if match[1] == "-" and digits != "0" else digits
 
 
-def ratio(plain: str) -> Fraction | None:
-    """An integer, or a LaTeX fraction of two, exactly: what a vote over many answers compares most often."""
-    match = _FRACTION.fullmatch(plain)
-    parts = [integer(part) for part in (match["over"], match["under"])] if match else [integer(plain), "1"]
+def ratio(text: str) -> Fraction | None:
+    r"""The exact value of an integer or of a LaTeX fraction of two integers, `\frac{-1}{2}`. None for another text.
+
+    Votes compare such answers most often, so they have their own short path without sympy.
+    """
+    match = _FRACTION.fullmatch(text)
+    parts = [integer(part) for part in (match["over"], match["under"])] if match else [integer(text), "1"]
     if parts[0] is None or parts[1] in (None, "0"):
         return None
     value = Fraction(int(parts[0]), int(parts[1]))
     return -value if match and match["sign"] else value
 
 
-def decimal(plain: str) -> tuple[Fraction, int, Fraction] | None:
-    """A decimal with a point: its value, its significant digits, and half of its last place."""
-    match = _DECIMAL.fullmatch(plain)
+class Decimal(NamedTuple):
+    """A number with a decimal point: its value, its significant digits, and half a unit of its last place."""
+
+    value: Fraction
+    digits: int
+    half_unit: Fraction
+
+
+def decimal(text: str) -> Decimal | None:
+    """`0.50` as `Decimal(1/2, 2, 1/200)`. None for a text that is not a decimal number with a point."""
+    match = _DECIMAL.fullmatch(text)
     if match is None or not match[2]:
         return None
     digits = (match[1] + match[2]).lstrip("0")
-    return Fraction(plain), len(digits), Fraction(1, 2 * 10 ** len(match[2]))
+    return Decimal(Fraction(text), len(digits), Fraction(1, 2 * 10 ** len(match[2])))
 
 
 def number_word(text: str) -> int | None:
-    """`seven` or `twenty-one` as a number."""
+    """The value of `seven`, `third` or `twenty-one`. None for another text."""
     words = text.casefold().replace("-", " ").split()
     if len(words) == 2 and words[0] in _TENS.split() and 0 < NUMBERS.get(words[1], 0) < 10:
         return NUMBERS[words[0]] + NUMBERS[words[1]]

@@ -1,10 +1,9 @@
-r"""Equality of expressions by their values: exactly where they are rational, to 40 digits where they are numbers, at random
-points where they have letters.
+r"""Compare expressions by their values: rational numbers exactly, other numbers to 40 digits, expressions at random points.
 
-Two different expressions of the kind that answers have do not agree to 15 digits at eight random points, and sympy's `simplify`
-neither finds all identities (roots and logarithms of products) nor ends in bounded time. A point counts where both sides are
-defined over the real numbers: the letters under roots and logarithms are then positive by themselves, and the others of either sign.
-"""  # noqa: E501
+Different expressions in answers do not agree to 15 digits at eight random points. sympy's `simplify` does not know all identities
+(roots and logarithms of products), and its time is not bounded. A point counts only if both sides are defined over the real
+numbers there. Variables under roots and logarithms are therefore positive, and other variables have either sign.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +11,37 @@ import random
 from typing import Any
 
 TOLERANCE = 1e-5
-"""Relative; two numbers of which one is a decimal are different when they differ by more."""
-_SLACK = 1 + 1e-9  # 0.33333 is exactly 1e-5 below 1/3
+"""Relative tolerance for two numbers if one of them is a decimal."""
+_SLACK = 1 + 1e-9  # 0.33333 differs from 1/3 by exactly 1e-5
 _EXACT, _DIGITS = 1e-40, 50
 _SIZES, _ENOUGH = (2, 3, 4, 8, 12, 20, 30, 50), 4
 
 
 def expressions_equal(gold: Any, answer: Any) -> bool | None:
-    """Whether two expressions have the same values; None where that hangs on signs, on integers, or cannot be found out."""
+    """Whether two expressions have the same values.
+
+    Returns:
+        None if it depends on the signs of variables, if they agree at integers only, or if too few points are defined.
+    """
     import sympy
 
     gold, answer = without_functions(gold), without_functions(answer)
-    letters = sorted(gold.free_symbols | answer.free_symbols, key=str)
-    if not letters:
-        return _numbers(gold, answer)
-    positive, mixed = (_agreement(gold, answer, _points(letters, signs)) for signs in (False, True))
+    variables = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if not variables:
+        return _numbers_equal(gold, answer)
+    positive, mixed = (_agreement(gold, answer, _points(variables, signs)) for signs in (False, True))
     if positive and all(positive) and all(mixed) and len(positive) + len(mixed) >= _ENOUGH:
-        return None if _domains_differ(gold, answer, letters) else True
+        return None if _domains_differ(gold, answer, variables) else True
     if not positive and not mixed:
         return None
-    if positive and all(positive) and len(positive) >= _ENOUGH:  # equal for positive letters only
+    if positive and all(positive) and len(positive) >= _ENOUGH:  # equal only if all variables are positive
         if gold.has(sympy.Abs) or answer.has(sympy.Abs):
             return None if gold.has(sympy.Abs) == answer.has(sympy.Abs) else False
-        return True if len(letters) > 1 or all(map(_has_root, (gold, answer))) else None
-    return None if _equal_at_integers(gold, answer, letters) else False
+        return True if len(variables) > 1 or all(map(_has_root, (gold, answer))) else None
+    return None if _equal_at_integers(gold, answer, variables) else False
 
 
-def _numbers(gold: Any, answer: Any) -> bool | None:
+def _numbers_equal(gold: Any, answer: Any) -> bool | None:
     import sympy
 
     first, second = gold.doit(), answer.doit()
@@ -61,7 +64,7 @@ def _numbers(gold: Any, answer: Any) -> bool | None:
 
 
 def _rational(value: Any) -> Any:
-    """A number with its decimals as the fractions that they are."""
+    """A number with its decimals as exact fractions."""
     import sympy
 
     floats = value.atoms(sympy.Float)
@@ -73,7 +76,7 @@ def _rational(value: Any) -> Any:
 
 
 def _terminates(value: Any) -> bool:
-    """Whether a fraction has a finite decimal: then a decimal that differs from it is another number and no rounding."""
+    """Whether a fraction has a finite decimal. A different decimal is then another number, and not its rounding."""
     denominator = int(value.q)
     for prime in (2, 5):
         while denominator % prime == 0:
@@ -82,7 +85,7 @@ def _terminates(value: Any) -> bool:
 
 
 def _close(first: Any, second: Any, tolerance: float) -> bool | None:
-    """Whether two evaluated numbers differ relatively by no more than the tolerance; None where they are no numbers."""
+    """Whether two evaluated numbers are equal within a relative tolerance. None if one is not a number."""
     import sympy
 
     if not (first.is_comparable or first.is_complex) or not (second.is_comparable or second.is_complex):
@@ -97,63 +100,63 @@ def _close(first: Any, second: Any, tolerance: float) -> bool | None:
 
 
 def _is_zero(value: Any) -> bool:
-    """sympy marks a number whose digits all cancelled by a precision of one bit."""
+    """Whether a number is zero. sympy gives a number the precision of one bit if all of its digits cancelled."""
     real, imaginary = value.as_real_imag()
     return all(part == 0 or getattr(part, "_prec", 53) == 1 for part in (real, imaginary))
 
 
-def _points(letters: list[Any], signs: bool) -> list[dict[Any, Any]]:
+def _points(variables: list[Any], signs: bool) -> list[dict[Any, Any]]:
     import sympy
 
-    draw = random.Random(len(letters) + 100 * signs)
+    draw = random.Random(len(variables) + 100 * signs)
     return [
-        {letter: sympy.Float((draw.choice((-1, 1)) if signs else 1) * draw.uniform(0.2, size), 40) for letter in letters}
+        {variable: sympy.Float((draw.choice((-1, 1)) if signs else 1) * draw.uniform(0.2, size), 40) for variable in variables}
         for size in _SIZES
     ]  # fmt: skip
 
 
 def _agreement(gold: Any, answer: Any, points: list[dict[Any, Any]]) -> list[bool]:
-    """At the points where both are defined, whether they agree. Ends at the first where they do not."""
+    """For each point at which both are defined, whether they agree. Stops at the first disagreement."""
     import sympy
 
     tolerance = TOLERANCE if gold.has(sympy.Float) or answer.has(sympy.Float) else 1e-15
-    found: list[bool] = []
+    results: list[bool] = []
     for point in points:
         values = [_value(expression, point) for expression in (gold, answer)]
         if values[0] is None or values[1] is None:
             continue
         close = _close(values[0], values[1], tolerance)
         if close is not None:
-            found.append(close)
+            results.append(close)
             if not close:
                 break
-    return found
+    return results
 
 
 def _value(expression: Any, point: dict[Any, Any]) -> Any:
-    """The value at a point; None where a root or a logarithm of letters is not defined there."""
-    if any(not _natural(part, point) for part in _bounded(expression)):
+    """The value at a point. None if the argument of a root or logarithm is not positive there."""
+    if any(not _is_positive(part, point) for part in _positive_arguments(expression)):
         return None
     value = expression.evalf(30, subs=point)
     return value if value.is_number and not value.free_symbols else None
 
 
-def _natural(part: Any, point: dict[Any, Any]) -> bool:
+def _is_positive(part: Any, point: dict[Any, Any]) -> bool:
     value = part.evalf(15, subs=point)
     return bool(value.is_comparable and value > 0)
 
 
-def _bounded(expression: Any) -> list[Any]:
-    """Arguments with letters that must be positive: of logarithms, and of powers that are not integer."""
+def _positive_arguments(expression: Any) -> list[Any]:
+    """Expressions with variables that must be positive: arguments of logarithms, and bases of powers that are not integers."""
     import sympy
 
-    found = []
+    arguments = []
     for part in sympy.preorder_traversal(expression):
         if isinstance(part, sympy.log) and part.args[0].free_symbols:
-            found.append(part.args[0])
+            arguments.append(part.args[0])
         elif isinstance(part, sympy.Pow) and part.base.free_symbols and not part.exp.is_integer:
-            found.append(part.base)
-    return found
+            arguments.append(part.base)
+    return arguments
 
 
 def _has_root(expression: Any) -> bool:
@@ -162,18 +165,18 @@ def _has_root(expression: Any) -> bool:
     return any(power.exp.is_integer is False for power in expression.atoms(sympy.Pow))
 
 
-def _domains_differ(gold: Any, answer: Any, letters: list[Any]) -> bool:
-    """Whether an absolute value on one side makes it defined where the other is not, as in ln|x| and ln x."""
+def _domains_differ(gold: Any, answer: Any, variables: list[Any]) -> bool:
+    """Whether only one side has an absolute value, and the sides are defined at different points: ln|x| and ln x."""
     import sympy
 
     if gold.has(sympy.Abs) == answer.has(sympy.Abs):
         return False
-    defined = [[_value(side, point) is None for point in _points(letters, signs=True)] for side in (gold, answer)]
+    defined = [[_value(side, point) is None for point in _points(variables, signs=True)] for side in (gold, answer)]
     return defined[0] != defined[1]
 
 
-def _equal_at_integers(gold: Any, answer: Any, letters: list[Any]) -> bool:
-    """Whether two expressions that differ agree where the letters are integers, as (-1)^n and cos(n pi) do."""
+def _equal_at_integers(gold: Any, answer: Any, variables: list[Any]) -> bool:
+    """Whether two different expressions are equal for integers: (-1)^n and cos(n pi)."""
     import sympy
 
     special = (sympy.floor, sympy.ceiling, sympy.factorial, sympy.binomial, sympy.Mod, sympy.sin, sympy.cos, sympy.exp)
@@ -181,16 +184,15 @@ def _equal_at_integers(gold: Any, answer: Any, letters: list[Any]) -> bool:
     if not powers and not gold.has(*special) and not answer.has(*special):
         return False
     draw = random.Random(7)
-    points = [{letter: sympy.Integer(draw.randint(2, 12)) for letter in letters} for _ in range(6)]
+    points = [{variable: sympy.Integer(draw.randint(2, 12)) for variable in variables} for _ in range(6)]
     try:
-        found = [_close(gold.subs(point).evalf(30), answer.subs(point).evalf(30), 1e-15) for point in points]
+        return all(_close(gold.subs(point).evalf(30), answer.subs(point).evalf(30), 1e-15) for point in points)
     except Exception:
         return False
-    return all(found)
 
 
 def without_functions(expression: Any) -> Any:
-    """Calls of unknown functions, such as f(x), as letters of their own."""
+    """The expression with each call of an unknown function, such as f(x), replaced by a variable."""
     import sympy
     from sympy.core.function import AppliedUndef
 
@@ -199,15 +201,15 @@ def without_functions(expression: Any) -> Any:
 
 
 def proportional(first: Any, second: Any, *, positive: bool = False) -> bool:
-    """Whether one expression is a constant (positive) multiple of the other: then both are zero at the same places."""
+    """Whether one expression is a constant (positive) multiple of the other, so that both have the same zeros."""
     import sympy
 
     first, second = without_functions(first), without_functions(second)
-    letters = sorted(first.free_symbols | second.free_symbols, key=str)
-    if not letters or first.free_symbols != second.free_symbols:
+    variables = sorted(first.free_symbols | second.free_symbols, key=str)
+    if not variables or first.free_symbols != second.free_symbols:
         return False
     ratios = []
-    for point in _points(letters, signs=False) + _points(letters, signs=True):
+    for point in _points(variables, signs=False) + _points(variables, signs=True):
         values = [_value(side, point) for side in (first, second)]
         if None not in values and values[1] != 0:
             ratios.append(values[0] / values[1])
@@ -218,7 +220,7 @@ def proportional(first: Any, second: Any, *, positive: bool = False) -> bool:
 
 
 def at_least_zero(relation: Any) -> tuple[str, Any]:
-    """An inequality as (its sign, f) with f > 0, f >= 0 or f != 0."""
+    """An inequality as (sign, f), which means f > 0, f >= 0 or f != 0: `x<3` is (">", 3-x)."""
     sign = relation.rel_op
     difference = relation.lhs - relation.rhs
     return {"<": ">", "<=": ">="}.get(sign, sign), (-difference if sign in ("<", "<=") else difference)

@@ -1,4 +1,4 @@
-r"""Quantities: numbers with units (`12\text{ hours }30\text{ minutes}`), and words that change them (`9:30\text{ AM}`). Pure."""
+r"""Quantities: numbers with units (`12\text{ hours }30\text{ minutes}`), and marks such as AM in `9:30\text{ AM}`. Pure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _POWER_TAIL = re.compile(r"(?:\^\{-?\d\})?\s*")
 
 @dataclass(frozen=True)
 class Part:
-    """A number (LaTeX, without its unit), what a magnitude word multiplies it by, and its unit."""
+    r"""A number in LaTeX, its factor and its unit: `3\text{ million km}` is `Part("3", 10**6, km)`."""
 
     number: str
     scale: int
@@ -60,14 +60,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Parts in the order in which they are written, and the words that change their meaning (`am`, `may`, `north`)."""
+    """Parts in the order of the text, and the words that change their meaning (`am`, `may`, `north`)."""
 
     parts: tuple[Part, ...]
     marks: frozenset[str]
 
 
 def read_quantity(text: str) -> Quantity | None:
-    """The quantity that a whole text is; None where it has no unit, or something that is no unit stands in it."""
+    """Read a whole text as a quantity. None if it has no unit, or if it contains more than numbers, units and marks."""
     pieces = _pieces(text)
     if pieces is None or not any(kind != "number" for kind, _ in pieces):
         return None
@@ -80,8 +80,8 @@ def read_quantity(text: str) -> Quantity | None:
                 parts.append(Part(number, 1, units.NOTHING))
             number = piece
             continue
-        piece, marked = _without_marks(piece)
-        marks |= marked
+        piece, piece_marks = _without_marks(piece)
+        marks |= piece_marks
         words = _words(piece)
         if not _bare(piece):
             continue
@@ -104,7 +104,7 @@ def read_quantity(text: str) -> Quantity | None:
 
 
 def _with_prefix(parts: list[Part], prefix: str, marks: frozenset[str]) -> Quantity | None:
-    r"""`\$5`, `USD 5`: a currency before its number; a sign before that is in the number already."""
+    r"""The quantity with a currency before its number: `\$5`, `USD 5`. None if prefix and parts do not form a quantity."""
     if prefix:
         parsed = units.parse_unit(_bare(prefix))
         if parsed is None or parsed[0] != 1 or not units.is_known(parsed[1]) or not parts:
@@ -137,8 +137,8 @@ _OF_AN_ANGLE: dict[Unit, Unit] = {
 
 
 def _pieces(text: str) -> list[tuple[str, str]] | None:
-    """A text as numbers and units in turn; units that a quotient, a product or a power links are one piece."""
-    found: list[tuple[str, str]] = []
+    """Split a text into ("number", text) and ("unit", text). Units in a quotient, product or power are one piece: `km/h^2`."""
+    pieces: list[tuple[str, str]] = []
     end, depth, seen = 0, 0, 0
     for match in _UNIT.finditer(text):
         if match.start() < end:
@@ -146,31 +146,31 @@ def _pieces(text: str) -> list[tuple[str, str]] | None:
         depth += sum((sign in "{([") - (sign in "})]") for sign in text[seen : match.start()])
         seen = match.start()
         before = text[end : match.start()]
-        linked = bool(found and found[-1][0] == "unit" and _LINK.fullmatch(before))
+        linked = bool(pieces and pieces[-1][0] == "unit" and _LINK.fullmatch(before))
         if depth or not _is_unit(match[0], before, linked):
             continue
         number = before.strip().strip(",")
         if linked:
-            found[-1] = ("unit", f"{found[-1][1]}{before}{'' if before.strip() else ' '}{match[0]}")
+            pieces[-1] = ("unit", f"{pieces[-1][1]}{before}{'' if before.strip() else ' '}{match[0]}")
         else:
             if number:
-                found.append(("number", number))
-            found.append(("unit", match[0]))
+                pieces.append(("number", number))
+            pieces.append(("unit", match[0]))
         end = seen = match.end()
         tail = _POWER_TAIL.match(text, end)
         if tail and tail[0].strip():
-            found[-1] = ("unit", found[-1][1] + tail[0])
+            pieces[-1] = ("unit", pieces[-1][1] + tail[0])
             end = seen = tail.end()
     rest = text[end:].strip().strip(",")
     if rest:
-        found.append(("number", rest))
+        pieces.append(("number", rest))
     operators = re.compile(r"^[+*=<>^_!/]|^\\(?:cdot|times|frac|sqrt|le|ge|pm)|[+*/=<>(\[-]$")
-    later = [piece for kind, piece in found[1:] if kind == "number"]
-    return None if any(operators.search(piece) for piece in later) else found
+    later = [piece for kind, piece in pieces[1:] if kind == "number"]
+    return None if any(operators.search(piece) for piece in later) else pieces
 
 
 def _is_unit(piece: str, before: str, linked: bool) -> bool:
-    """Whether a piece may be a unit: not the name of a function, not a letter of the mathematics around it."""
+    """Whether a piece may be a unit, and not the name of a function or a variable of the mathematics around it."""
     if piece.startswith("\\text{") and len(piece) == 8 and piece[6].isascii():
         return (linked or bool(re.search(r"[\w}/ )]$|^$", before))) and piece[6] in UNIT_LETTERS
     if piece.startswith("\\frac"):
@@ -194,7 +194,7 @@ def _is_unit(piece: str, before: str, linked: bool) -> bool:
 
 
 def _bare(piece: str) -> str:
-    r"""Without `\text{}`, `\frac{}{}` and abbreviating points: what `units.parse_unit` reads."""
+    r"""A unit without `\text{}`, `\frac{}{}` and the dots of abbreviations, for `units.parse_unit`."""
     piece = re.sub(r"\\frac\{([^{}]*(?:\{[^{}]*\})?[^{}]*)\}\{([^{}]*(?:\{[^{}]*\})?(?:\^\{\d\})?)\}", r"\1/\2", piece)
     piece = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", piece)
     piece = re.sub(r"(?<=[A-Za-z])\.(?=\s|$)|(?<=[ap])\.(?=m)", "", piece).strip(" ,.;")
@@ -208,7 +208,7 @@ def _words(piece: str) -> list[str]:
 
 
 def _without_marks(piece: str) -> tuple[str, frozenset[str]]:
-    """A piece without the words that change the meaning, and those: `km north of east` is `km` and {`north+east`}."""
+    """Separate a piece from the words that change its meaning: `km north of east` is `km` and {`north+east`}."""
     bare = re.sub(r"\b([ap])\. ?m\.?(?=\W|$)", r"\1m", _bare(piece), flags=re.IGNORECASE)
     named = [word.casefold() for word in re.findall(r"[A-Za-z]+", bare) if word.casefold() in _MARKS]
     if not named:
@@ -221,7 +221,7 @@ def _without_marks(piece: str) -> tuple[str, frozenset[str]]:
 
 
 def _nouns_are_plain(unit: Unit, piece: str) -> bool:
-    """At most three words that are no known unit, none of which changes what the number says."""
+    """Whether at most three words are no known units, and none of them changes the meaning of the number, such as `half`."""
     nouns = [name[1:] for name, _ in unit if name.startswith("?")]
     if re.search(r"[0-9=<>+]", re.sub(r"\^\{?-?\d\}?", "", _bare(piece))):
         return False
@@ -230,25 +230,25 @@ def _nouns_are_plain(unit: Unit, piece: str) -> bool:
 
 
 def marks_clash(first: frozenset[str], second: frozenset[str]) -> bool | None:
-    """Whether words that change a quantity contradict each other; None where one side leaves a word out."""
+    """Whether marks contradict each other, as `am` and `pm` do. None if one side omits a mark."""
     if first == second:
         return False
     for number in range(len(_MARK_GROUPS)):
-        mine, theirs = ({mark for mark in marks if _group(mark) == number} for marks in (first, second))
-        if mine and theirs and mine != theirs:
+        ours, theirs = ({mark for mark in marks if _mark_group(mark) == number} for marks in (first, second))
+        if ours and theirs and ours != theirs:
             return True
     return None
 
 
-def _group(mark: str) -> int | None:
+def _mark_group(mark: str) -> int | None:
     word = mark.split("+")[0]
     return _MARKS.get(word)
 
 
 def total(values: list[tuple[Fraction, Unit]]) -> tuple[Fraction, frozenset[tuple[str, int]]] | None:
-    """The sum of parts in one unit, with what it measures; None when they cannot be converted."""
-    measured = [(value, units.measure(unit)) for value, unit in values]
-    kinds = {measure[0] for _, measure in measured if measure}
-    if len(kinds) != 1 or not all(measure for _, measure in measured):
+    """The sum of parts in base units, with its dimension: `1 h 30 min` is (5400, time). None if they cannot be converted."""
+    converted = [(value, units.dimension_and_size(unit)) for value, unit in values]
+    dimensions = {unit[0] for _, unit in converted if unit}
+    if len(dimensions) != 1 or not all(unit for _, unit in converted):
         return None
-    return sum((value * measure[1] for value, measure in measured if measure), Fraction(0)), kinds.pop()
+    return sum((value * unit[1] for value, unit in converted if unit), Fraction(0)), dimensions.pop()

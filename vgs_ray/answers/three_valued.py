@@ -1,11 +1,11 @@
-"""Verdicts with doubt: True, False, or None where nobody knows, and lists compared with them. Pure."""
+"""Three-valued results, True, False and None (unknown), and the comparison of lists with them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_MEMBERS = 60  # of a list; the comparison of members takes quadratic time
+MAX_MEMBERS = 60  # of a list in any order, whose comparison takes quadratic time; longer lists are unknown
 
 Truth = bool | None
 
@@ -17,18 +17,18 @@ def same_members(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any
     if len(gold) > MAX_MEMBERS:
         return None
     left, unmatched = list(answer), []
-    doubts: dict[tuple[int, int], Truth] = {}
+    results: dict[tuple[int, int], Truth] = {}
     for number, member in enumerate(gold):
         for place, other in enumerate(left):
-            found = same(member, other)
-            if found:
+            result = same(member, other)
+            if result:
                 del left[place]
                 break
-            doubts[number, id(other)] = found
+            results[number, id(other)] = result
         else:
             unmatched.append(number)
-    doubtful = all(any(doubts.get((number, id(other)), False) is None for other in left) for number in unmatched)
-    return True if not unmatched else (None if doubtful else False)
+    possible = all(any(results.get((number, id(other)), False) is None for other in left) for number in unmatched)
+    return True if not unmatched else (None if possible else False)
 
 
 def same_in_order(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[Any, Any], Truth]) -> Truth:
@@ -39,10 +39,10 @@ def same_in_order(gold: Sequence[Any], answer: Sequence[Any], same: Callable[[An
 
 
 def all_true(truths: Any) -> Truth:
-    """False if any is False, else None if any is None, else True; later ones are not asked after a False."""
-    found: Truth = True
+    """False if any is False, else None if any is None, else True. An iterator is not read further after a False."""
+    result: Truth = True
     for truth in truths:
         if truth is False:
             return False
-        found = None if truth is None else found
-    return found
+        result = None if truth is None else result
+    return result

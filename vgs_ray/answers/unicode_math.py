@@ -1,4 +1,4 @@
-"""Mathematics that is typed in Unicode, rewritten as LaTeX. Pure, linear time."""
+"""Mathematical signs in Unicode as LaTeX: `x²≤½` is `x^{2}\\le \\frac{1}{2}`. Pure, linear time."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 _MARKED = re.compile(r"(\d)([\u0305\u0304\u0307])")
 
 
-def _one(character: str) -> str:
+def _character_to_latex(character: str) -> str:
     if character.isascii():
         return character
-    found = _TABLE.get(character) or _FRACTIONS.get(character)
-    if found is not None or character in _TABLE:
-        return found or ""
-    # Full-width forms, and the bold, italic and other alphabets of mathematics.
+    latex = _TABLE.get(character) or _FRACTIONS.get(character)
+    if latex is not None or character in _TABLE:
+        return latex or ""
+    # Full-width forms, and the bold, italic and other mathematical alphabets.
     code = ord(character)
     if 0xFF01 <= code <= 0xFF5E or 0x1D400 <= code <= 0x1D7FF:
         return "".join(_TABLE.get(part, part) for part in unicodedata.normalize("NFKC", character))
@@ -61,11 +61,11 @@ def _root(match: re.Match[str]) -> str:
 
 
 def to_latex(text: str) -> str:
-    """Signs, Greek letters, superscripts, fractions, roots and full-width forms as LaTeX; the rest as it was."""
+    """Rewrite signs, Greek letters, superscripts, fractions, roots and full-width forms. Other characters stay."""
     if text.isascii():
         return text
     text = _MARKED.sub(lambda match: rf"\{'dot' if match[2] == chr(0x307) else 'overline'}{{{match[1]}}}", text)
     text = _UPPER_RUN.sub(lambda match: f"^{{{''.join(_UPPER[sign] for sign in match[0])}}}", text)
     text = _LOWER_RUN.sub(lambda match: f"_{{{''.join(_LOWER[sign] for sign in match[0])}}}", text)
-    text = "".join(map(_one, text))
+    text = "".join(map(_character_to_latex, text))
     return _ROOT.sub(_root, text)

@@ -1,4 +1,4 @@
-r"""Units of quantities: their spellings, products and powers, what they measure, and words that multiply a number. Pure."""
+r"""Units: names in several languages, products and powers (`km/h`, `cm^2`), conversion, factors such as `million`. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from fractions import Fraction
 
 Unit = frozenset[tuple[str, int]]
-"""Names with their powers, such as {("km", 1), ("h", -1)}; a word that is no known unit has the name `?word`."""
+"""Names with their powers: `km/h` is {("km", 1), ("h", -1)}. A word that is not a known unit has the name `?word`."""
 
 NOTHING: Unit = frozenset()
 UNIT_LETTERS = "mgshlLKNJWV"
 
-# name | what it measures | size in the first unit of that kind | spellings
+# name | dimension | size in the first unit of the dimension | other spellings
 _TABLE = """
 m|length|1|meter metre meters metres 米 公尺 メートル 미터
 mm|length|1/1000|millimeter millimetre 毫米 公厘 ミリメートル 밀리미터
@@ -95,7 +95,7 @@ def _rows() -> list[list[str]]:
     return [line.split("|") for line in _TABLE.strip().splitlines()]
 
 
-_MEASURES = {name: (kind, Fraction(size)) for name, kind, size, _ in _rows()}
+_DIMENSIONS = {name: (dimension, Fraction(size)) for name, dimension, size, _ in _rows()}
 _NAMES = {
     spelling: name for name, _, _, spellings in _rows() for spelling in [name, *spellings.replace("\\\\", "\\").split()]
 }
@@ -127,7 +127,7 @@ _PIECE = re.compile(
 
 
 def name_of(word: str) -> str | None:
-    """The name of a unit by one of its spellings, singular or plural; None for another word."""
+    """The name of a unit from one of its spellings, singular or plural: `metres` gives `m`. None for another word."""
     word = word.replace(" ", "")
     for candidate in (word, word.removesuffix("s"), word.removesuffix("es")):
         if candidate and (candidate in _NAMES or (len(candidate) > 1 and candidate.casefold() in _LOWER)):
@@ -136,12 +136,12 @@ def name_of(word: str) -> str | None:
 
 
 def magnitude_of(word: str) -> int | None:
-    """What a word such as `million` multiplies a number by; None for another word."""
+    """The factor of a word: 10**6 for `million`. None for another word."""
     return MAGNITUDES.get(word.casefold()) or MAGNITUDES.get(word.casefold().removesuffix("s"))
 
 
 def singular(word: str) -> str:
-    """A noun without its plural; one with capitals inside, such as MW, is an abbreviation."""
+    """A noun in the singular: `apples` gives `apple`. A word with capitals inside, such as MW, is an abbreviation and stays."""
     if word[1:] != word[1:].casefold():
         return word
     word = word.casefold()
@@ -151,10 +151,10 @@ def singular(word: str) -> str:
 
 
 def parse_unit(text: str) -> tuple[int, Unit] | None:
-    r"""A product or quotient of units, such as `million km/h`, as what it multiplies the number by, and the unit.
+    r"""Read a product or quotient of units: `million km/h` is (10**6, {("km", 1), ("h", -1)}).
 
     Returns:
-        None where the text has other signs than units have.
+        The factor and the unit. None if the text contains anything that is not part of a unit.
     """
     scale, powers, sign, raised, end = 1, dict[str, int](), 1, 1, 0
     last: str | None = None
@@ -187,16 +187,16 @@ def parse_unit(text: str) -> tuple[int, Unit] | None:
 
 
 def _cjk(run: str) -> list[str]:
-    """A run of Chinese, Japanese or Korean signs as words: the longest known unit at each place, else the rest of the run."""
-    found = []
+    """Split Chinese, Japanese or Korean text into words: the longest known unit at each position, else the rest of the text."""
+    words = []
     while run:
         size = next(
             (n for n in range(len(run), 0, -1) if run[:n] in _NAMES or run[:n] in MAGNITUDES or run[:n] in _SQUARED),
             len(run),
         )
-        found.append(run[:size])
+        words.append(run[:size])
         run = run[size:]
-    return found
+    return words
 
 
 def is_known(unit: Unit) -> bool:
@@ -204,13 +204,17 @@ def is_known(unit: Unit) -> bool:
 
 
 def generic(unit: Unit) -> bool:
-    """Whether a unit says nothing: it is left out, or a `unit`, a `piece`."""
+    """Whether a unit carries no information: it is omitted, `units`, or `pieces`."""
     return all(name in ("unit", "piece") for name, _ in unit)
 
 
 def units_equal(first: Unit, second: Unit) -> bool | None:
-    """Whether two units are the same; None when a word of theirs is not known, or one may be left out."""
-    if first == second or _primes(first, second) or _primes(second, first):
+    """Whether two units are equal. An omitted unit equals any other: `12` and `12 cm`.
+
+    Returns:
+        None if a word is not a known unit, or if one side has the sign ' or '' and the other has no unit.
+    """
+    if first == second or _is_prime_of(first, second) or _is_prime_of(second, first):
         return True
     if any(name in _PRIMES for unit in (first, second) for name, _ in unit) and NOTHING in (first, second):
         return None
@@ -220,17 +224,18 @@ def units_equal(first: Unit, second: Unit) -> bool | None:
     return False if is_known(first) and is_known(second) else None
 
 
-def _primes(first: Unit, second: Unit) -> bool:
+def _is_prime_of(first: Unit, second: Unit) -> bool:
+    """Whether the first is ' or '' as a sign for the second: `5'` may be 5 feet, arcminutes or minutes."""
     return len(first) == len(second) == 1 and next(iter(second))[0] in _PRIMES.get(next(iter(first))[0], ())
 
 
-def measure(unit: Unit) -> tuple[frozenset[tuple[str, int]], Fraction] | None:
-    """What a unit measures and its size, to convert it; None when a word of it is not known."""
+def dimension_and_size(unit: Unit) -> tuple[frozenset[tuple[str, int]], Fraction] | None:
+    """The dimension of a unit and its size in base units, for conversion. None if a word is not a known unit."""
     if not is_known(unit):
         return None
-    size, kinds = Fraction(1), dict[str, int]()
+    size, dimensions = Fraction(1), dict[str, int]()
     for name, power in unit:
-        kind, factor = _MEASURES[name]
+        dimension, factor = _DIMENSIONS[name]
         size *= factor**power
-        kinds[kind] = kinds.get(kind, 0) + power
-    return frozenset(item for item in kinds.items() if item[1]), size
+        dimensions[dimension] = dimensions.get(dimension, 0) + power
+    return frozenset(item for item in dimensions.items() if item[1]), size

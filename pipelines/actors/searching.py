@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.actors.durable import Durable
-from pipelines.actors.sampling import starting, turn_to_start
+from pipelines.actors.engine_start import start_errors, start_slot
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Beam, Mcts, Rebase, Recipe
@@ -40,10 +40,10 @@ class Solve:
         self.tokenizer = load_tokenizer(model)
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
-        with turn_to_start(self.config.resources):
-            with starting(model):
+        with start_slot(self.config.resources):
+            with start_errors(model):
                 self.policy = build_policy(model, self.config.policy_engine)
-            with starting(value_model):
+            with start_errors(value_model):
                 self.value = build_value(value_model, self.config.value_engine, model)
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self.judging = asyncio.Lock()  # its pipes take one batch at a time

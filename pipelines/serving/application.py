@@ -18,7 +18,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
-from pipelines.actors.sampling import turn_to_start
+from pipelines.actors.engine_start import start_slot
 from pipelines.serving.ray_metrics import RayMetrics
 from pipelines.serving.remote_engines import RemotePolicy, RemoteValue
 from vgs_ray.answers.judge import Judge
@@ -61,7 +61,7 @@ class PolicyReplica:
     """A policy engine for the searches of all search replicas."""
 
     def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
-        with turn_to_start(resources):
+        with start_slot(resources):
             self.policy = build_policy(model, engine, logprobs=False)
         end_with(self.policy)
 
@@ -78,7 +78,7 @@ class ValueReplica:
     """A value engine for the searches of all search replicas."""
 
     def __init__(self, model: str, engine: Engine, resources: Resources, policy: str) -> None:
-        with turn_to_start(resources):
+        with start_slot(resources):
             self.value = build_value(model, engine, policy)
         end_with(self.value)
 
@@ -113,7 +113,7 @@ def _end_after(failed: threading.Event) -> None:
 def engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     """Both engines of the endpoint, in this process."""
     model = model_path(recipe.policy.model)
-    with turn_to_start(recipe.serve.resources):
+    with start_slot(recipe.serve.resources):
         policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
         value = build_value(value_folder, recipe.serve.value_engine, model)
     end_with(policy, value)

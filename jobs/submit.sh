@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Sends one stage to a running Ray cluster: the same line as `python -m pipelines.STAGE RECIPE ...`, by `ray job submit`.
+# Submits `python -m pipelines.STAGE RECIPE ...` to a running Ray cluster (ray job submit).
 set -euo pipefail
 
 usage() {
   cat <<'USAGE'
 usage: jobs/submit.sh STAGE RECIPE [--section.field VALUE ...]
 
-  STAGE    a module of pipelines/: clean, roll_in, roll_out, verify, label, train, evaluate, serve, or run for all
-  RECIPE   sandbox, vgs ... (python -m pipelines.STAGE --help lists them)
+  STAGE    clean, roll_in, roll_out, verify, label, train, evaluate, serve, or run for all of them
+  RECIPE   sandbox, vgs, ... (python -m pipelines.STAGE --help lists them)
 
 environment:
-  RAY_API_SERVER_ADDRESS or RAY_ADDRESS   the cluster's job server (default http://127.0.0.1:8265)
-  VGS_ROOT     folder of all runs, seen by every node; becomes --root (default: runs/ in this checkout)
+  RAY_API_SERVER_ADDRESS or RAY_ADDRESS   job server of the cluster (default: http://127.0.0.1:8265)
+  VGS_ROOT     folder of all runs, the same path on every node; becomes --root (default: runs/ in this checkout)
   VGS_PYTHON   Python on the cluster (default: python)
-  RAY_AUTH_TOKEN_PATH   the cluster's token where it asks for one (default: ~/.ray/auth_token, which Ray makes)
-  VGS_WAIT     0 returns once the job is submitted, instead of following its output
+  RAY_AUTH_TOKEN_PATH   token of the cluster, if it requires one (default: ~/.ray/auth_token)
+  VGS_WAIT     0: return after submission instead of following the output
 
 examples:
   ray start --head --include-dashboard=true && jobs/submit.sh clean sandbox
-  RAY_ADDRESS=http://head:8265 VGS_ROOT=/mnt/shared/runs jobs/submit.sh roll_out vgs --roll_out.cuts 2
+  RAY_ADDRESS=http://head:8265 VGS_ROOT=/mnt/shared/runs jobs/submit.sh roll_out vgs --roll-out.cuts 2
 USAGE
 }
 
@@ -28,7 +28,7 @@ case "${1:-}" in
   -h | --help) usage; exit 0 ;;
   "") usage >&2; exit 2 ;;
 esac
-[ $# -ge 2 ] || { usage >&2; stop "stage $1 has no recipe; every stage needs one: add it, such as jobs/submit.sh $1 sandbox"; }
+[ $# -ge 2 ] || { usage >&2; stop "stage $1 needs a recipe, for example: jobs/submit.sh $1 sandbox"; }
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 stage="$1" recipe="$2"
@@ -39,21 +39,21 @@ if [[ ! "$stage" =~ ^[a-z_]+$ ]] || ! grep -qs '^if __name__' "$here/pipelines/$
 fi
 
 ray="$here/.venv/bin/ray"
-[ -x "$ray" ] || ray="$(command -v ray)" || stop "the command ray is not here: run make setup, or activate an environment that has Ray"
+[ -x "$ray" ] || ray="$(command -v ray)" || stop "the command ray is not installed: run make setup, or activate an environment with Ray"
 
 address="${RAY_API_SERVER_ADDRESS:-${RAY_ADDRESS:-http://127.0.0.1:8265}}"
 case "$address" in
   http://* | https://*) ;;
-  *) stop "the address is '$address'; jobs go to the job server over HTTP: set RAY_API_SERVER_ADDRESS, such as http://127.0.0.1:8265" ;;
+  *) stop "the address '$address' is not an HTTP address of a job server: set RAY_API_SERVER_ADDRESS, for example to http://127.0.0.1:8265" ;;
 esac
 status="$(curl -s -o /dev/null -w '%{http_code}' --max-time 10 "$address/api/version" || true)"
 case "$status" in
-  000) stop "no job server answers at $address; a running cluster is needed: ray start --head --include-dashboard=true, or set RAY_API_SERVER_ADDRESS" ;;
-  # Ray's client sends a token only when told so; it finds the token itself (RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token).
+  000) stop "no job server responds at $address: start a cluster (ray start --head --include-dashboard=true) or set RAY_API_SERVER_ADDRESS" ;;
+  # Ray's client only sends its token (RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token) in this mode.
   401 | 403) export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}" ;;
 esac
 
-# A job runs in a copy of this checkout, which is removed later, so its tables need a place of their own.
+# A job runs in a temporary copy of this checkout, so its tables need an absolute path.
 root=(--root "${VGS_ROOT:-$here/runs}")
 for argument in "$@"; do
   case "$argument" in --root | --root=*) root=() ;; esac
@@ -62,7 +62,8 @@ wait=()
 [ "${VGS_WAIT:-1}" = 0 ] && wait=(--no-wait)
 
 cd "$here"
-# The environment's address would win over the option; jobs/runtime_env.yaml excludes what Ray would, and Ray need not say so.
+# The address in the environment would override the option. jobs/runtime_env.yaml replaces Ray's default excludes; the
+# empty variable suppresses Ray's message about them.
 exec env -u RAY_ADDRESS -u RAY_API_SERVER_ADDRESS RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES= \
   "$ray" --logging-level warning job submit \
   --address "$address" --working-dir . --runtime-env jobs/runtime_env.yaml ${wait[@]+"${wait[@]}"} \

@@ -18,7 +18,7 @@ from pipelines.actors.searching import Solve
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.sources import benchmark_problems, resolved
-from pipelines.tables.stage import open_stage, value_model
+from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Evaluate, Recipe
@@ -32,6 +32,7 @@ from vgs_ray.evaluate.formats import terminal_table
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.evaluate.report import write_report
+from vgs_ray.models.checks import value_model
 from vgs_ray.search.flops import model_sizes
 
 BLOCK_ROWS = 32

@@ -29,11 +29,10 @@ from pipelines.serving.application import DRAIN_S, application
 from pipelines.serving.ingress import EVERY_INTERFACE, SWITCH
 from pipelines.serving.ray_watch import ends_with_ray
 from pipelines.session import logs, progress, ray_session
-from pipelines.tables.stage import value_model
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.errors import UserError
-from vgs_ray.models.checks import check_models
+from vgs_ray.models.checks import check_models, value_model
 from vgs_ray.serve.access import KEYS, keys_of_environment
 
 APPLICATION = "vgs"

@@ -1,5 +1,5 @@
-"""The error that a command shows as one line."""
+"""Errors that the command line prints as one line."""
 
 
 class UserError(Exception):
-    """Something the person who typed the command can mend. The text names the value, the rule and the remedy."""
+    """An error that the user can correct. Its text names the value, the rule and the remedy."""

@@ -23,7 +23,6 @@ from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.files import remove_temporary, write_json
 from vgs_ray.errors import UserError
-from vgs_ray.models import RANDOM
 from vgs_ray.models.checks import check_models
 
 COLUMNS = 128  # of a summary line
@@ -173,29 +172,6 @@ def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
 
 def _count(name: str, value: Any) -> str:
     return f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
-
-
-def value_model(recipe: Recipe, given: str = "") -> str:
-    """The value model that a recipe names (a folder or hub id), else the folder that stage train left.
-
-    Raises:
-        UserError: it is not there, is not whole, or holds PyTorch pickles.
-    """
-    from vgs_ray.value.weights import check_folder
-
-    folder = Path(given).absolute() if given else recipe.folder / "train" / "value_model"
-    if given and not folder.is_dir():
-        if given == RANDOM or not given.startswith((".", "/", "~")):
-            return given
-        raise UserError(f"{folder} has no value model; it must be a folder or a Hugging Face id: check the path")
-    if not (folder / "config.json").exists():
-        remedy = "name another folder" if given else f"run python -m pipelines.train {recipe.name} first"
-        raise UserError(f"{folder} has no value model (config.json); {remedy}")
-    try:
-        check_folder(folder)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    return str(folder)
 
 
 @contextmanager

@@ -74,8 +74,8 @@ def test_the_same_vocabulary_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["./nothing", "/nowhere/at/all"])
 def test_a_folder_that_is_not_there_is_said_so(given: str) -> None:
     from pipelines.recipes import sandbox
-    from pipelines.tables.stage import value_model
     from vgs_ray.errors import UserError
+    from vgs_ray.models.checks import value_model
 
     with pytest.raises(UserError, match="check the path"):
         value_model(sandbox(), given)

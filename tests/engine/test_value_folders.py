@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY_ENGINE
 
 from pipelines.recipes import sandbox
-from pipelines.tables.stage import value_model
 from vgs_ray.errors import UserError
+from vgs_ray.models.checks import value_model
+from vgs_ray.models.folder import INDEX, WEIGHTS, check_value_folder
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.weights import INDEX, WEIGHTS, check_folder
 
 TOKENS = tuple(range(2, 42))
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -120,7 +120,7 @@ def test_a_pickle_of_more_than_tensors_is_not_converted(
 
 def test_shards_are_read(folder: Path, value_folder: Path) -> None:
     sharded(folder)
-    check_folder(folder)
+    check_value_folder(folder)
     assert torch.equal(probs(folder), probs(value_folder))
 
 
@@ -165,7 +165,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a shard": (lambda folder: (sharded(folder), cut(folder / SHARDS[0], 0.9)), f"{SHARDS[0]} is damaged"),
     "broken index": (lambda folder: index(folder, "{"), "index.json is not JSON"),
     "index of nothing": (lambda folder: index(folder, "{}"), "has no weight_map"),
-    "index of a list": (lambda folder: index(folder, "[]"), "holds a list"),
+    "index of a list": (lambda folder: index(folder, "[]"), "contains a list"),
     "shard elsewhere": (lambda folder: index(folder, '{"weight_map": {"a": "../b"}}'), "names '../b'"),
     "pickles": (lambda folder: pickled(folder, ""), r"python -m vgs_ray\.value\.convert '"),
 }

@@ -204,7 +204,7 @@ def model_folder(folder: Path, *left_out: str) -> str:
 @pytest.mark.parametrize(
     ("left_out", "named"),
     [
-        (["config.json"], "config.json can't be read"),
+        (["config.json"], "has no config.json"),
         (["model.safetensors"], "a folder without weights"),
         (["tokenizer.json", "tokenizer_config.json"], "a folder without a tokenizer"),
         (["chat_template.jinja"], "no chat template"),
@@ -219,11 +219,11 @@ def test_a_folder_that_is_no_model_is_named(left_out: list[str], named: str, tmp
 @pytest.mark.parametrize(
     ("model", "named"),
     [
-        ("/nowhere/model", "which is no folder"),
-        ("./nowhere", "which is no folder"),
+        ("/nowhere/model", "which is not a folder"),
+        ("./nowhere", "which is not a folder"),
         ("sandbox:large", "unknown sandbox policy 'large'"),
-        ("package:gpt", "package 'gpt' holds no known model"),
-        ("no such/id", "neither a folder that exists nor a Hugging Face id"),
+        ("package:gpt", "package 'gpt' is not known to contain"),
+        ("no such/id", "neither an existing folder nor a Hugging Face id"),
     ],
 )
 def test_a_name_that_is_no_model_is_named(model: str, named: str, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, A
         (401, "RepoNotFound", "does not exist on Hugging Face"),
         (403, "GatedRepo", "is gated"),
         (404, "EntryNotFound", "has no config.json"),
-        (403, "", "can't be asked for"),
+        (403, "", "can't be looked up"),
     ],
 )
 def test_a_hub_that_refuses_is_told_apart(hub: dict[str, Any], status: int, code: str, named: str) -> None:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Score, Value
 from vgs_ray.models import RANDOM, model_path
+from vgs_ray.models.folder import VOCABULARY
 from vgs_ray.prompts import load_tokenizer, text_of
 
 if TYPE_CHECKING:
     from vgs_ray.engines.loop import EngineLoop
     from vgs_ray.engines.vllm import VllmValue
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 class Translation(NamedTuple):
@@ -40,7 +39,7 @@ def find_translation(policy: str, scorer: str) -> Translation | None:
     from transformers.utils import cached_file
 
     # For a folder without a tokenizer, such as that of a saved value model, transformers would make up an empty one.
-    files = (cached_file(scorer, name, _raise_exceptions_for_missing_entries=False) for name in TOKENIZER_FILES)
+    files = (cached_file(scorer, name, _raise_exceptions_for_missing_entries=False) for name in VOCABULARY)
     if not any(files):
         return None
     policy_tokenizer, scorer_tokenizer = load_tokenizer(policy), AutoTokenizer.from_pretrained(scorer)

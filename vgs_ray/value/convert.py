@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgs_ray.value.weights import INDEX, PICKLES, WEIGHTS
+from vgs_ray.models.folder import INDEX, PICKLES, WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vgs_ray.models.folder import local_folder
 from vgs_ray.value.weights import (
     check_shapes,
     computed_modules,
     is_computed,
-    local_folder,
     read_config,
     read_weights,
 )

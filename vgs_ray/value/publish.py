@@ -12,11 +12,10 @@ from torch import Tensor
 
 from vgs_ray.data.files import atomic_folder
 from vgs_ray.models import model_path
+from vgs_ray.models.folder import TOKENIZER_FILES
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.metrics_log import REPORTED
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, folder: Path) -> None:

@@ -1,39 +1,20 @@
-"""A value model's folder on disk: whether it is whole, and its tensors.
+"""The configuration and the tensors in a value model's folder.
 
-In: a folder with config.json and safetensors in one file or in several with an index. Out: tensors by name, or a
-`ValueError` that says what the folder lacks. Only safetensors are read: a PyTorch pickle is converted first
-(`vgs_ray.value.convert`), so that loading a model never runs code that came with it.
+In: a folder, see `vgs_ray.models.folder`. Out: tensors by name, or a `ValueError` that says what is wrong.
 torch and transformers are imported inside the calls.
 """
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vgs_ray.models.folder import check_header, model_type, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLES = "pytorch_model*.bin"
 MODEL_TYPES = ("qwen2", "qwen3", "llama")
-
-
-def local_folder(path_or_id: str | Path) -> Path:
-    """A local folder, downloaded first when it is a hub id.
-
-    Raises:
-        ValueError: a path that is no folder.
-    """
-    if Path(path_or_id).is_dir():
-        return Path(path_or_id)
-    if str(path_or_id).startswith(("/", ".", "~")):
-        raise ValueError(f"{path_or_id} is not a folder; a model is a folder or a hub id: check the path")
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"]))
 
 
 def read_config(folder: Path) -> Any:
@@ -44,37 +25,25 @@ def read_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    model_type = _model_type(folder)
-    if model_type not in MODEL_TYPES:
+    if (name := model_type(folder)) not in MODEL_TYPES:
         raise ValueError(
-            f"{folder} has model_type {model_type!r}; a value model needs one of {', '.join(MODEL_TYPES)}: "
+            f"{folder} has model_type {name!r}; a value model needs one of {', '.join(MODEL_TYPES)}: "
             f"start from such a model, or add the type here and in the vLLM plugin"
         )
     return AutoConfig.from_pretrained(folder)
-
-
-def check_folder(folder: Path) -> None:
-    """Find out before an engine starts that a folder can't be loaded. Reads headers only, no weights.
-
-    Raises:
-        ValueError: config.json or weights are missing or damaged, or the weights are PyTorch pickles.
-    """
-    _model_type(folder)
-    for file in _files(folder):
-        _check_header(file)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder by name, on the CPU.
 
     Raises:
-        ValueError: as `check_folder`.
+        ValueError: a file is missing or damaged, or the weights are PyTorch pickles.
     """
     from safetensors.torch import load_file
 
     weights: dict[str, Tensor] = {}
-    for file in _files(folder):
-        _check_header(file)
+    for file in weight_files(folder):
+        check_header(file)
         weights |= load_file(file)
     return weights
 
@@ -121,69 +90,3 @@ def check_shapes(folder: Path, expected: dict[str, tuple[int, ...]], found: dict
             f"Load a folder that ValueModel.save_pretrained wrote, or start from a causal language model with "
             f"ValueModel.from_backbone"
         )
-
-
-def _model_type(folder: Path) -> str:
-    file = folder / "config.json"
-    if not file.is_file():
-        raise ValueError(f"{folder} has no config.json; a model's folder holds one beside its weights: check the path")
-    config = _json(file)
-    if "model_type" not in config:
-        raise ValueError(f"{file} names no model_type; a value model needs one of {', '.join(MODEL_TYPES)}: add it")
-    return str(config["model_type"])
-
-
-def _files(folder: Path) -> list[Path]:
-    """The folder's safetensors files; all of them exist."""
-    if (folder / INDEX).is_file():
-        return _shards(folder)
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if any(folder.glob(PICKLES)):
-        raise ValueError(
-            f"{folder} has its weights as PyTorch pickles ({PICKLES}); a value model is read from safetensors: convert "
-            f"them with python -m vgs_ray.value.convert {shlex.quote(str(folder))}"
-        )
-    raise ValueError(
-        f"{folder} has no weights ({WEIGHTS}, or shards with {INDEX}): check the path, copy or download them again, or "
-        f"convert a pytorch_model.bin that lies elsewhere with python -m vgs_ray.value.convert FOLDER"
-    )
-
-
-def _shards(folder: Path) -> list[Path]:
-    index = folder / INDEX
-    names = _json(index).get("weight_map")
-    if not names or not isinstance(names, dict):
-        raise ValueError(f"{index} has no weight_map; it must map each tensor to a file: download it again")
-    files = sorted(set(map(str, names.values())))
-    away = [name for name in files if Path(name).name != name]
-    if away:
-        raise ValueError(f"{index} names {away[0]!r}; a shard is a file beside its index: mend the index")
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{folder} lacks {len(missing)} of the {len(files)} files that {INDEX} names ({', '.join(missing[:3])}): "
-            f"copy or download them again"
-        )
-    return [folder / name for name in files]
-
-
-def _check_header(file: Path) -> None:
-    """The header is whole, and the file is as long as it says."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "np"):
-            pass
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}): copy or download it again") from None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:  # of bytes that are no UTF-8, too
-        raise ValueError(f"{file} is not JSON ({error}): copy or download it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} holds a {type(found).__name__}; it must be a JSON object: copy or download it again")
-    return found

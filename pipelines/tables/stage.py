@@ -6,7 +6,6 @@ a rename, so it is whole or absent; `_stage.json` appears last, so its presence 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,10 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
+
 from pipelines.tables.manifest import description, differences, read_manifest, refuse_lost_rows
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
-from vgs_ray.data.files import remove_temporary, write_json
+from vgs_ray.data.files import remove_temporary, write_atomically, write_json
 from vgs_ray.errors import UserError
 from vgs_ray.models.checks import check_models
 
@@ -176,19 +177,19 @@ def _count(name: str, value: Any) -> str:
 
 @contextmanager
 def only_writer(recipe: Recipe) -> Iterator[None]:
-    """Hold the run's lock; wait for a process that has it (such as one whose terminal was killed). It ends with its holder."""
+    """Hold the lock of the run, and wait while another process holds it. The lock ends with the process that holds it."""
     check_recipe(recipe)
     _prepare_folder(recipe.folder, keep_parts=True)
-    with open(recipe.folder / ".lock", "a+") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                file.seek(0)
-                print(f"process {file.read().strip()} is working on {recipe.folder}: waiting for it to end", flush=True)
-                time.sleep(5)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    lock, holder = FileLock(recipe.folder / ".lock"), recipe.folder / ".lock_holder"
+    while not lock.is_locked:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            pid = holder.read_text() if holder.exists() else "unknown"
+            print(f"process {pid} is working on {recipe.folder}: waiting for it to end", flush=True)
+            time.sleep(5)
+    try:
+        write_atomically(holder, str(os.getpid()))
         yield
+    finally:
+        lock.release()

@@ -34,7 +34,7 @@ from vgs_ray.data.ids import problem_id
 from vgs_ray.data.schemas import PROBLEMS_CHECKED
 from vgs_ray.data.splits import Bounds, split_bounds, split_key, splits_of
 from vgs_ray.errors import UserError
-from vgs_ray.evaluate.benchmarks import source_of
+from vgs_ray.evaluate.benchmarks import benchmark_source
 
 BATCH_ROWS = 500
 CHECK_CPUS = 0.5
@@ -194,7 +194,7 @@ def run(recipe: Recipe) -> None:
     kept, dropped = stage_table(recipe, "clean"), stage_table(recipe, "dropped")
     dropped.folder.mkdir(parents=True, exist_ok=True)
     config = recipe.clean
-    named = {name: source_of(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
+    named = {name: benchmark_source(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
     with ray_session(folder=stage.folder):
         found = resolved(stage.folder, {config.source: config.source} | named)
         excluded = {name: found[name] for name in named}

@@ -27,7 +27,7 @@ from vgs_ray.data.ids import problem_id
 from vgs_ray.data.source_names import label_of
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.answer_statistics import answer_statistics
-from vgs_ray.evaluate.benchmarks import source_of
+from vgs_ray.evaluate.benchmarks import benchmark_source
 from vgs_ray.evaluate.formats import terminal_table
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
@@ -93,7 +93,7 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
 
 def sources(config: Evaluate) -> dict[str, str]:
     """Where each benchmark is, by its label."""
-    return {label_of(name): source_of(name, config.benchmark_folder) for name in config.benchmarks}
+    return {label_of(name): benchmark_source(name, config.benchmark_folder) for name in config.benchmarks}
 
 
 def all_problems(found: dict[str, str], limit: int) -> tuple[ray.data.Dataset, int]:

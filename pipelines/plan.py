@@ -24,7 +24,7 @@ from vgs_ray.config import Evaluate, Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate import estimate as defaults
-from vgs_ray.evaluate.benchmarks import source_of
+from vgs_ray.evaluate.benchmarks import benchmark_source
 from vgs_ray.evaluate.estimate import (
     BENCHMARK_PROBLEMS,
     DERIVED,
@@ -181,7 +181,7 @@ def benchmark_size(recipe: Recipe) -> int:
 
 def _one_benchmark(name: str, config: Evaluate) -> int:
     """The limit, the rows of a local file, or as many as one contest has."""
-    path = Path(source_of(name, config.benchmark_folder))
+    path = Path(benchmark_source(name, config.benchmark_folder))
     if config.limit or name == "sandbox":
         return config.limit or SANDBOX_ROWS["benchmark"]
     if path.suffix == ".parquet" and path.is_file():

@@ -21,7 +21,7 @@ from vgs_ray.config import Clean
 from vgs_ray.data.files import write_json
 from vgs_ray.data.source_names import SourceError
 from vgs_ray.errors import UserError
-from vgs_ray.evaluate.benchmarks import answer_of, pinned
+from vgs_ray.evaluate.benchmarks import final_answer, pin_revision
 
 DESCRIPTIONS = ("source", "problem_type", "question_type", "answer_type")  # used where a source has them as text
 COLUMNS = ("problem", "answer", "solution", *DESCRIPTIONS)
@@ -53,7 +53,7 @@ def resolved(folder: Path, sources: dict[str, str]) -> dict[str, str]:
     file = folder / "_sources.json"
     noted = json.loads(file.read_text()) if file.exists() else {}
     with readable_source():
-        found = {name: noted.get(name) or pinned(source) for name, source in sources.items()}
+        found = {name: noted.get(name) or pin_revision(source) for name, source in sources.items()}
     write_json(file, found)
     return found
 
@@ -142,7 +142,7 @@ PIECES = pa.schema(
 
 def _answers(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Answers alone, without the rationales that some data sets put before them."""
-    return pa.array([text and answer_of(text) for text in column.to_pylist()], pa.string())
+    return pa.array([text and final_answer(text) for text in column.to_pylist()], pa.string())
 
 
 def _nothing(table: pa.Table) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Scorers to compare with: chance, and one that has another tokenizer than the policy."""
+"""Baseline value models: the random scorer, and one with another tokenizer than the policy."""
 
 from __future__ import annotations
 
@@ -25,54 +25,54 @@ REFERENCE = model_path("sandbox:ref")
 
 
 @given(st.lists(st.integers(0, 100), min_size=1))
-def test_chance_is_a_function_of_the_tokens(tokens: list[int]) -> None:
+def test_a_random_value_is_a_function_of_the_tokens(tokens: list[int]) -> None:
     first, again = (asyncio.run(RandomValue().score(tuple(tokens))) for _ in range(2))
     assert first == again
     assert 0 <= first.value < 1
 
 
-def test_chance_is_uniform_and_forwards_nothing() -> None:
+def test_random_values_are_uniform_and_forward_no_tokens() -> None:
     value = build_value(RANDOM, None)  # type: ignore[arg-type]
-    found = [asyncio.run(value.score((at,))).value for at in range(2000)]
-    assert stats.kstest(found, "uniform").pvalue > 0.01
+    values = [asyncio.run(value.score((at,))).value for at in range(2000)]
+    assert stats.kstest(values, "uniform").pvalue > 0.01
     assert value.usage == Usage()
 
 
 @dataclass
-class Listener:
-    """A scorer that says how many tokens it read."""
+class Recorder:
+    """A value model that records the tokens it gets."""
 
-    heard: list[Tokens] = field(default_factory=list)
+    received: list[Tokens] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
 
     async def score(self, tokens: Tokens) -> Score:
-        self.heard.append(tokens)
+        self.received.append(tokens)
         return Score(0.5)
 
 
-def test_another_vocabulary_is_read_through_the_text(tmp_path: Path) -> None:
+def test_another_vocabulary_is_translated_through_text(tmp_path: Path) -> None:
     letters = Tokenizer(models.WordLevel({chr(code): code for code in range(32, 127)} | {"?": 0}, unk_token="?"))
     letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="?").save_pretrained(tmp_path)
     translation = find_translation(REFERENCE, str(tmp_path))
     assert translation is not None
-    listener = Listener()
+    recorder = Recorder()
     tokenizer = load_tokenizer(REFERENCE)
     tokens = prompt_tokens(tokenizer, "What is 3 + 4?")
-    asyncio.run(TranslatedValue(listener, translation).score(tokens))  # type: ignore[arg-type]
-    [heard] = listener.heard
-    assert "What is 3 + 4" in "".join(map(chr, heard))
-    assert "<" not in "".join(map(chr, heard)).replace("<think>", "")
+    asyncio.run(TranslatedValue(recorder, translation).score(tokens))  # type: ignore[arg-type]
+    [received] = recorder.received
+    assert "What is 3 + 4" in "".join(map(chr, received))
+    assert "<" not in "".join(map(chr, received)).replace("<think>", "")
 
 
-def test_the_same_vocabulary_is_read_as_it_is(tmp_path: Path) -> None:
+def test_an_equal_vocabulary_needs_no_translation(tmp_path: Path) -> None:
     assert find_translation(REFERENCE, REFERENCE) is None
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     assert find_translation(REFERENCE, str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("given", ["./nothing", "/nowhere/at/all"])
-def test_a_folder_that_is_not_there_is_said_so(given: str) -> None:
+def test_a_missing_value_model_folder_is_an_error(given: str) -> None:
     from pipelines.recipes import sandbox
     from vgs_ray.errors import UserError
     from vgs_ray.models.checks import value_model

@@ -1,4 +1,4 @@
-"""Monte Carlo tree search on scripted engines: its invariants, and that it is a function of the seed."""
+"""Monte Carlo tree search on scripted engines: its invariants, and equal trees for equal seeds."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def test_visits_and_values_add_up(shape: Mcts, max_tokens: int) -> None:
     seen = visits(tree, shape)
     scored = {node.id: node.value or 0.0 for node in tree.nodes[1:]}
     for id, count in seen.count.items():
-        node, below = tree.nodes[id], seen.children.get(id, [])
-        # A visit of a prefix is one of a continuation, or the one when it was itself counted; an answer is visited again.
-        own = count - sum(seen.count[child] for child in below)
-        again = node.state in ("finished", "length")
-        assert own >= 1 if again else own == (id != ROOT)
+        node, children = tree.nodes[id], seen.children.get(id, [])
+        # A prefix is visited once itself, and once for each visit of a child. An answer may be visited again.
+        own = count - sum(seen.count[child] for child in children)
+        is_answer = node.state in ("finished", "length")
+        assert own >= 1 if is_answer else own == (id != ROOT)
         assert 0 <= seen.mean(id) <= 1
-        total = own * scored.get(id, 0.0) + sum(seen.total[child] for child in below)
+        total = own * scored.get(id, 0.0) + sum(seen.total[child] for child in children)
         assert seen.total[id] == pytest.approx(total, abs=1e-9)
-        assert len(below) in (0, shape.width)
+        assert len(children) in (0, shape.width)
         assert math.isclose(seen.mean(id), seen.total[id] / count)
     assert shape.width <= seen.count[ROOT] <= shape.simulations * shape.width
     for node in tree.nodes[1:]:
@@ -66,7 +66,7 @@ def test_order_of_arrival_does_not_matter(shape: Mcts, seed: int, latency: int) 
     assert grow(shape, seed, latency=latency).to_json() == grow(shape, seed).to_json()
 
 
-def test_parents_come_before_their_continuations_and_only_prefixes_have_some() -> None:
+def test_parents_come_before_their_children_and_are_kept_prefixes() -> None:
     tree = grow(Mcts(simulations=40, width=3, depth=10, block=4))
     for node in tree.nodes[1:]:
         assert node.parent is not None
@@ -75,7 +75,7 @@ def test_parents_come_before_their_continuations_and_only_prefixes_have_some() -
     assert len({node.place for node in tree.nodes}) == len(tree.nodes)
 
 
-def test_descents_go_where_the_value_is() -> None:
+def test_descents_prefer_high_values() -> None:
     shape = Mcts(simulations=60, width=4, depth=12, block=6, c_puct=0.5)
     tree = grow(shape, noise=0.0)
     seen = visits(tree, shape)
@@ -93,7 +93,7 @@ def test_exploration_spreads_visits() -> None:
     assert share(20.0) < share(0.1)
 
 
-def test_one_descent_of_one_whole_block_is_best_of_width() -> None:
+def test_one_descent_with_whole_answers_is_best_of_n() -> None:
     shape = Mcts(simulations=1, width=5, depth=1, block=99)
     tree = grow(shape)
     assert [leaf.state for leaf in tree.leaves()] == ["finished"] * 5

@@ -1,4 +1,4 @@
-"""Reward-balanced search on scripted engines: how blocks are shared, and its ends."""
+"""Reward-balanced search on scripted engines: allocation of blocks, and special cases."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_shares_add_up_and_follow_the_values(values: list[float], blocks: int, t
     )
 
 
-def test_equal_values_share_alike_and_a_cold_softmax_takes_the_best() -> None:
+def test_equal_values_get_equal_shares_and_a_low_temperature_takes_the_best() -> None:
     assert allocate_blocks([0.5] * 3, 8, 0.2) == [3, 3, 2]
     assert allocate_blocks([0.2, 0.9, 0.4], 8, 0.001) == [0, 8, 0]
     assert allocate_blocks([], 8, 0.2) == []
@@ -49,13 +49,13 @@ def test_equal_values_share_alike_and_a_cold_softmax_takes_the_best() -> None:
     max_tokens=st.integers(1, 40),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_round_has_the_width_less_the_ended_answers(shape: Rebase, max_tokens: int) -> None:
+def test_each_ended_answer_lowers_the_width_by_one(shape: Rebase, max_tokens: int) -> None:
     tree = grow(shape, Sampling(max_tokens=max_tokens))
-    blocks, left = Counter(node.round for node in tree.nodes[1:]), shape.width
+    blocks, width = Counter(node.round for node in tree.nodes[1:]), shape.width
     for round in sorted(blocks):
-        assert blocks[round] == left
-        left -= sum(node.round == round and node.state in ("finished", "length") for node in tree.nodes[1:])
-    assert left == 0
+        assert blocks[round] == width
+        width -= sum(node.round == round and node.state in ("finished", "length") for node in tree.nodes[1:])
+    assert width == 0
     assert len(tree.leaves()) == shape.width
     parents = {node.parent for node in tree.nodes[1:]}
     for node in tree.nodes[1:]:
@@ -72,19 +72,19 @@ def test_one_block_to_the_end_is_best_of_n() -> None:
     ]
 
 
-def test_any_order_of_arrival_gives_the_same_tree() -> None:
+def test_order_of_arrival_does_not_matter() -> None:
     shape = Rebase(width=7, block=5)
     first, *others = [grow(shape, latency=latency).canonical().to_json() for latency in range(5)]
     assert all(other == first for other in others)
 
 
-def test_values_guide() -> None:
-    right = Counter()
+def test_a_low_temperature_follows_the_values() -> None:
+    correct = Counter()
     for seed in range(60):
-        for name, temperature in (("warm", 100.0), ("cold", 0.1)):
+        for name, temperature in (("high", 100.0), ("low", 0.1)):
             tree = grow(Rebase(width=4, block=4, temperature=temperature), seed=seed)
-            right[name] += sum(WORLD.outcome(PROMPT, tree.path(leaf.id)) == "correct" for leaf in tree.leaves())
-    assert right["cold"] > 1.5 * right["warm"]
+            correct[name] += sum(WORLD.outcome(PROMPT, tree.path(leaf.id)) == "correct" for leaf in tree.leaves())
+    assert correct["low"] > 1.5 * correct["high"]
 
 
 @pytest.mark.parametrize("shape", [Rebase(width=0), Rebase(block=0), Rebase(temperature=0.0)])

@@ -1,4 +1,4 @@
-"""From searches to the report: regrouping by budget, costs, and the three files."""
+"""From searches to the report: accuracy and cost by budget, statistics of answers, and the files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 
 from vgs_ray.config import Beam, Evaluate, Mcts, Sampling, Variant
 from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue, World
+from vgs_ray.evaluate import plot
 from vgs_ray.evaluate.answer_statistics import answer_statistics, calibration
 from vgs_ray.evaluate.formats import terminal_table
 from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
 from vgs_ray.evaluate.methods import MethodResult, evaluate_methods
-from vgs_ray.evaluate.plot import _apart
 from vgs_ray.evaluate.report import comparison_rows, method_rows, write_report
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import Cost, ModelSize, tree_costs
@@ -50,19 +50,19 @@ def leaf(group: int, answer: str | None, value: float | None, gold: str = "1") -
     )
 
 
-def table(measured: list[MethodResult]) -> dict[tuple[str, int], MethodResult]:
-    return {(each.method, each.budget): each for each in measured}
+def table(results: list[MethodResult]) -> dict[tuple[str, int], MethodResult]:
+    return {(each.method, each.budget): each for each in results}
 
 
-def test_regrouping_by_hand() -> None:
+def test_accuracy_by_budget_on_a_small_example() -> None:
     leaves = [leaf(0, "1", 0.9), leaf(1, "2", 0.2), leaf(2, "2", 0.5), leaf(3, None, 0.9)]
-    found = table(evaluate_methods([solved(leaves)], SHAPE, same))
-    correct = {key: each.correct[0] for key, each in found.items()}
+    by_method = table(evaluate_methods([solved(leaves)], SHAPE, same))
+    correct = {key: each.correct[0] for key, each in by_method.items()}
     assert correct == pytest.approx(
         {
             ("single", 1): 0.25,
             ("best_of_n", 2): 0.5,
-            ("majority", 2): 0.25,  # a tie that counts half, and a wrong one
+            ("majority", 2): 0.25,  # one tie, which counts half, and one wrong vote
             ("weighted_majority", 2): 0.5,
             ("pass", 2): 0.5,
             ("best_of_n", 4): 1.0,
@@ -71,41 +71,41 @@ def test_regrouping_by_hand() -> None:
             ("pass", 4): 1.0,
         }
     )
-    assert found["majority", 2].samples == 4
+    assert by_method["majority", 2].samples == 4
 
 
 def test_costs_are_those_of_the_budget() -> None:
-    found = table(evaluate_methods([solved([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
-    # The four groups read the prompt once, two runs of two groups would have read it twice: half a reading more for each.
-    assert found["weighted_majority", 4].cost == Cost(40, 40, 400, 200)
-    assert found["weighted_majority", 2].cost == Cost(20, 20 + 1.5, 200 + 15, 100 + 7.5)
-    assert found["majority", 2].cost == Cost(20, 0, 215, 0)  # a vote that ignores the values needs no value model
-    assert found["single", 1].cost.generated == 10
-    assert [found["pass", budget].seconds for budget in (2, 4)] == [4.0, 8.0]
+    by_method = table(evaluate_methods([solved([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
+    # The four groups forwarded the prompt once, and two separate runs would have done so twice: half a prompt more for each.
+    assert by_method["weighted_majority", 4].cost == Cost(40, 40, 400, 200)
+    assert by_method["weighted_majority", 2].cost == Cost(20, 20 + 1.5, 200 + 15, 100 + 7.5)
+    assert by_method["majority", 2].cost == Cost(20, 0, 215, 0)  # needs no value model
+    assert by_method["single", 1].cost.generated == 10
+    assert [by_method["pass", budget].seconds for budget in (2, 4)] == [4.0, 8.0]
 
 
 def test_adaptive_votes_share_a_budget() -> None:
     clear = solved([leaf(g, "1", 0.5) for g in range(6)], name="clear")
     mixed = solved([leaf(g, answer, 0.5) for g, answer in enumerate("223111")], name="mixed")
     shape = replace(SHAPE, samples=6, budgets=(4,), confidence=0.9)
-    found = table(evaluate_methods([clear, mixed], shape, same))
-    assert found["majority", 4].correct == (1.0, 0.0)
-    # The clear one stops at 3 answers, and the mixed one has 5 of the 8 that both have: two against two.
-    adaptive = found["adaptive_majority", 4]
+    by_method = table(evaluate_methods([clear, mixed], shape, same))
+    assert by_method["majority", 4].correct == (1.0, 0.0)
+    # The clear problem stops at 3 answers of the 8 that both share. The mixed problem gets the other 5, two against two.
+    adaptive = by_method["adaptive_majority", 4]
     assert adaptive.correct == (1.0, 0.5)
     assert adaptive.cost.generated == pytest.approx((30 + 50) / 2)
     assert adaptive.samples == 4
-    assert found["adaptive_weighted_majority", 4].cost.scored > 0
+    assert by_method["adaptive_weighted_majority", 4].cost.scored > 0
 
 
 def test_beams_take_whole_groups() -> None:
     leaves = [leaf(0, "1", 0.4), leaf(1, "2", 0.5)]
-    found = table(evaluate_methods([solved(leaves, "beam")], SHAPE, same))
-    assert {method for method, _ in found} == {"vgs_weighted_majority", "vgs_best", "vgs_majority", "vgs_pass"}
-    assert found["vgs_weighted_majority", 2].correct == (0.5,)
-    assert found["vgs_weighted_majority", 4].correct == (0.0,)
-    assert found["vgs_pass", 4].correct == (1.0,)
-    assert found["vgs_pass", 4].cost.generated == 20
+    by_method = table(evaluate_methods([solved(leaves, "beam")], SHAPE, same))
+    assert {method for method, _ in by_method} == {"vgs_weighted_majority", "vgs_best", "vgs_majority", "vgs_pass"}
+    assert by_method["vgs_weighted_majority", 2].correct == (0.5,)
+    assert by_method["vgs_weighted_majority", 4].correct == (0.0,)
+    assert by_method["vgs_pass", 4].correct == (1.0,)
+    assert by_method["vgs_pass", 4].cost.generated == 20
     wide = replace(SHAPE, beam=Beam(keep=2, branch=2, groups=1))
     assert {budget for _, budget in table(evaluate_methods([solved(leaves, "beam")], wide, same))} == {4}
 
@@ -168,14 +168,14 @@ async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]
 
 
 async def test_report_of_scripted_searches(tmp_path: Path) -> None:
-    found = [await search_row(problem, explorer) for problem in range(40) for explorer in ("sample", "beam")]
-    searches = [GradedSearch.from_row(row, SIZE, SIZE) for row, _ in found]
+    searched = [await search_row(problem, explorer) for problem in range(40) for explorer in ("sample", "beam")]
+    searches = [GradedSearch.from_row(row, SIZE, SIZE) for row, _ in searched]
     assert all(
         (search.prompt, search.groups) == tree_costs(tree, SIZE, SIZE)
-        for search, (_, tree) in zip(searches, found, strict=True)
+        for search, (_, tree) in zip(searches, searched, strict=True)
     )
-    measured = evaluate_methods(searches, SHAPE, same)
-    report = write_report(tmp_path / "evaluate", measured, answer_statistics(searches), resamples=200)
+    results = evaluate_methods(searches, SHAPE, same)
+    report = write_report(tmp_path / "evaluate", results, answer_statistics(searches), resamples=200)
     assert json.loads((tmp_path / "evaluate" / "report.json").read_text()) == report
     assert all(list(row) == ROW_KEYS for row in report["rows"])
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in report["rows"])
@@ -210,15 +210,16 @@ async def test_the_same_searches_give_the_same_files(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
 
-async def test_benchmarks_are_reported_apart_and_in_the_mean(tmp_path: Path) -> None:
-    found = []
+async def test_benchmarks_are_reported_apart_and_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plot, "_save", lambda figure, path: path.touch())  # saving takes most of the time
+    searches = []
     for name, problems in (("easy", range(60)), ("hard", range(12))):
         for problem in problems:
             for explorer in ("sample", "beam"):
                 row, _ = await search_row(problem, explorer)
-                found.append(GradedSearch.from_row({**row, "benchmark": name}, SIZE, SIZE))
-    measured = evaluate_methods(found, SHAPE, same)
-    report = write_report(tmp_path, measured, answer_statistics(found), resamples=200)
+                searches.append(GradedSearch.from_row({**row, "benchmark": name}, SIZE, SIZE))
+    results = evaluate_methods(searches, SHAPE, same)
+    report = write_report(tmp_path, results, answer_statistics(searches), resamples=200)
     by_place = {(row["benchmark"], row["method"], row["budget"]): row for row in report["rows"]}
     for method in ("majority", "vgs_weighted_majority"):
         easy, hard, mean = (by_place[name, method, 4] for name in ("easy", "hard", "average"))
@@ -231,29 +232,28 @@ async def test_benchmarks_are_reported_apart_and_in_the_mean(tmp_path: Path) -> 
     assert {"accuracy_vs_flops.png", "accuracy_vs_flops-easy.png"} < {path.name for path in tmp_path.iterdir()}
 
 
-def test_calibration_by_hand() -> None:
+def test_calibration_on_a_small_example() -> None:
     values, correct = np.array([0.05, 0.95, 0.95, 0.55]), np.array([False, True, False, True])
-    found = calibration(values, correct)
-    assert found is not None
-    assert found["ece"] == pytest.approx((0.05 + 2 * 0.45 + 0.45) / 4)
-    assert found["brier"] == pytest.approx(np.mean((values - correct) ** 2))
-    assert found["auc"] == pytest.approx((1 + 0.5 + 1 + 0) / 4)
-    assert [each["answers"] for each in found["bins"]] == [1, 1, 2]
+    summary = calibration(values, correct)
+    assert summary is not None
+    assert summary["ece"] == pytest.approx((0.05 + 2 * 0.45 + 0.45) / 4)
+    assert summary["brier"] == pytest.approx(np.mean((values - correct) ** 2))
+    assert summary["auc"] == pytest.approx((1 + 0.5 + 1 + 0) / 4)
+    assert [each["answers"] for each in summary["bins"]] == [1, 1, 2]
     assert calibration(np.array([]), np.array([], bool)) is None
     assert calibration(np.array([0.5]), np.array([True]))["auc"] is None
 
 
-async def test_variants_are_reported_beside_the_guided_beam(tmp_path: Path) -> None:
+async def test_variants_have_rows_and_comparisons() -> None:
     names = ("sample", "beam", "tree", "random")
-    found = [await search_row(problem, explorer) for problem in range(40) for explorer in names]
+    searched = [await search_row(problem, explorer) for problem in range(40) for explorer in names]
     shape = replace(SHAPE, variants=(Variant("tree", mcts=TREE), Variant("random", RANDOM)))
-    measured = evaluate_methods([GradedSearch.from_row(row, SIZE, SIZE) for row, _ in found], shape, same)
-    report = write_report(tmp_path, measured, [], resamples=200)
-    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in report["rows"]}
+    results = evaluate_methods([GradedSearch.from_row(row, SIZE, SIZE) for row, _ in searched], shape, same)
+    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in method_rows(results, 200)}
     assert accuracy["vgs_weighted_majority", 4] > accuracy["random_weighted_majority", 4]
     assert accuracy["tree_weighted_majority", 72] > accuracy["single", 1]
     assert {"tree_best", "tree_pass", "random_best", "random_majority"} < {method for method, _ in accuracy}
-    pairs = {(pair["a"], pair["b"], pair["budget"]) for pair in report["comparisons"]}
+    pairs = {(pair["a"], pair["b"], pair["budget"]) for pair in comparison_rows(results, 200)}
     assert ("random_weighted_majority", "majority", 4) in pairs
 
 
@@ -263,11 +263,11 @@ def test_a_variant_has_a_name_of_its_own_and_one_shape(wrong: dict[str, Any]) ->
         Variant(**wrong)
 
 
-def test_differences_are_those_of_the_rows() -> None:
+def test_differences_match_the_rows() -> None:
     leaves = [leaf(g, "1" if g % 2 else "2", 0.5) for g in range(4)]
-    measured = evaluate_methods([solved(leaves), solved(leaves[:2], "beam")], SHAPE, same)
-    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in method_rows(measured, 50)}
-    for pair in comparison_rows(measured, 50):
+    results = evaluate_methods([solved(leaves), solved(leaves[:2], "beam")], SHAPE, same)
+    accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in method_rows(results, 50)}
+    for pair in comparison_rows(results, 50):
         at = pair["budget"]
         assert pair["difference"] == pytest.approx(accuracy[pair["a"], at] - accuracy[pair["b"], at])
 
@@ -286,13 +286,13 @@ def test_the_terminal_table_fits() -> None:
     assert max(map(len, terminal_table([row]).splitlines())) <= 100
 
 
-def test_nothing_to_report(tmp_path: Path) -> None:
+def test_a_report_needs_results(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no results"):
         write_report(tmp_path, [], [])
 
 
 @pytest.mark.parametrize("heights", [[5.0, 5.0, 5.0], [0.0, 10.0, 9.9], [10.0, 10.0, 0.0, 0.1]])
 def test_labels_do_not_touch(heights: list[float]) -> None:
-    placed = sorted(_apart(heights, gap=1.0, low=0.0, high=10.0))
+    placed = sorted(plot._spread(heights, gap=1.0, top=10.0))
     assert all(b - a >= 1 - 1e-9 for a, b in pairwise(placed))
     assert placed[-1] <= 10

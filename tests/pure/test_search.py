@@ -1,4 +1,4 @@
-"""Explorers on scripted engines: equivalences between searches, and that the value guides."""
+"""Explorers on scripted engines: equivalences between searches, invariants, and accuracy."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ def test_shape_of_a_beam(keep, branch, block, groups, max_tokens, rank, finished
 
 
 class Recorded:
-    """Blocks and values that were recorded: the block of a prefix and a number, and its value. Values tie often."""
+    """Engines whose blocks and values are functions of the prefix. Values tie often."""
 
     def __init__(self, seed: int) -> None:
-        self.seed, self.usage, self.asked = seed, Usage(), Counter[Tokens]()
+        self.seed, self.usage, self.calls = seed, Usage(), Counter[Tokens]()
 
     def block(self, prefix: Tokens, number: int) -> tuple[Tokens, bool]:
         draw = random.Random(stable_seed(self.seed, *prefix, "block", number))
@@ -125,8 +125,8 @@ class Recorded:
         return random.Random(stable_seed(self.seed, *tokens, "value")).choice([0.1, 0.3, 0.3, 0.7, 0.9])
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        self.asked[prefix] += 1
-        tokens, ended = self.block(prefix, self.asked[prefix])
+        self.calls[prefix] += 1
+        tokens, ended = self.block(prefix, self.calls[prefix])
         tokens = tokens[: sampling.max_tokens]
         return Completion(tokens, ended, "stop", 0.0)
 
@@ -135,20 +135,20 @@ class Recorded:
 
 
 def published(recorded: Recorded, keep: int, branch: int, longest: int) -> Counter[Tokens]:
-    """Algorithm 1 of arXiv 2505.17373 as its authors ran it, from its description: lockstep, lists, one slot for each beam.
+    """Algorithm 1 of arXiv 2505.17373, written from its description: lockstep, with one slot for each beam.
 
-    Of equal values it takes the first, in the order of the slots; the authors' `torch.topk` defines no order there.
+    Ties go to the first candidate in the order of the slots; the authors' `torch.topk` defines no order of ties.
     """
     beams: list[Tokens] = [()] * keep
     alive = list(range(keep))
-    asked: Counter[Tokens] = Counter()
+    calls: Counter[Tokens] = Counter()
     while alive:
         candidates = []
         for slot in alive:
             for _ in range(branch):
                 prefix = PROMPT + beams[slot]
-                asked[prefix] += 1
-                block, ended = recorded.block(prefix, asked[prefix])
+                calls[prefix] += 1
+                block, ended = recorded.block(prefix, calls[prefix])
                 text = beams[slot] + block[: longest - len(beams[slot])]
                 candidates.append((recorded.value(PROMPT + text), text, ended or len(text) >= longest))
         best = sorted(candidates, key=lambda candidate: -candidate[0])[: len(alive)]
@@ -169,7 +169,7 @@ def test_the_published_algorithm_keeps_the_same_beams(seed: int, keep: int, bran
     assert Counter(tree.path(leaf.id) for leaf in tree.leaves()) == published(Recorded(seed), keep, branch, longest)
 
 
-def test_reinvested_width_goes_to_the_live_beams() -> None:
+def test_reinvested_blocks_go_to_the_live_prefixes() -> None:
     async def grow(finished: str) -> Tree:
         recorded = Recorded(3)
         shape = Beam(keep=4, branch=2, block=99, finished=finished)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ async def test_blocks_end_at_a_delimiter() -> None:
 
 
 class Canned:
-    """Writes 1, 2, 3 ... one token a call and ends at those in `ends`; the value is that of the last token."""
+    """Writes 1, 2, 3, ..., one token in each call, and ends at the tokens in `ends`. The value depends on the last token."""
 
     def __init__(self, values: dict[int, float], ends: frozenset[int] = frozenset()) -> None:
         self.values, self.ends, self.usage, self.calls = values, ends, Usage(), 0
@@ -237,7 +237,7 @@ class Canned:
         return Score(self.values.get(tokens[-1], 0.1))
 
 
-async def test_a_finished_beam_keeps_its_slot_and_is_never_compared_again() -> None:
+async def test_a_finished_prefix_keeps_its_slot_and_is_not_compared_again() -> None:
     canned = Canned({1: 0.5, 2: 0.4, 3: 0.9, 4: 0.8}, ends=frozenset({1}))
     tree = await beam(
         canned, canned, (0,), beam=Beam(keep=2, branch=1, block=1), sampling=Sampling(max_tokens=3), seed=0
@@ -246,7 +246,7 @@ async def test_a_finished_beam_keeps_its_slot_and_is_never_compared_again() -> N
     assert canned.calls == 4
 
 
-async def test_ties_go_to_the_first_candidate_and_nan_loses() -> None:
+async def test_ties_go_to_the_first_block_and_nan_ranks_last() -> None:
     canned = Canned({1: math.nan, 2: 0.5, 3: 0.5, 4: 0.5})
     tree = await beam(
         canned, canned, (0,), beam=Beam(keep=2, branch=2, block=1), sampling=Sampling(max_tokens=1), seed=0
@@ -266,7 +266,7 @@ async def test_a_policy_that_writes_nothing_ends_the_search() -> None:
     assert [leaf.state for leaf in tree.leaves()] == ["length"] * 2
 
 
-async def test_an_error_ends_the_other_calls_and_is_raised_as_it_is() -> None:
+async def test_an_error_cancels_the_other_calls_and_is_raised_unchanged() -> None:
     cancelled = []
 
     class Fails(Canned):
@@ -299,29 +299,29 @@ async def test_cancelling_a_search_cancels_its_calls() -> None:
     assert policy.usage.generated == 0
 
 
-async def test_listeners_hear_every_node_in_order() -> None:
-    heard: list[Node] = []
+async def test_the_listener_gets_every_node_in_order() -> None:
+    received: list[Node] = []
     shape = Beam(keep=2, branch=2, block=6, groups=2)
-    tree = await beam(*engines(latency=5), PROMPT, beam=shape, sampling=LONG, seed=0, listen=heard.append)
-    assert heard == tree.nodes[1:]
+    tree = await beam(*engines(latency=5), PROMPT, beam=shape, sampling=LONG, seed=0, listen=received.append)
+    assert received == tree.nodes[1:]
 
 
 async def test_usage_is_what_the_engines_counted() -> None:
     prompt = (3, 3, 3)
     policy, value = ScriptedPolicy(WORLD, prompt_length=3), ScriptedValue(WORLD, prompt_length=3)
     tree = await beam(policy, value, prompt, beam=Beam(2, 2, 10, 2), sampling=LONG, seed=0)
-    used = tree.usage()
-    assert used.generated == sum(len(node.tokens) for node in tree.nodes) == policy.usage.generated
-    assert (used.prefilled, used.scored, used.cached) == (policy.usage.prefilled, value.usage.scored, 0)
+    usage = tree.usage()
+    assert usage.generated == sum(len(node.tokens) for node in tree.nodes) == policy.usage.generated
+    assert (usage.prefilled, usage.scored, usage.cached) == (policy.usage.prefilled, value.usage.scored, 0)
     parts = [tree.usage({group}) for group in (0, 1)]
-    assert sum(part.generated for part in parts) == used.generated
-    assert sum(part.scored for part in parts) == used.scored
+    assert sum(part.generated for part in parts) == usage.generated
+    assert sum(part.scored for part in parts) == usage.scored
     unscored = await sample(policy, None, prompt, count=2, sampling=LONG, seed=0)
     assert unscored.usage().scored == 0
     assert Tree((1, 2)).usage() == Usage()
 
 
-def test_what_was_not_forwarded_was_cached() -> None:
+def test_cached_tokens_are_those_that_were_not_forwarded() -> None:
     tree = Tree((1, 2, 3))
     kept = tree.add(0, group=0, round=0, index=0, tokens=(4, 5), score=Score(0.5, (), 5), state="kept", prefilled=3)
     tree.add(kept.id, group=0, round=1, index=0, tokens=(6,), score=Score(0.6, (), 2), state="finished", prefilled=1)
@@ -330,7 +330,7 @@ def test_what_was_not_forwarded_was_cached() -> None:
 
 async def test_guided_search_beats_the_votes_of_samples() -> None:
     policy, value = engines(noise=1.5)
-    right = {"majority": 0, "weighted_majority": 0, "guided": 0}
+    correct = {"majority": 0, "weighted_majority": 0, "guided": 0}
     for problem in range(30):
         prompt, gold = (problem,), WORLD.gold((problem,))
         samples = await sample(policy, value, prompt, count=8, sampling=LONG, seed=problem)
@@ -340,10 +340,10 @@ async def test_guided_search_beats_the_votes_of_samples() -> None:
         for name, tree in pools.items():
             texts = [WORLD.answer(prompt, path) for path, _ in answers(tree)]
             vote = select.majority if name == "majority" else select.weighted_majority
-            found = vote(texts, [value for _, value in answers(tree)], equivalent=str.__eq__)
-            right[name] += found == gold
-    assert right["guided"] > right["weighted_majority"] + 5
-    assert right["weighted_majority"] > right["majority"] + 5
+            answer = vote(texts, [value for _, value in answers(tree)], equivalent=str.__eq__)
+            correct[name] += answer == gold
+    assert correct["guided"] > correct["weighted_majority"] + 5
+    assert correct["weighted_majority"] > correct["majority"] + 5
 
 
 @pytest.mark.parametrize("size", ["keep", "branch", "block", "groups"])

@@ -1,4 +1,4 @@
-"""Votes: classes under any relation, weights, ties, and answers that are none."""
+"""Selectors: classes under any relation, weights, ties, and missing answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def same(a: str, b: str) -> bool:
     return float(a) == float(b)
 
 
-def test_the_three_votes() -> None:
+def test_the_three_selectors() -> None:
     answers, values = ["7", "8", "8", "9", None], [0.95, 0.3, 0.2, 0.9, 1.0]
     assert select.best(answers, values) == "7"
     assert select.majority(answers, values, equivalent=same) == "8"
@@ -35,11 +35,11 @@ def test_empty_answers_never_win_a_vote() -> None:
 
 @pytest.mark.parametrize("vote", [select.best, select.majority, select.weighted_majority])
 @pytest.mark.parametrize("answers", [[], [None], ["", "  "]])
-def test_nobody_answered(vote: Callable[..., str | None], answers: list[str | None]) -> None:
+def test_without_an_answer_there_is_no_winner(vote: Callable[..., str | None], answers: list[str | None]) -> None:
     assert vote(answers, [0.5] * len(answers)) is None
 
 
-def test_values_that_are_no_numbers_weigh_nothing() -> None:
+def test_missing_values_and_nan_weigh_nothing() -> None:
     assert select.weighted_majority(["1", "1", "2"], [math.nan, math.nan, 0.1], equivalent=same) == "2"
     assert select.best(["1", "2"], [None, 0.1]) == "2"
     assert select.best(["1", "2"], [math.nan, math.nan]) == "1"
@@ -51,7 +51,7 @@ def test_ties() -> None:
     assert select.best(["1", "2"], [0.5, 0.5]) == "1"
 
 
-def test_a_relation_without_symmetry_or_transitivity_does_no_harm() -> None:
+def test_the_relation_need_not_be_symmetric_or_transitive() -> None:
     def near(a: str, b: str) -> bool:
         return 0 <= int(b) - int(a) <= 1
 
@@ -61,21 +61,21 @@ def test_a_relation_without_symmetry_or_transitivity_does_no_harm() -> None:
 
 
 def test_the_relation_is_asked_once_per_text_and_class() -> None:
-    asked = []
+    calls = []
 
     def record(a: str, b: str) -> bool:
-        asked.append((a, b))
+        calls.append((a, b))
         return a == b
 
     select.classes(["1", "2", "1", "2", " 1 ", "3"] * 5, record)
-    assert asked == [("1", "2"), ("1", "3"), ("2", "3")]
+    assert calls == [("1", "2"), ("1", "3"), ("2", "3")]
 
 
 def test_the_default_relation_is_the_grader() -> None:
     assert select.majority([r"\frac{1}{2}", "3", "0.5"], [0.0] * 3) == r"\frac{1}{2}"
 
 
-def test_a_value_is_missing() -> None:
+def test_each_answer_needs_a_value() -> None:
     with pytest.raises(ValueError, match="2 answers have 1 values"):
         select.best(["1", "2"], [0.5])
 
@@ -96,11 +96,11 @@ def test_properties(answers: list[str | None], data: st.DataObject) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("1234"), st.floats(0, 1)), min_size=1, max_size=9))
-def test_tied_classes_are_within_reach_of_the_top(votes: list[tuple[str, float]]) -> None:
+def test_tied_classes_are_close_to_the_highest_weight(votes: list[tuple[str, float]]) -> None:
     answers, values = [a for a, _ in votes], [v for _, v in votes]
     weighed = select.weigh("weighted_majority", select.classes(answers, same), values)
-    top = max(found.weight for found in weighed)
+    highest = max(each.weight for each in weighed)
     tied = select.tied(weighed)
     assert tied
-    assert all((found in tied) == (found.weight >= top - select.TIE) for found in weighed)
-    assert sum(found.weight for found in weighed) == pytest.approx(sum(values))
+    assert all((each in tied) == (each.weight >= highest - select.TIE) for each in weighed)
+    assert sum(each.weight for each in weighed) == pytest.approx(sum(values))

@@ -27,13 +27,13 @@ def test_interval_agrees_with_scipy() -> None:
     assert ours[1:] == pytest.approx(tuple(theirs), abs=0.004)
 
 
-def test_interval_is_near_the_normal_one() -> None:
+def test_interval_is_close_to_the_normal_interval() -> None:
     half = 1.96 * DRAWN.std() / len(DRAWN) ** 0.5
     ours = interval(DRAWN, resamples=20_000)
     assert (ours.low, ours.high) == pytest.approx((DRAWN.mean() - half, DRAWN.mean() + half), abs=0.005)
 
 
-def test_pairing_removes_what_both_share() -> None:
+def test_pairing_removes_shared_variance() -> None:
     a, b = np.clip(DRAWN + 0.1, 0, 1), DRAWN
     paired = difference(a, b)
     assert paired.low > 0
@@ -42,7 +42,7 @@ def test_pairing_removes_what_both_share() -> None:
     assert flipped == pytest.approx((-paired.mean, -paired.high, -paired.low))
 
 
-def test_small_sets_have_the_interval_of_student() -> None:
+def test_small_sets_have_student_intervals() -> None:
     small = DRAWN[:30]
     theirs = stats.ttest_1samp(small, 0.0).confidence_interval(0.95)
     assert interval(small) == pytest.approx((small.mean(), *theirs))
@@ -54,12 +54,12 @@ def test_small_sets_have_the_interval_of_student() -> None:
     assert interval([0.0, 1.0]).low == 0.0
 
 
-def test_an_average_weighs_each_set_alike() -> None:
+def test_an_average_weighs_each_set_equally() -> None:
     small, large = DRAWN[:20], DRAWN[20:]
-    # Half the difference to a mirrored set is their average, so Welch's interval is known.
+    # The average is half the difference to the mirrored set, for which scipy has Welch's interval.
     welch = stats.ttest_ind(small, -large, equal_var=False).confidence_interval(0.95)
-    found = average([small, large])
-    assert found == pytest.approx(((small.mean() + large.mean()) / 2, welch.low / 2, welch.high / 2))
+    ours = average([small, large])
+    assert ours == pytest.approx(((small.mean() + large.mean()) / 2, welch.low / 2, welch.high / 2))
     boot = average([DRAWN, 1 - DRAWN], resamples=20_000)
     half = 1.96 * DRAWN.std() / len(DRAWN) ** 0.5 / 2**0.5
     assert boot == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=0.005)
@@ -68,8 +68,8 @@ def test_an_average_weighs_each_set_alike() -> None:
 def test_intervals_cover_the_truth() -> None:
     generator, misses = np.random.default_rng(0), 0
     for _ in range(400):
-        found = interval(generator.beta(2, 1, size=15), resamples=300)
-        misses += not found.low <= 2 / 3 <= found.high
+        estimate = interval(generator.beta(2, 1, size=15), resamples=300)
+        misses += not estimate.low <= 2 / 3 <= estimate.high
     assert 0.02 < misses / 400 < 0.09
 
 
@@ -77,7 +77,7 @@ def test_intervals_come_from_their_seed() -> None:
     assert interval(DRAWN, seed=1) == interval(DRAWN, seed=1) != interval(DRAWN, seed=2)
 
 
-def test_unanimous_problems_are_no_certainty() -> None:
+def test_unanimous_problems_have_exact_binomial_intervals() -> None:
     exact = stats.binomtest(30, 30).proportion_ci(0.95, "exact")
     assert interval([1.0] * 30) == pytest.approx((1.0, exact.low, 1.0))
     assert interval([0.0] * 30) == pytest.approx((0.0, 0.0, 1 - exact.low))
@@ -108,7 +108,7 @@ def test_pass_at_k_refuses(samples: int, correct: int, k: int) -> None:
         pass_at_k(samples, correct, k)
 
 
-def test_flops_do_not_depend_on_where_a_sequence_is_cut() -> None:
+def test_flops_do_not_depend_on_how_a_sequence_is_split() -> None:
     size = ModelSize(1000, 2, 16)
     assert forward_flops(size, 1, 0) == 2 * 1000 + 4 * 2 * 16
     for cut in range(11):
@@ -125,7 +125,7 @@ def test_flops_of_a_tree() -> None:
     tree.add(shared.id, group=0, round=1, index=0, tokens=(6,), score=Score(0.6, (), 1), state="finished")
     tree.add(shared.id, group=0, round=1, index=1, tokens=(7, 8), score=Score(0.4, (), 3), state="pruned", prefilled=1)
     tree.add(ROOT, group=1, round=0, index=0, tokens=(9,), score=None, state="finished")
-    # Each model reads the first answer once, then the pruned block behind four cached tokens of five.
+    # Each model forwards the first answer once. Before the pruned block, four of five tokens are cached.
     both = [forward_flops(size, 6, 0) + forward_flops(size, 3, 4) for size in (policy, value)]
     assert tree_flops(tree, policy, value) == pytest.approx(sum(both) + forward_flops(policy, 1, 3))
     costs = tree_costs(tree, policy, value)
@@ -153,7 +153,11 @@ def write(folder: Path, config: dict[str, object]) -> Path:
 
 def test_size_of_the_papers_models(tmp_path: Path) -> None:
     backbone, embedding = 1_543_714_304, 1536 * 151936
-    assert model_size(write(tmp_path, DISTILL_1_5B)) == (backbone, 28, 1536)  # the output layer is as large
+    assert model_size(write(tmp_path, DISTILL_1_5B)) == (
+        backbone,
+        28,
+        1536,
+    )  # the output layer has the size of the embedding
     value = {**DISTILL_1_5B, "architectures": ["VgsValueModel"]}
     assert model_size(write(tmp_path, value) / "config.json").params == backbone - embedding
 
@@ -174,6 +178,6 @@ def test_size_of_a_qwen3(tmp_path: Path) -> None:
     assert model_size(write(tmp_path, config)) == (596_049_920, 28, 2048)
 
 
-def test_a_configuration_that_cannot_be_counted(tmp_path: Path) -> None:
+def test_an_unsupported_configuration_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no 'hidden_size'"):
         model_size(write(tmp_path, {"model_type": "mamba"}))

@@ -1,4 +1,4 @@
-"""Benchmarks by name: where they are read, and real ones with their answers."""
+"""Benchmarks by name: their sources, real data sets with their answers, and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vgs_ray.config import Evaluate
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.source_names import HubId, SourceError, label_of
 from vgs_ray.errors import UserError
-from vgs_ray.evaluate.benchmarks import BENCHMARKS, answer_of, pinned, source_of
+from vgs_ray.evaluate.benchmarks import BENCHMARKS, benchmark_source, final_answer, pin_revision
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -28,14 +28,14 @@ SIZES = {"aime-24": 30, "aime-25": 30, "hmmt-feb-24": 30, "hmmt-feb-25": 30, "ma
 def test_names_are_data_sets_at_a_revision() -> None:
     assert set(BENCHMARKS) == set(SIZES)
     for name in BENCHMARKS:
-        found = HubId.parse(source_of(name))
-        assert "/" in found.id
-        assert name.startswith("hmmt") == (found.revision is None)
-        assert found.revision is None or len(found.revision) == 40
+        source = HubId.parse(benchmark_source(name))
+        assert "/" in source.id
+        assert name.startswith("hmmt") == (source.revision is None)
+        assert source.revision is None or len(source.revision) == 40
     assert HubId.parse("a/b") == ("a/b", None, None, "train")
     assert HubId.parse("a/b@1f:main/test") == ("a/b", "1f", "main", "test")
     assert HubId.parse("a/b:main") == ("a/b", None, "main", "train")
-    assert pinned(source_of("gsm8k")) == BENCHMARKS["gsm8k"]  # nobody is asked
+    assert pin_revision(benchmark_source("gsm8k")) == BENCHMARKS["gsm8k"]  # offline
     assert len(HubId.parse(vgs().clean.source).revision or "") == 40
     assert {*vgs().evaluate.benchmarks} < {*vgs().clean.exclude} <= {*BENCHMARKS}
 
@@ -50,20 +50,20 @@ def test_labels_are_short() -> None:
 
 @pytest.mark.parametrize(("text", "answer"), [("So 2 + 2 = <<2+2=4>>4\n#### 1,234", "1,234"), ("7", "7"), (None, "")])
 def test_an_answer_follows_its_rationale(text: str | None, answer: str) -> None:
-    assert answer_of(text) == answer
+    assert final_answer(text) == answer
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here: real benchmarks are not copied into the project")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} does not exist: real benchmarks are not part of the repository")
 def test_real_benchmarks_are_read_from_a_folder() -> None:
-    found = sources(Evaluate(benchmarks=tuple(SIZES), benchmark_folder=str(DATA)))
-    problems, count = all_problems(found, limit=0)
+    copies = sources(Evaluate(benchmarks=tuple(SIZES), benchmark_folder=str(DATA)))
+    problems, count = all_problems(copies, limit=0)
     rows = problems.to_pandas()
     assert count == len(rows) == sum(SIZES.values())
     assert rows.groupby("benchmark").size().to_dict() == SIZES
     assert rows["problem"].str.len().min() >= 20
     gsm8k = rows[rows["benchmark"] == "gsm8k"]["answer"]
     assert gsm8k.str.fullmatch(r"-?[\d,.]+").all()
-    assert len(all_problems(found, limit=3)[0].take_all()) == 18
+    assert len(all_problems(copies, limit=3)[0].take_all()) == 18
 
 
 @pytest.mark.parametrize("wrong", [(), ("sandbox", "sandbox"), ("a/x.jsonl", "b/x.jsonl")])
@@ -73,7 +73,7 @@ def test_each_benchmark_is_named_once(wrong: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([{"problem": "What is 1 + 1?", "answer": " "}], r"rows \[0\] lack"),
         ([{"problem": "What is 1 + 1?"}], "no column answer"),
@@ -83,23 +83,23 @@ def test_each_benchmark_is_named_once(wrong: tuple[str, ...]) -> None:
     ],
 )
 def test_a_benchmark_without_problems_or_answers_is_an_error(
-    rows: list[dict[str, str]], said: str, tmp_path: Path
+    rows: list[dict[str, str]], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "bench.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         all_problems({"bench": str(path)}, limit=0)
 
 
-def test_a_source_without_a_revision_is_noted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set that changes between two starts of one stage is read as it was at the first."""
-    asked: list[str] = []
+def test_the_revision_of_a_source_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarted stage reads the revision of its first start, even if the data set has changed."""
+    requested: list[str] = []
 
     def now(source: str) -> str:
-        asked.append(source)
-        return f"{source}@{len(asked)}"
+        requested.append(source)
+        return f"{source}@{len(requested)}"
 
-    monkeypatch.setattr("pipelines.tables.sources.pinned", now)
+    monkeypatch.setattr("pipelines.tables.sources.pin_revision", now)
     first = resolved(tmp_path, {"a": "org/a", "b": "org/b"})
     assert first == {"a": "org/a@1", "b": "org/b@2"}
     assert resolved(tmp_path, {"a": "org/a", "b": "org/b"}) == first
@@ -123,15 +123,13 @@ def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path:
     ],
 )
 def test_a_benchmark_that_is_not_there_is_named(benchmark: str, folder: str, named: str, tmp_path: Path) -> None:
-    with pytest.raises((UserError, SourceError), match=named) as found:
+    with pytest.raises((UserError, SourceError), match=named) as raised:
         resolved(tmp_path, sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
-    assert "\n" not in line_of(found.value)
+    assert "\n" not in line_of(raised.value)
 
 
-def test_no_connection_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    with pytest.raises(
-        SourceError, match=r"^data set MathArena/hmmt_feb_2025 can't be found.*check the id and the network"
-    ) as found:
-        pinned("MathArena/hmmt_feb_2025")
-    assert "\n" not in line_of(found.value)
+def test_a_missing_connection_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # a closed port
+    with pytest.raises(SourceError, match=r"MathArena/hmmt_feb_2025 .*check the id and the network") as raised:
+        pin_revision("MathArena/hmmt_feb_2025")
+    assert "\n" not in line_of(raised.value)

@@ -1,7 +1,7 @@
-"""Figures of a report: accuracy against FLOPs and against budget, and calibration.
+"""Figures of a report: accuracy against FLOPs and against budget, and calibration of the answers' values.
 
-In: what report.json holds. Out: for each figure a PNG that reads well at the width of a README and a PDF for a paper. Colours are
-Okabe and Ito's, which colour-blind readers can tell apart; line styles and markers say the same again.
+In: the content of report.json. Out: for each figure a PNG for a README and a PDF for a paper. The colours are those of Okabe and
+Ito, which colour-blind readers can tell apart; line styles and markers repeat the distinction.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ import matplotlib
 
 from vgs_ray.data.files import atomic_file
 
-matplotlib.use("Agg")  # no display is needed, and none is asked for
+matplotlib.use("Agg")  # draws without a display
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from vgs_ray.evaluate.formats import by_benchmark
+from vgs_ray.evaluate.formats import Row, by_benchmark
+
+Axis = Literal["flops", "budget"]
+X_LABELS: dict[Axis, str] = {
+    "flops": "FLOPs per problem, policy and value model (log scale)",
+    "budget": "budget: generations in parallel (log scale)",
+}
 
 
 class _Look(NamedTuple):
@@ -29,7 +35,7 @@ class _Look(NamedTuple):
     colour: str
     line: str
     marker: str
-    band: bool  # drawn strong, with its interval
+    strong: bool  # a thick line with its interval
 
 
 LOOKS = {
@@ -48,9 +54,9 @@ LOOKS = {
 
 VARIANT_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#117733", "#882255")
 
-CURVES = ("sample", "beam")
-"""Searches whose calibration is drawn; those of all variants together could not be told apart, and are in the table."""
-CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", *VARIANT_COLOURS)
+CALIBRATED = ("sample", "beam")
+"""Explorers in the calibration figure. With all variants the lines would be hard to tell apart; report.md lists the others."""
+CALIBRATION_COLOURS = ("#0072B2", "#D55E00", "#009E73", *VARIANT_COLOURS)
 
 STYLE = {
     "font.size": 11,
@@ -64,76 +70,82 @@ STYLE = {
 }
 
 
-def draw_figures(report: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
-    """Draw the report's figures. Of several benchmarks the last one, their average, has the plain names.
+def draw_figures(report: Mapping[str, Sequence[Row]], folder: Path) -> None:
+    """Draw the report's figures.
+
+    With several benchmarks, the file names of all but the average end in the benchmark's name.
 
     Args:
-        report: what report.json holds.
-        folder: of the files; each is replaced at once when it is complete.
+        report: the content of report.json.
+        folder: of the files.
     """
     benchmarks = by_benchmark(report["rows"])
     for number, (name, rows) in enumerate(benchmarks.items(), 1):
-        ending = "" if number == len(benchmarks) else f"-{name.replace('/', '_')}"
-        accuracy(rows, "flops", folder / f"accuracy_vs_flops{ending}.png")
-        accuracy(rows, "budget", folder / f"accuracy_vs_budget{ending}.png")
-    calibration(report["answers"], folder / "calibration.png")
+        suffix = "" if number == len(benchmarks) else f"-{name.replace('/', '_')}"
+        draw_accuracy(rows, "flops", folder / f"accuracy_vs_flops{suffix}.png")
+        draw_accuracy(rows, "budget", folder / f"accuracy_vs_budget{suffix}.png")
+    draw_calibration(report["answers"], folder / "calibration.png")
 
 
-def accuracy(rows: Sequence[Mapping[str, Any]], against: Literal["flops", "budget"], path: Path) -> None:
-    """Draw the rows of one benchmark, one line for each method: a PNG of 1800 by 1000 pixels, and a PDF beside it."""
+def draw_accuracy(rows: Sequence[Row], against: Axis, path: Path) -> None:
+    """Draw the rows of one benchmark, one line for each method: a PNG of 1800 by 1000 pixels, and a PDF with the same name."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 5), dpi=200, layout="constrained")
         axes = figure.add_subplot()
-        names: list[_Label] = []
-        for method, look in {**LOOKS, **_variants(rows)}.items():
+        labels: list[_Label] = []
+        for method, look in {**LOOKS, **_variant_looks(rows)}.items():
             points = sorted((row for row in rows if row["method"] == method), key=lambda row: row[against])
             if points:
-                names.append(_draw(axes, points, against, look))
-        _finish(axes, rows, against)
+                labels.append(_draw_line(axes, points, against, look))
+        _set_limits(axes, rows, against)
+        _set_ticks(axes, rows, against)
+        _set_texts(axes, rows, against)
         figure.draw_without_rendering()  # fixes the scales that labels are placed by
-        _name_lines(axes, names)
+        _draw_labels(axes, labels)
         _save(figure, path)
 
 
-def calibration(answers: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what values of finished answers promised and what came, of samples and of guided search; dots by number of answers."""
+def draw_calibration(answers: Sequence[Row], path: Path) -> None:
+    """Draw the share of correct answers against their value, for `CALIBRATED` explorers; dots grow with the number of answers."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 5), dpi=200, layout="constrained")
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1, label="calibrated")
-        several = len({row["benchmark"] for row in answers}) > 1
-        drawn = [row for row in answers if row["calibration"] and row["search"] in CURVES]
-        for row, colour in zip(drawn, cycle(CURVE_COLOURS)):
-            bins = row["calibration"]["bins"]
-            x, y = ([100 * each[name] for each in bins] for name in ("value", "correct"))
-            name = f"{row['benchmark']}, {row['search']}" if several else row["search"]
-            axes.plot(x, y, color=colour, linewidth=1.6, label=f"{name}, ECE {row['calibration']['ece']:.3f}")
-            most = max(each["answers"] for each in bins)
-            axes.scatter(
-                x, y, [10 + 90 * each["answers"] / most for each in bins], color=colour, edgecolors="white", zorder=3
-            )
-        axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="value of the finished answer, %", ylabel="share correct, %")
+        with_benchmark = len({row["benchmark"] for row in answers}) > 1
+        drawn = [row for row in answers if row["calibration"] and row["search"] in CALIBRATED]
+        for row, colour in zip(drawn, cycle(CALIBRATION_COLOURS)):
+            name = f"{row['benchmark']}, {row['search']}" if with_benchmark else row["search"]
+            _draw_curve(axes, row["calibration"], name, colour)
+        axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="value of the finished answer, %", ylabel="correct answers, %")
         axes.grid(color="#E4E4E4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="upper left", fontsize=10)
         _save(figure, path)
 
 
+def _draw_curve(axes: Axes, calibration: Mapping[str, Any], name: str, colour: str) -> None:
+    bins = calibration["bins"]
+    x, y = ([100 * each[key] for each in bins] for key in ("value", "correct"))
+    most = max(each["answers"] for each in bins)
+    sizes = [10 + 90 * each["answers"] / most for each in bins]
+    axes.plot(x, y, color=colour, linewidth=1.6, label=f"{name}, ECE {calibration['ece']:.3f}")
+    axes.scatter(x, y, sizes, color=colour, edgecolors="white", zorder=3)
+
+
 def _save(figure: Figure, path: Path) -> None:
-    """As a PNG and as a PDF; neither holds the time, so the same numbers give the same bytes."""
-    for kind, told in (("png", None), ("pdf", {"CreationDate": None})):
-        whole = path.with_suffix(f".{kind}")
-        with atomic_file(whole) as temporary:
-            figure.savefig(temporary, format=kind, facecolor="white", metadata=told)
+    """Save as PNG and PDF, without a creation date: equal numbers give equal bytes."""
+    for kind, metadata in (("png", None), ("pdf", {"CreationDate": None})):
+        with atomic_file(path.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, facecolor="white", metadata=metadata)
 
 
-def _variants(rows: Sequence[Mapping[str, Any]]) -> dict[str, _Look]:
-    """Looks of the weighted votes of other searches."""
-    end = "_weighted_majority"
-    names = sorted({row["method"] for row in rows if row["method"].endswith(end)} - LOOKS.keys())
+def _variant_looks(rows: Sequence[Row]) -> dict[str, _Look]:
+    """Looks of the variants' weighted majorities."""
+    suffix = "_weighted_majority"
+    names = sorted({row["method"] for row in rows if row["method"].endswith(suffix)} - LOOKS.keys())
     return {
-        name: _Look(name.removesuffix(end), VARIANT_COLOURS[at % len(VARIANT_COLOURS)], "-.", "P", False)
-        for at, name in enumerate(names)
+        name: _Look(name.removesuffix(suffix), colour, "-.", "P", False)
+        for name, colour in zip(names, cycle(VARIANT_COLOURS))
     }
 
 
@@ -145,94 +157,90 @@ class _Label(NamedTuple):
     y: float
 
 
-def _draw(axes: Axes, points: Sequence[Mapping[str, Any]], against: str, look: _Look) -> _Label:
+def _draw_line(axes: Axes, points: Sequence[Row], against: str, look: _Look) -> _Label:
     x, y = [row[against] for row in points], [100 * row["accuracy"] for row in points]
     low, high = [100 * row["low"] for row in points], [100 * row["high"] for row in points]
-    order = 3 if look.band else 2
-    if look.band and len(points) > 1:
+    if look.strong and len(points) > 1:
         axes.fill_between(x, low, high, color=look.colour, alpha=0.12, linewidth=0, zorder=1)
-    elif look.band:
+    elif look.strong:
         axes.errorbar(x, y, [[y[0] - low[0]], [high[0] - y[0]]], color=look.colour, linewidth=1, capsize=3, zorder=2)
-    width, size = (2.2, 7) if look.band else (1.2, 4)
-    axes.plot(
-        x,
-        y,
-        color=look.colour,
-        linestyle=look.line,
-        linewidth=width,
-        marker=look.marker,
-        markersize=size,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
-        zorder=order,
-    )
-    return _Label(look.label, look.colour, look.band, x[-1], y[-1])
+    width, size, order = (2.2, 7, 3) if look.strong else (1.2, 4, 2)
+    line = {"color": look.colour, "linestyle": look.line, "linewidth": width}
+    marker = {"marker": look.marker, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.8}
+    axes.plot(x, y, zorder=order, **line, **marker)
+    return _Label(look.label, look.colour, look.strong, x[-1], y[-1])
 
 
-def _finish(axes: Axes, rows: Sequence[Mapping[str, Any]], against: str) -> None:
+def _set_limits(axes: Axes, rows: Sequence[Row], against: str) -> None:
+    positions = _positions(rows, against)
+    low, high = min(100 * row["low"] for row in rows), max(100 * row["high"] for row in rows)
     axes.set_xscale("log")
-    places = [row[against] for row in rows if row[against] > 0] or [1.0]
-    axes.set_xlim(min(places) / 1.25, max(places) * 1.25)
-    axes.set_ylim(max(0, min(100 * row["low"] for row in rows) - 3), min(100, max(100 * r["high"] for r in rows)) + 2)
+    axes.set_xlim(min(positions) / 1.25, max(positions) * 1.25)
+    axes.set_ylim(max(0, low - 3), min(100, high) + 2)
+
+
+def _set_ticks(axes: Axes, rows: Sequence[Row], against: str) -> None:
+    positions = _positions(rows, against)
     if against == "budget":
-        axes.xaxis.set_major_locator(FixedLocator(sorted(set(places))))
+        axes.xaxis.set_major_locator(FixedLocator(sorted(set(positions))))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda budget, _: f"{budget:,.0f}"))
-        axes.set_xlabel("budget: generations side by side (log scale)")
     else:
-        # On less than two decades, powers of ten alone would leave one or two labels.
-        subs = (1.0, 2.0, 5.0) if max(places) / min(places) < 100 else (1.0,)
+        # With powers of ten alone, less than two decades would have one or two ticks.
+        subs = (1.0, 2.0, 5.0) if max(positions) / min(positions) < 100 else (1.0,)
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
-        axes.xaxis.set_major_formatter(FuncFormatter(_power))
-        axes.set_xlabel("FLOPs per problem, policy and value model (log scale)")
+        axes.xaxis.set_major_formatter(FuncFormatter(_power_of_ten))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _set_texts(axes: Axes, rows: Sequence[Row], against: Axis) -> None:
+    axes.set_xlabel(X_LABELS[against])
     axes.set_ylabel("accuracy, %")
     problems = max(row["problems"] for row in rows)
     budgets = ", ".join(str(budget) for budget in sorted({row["budget"] for row in rows}))
-    axes.set_title(
-        f"{rows[0]['benchmark']}: {problems} problems, budgets {budgets}; bands are 95% intervals",
-        loc="left",
-        fontsize=11,
-        color="#222222",
-    )
+    title = f"{rows[0]['benchmark']}: {problems} problems, budgets {budgets}; bands are 95% intervals"
+    axes.set_title(title, loc="left", fontsize=11, color="#222222")
 
 
-def _power(flops: float, _: int | None = None) -> str:
+def _positions(rows: Sequence[Row], against: str) -> list[float]:
+    """Positive positions on the x axis."""
+    return [row[against] for row in rows if row[against] > 0] or [1.0]
+
+
+def _power_of_ten(flops: float, _: int | None = None) -> str:
     mantissa, exponent = f"{flops:.0e}".split("e")
     times = "" if mantissa == "1" else rf"{mantissa}\times"
     return rf"${times}10^{{{int(exponent)}}}$"
 
 
-def _name_lines(axes: Axes, names: list[_Label]) -> None:
-    """Names right of the axes, level with their line's end, moved apart where they would touch."""
+def _draw_labels(axes: Axes, labels: list[_Label]) -> None:
+    """Draw labels to the right of the axes, at the height of their line's last point unless they would overlap."""
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.055
-    placed = _apart([name.y for name in names], gap, low, high)
+    heights = _spread([label.y for label in labels], (high - low) * 0.055, high)
     right = axes.get_xlim()[1] * 1.05
-    for name, y in zip(names, placed, strict=True):
-        leader = {"arrowstyle": "-", "color": name.colour, "alpha": 0.6, "linewidth": 0.8, "linestyle": (0, (1, 2))}
+    for label, height in zip(labels, heights, strict=True):
+        leader = {"arrowstyle": "-", "color": label.colour, "alpha": 0.6, "linewidth": 0.8, "linestyle": (0, (1, 2))}
         axes.annotate(
-            name.text,
-            (name.x, name.y),
-            (right, y),
-            color=name.colour,
+            label.text,
+            (label.x, label.y),
+            (right, height),
+            color=label.colour,
             va="center",
-            fontsize=11 if name.strong else 10,
-            fontweight="bold" if name.strong else "normal",
+            fontsize=11 if label.strong else 10,
+            fontweight="bold" if label.strong else "normal",
             annotation_clip=False,
             arrowprops={**leader, "shrinkA": 2, "shrinkB": 5, "relpos": (0.0, 0.5)},
         )
 
 
-def _apart(heights: list[float], gap: float, low: float, high: float) -> list[float]:
-    """The heights, moved as little as keeps them `gap` apart and their order, inside [low, high] where they fit."""
+def _spread(heights: list[float], gap: float, top: float) -> list[float]:
+    """Move the heights `gap` apart and not above `top`, in the same order and as little as possible."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
-    placed = list(heights)
-    for below, at in pairwise(order):
-        placed[at] = max(placed[at], placed[below] + gap)
-    ceiling = high
-    for at in reversed(order):
-        placed[at] = ceiling = min(placed[at], ceiling)
-        ceiling -= gap
-    return placed
+    spread = list(heights)
+    for below, above in pairwise(order):
+        spread[above] = max(spread[above], spread[below] + gap)
+    for index in reversed(order):
+        spread[index] = min(spread[index], top)
+        top = spread[index] - gap
+    return spread

@@ -6,15 +6,15 @@ comparisons, written to one folder. With several benchmarks, their average comes
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from pyarrow.csv import write_csv
 
-from vgs_ray.data.files import write_atomically, write_json
+from vgs_ray.data.files import atomic_file, write_atomically, write_json
 from vgs_ray.evaluate.formats import latex, markdown
 from vgs_ray.evaluate.methods import COMPARED_METHODS, MethodResult
 from vgs_ray.evaluate.statistics import Interval, average, difference, interval
@@ -118,16 +118,9 @@ def write_report(
     }
     folder.mkdir(parents=True, exist_ok=True)
     draw_figures(report, folder)
-    write_atomically(folder / CSV, _csv(report["rows"]))
+    with atomic_file(folder / CSV) as temporary:
+        write_csv(pa.Table.from_pylist(report["rows"]), temporary)
     write_atomically(folder / LATEX, latex(report["rows"]))
     write_atomically(folder / MARKDOWN, markdown(report))
     write_json(folder / JSON, report)
     return report
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

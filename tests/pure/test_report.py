@@ -259,7 +259,7 @@ async def test_variants_have_rows_and_comparisons() -> None:
 
 @pytest.mark.parametrize("wrong", [{"name": "beam", "beam": Beam()}, {"name": "x"}])
 def test_a_variant_has_a_name_of_its_own_and_one_shape(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"call it otherwise|give it one"):
+    with pytest.raises(ValueError, match=r"rename it|set one of them"):
         Variant(**wrong)
 
 

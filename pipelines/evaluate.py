@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import ray
 
-from pipelines.actors.searching import Solve
+from pipelines.actors.searching import SearchActor
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.sources import benchmark_problems, resolved
@@ -74,7 +74,7 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
         problems.map_batches(expand, batch_format="pyarrow")
         .repartition(target_num_rows_per_block=BLOCK_ROWS)
         .map_batches(
-            Solve,
+            SearchActor,
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=config.resources.replicas, max_concurrent_calls_per_actor=3),

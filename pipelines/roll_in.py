@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipelines.actors.sampling import Totals, generate
+from pipelines.actors.sampling import Totals, sample_blocks
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.stage import open_stage
@@ -73,7 +73,7 @@ def branch(
     columns = ["problem_id", "problem", "split"]
     requests = problems.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
     engine, resources = generator.engine or config.engine, generator.resources or config.resources
-    return generate(requests, generator.model, engine, resources, config.sampling, out)
+    return sample_blocks(requests, generator.model, engine, resources, config.sampling, out)
 
 
 def side_by_side(generators: tuple[Generator, ...], default: Resources, gpus: float) -> list[list[Generator]]:
@@ -110,7 +110,7 @@ def run(recipe: Recipe) -> None:
                     branch(problems, generator, [i for i, p in enumerate(places) if p == generator], recipe, done, out)
                     for generator in group
                 ]
-                totals.consume(branches[0].union(*branches[1:]) if branches[1:] else branches[0])
+                totals.run(branches[0].union(*branches[1:]) if branches[1:] else branches[0])
     stage.close(
         rows=out.count_rows(),
         finish=value_counts(out, "finish_reason"),

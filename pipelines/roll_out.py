@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipelines.actors.sampling import Totals, generate
+from pipelines.actors.sampling import Totals, sample_blocks
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.stage import open_stage
@@ -62,8 +62,8 @@ def run(recipe: Recipe) -> None:
     with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=totals.note):
         if out.count_rows() < expected:
             pending = requests(roll_ins, recipe, ray.put(committed_ids(out)))
-            totals.consume(
-                generate(pending, recipe.policy.model, config.engine, config.resources, config.sampling, out)
+            totals.run(
+                sample_blocks(pending, recipe.policy.model, config.engine, config.resources, config.sampling, out)
             )
     stage.close(rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed())
 

@@ -1,8 +1,8 @@
-"""Sampling in Ray actors: the one path that roll-ins and roll-outs take through a policy.
+"""Sampling in Ray actors, for roll-ins and for roll-outs.
 
-In: rows with `prefix` (tokens), `seed` and `max_tokens`, whatever else they carry. Out: durable rows with `tokens`,
-`finish_reason` and `error`, and one line of counts for each block. A failed sample is a row with a reason; an actor whose
-engine died ends, and Ray starts another one that goes on with the block.
+A request is a row with `prefix` (tokens), `seed`, `max_tokens` and columns that are copied to the result. An actor commits
+the results with `tokens`, `finish_reason` and `error`, and returns one row of counts for each block. A sample that fails is a
+row with an error. An actor whose engine dies ends, and Ray starts another one that continues with the block.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipelines.actors.durable import Durable
+from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import engine_version, start_errors, start_slot
-from pipelines.actors.journal import FLUSH_S
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Engine, Resources, Sampling
 from vgs_ray.engines import build_policy
@@ -27,53 +26,57 @@ from vgs_ray.errors import UserError
 from vgs_ray.models import model_path
 
 BLOCK_ROWS = 128
+COMMIT_S = 30.0
 IN_FLIGHT = 6
-FEWEST_FOR_A_RATE = 200
-"""Rows before a rate of errors means anything."""
+"""Rows of an actor for each sequence of a full batch.
+
+A block stays in its actor until its longest sequence ends. Meanwhile the engine completes its batch (longest length / mean
+length) times, so with fewer blocks the batch would be half empty."""
+MIN_ROWS_FOR_ERROR_SHARE = 200
 
 
-class Generate:
-    """An actor that holds one policy engine and extends the rows of a batch together."""
+class SamplingActor:
+    """Holds one policy engine, and samples a completion for each request."""
 
     def __init__(self, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable) -> None:
         with start_slot(resources), start_errors(model):
             self.policy = build_policy(model_path(model), engine, logprobs=False)
         self.sampling, self.out = sampling, out
-        self.made = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
-        self.told = Usage()
+        self._provenance = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
+        self._reported = Usage()
 
-    async def __call__(self, batch: pa.Table) -> pa.Table:
+    async def __call__(self, block: pa.Table) -> pa.Table:
         began = time.time()
-        done = await Durable(self.out, self._row, self._failed, FLUSH_S).finish(batch)
-        counts = {**done, **self._new_usage(), "began": began, "ended": time.time()}
-        return pa.table({name: [value] for name, value in counts.items()})
+        counts = await BlockRunner(self.out, self._sample, self._failed, COMMIT_S).run(block)
+        row = {**counts, **self._new_usage(), "began": began, "ended": time.time()}
+        return pa.Table.from_pylist([row])
 
     def _new_usage(self) -> dict[str, int]:
-        """Tokens that the engine forwarded since this was last asked."""
-        now, before = asdict(self.policy.usage), asdict(self.told)
-        self.told = Usage(**now)
-        return {name: now[name] - before[name] for name in ("generated", "prefilled", "cached")}
+        """Tokens that the engine forwarded since the last call."""
+        now, reported = asdict(self.policy.usage), asdict(self._reported)
+        self._reported = Usage(**now)
+        return {name: now[name] - reported[name] for name in ("generated", "prefilled", "cached")}
 
-    async def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        sampling = replace(self.sampling, max_tokens=row["max_tokens"])
+    async def _sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        sampling = replace(self.sampling, max_tokens=request["max_tokens"])
         try:
-            done = await self.policy.extend(tuple(row["prefix"]), sampling, row["seed"])
+            completion = await self.policy.extend(tuple(request["prefix"]), sampling, request["seed"])
         except ValueError as error:
-            return self._failed(row, str(error))
-        result = {"tokens": list(done.tokens), "finish_reason": done.finish_reason, "error": None}
-        return {**row, **self.made, **result}
+            return self._failed(request, str(error))
+        result = {"tokens": list(completion.tokens), "finish_reason": completion.finish_reason, "error": None}
+        return {**request, **self._provenance, **result}
 
-    def _failed(self, row: dict[str, Any], reason: str) -> dict[str, Any]:
-        return {**row, **self.made, "tokens": [], "finish_reason": "error", "error": reason}
+    def _failed(self, request: dict[str, Any], reason: str) -> dict[str, Any]:
+        return {**request, **self._provenance, "tokens": [], "finish_reason": "error", "error": reason}
 
 
 class Totals:
-    """Counts of the blocks that this command finished.
+    """Sums over the blocks that this command has run.
 
     Attributes:
-        rows, errors: rows, and those with an error.
-        generated, prefilled, cached: tokens; a cached one was part of a prefix that the engine still had.
-        began, ended: seconds since the epoch of the first block's start and the last one's end.
+        rows, errors: all rows, and rows with an error.
+        generated, prefilled, cached: tokens; a cached token was in a prefix that the engine still had.
+        began, ended: when the first block began and the last one ended, in seconds since the epoch.
     """
 
     def __init__(self, stage: str, max_error_share: float) -> None:
@@ -83,22 +86,22 @@ class Totals:
 
     @property
     def tokens_per_s(self) -> float:
-        """Generated tokens a second of all replicas together, without the engines' start."""
+        """Generated tokens a second over all replicas, without the start of the engines."""
         return self.generated / (self.ended - self.began) if self.ended > self.began else 0.0
 
     def speed(self) -> dict[str, Any]:
-        """For the manifest; empty when every row was durable before."""
+        """Entries of the manifest; empty if earlier commands had committed every row."""
         if not self.rows:
             return {}
         share = self.cached / (self.cached + self.prefilled) if self.cached else 0.0
         return {"tokens_per_s": round(self.tokens_per_s), "cached_share_of_prompts": round(share, 3)}
 
     def note(self) -> str:
-        """For the progress line."""
+        """Text for the progress line."""
         return f"{self.tokens_per_s:,.0f} tok/s" + (f", {self.errors} errors" if self.errors else "")
 
-    def consume(self, blocks: ray.data.Dataset) -> None:
-        """Run the data set to its end.
+    def run(self, blocks: ray.data.Dataset) -> None:
+        """Run what `sample_blocks` returned, and add up its counts.
 
         Raises:
             UserError: the share of rows with an error is over the limit.
@@ -107,12 +110,40 @@ class Totals:
             for name in ("rows", "errors", "generated", "prefilled", "cached"):
                 setattr(self, name, getattr(self, name) + block[name])
             self.began, self.ended = min(self.began, block["began"]), max(self.ended, block["ended"])
-            if self.rows >= FEWEST_FOR_A_RATE and self.errors > self.max_error_share * self.rows:
+            if self.rows >= MIN_ROWS_FOR_ERROR_SHARE and self.errors > self.max_error_share * self.rows:
                 raise UserError(
                     f"{self.errors} of {self.rows} rows failed, and {self.stage}.max_error_share is {self.max_error_share}; the "
                     "column `error` of the table has the reasons. To keep the failed rows, run the command again with a "
                     f"higher --{self.stage.replace('_', '-')}.max-error-share; to sample them again, remove the stage's folder"
                 )
+
+
+def sample_blocks(
+    requests: ray.data.Dataset, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable
+) -> ray.data.Dataset:
+    """Sample a completion for every request in `resources.replicas` actors, which commit the rows to `out`.
+
+    Returns:
+        The counts of each block, as a lazy dataset; `Totals.run` runs it.
+
+    Raises:
+        UserError: no node has enough CPUs; Ray would wait forever.
+    """
+    _check_nodes(resources)
+    actors = ray.data.ActorPoolStrategy(
+        size=resources.replicas,
+        max_concurrent_calls_per_actor=math.ceil(IN_FLIGHT * engine.max_num_seqs / BLOCK_ROWS),
+    )
+    arguments = {"model": model, "engine": engine, "resources": resources, "sampling": sampling, "out": out}
+    return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
+        SamplingActor,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=actors,
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        fn_constructor_kwargs=arguments,
+    )
 
 
 def _check_nodes(resources: Resources) -> None:
@@ -122,35 +153,3 @@ def _check_nodes(resources: Resources) -> None:
             f"the largest node has {most:g} CPUs, and an engine takes {resources.num_cpus:g} of them; Ray Data's own tasks need "
             "one more: start nodes with more CPUs (ray start --num-cpus) or lower resources.num_cpus"
         )
-
-
-def generate(
-    requests: ray.data.Dataset, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable
-) -> ray.data.Dataset:
-    """Extend every request by a policy that runs in `resources.replicas` actors, which write the rows to `out`.
-
-    An actor holds `IN_FLIGHT` times the rows that its engine batches: a block stays until its longest sequence ends, and while
-    that one runs, an engine passes its batch times longest over mean length. With fewer blocks it would run half empty.
-
-    Raises:
-        UserError: no node can hold an engine and a task beside it; Ray would wait without end.
-    """
-    _check_nodes(resources)
-    return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
-        Generate,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(
-            size=resources.replicas,
-            max_concurrent_calls_per_actor=math.ceil(IN_FLIGHT * engine.max_num_seqs / BLOCK_ROWS),
-        ),
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
-        fn_constructor_kwargs={
-            "model": model,
-            "engine": engine,
-            "resources": resources,
-            "sampling": sampling,
-            "out": out,
-        },
-    )

@@ -1,8 +1,7 @@
-"""Searching benchmark problems in Ray actors: a policy and a value engine in one process, many problems at a time.
+"""Search of benchmark problems in Ray actors: a policy engine and a value engine in one process, many problems at a time.
 
-In: rows (search_id, problem_id, problem, answer, explorer). Out: rows of `searches`, each durable as soon as its search
-has ended. A problem that fails is a row with its error; an engine that dies is replaced, and what was in flight is searched
-again.
+A request has search_id, problem_id, problem, answer and explorer. An actor commits each row of `searches` when its search
+ends. A search that fails is a row with an error. An actor whose engine dies ends, and another one repeats its open searches.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.actors.durable import Durable
+from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import start_errors, start_slot
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
@@ -30,8 +29,8 @@ from vgs_ray.search.tree import Tree
 EMPTY_TREE = json.dumps(Tree(()).to_json())
 
 
-class Solve:
-    """An actor that searches; the engines batch over its problems."""
+class SearchActor:
+    """Holds both engines, which batch over all searches of the actor."""
 
     def __init__(self, recipe: Recipe, value_model: str, out: StageTable) -> None:
         self.out = out
@@ -46,24 +45,24 @@ class Solve:
             with start_errors(value_model):
                 self.value = build_value(value_model, self.config.value_engine, model)
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
-        self.judging = asyncio.Lock()  # its pipes take one batch at a time
-        self.slots = asyncio.Semaphore(self.config.concurrent)
+        self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time
+        self._slots = asyncio.Semaphore(self.config.concurrent)
 
-    async def __call__(self, batch: pa.Table) -> pa.Table:
-        counts = await Durable(self.out, self._row, self._failed, flush_s=0).finish(batch)
-        return pa.table({name: [value] for name, value in counts.items()})
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        counts = await BlockRunner(self.out, self._search_and_grade, self._failed, commit_s=0).run(block)
+        return pa.Table.from_pylist([counts])
 
-    async def _row(self, row: dict[str, Any]) -> dict[str, Any]:
-        async with self.slots:
+    async def _search_and_grade(self, row: dict[str, Any]) -> dict[str, Any]:
+        async with self._slots:
             started = time.perf_counter()
             try:
                 tree = (await self._search(row["problem"], row["problem_id"], row["explorer"])).canonical()
-            except ValueError as error:  # such as a prompt that is longer than the context
+            except ValueError as error:  # for example a prompt that is longer than the context
                 return self._failed(row, str(error))
             seconds = time.perf_counter() - started
-        leaves = json.dumps(await self._leaves(tree, row["answer"]))
-        found = {"tree": json.dumps(tree.to_json()), "leaves": leaves, "seconds": seconds, "error": None}
-        return {**row, "gold": row["answer"], **found}
+        leaves = json.dumps(await self._grade_leaves(tree, row["answer"]))
+        result = {"tree": json.dumps(tree.to_json()), "leaves": leaves, "seconds": seconds, "error": None}
+        return {**row, "gold": row["answer"], **result}
 
     def _failed(self, row: dict[str, Any], reason: str) -> dict[str, Any]:
         return {**row, "gold": row["answer"], "tree": EMPTY_TREE, "leaves": "[]", "seconds": 0.0, "error": reason}
@@ -71,13 +70,13 @@ class Solve:
     async def _search(self, problem: str, problem_id: str, explorer: str) -> Tree:
         prompt = prompt_tokens(self.tokenizer, problem, self.recipe.instruction)
         seed = stable_seed(self.recipe.seed, problem_id, explorer)
-        # A response may not outgrow the context: its last block would have no room.
+        # Prompt and response must fit into the context of both engines.
         context = min(self.config.policy_engine.max_model_len, self.config.value_engine.max_model_len)
         room = context - len(prompt)
         if room < 1:
             raise ValueError(
-                f"the prompt has {len(prompt)} tokens and the engines hold {context}; an answer needs room: raise max_model_len "
-                "of evaluate.policy_engine and evaluate.value_engine, or leave the problem out"
+                f"the prompt has {len(prompt)} tokens and the engines hold {context}; the answer needs at least one more: raise "
+                "max_model_len of evaluate.policy_engine and evaluate.value_engine, or remove the problem"
             )
         sampling = replace(self.config.sampling, max_tokens=min(self.config.sampling.max_tokens, room))
         if explorer == "sample":
@@ -92,13 +91,13 @@ class Solve:
             return await rebase(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
         return await beam(self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed)
 
-    async def _leaves(self, tree: Tree, gold: str) -> list[dict[str, Any]]:
-        """Grade the leaves, with the judge's limits on every comparison. An answer that was cut off is incomplete."""
+    async def _grade_leaves(self, tree: Tree, gold: str) -> list[dict[str, Any]]:
+        """Grade the leaves. A leaf that is not finished is incomplete."""
         leaves = tree.leaves()
         texts = [
             response_text(self.tokenizer, tree.path(leaf.id)) if leaf.state == "finished" else "" for leaf in leaves
         ]
-        async with self.judging:
+        async with self._judge_lock:
             verdicts = await asyncio.to_thread(self.judge.grade_all, [(gold, text) for text in texts])
         return [
             {"node": leaf.id, "group": leaf.group, "value": leaf.value, **verdict._asdict()}

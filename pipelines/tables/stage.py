@@ -108,8 +108,8 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
             f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
             "free some space or pass another --root"
         )
-    for notes in folder.glob(".tries-*"):
-        notes.unlink(missing_ok=True)
+    for attempts in folder.glob(".attempts-*"):
+        attempts.unlink(missing_ok=True)
     if not keep_parts:
         for part in folder.glob("**/part-*.parquet"):
             part.unlink()

@@ -1,4 +1,4 @@
-"""Generation survives its engines: durable pieces, one bad row, a dying engine, a displaced writer."""
+"""Generation survives its engines: committed pieces, a bad row, an engine that dies, a displaced writer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY_ENGINE
 
+from pipelines.actors.block_journal import BATCHED_ATTEMPTS, Attempts, BlockJournal
 from pipelines.actors.engine_start import start_slot
-from pipelines.actors.journal import TRUSTED_TRIES, Journal, Tries
-from pipelines.actors.sampling import Generate, Totals
+from pipelines.actors.sampling import SamplingActor, Totals
 from pipelines.roll_in import side_by_side
 from pipelines.tables.stage_table import Displaced, StageTable
 from vgs_ray.config import Generator, Resources, Sampling
@@ -53,14 +53,14 @@ def test_block_killed_at_any_file_operation_is_completed_exactly_once(
     parts = StageTable(tmp_path_factory.mktemp("block"), "roll_outs", "roll_out_id")
 
     def work() -> None:
-        journal = Journal(parts, KEYS)
-        journal.begin()
-        left = [key for key in KEYS if key not in journal.done()]
+        journal = BlockJournal(parts, KEYS)
+        journal.begin_attempt()
+        left = [key for key in KEYS if key not in journal.committed_ids()]
         for size in sizes:
-            journal.write(table(left[:size]))
+            journal.commit(table(left[:size]))
             left = left[size:]
-        journal.write(table(left))
-        journal.close()
+        journal.commit(table(left))
+        journal.merge()
 
     operations = 0
     replace, unlink = os.replace, os.unlink
@@ -107,15 +107,15 @@ def requests(count: int, too_long: int | None = None) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def actor(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Generate:
+def actor(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SamplingActor:
     """The actor's class in this process, with a real engine."""
     out = StageTable(tmp_path_factory.mktemp("out"), "roll_outs", "roll_out_id")
-    made = Generate(str(policy_folder), TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 12), out)
+    made = SamplingActor(str(policy_folder), TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 12), out)
     yield made
     made.policy.close()
 
 
-def test_bad_row_is_an_error_row_and_the_others_go_on(actor: Generate, tmp_path: Path) -> None:
+def test_bad_row_is_an_error_row_and_the_others_go_on(actor: SamplingActor, tmp_path: Path) -> None:
     actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
     counts = asyncio.run(actor(requests(4, too_long=2))).to_pylist()[0]
     rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
@@ -127,17 +127,17 @@ def test_bad_row_is_an_error_row_and_the_others_go_on(actor: Generate, tmp_path:
     assert counts["generated"] == sum(len(row["tokens"]) for row in rows.values())
 
 
-def test_retried_block_generates_only_what_is_not_durable(actor: Generate, tmp_path: Path) -> None:
+def test_retried_block_generates_only_what_is_not_committed(actor: SamplingActor, tmp_path: Path) -> None:
     actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
     batch = requests(5)
-    Journal(actor.out, batch["roll_out_id"].to_pylist()).write(table(["row-1", "row-3"]))
+    BlockJournal(actor.out, batch["roll_out_id"].to_pylist()).commit(table(["row-1", "row-3"]))
     assert asyncio.run(actor(batch)).to_pylist()[0]["rows"] == 3
     rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
     assert sorted(rows) == [f"row-{i}" for i in range(5)]
     assert rows["row-1"]["tokens"] == [3, 4]
 
 
-def test_seed_alone_decides_what_a_row_says(actor: Generate, tmp_path: Path) -> None:
+def test_seed_alone_decides_what_a_row_says(actor: SamplingActor, tmp_path: Path) -> None:
     texts = []
     for name, order in (("a", [0, 1, 2, 3]), ("b", [3, 1])):
         (tmp_path / name).mkdir()
@@ -147,32 +147,32 @@ def test_seed_alone_decides_what_a_row_says(actor: Generate, tmp_path: Path) -> 
     assert {key: texts[0][key] for key in texts[1]} == texts[1]
 
 
-def test_row_that_killed_its_engine_alone_becomes_an_error(actor: Generate, tmp_path: Path) -> None:
+def test_row_that_killed_its_engine_alone_becomes_an_error(actor: SamplingActor, tmp_path: Path) -> None:
     actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
     batch = requests(3)
-    journal = Journal(actor.out, batch["roll_out_id"].to_pylist())
-    for _ in range(TRUSTED_TRIES):
-        journal.begin()
-    journal.runs_alone("row-1")  # and here the engine died
+    journal = BlockJournal(actor.out, batch["roll_out_id"].to_pylist())
+    for _ in range(BATCHED_ATTEMPTS):
+        journal.begin_attempt()
+    journal.record_alone("row-1")  # and here the engine died
     asyncio.run(actor(batch))
     rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
     assert [rows[f"row-{i}"]["error"] is None for i in range(3)] == [True, False, True]
     assert "ran alone" in rows["row-1"]["error"]
-    assert journal.begin() == Tries(0, None), "a finished block leaves no notes"
+    assert journal.begin_attempt() == Attempts(0, None), "a merged block has no record of attempts"
 
 
 DYING = """
 import asyncio, sys
 from pathlib import Path
-import pipelines.actors.sampling as generate
+import pipelines.actors.sampling as sampling
 from pipelines.tables.stage_table import StageTable
 from tiny import TINY_ENGINE
-from test_generate import requests
+from test_sampling_actor import requests
 from vgs_ray.config import Resources, Sampling
 
-generate.FLUSH_S = 0.05
+sampling.COMMIT_S = 0.05
 out = StageTable(Path(sys.argv[2]), "roll_outs", "roll_out_id")
-actor = generate.Generate(sys.argv[1], TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 200), out)
+actor = sampling.SamplingActor(sys.argv[1], TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 200), out)
 step, left = actor.policy.loop.engine.step, [100]
 
 def dies():
@@ -206,9 +206,9 @@ def test_rate_of_errors_over_the_limit_ends_the_stage() -> None:
         def iter_rows(self) -> list[dict[str, float]]:
             return [block, block, block]
 
-    Totals("roll_out", max_error_share=0.05).consume(Blocks())  # type: ignore[arg-type]
+    Totals("roll_out", max_error_share=0.05).run(Blocks())  # type: ignore[arg-type]
     with pytest.raises(UserError, match="6 of 200 rows failed"):
-        Totals("roll_out", max_error_share=0.02).consume(Blocks())  # type: ignore[arg-type]
+        Totals("roll_out", max_error_share=0.02).run(Blocks())  # type: ignore[arg-type]
 
 
 def test_engines_of_one_machine_wait_for_their_start_slot() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.actors.searching import Solve
+from pipelines.actors.searching import SearchActor
 from pipelines.evaluate import REQUESTS, searches_of
 from pipelines.recipes import sandbox
 from pipelines.tables.stage_table import StageTable
@@ -40,9 +40,9 @@ CONFIG = replace(
 
 
 @pytest.fixture(scope="module")
-def solve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solve]:
+def solve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchActor]:
     """The actor's class in this process."""
-    made = Solve(
+    made = SearchActor(
         replace(sandbox(), evaluate=CONFIG), RANDOM, StageTable(tmp_path_factory.mktemp("out"), "searches", "search_id")
     )
     yield made
@@ -50,7 +50,7 @@ def solve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solve]:
     made.judge.close()
 
 
-def solved(solve: Solve, out: Path, problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def solved(solve: SearchActor, out: Path, problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
     solve.out = StageTable(out, "searches", "search_id")
     rows = [row for problem in problems for row in searches_of({"benchmark": "sandbox", **problem}, CONFIG)]
     counts = RUNNER.run(solve(pa.Table.from_pylist(rows, schema=REQUESTS))).to_pylist()
@@ -67,7 +67,7 @@ def read(rows: list[dict[str, Any]]) -> list[GradedSearch]:
 PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benchmark_rows(2)]
 
 
-def test_every_method_makes_its_rows(solve: Solve, tmp_path: Path) -> None:
+def test_every_method_makes_its_rows(solve: SearchActor, tmp_path: Path) -> None:
     rows = solved(solve, tmp_path, PROBLEMS)
     assert {row["error"] for row in rows} == {None}
     methods = {each.method for each in evaluate_methods(read(rows), CONFIG)}
@@ -80,7 +80,7 @@ def test_every_method_makes_its_rows(solve: Solve, tmp_path: Path) -> None:
         assert all(node["scored"] == 0 for node in tree["nodes"])  # chance reads nothing
 
 
-def test_a_prompt_that_is_too_long_is_a_row_with_its_reason(solve: Solve, tmp_path: Path) -> None:
+def test_a_prompt_that_is_too_long_is_a_row_with_its_reason(solve: SearchActor, tmp_path: Path) -> None:
     long = {"problem": "Start with 3. " * 200, "answer": "3"}
     rows = solved(solve, tmp_path, [PROBLEMS[0], long])
     failed = [row for row in rows if row["error"]]
@@ -94,7 +94,7 @@ def test_a_prompt_that_is_too_long_is_a_row_with_its_reason(solve: Solve, tmp_pa
     assert {row["failed"] for row in answer_statistics(read(rows))} == {1}
 
 
-def test_answers_that_cannot_be_judged_are_counted(solve: Solve, tmp_path: Path) -> None:
+def test_answers_that_cannot_be_judged_are_counted(solve: SearchActor, tmp_path: Path) -> None:
     rows = solved(solve, tmp_path, [{**PROBLEMS[0], "answer": r"\frac{"}])
     found = answer_statistics(read(rows))
     assert all(row["correct"] == row["incorrect"] == 0 for row in found)
@@ -102,7 +102,7 @@ def test_answers_that_cannot_be_judged_are_counted(solve: Solve, tmp_path: Path)
 
 
 def test_values_that_are_no_numbers_lose_and_are_counted(
-    solve: Solve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    solve: SearchActor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(tokens: Tokens) -> Score:
         return Score(math.nan)

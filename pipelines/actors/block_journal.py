@@ -1,0 +1,79 @@
+"""The committed rows of a block while an actor works on it: pieces, which are merged into one part at the end.
+
+With sequences of 16k tokens a block takes minutes, and its finished rows must survive a killed actor. They are therefore
+written as a piece every few seconds. File names are derived from the ids of the block, so the actor that retries the block
+finds its pieces and does not repeat their rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipelines.tables.stage_table import StageTable, part_name
+from vgs_ray.data.files import write_json
+
+BATCHED_ATTEMPTS = 5
+"""After this many attempts, one row of the block may be what kills the engine. The rows then run one at a time."""
+
+
+class Attempts(NamedTuple):
+    """How often actors began the block, and the id of the row that ran alone when the last attempt ended."""
+
+    begun: int
+    alone: str | None
+
+
+class BlockJournal:
+    """The rows of one block on disk.
+
+    Args:
+        table: the table of the rows.
+        ids: ids of all rows of the block.
+    """
+
+    def __init__(self, table: StageTable, ids: Sequence[str]) -> None:
+        self._table, self._block = table, part_name(ids)
+        self._attempts = table.folder / f".attempts-{self._block}"
+
+    def begin_attempt(self) -> Attempts:
+        """Record one more attempt, and return the record of the earlier ones."""
+        earlier = Attempts(*json.loads(self._attempts.read_text())) if self._attempts.exists() else Attempts(0, None)
+        write_json(self._attempts, Attempts(earlier.begun + 1, None))
+        return earlier
+
+    def record_alone(self, row_id: str) -> None:
+        """Record the row that is about to run alone."""
+        write_json(self._attempts, Attempts(BATCHED_ATTEMPTS + 1, row_id))
+
+    def committed_ids(self) -> set[str]:
+        """Ids of the rows that need not run again."""
+        key = self._table.key
+        return {row_id for file in self._files() for row_id in self._table.read_part(file)[key].to_pylist()}
+
+    def commit(self, rows: pa.Table) -> None:
+        """Write some rows of the block as a piece."""
+        if rows.num_rows:
+            self._table.write_part(rows, name=f"{self._block}.{part_name(rows[self._table.key].to_pylist())}")
+
+    def merge(self) -> None:
+        """Merge the pieces into the part. Readers ignore them once the part exists, so no reader sees a row twice."""
+        files = self._files()
+        if files and files[0] != self._part():
+            self._table.write_part(pa.concat_tables([self._table.read_part(file) for file in files]), name=self._block)
+        for piece in self._pieces():
+            piece.unlink()
+        self._attempts.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return [self._part()] if self._part().exists() else self._pieces()
+
+    def _part(self) -> Path:
+        return self._table.part_path(self._block)
+
+    def _pieces(self) -> list[Path]:
+        return sorted(self._table.folder.glob(f"part-{self._block}.*.parquet"))

@@ -8,13 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from page_server import ask, browser, context, opened, served, serving, state, watched
+from page_server import ask, opened, serving, state, watched
 from playwright.sync_api import Browser, BrowserContext, expect
 from scripted_server import HANG, SETTINGS, Served, wait_until
 
 from vgs_ray.serve.access import KEYS
-
-__all__ = ["browser", "context", "served"]  # fixtures
 
 
 def test_from_question_to_vote(context: BrowserContext, served: Served) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
-from page_server import ask, browser, context, opened, served, serving, state, watched
+from page_server import ask, opened, serving, state, watched
 from playwright.sync_api import Browser, BrowserContext, expect
 from scripted_server import SETTINGS, Served
 
@@ -16,7 +16,6 @@ from vgs_ray.config import Beam, Sampling
 from vgs_ray.engines.scripted import World
 from vgs_ray.serve.web_page import PAGE, content_security_policy
 
-__all__ = ["browser", "context", "served"]  # fixtures
 CONTRAST = """() => {  // selector or step of the scale: ratio of text to what lies under it
   const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const light = (colours) => {

@@ -9,8 +9,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_server import HANG, WORLD, Moody
-from test_serve_access import app_with
+from scripted_server import HANG, WORLD, Moody, chat, scripted_client, scripted_searcher
 
 from vgs_ray.serve.admission import MAX_RETRY_S, Admission, Place
 from vgs_ray.serve.errors import ApiError
@@ -54,18 +53,14 @@ def test_a_large_search_is_not_passed_by_small_ones() -> None:
     assert [place.admitted.is_set() for place in (large, small)] == [True, True]
 
 
-def body(problem: str, **search: Any) -> dict[str, Any]:
-    return {"model": "scripted", "messages": [{"role": "user", "content": problem}], "search": search}
-
-
 @pytest.mark.parametrize("stream", [False, True])
 async def test_searches_that_find_no_room_wait_and_the_next_are_refused(stream: bool) -> None:
     policy = Moody(WORLD)
-    async with app_with(policy, max_beams=8, max_waiting=2) as client:
+    async with scripted_client(scripted_searcher(policy), max_beams=8, max_waiting=2) as client:
 
         def post(problem: str, **search: Any) -> asyncio.Task[httpx.Response]:
-            whole = body(problem, **search) | {"stream": stream}
-            return asyncio.create_task(client.post("/v1/chat/completions", json=whole))
+            body = chat(problem, search=search, stream=stream)
+            return asyncio.create_task(client.post("/v1/chat/completions", json=body))
 
         async def waiting(count: int) -> None:
             async with asyncio.timeout(5):

@@ -6,9 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from scripted_server import DIE, Served, served
-
-__all__ = ["served"]  # a fixture
+from scripted_server import DIE, Served
 
 
 def asked(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
-from test_serve_metrics import asked
+from scripted_server import chat, scripted_client
 
 from vgs_ray.serve.metrics import METRICS
 
@@ -26,9 +26,9 @@ def expressions() -> list[str]:
 
 async def exposed() -> list[Family]:
     """What /metrics says after a search."""
-    async with asked() as server:
-        assert (await server.ask()).status_code == 200
-        return list(text_string_to_metric_families((await server.client.get("/metrics")).text))
+    async with scripted_client() as client:
+        assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+        return list(text_string_to_metric_families((await client.get("/metrics")).text))
 
 
 async def test_every_metric_of_an_expression_is_exposed() -> None:

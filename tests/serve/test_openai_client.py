@@ -18,7 +18,6 @@ from scripted_server import (
     SETTINGS,
     Served,
     ask,
-    served,
     serving,
     wait_until,
 )
@@ -26,7 +25,6 @@ from scripted_server import (
 from vgs_ray.serve.access import KEYS
 from vgs_ray.serve.admission import DEFAULT_RETRY_S
 
-__all__ = ["served"]  # a fixture
 AT_ONCE = 50
 
 

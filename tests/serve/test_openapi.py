@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -22,10 +21,19 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from scripted_server import BREAK, DIE, HANG, SETTINGS, WORLD, Moody, decode, encode, tokenize
+from scripted_server import (
+    BREAK,
+    DIE,
+    HANG,
+    SETTINGS,
+    WORLD,
+    Moody,
+    chat,
+    client_of,
+    scripted_client,
+    scripted_searcher,
+)
 
-from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Serve
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import EngineDied, Score
 from vgs_ray.engines.scripted import ScriptedValue
@@ -33,7 +41,6 @@ from vgs_ray.serve.access import KEYS
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.events import EventData
 from vgs_ray.serve.limits import MAX_BODY_BYTES
-from vgs_ray.serve.searcher import Searcher
 
 
 def no_failure(_context: Any, response: schemathesis.Response, _case: Case) -> None:
@@ -50,7 +57,7 @@ CHECKS = [
     negative_data_rejection,
     unsupported_method,
 ]
-app = create_app(Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), 50), SETTINGS)
+app = create_app(scripted_searcher(), SETTINGS)
 schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
@@ -116,21 +123,14 @@ def test_the_document_has_our_errors_alone() -> None:
                 assert ours == (status[0] in "45" and (path, status) != ("/healthz", "503")), (path, status)
 
 
-def chat(problem: str, **more: Any) -> dict[str, Any]:
-    return {"model": "vgs", "messages": [{"role": "user", "content": problem}], **more}
-
-
 class GoneValue(ScriptedValue):
     async def score(self, tokens: Tokens) -> Score:
         raise EngineDied("gone")
 
 
-async def reply_of(
-    settings: Serve, value: ScriptedValue, method: str, path: str, body: Any, busy: bool
-) -> httpx.Response:
+async def reply_of(value: ScriptedValue, method: str, path: str, body: Any, busy: bool) -> httpx.Response:
     policy = Moody(WORLD)
-    other_app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), 50), settings)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(other_app), base_url="http://test") as client:
+    async with scripted_client(scripted_searcher(policy, value), max_beams=8 if busy else 100) as client:
         other = asyncio.create_task(client.post(CHAT, json=chat(HANG))) if busy else None
         while busy and not policy.started:
             await asyncio.sleep(0.01)
@@ -145,7 +145,7 @@ async def reply_of(
                                               ("/v1/completions", {"prompt": "abc"})])  # fmt: skip
 async def test_events_are_as_described(path: str, prompt: dict[str, Any]) -> None:
     body = {"model": "vgs", "stream": True, "stream_options": {"include_usage": True}, "search": {"events": True}}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with client_of(app) as client:
         text = (await client.post(path, json=body | prompt)).text
     *events, done = re.findall("^data: (.*)$", text, re.MULTILINE)
     assert done == "[DONE]"
@@ -176,7 +176,7 @@ async def test_what_a_well_server_never_says_is_described_too(
         monkeypatch.setenv(KEYS, "right")
     value = (GoneValue if path == "/healthz" else ScriptedValue)(WORLD)
     busy = status == 429
-    reply = await reply_of(replace(SETTINGS, max_beams=8 if busy else 100), value, method, path, body, busy)
+    reply = await reply_of(value, method, path, body, busy)
     assert reply.status_code == status
     described = schema[path.replace("gpt", "{name}")]["POST" if method == "PUT" else method]
     described.validate_response(reply)  # raises what does not conform

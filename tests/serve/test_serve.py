@@ -17,26 +17,20 @@ from scripted_server import (
     LONG,
     SETTINGS,
     WORLD,
+    Moody,
     Served,
     ask,
-    decode,
-    encode,
-    served,
-    tokenize,
+    scripted_client,
+    scripted_searcher,
     wait_until,
 )
 
-from vgs_ray.answers.judge import Judge
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import EngineDied
-from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue
+from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.search.flops import NO_MODEL, ModelSize, ModelSizes
-from vgs_ray.serve.app import create_app
 from vgs_ray.serve.search_result import split_thought
 from vgs_ray.serve.search_spec import SearchSpec
-from vgs_ray.serve.searcher import Searcher
-
-__all__ = ["served"]  # a fixture
 
 
 def test_the_official_client_gets_an_answer(served: Served) -> None:
@@ -75,8 +69,8 @@ async def test_flops_are_counted_from_the_tokens() -> None:
     # One weight and no attention: 2 FLOPs for each token that is forwarded.
     one = ModelSize(params=1, layers=0, hidden=0)
     for sizes, of_policy, of_value in ((ModelSizes(one, one), 2, 2), (ModelSizes(one, NO_MODEL), 2, 0)):
-        policy, value = ScriptedPolicy(WORLD), ScriptedValue(WORLD)
-        searcher = Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), 50, sizes)
+        policy, value = Moody(WORLD), ScriptedValue(WORLD)
+        searcher = scripted_searcher(policy, value, sizes=sizes)
         beam = await searcher.solve(SearchSpec("3", "beam", "majority", SETTINGS.beam, 8, SETTINGS.sampling, 1))
         forwarded = policy.usage.generated + policy.usage.prefilled
         assert beam.flops == of_policy * forwarded + of_value * value.usage.scored > 0
@@ -261,13 +255,14 @@ async def test_many_at_once(served: Served) -> None:
 
 def test_a_client_that_goes_away_ends_its_search(served: Served) -> None:
     host, port = served.url.removeprefix("http://").split(":")
+    started, cancelled = served.policy.started, served.policy.cancelled
     connection = http.client.HTTPConnection(host, int(port))
     body = {"model": "scripted", "messages": [{"role": "user", "content": HANG}]}
     headers = {"content-type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-    wait_until(lambda: served.policy.started == 8)
+    wait_until(lambda: served.policy.started == started + 8)
     connection.close()
-    wait_until(lambda: served.policy.cancelled == 8)
+    wait_until(lambda: served.policy.cancelled == cancelled + 8)
 
 
 async def test_health_says_which_engine_is_gone() -> None:
@@ -275,9 +270,7 @@ async def test_health_says_which_engine_is_gone() -> None:
         async def score(self, tokens: Tokens) -> Any:
             raise EngineDied("gone")
 
-    searcher = Searcher(ScriptedPolicy(WORLD), Gone(WORLD), encode, tokenize, decode, Judge(), context=50)
-    transport = httpx.ASGITransport(create_app(searcher, SETTINGS))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with scripted_client(scripted_searcher(value=Gone(WORLD))) as client:
         reply = await client.get("/healthz")
     assert reply.status_code == 503
     assert reply.json()["engines"] == {"policy": "ok", "value": "failed (EngineDied)"}

@@ -5,37 +5,20 @@ from __future__ import annotations
 import logging
 import re
 import socket
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from scripted_server import SETTINGS, WORLD, Moody, Served, decode, encode, served, tokenize
+from scripted_server import Served, scripted_client
 
 from pipelines.serve import open_to_others
-from vgs_ray.answers.judge import Judge
-from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.serve.access import KEYS, key_digests
-from vgs_ray.serve.app import create_app
 from vgs_ray.serve.limits import MAX_BODY_BYTES
-from vgs_ray.serve.searcher import Searcher
-
-__all__ = ["served"]  # a fixture
-
-
-def app_with(policy: Moody | None = None, keys: Sequence[bytes] = (), **settings: Any) -> httpx.AsyncClient:
-    """A client of an application with other settings, in this process."""
-    search = Searcher(
-        policy or Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50
-    )
-    transport = httpx.ASGITransport(create_app(search, replace(SETTINGS, **settings), keys=keys))
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 async def test_keys_of_the_environment_close_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "first, second")
-    async with app_with() as client:
+    async with scripted_client() as client:
         for key, status in (("first", 200), ("second", 200), ("third", 401), ("", 401)):
             reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
             assert reply.status_code == status, key
@@ -51,7 +34,7 @@ async def test_keys_of_the_environment_close_the_endpoint(monkeypatch: pytest.Mo
 )  # fmt: skip
 async def test_the_scheme_of_a_key_has_no_case(monkeypatch: pytest.MonkeyPatch, header: str, status: int) -> None:
     monkeypatch.setenv(KEYS, "first")
-    async with app_with() as client:
+    async with scripted_client() as client:
         assert (await client.get("/v1/models", headers={"authorization": header})).status_code == status
 
 
@@ -93,7 +76,7 @@ async def test_servers_that_others_may_reach_are_asked_by_any_name(
     monkeypatch: pytest.MonkeyPatch, host: str, key: str
 ) -> None:
     monkeypatch.setenv(KEYS, key)
-    async with app_with(host=host) as client:
+    async with scripted_client(host=host) as client:
         asked = {"host": "chat.example", "authorization": f"Bearer {key}"}
         assert (await client.get("/v1/models", headers=asked)).status_code == 200
 
@@ -103,7 +86,7 @@ async def test_digests_of_keys_close_it_where_the_environment_has_none(monkeypat
     keys = key_digests()
     assert b"first" not in keys[0]
     monkeypatch.delenv(KEYS)
-    async with app_with(keys=keys) as client:
+    async with scripted_client(keys=keys) as client:
         for key, status in (("first", 200), (keys[0].hex(), 401), ("", 401)):
             reply = await client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
             assert reply.status_code == status, key
@@ -120,7 +103,7 @@ def test_an_endpoint_that_others_reach_without_a_key_is_told(monkeypatch: pytest
 async def test_problems_are_logged_only_where_that_is_asked_for(asked_for: bool, caplog: Any) -> None:
     caplog.set_level(logging.DEBUG)
     body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "a secret problem"}]}
-    async with app_with(log_requests=asked_for) as client:
+    async with scripted_client(log_requests=asked_for) as client:
         for stream in (False, True):
             reply = await client.post("/v1/chat/completions", json={**body, "stream": stream})
             assert reply.status_code == 200
@@ -154,9 +137,9 @@ async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytes
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type",
     }
-    async with app_with() as client:
+    async with scripted_client() as client:
         assert allowed not in (await client.options("/v1/chat/completions", headers=question)).headers
-    async with app_with(cors_origins=("https://chat.example",)) as client:
+    async with scripted_client(cors_origins=("https://chat.example",)) as client:
         before = await client.options("/v1/chat/completions", headers=question)  # browsers send no key with it
         assert (before.status_code, before.headers[allowed]) == (200, "https://chat.example")
         of_openai_js = ",".join(f"x-stainless-{name}" for name in STAINLESS)
@@ -176,7 +159,7 @@ async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytes
 
 async def test_the_documentation_asks_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "key")  # browsers open it without one
-    async with app_with() as client:
+    async with scripted_client() as client:
         page = await client.get("/docs")
         assert page.status_code == 200
         files = re.findall(r'(?:src|href)="([^"]+)"', page.text)

@@ -10,14 +10,13 @@ import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_server import SETTINGS, VOCABULARY, Served, ask, decode, served, tokenize
+from scripted_server import SETTINGS, VOCABULARY, Served, ask, decode, tokenize
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import UnknownToken, check_tokens
 from vgs_ray.serve.requests import ChatRequest, CompletionRequest
 from vgs_ray.serve.search_spec import resolve_search
 
-__all__ = ["served"]  # a fixture
 CHAT, COMPLETIONS, SCORE = "chat/completions", "completions", "score"
 HALF = "\ud83e"
 """Half of a surrogate pair."""

@@ -9,9 +9,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_server import SETTINGS, VOCABULARY, Served, served
+from scripted_server import SETTINGS, VOCABULARY, Served
 
-__all__ = ["served"]  # a fixture
 TEXT = st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs"]) | st.just("\0"), max_size=20)
 """With halves of surrogate pairs, which JSON can write."""
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT

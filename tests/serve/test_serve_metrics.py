@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from scripted_server import BREAK, DIE, HANG, LONG, SETTINGS, WORLD, Moody, decode, encode, tokenize
-from test_serve_routes import Slow
+from scripted_server import (
+    BREAK,
+    DIE,
+    HANG,
+    LONG,
+    WORLD,
+    HangsAfterTwoBlocks,
+    Moody,
+    chat,
+    scripted_client,
+    scripted_searcher,
+)
 
-from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Serve
-from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.search.flops import ModelSize, ModelSizes
 from vgs_ray.serve.access import KEYS
-from vgs_ray.serve.app import create_app
 from vgs_ray.serve.limits import MAX_BODY_BYTES
 from vgs_ray.serve.metrics import ENDS, METRICS, Metric, Mirror
-from vgs_ray.serve.searcher import Searcher
 
 SIZES = ModelSizes(ModelSize(params=1000, layers=2, hidden=16), ModelSize(params=900, layers=2, hidden=16))
 Numbers = dict[tuple[str, ...], float]
@@ -35,8 +39,7 @@ class Asked:
         self.client = client
 
     async def ask(self, problem: str = "3", **body: Any) -> httpx.Response:
-        whole = {"model": "scripted", "messages": [{"role": "user", "content": problem}], **body}
-        return await self.client.post("/v1/chat/completions", json=whole)
+        return await self.client.post("/v1/chat/completions", json=chat(problem, **body))
 
     async def numbers(self) -> Numbers:
         """Samples by their name and the values of their labels."""
@@ -45,14 +48,8 @@ class Asked:
 
 
 @asynccontextmanager
-async def asked(
-    policy: Moody | None = None, settings: Serve = SETTINGS, mirror: Mirror | None = None
-) -> AsyncIterator[Asked]:
-    engines = policy or Moody(WORLD), ScriptedValue(WORLD)
-    search = Searcher(*engines, encode, tokenize, decode, Judge(workers=1), context=50, sizes=SIZES)
-    # Failures are the server's to answer, not the transport's to raise.
-    transport = httpx.ASGITransport(create_app(search, settings, mirror), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+async def asked(policy: Moody | None = None, mirror: Mirror | None = None, **settings: Any) -> AsyncIterator[Asked]:
+    async with scripted_client(scripted_searcher(policy, sizes=SIZES), mirror=mirror, **settings) as client:
         yield Asked(client)
 
 
@@ -72,7 +69,7 @@ async def test_metrics_are_the_sum_of_the_replies() -> None:
 
 
 async def test_a_cancelled_search_has_counted_what_it_spent() -> None:
-    policy = Slow(WORLD)  # two rounds come, the third one never
+    policy = HangsAfterTwoBlocks(WORLD)  # two rounds come, the third one never
     async with asked(policy) as server:
         running = asyncio.create_task(server.ask())
         while policy.started < 8:
@@ -104,7 +101,7 @@ async def test_a_cancelled_search_has_counted_what_it_spent() -> None:
     ],
 )
 async def test_searches_are_counted_by_how_they_ended(problem: str, body: dict[str, Any], end: str) -> None:
-    async with asked(Slow(WORLD) if body.get("search") else None) as server:
+    async with asked(HangsAfterTwoBlocks(WORLD) if body.get("search") else None) as server:
         await server.ask(problem, **body)
         now = await server.numbers()
     assert {one: now["vgs_ray_searches_total", one] for one in ENDS} == {one: float(one == end) for one in ENDS}
@@ -113,7 +110,7 @@ async def test_searches_are_counted_by_how_they_ended(problem: str, body: dict[s
 async def test_refused_requests_are_counted_by_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "key")
     policy = Moody(WORLD)
-    async with asked(policy, replace(SETTINGS, max_beams=8)) as server:
+    async with asked(policy, max_beams=8) as server:
         assert (await server.client.get("/metrics")).status_code == 401
         server.client.headers["authorization"] = "Bearer key"
         running = asyncio.create_task(server.ask(HANG))

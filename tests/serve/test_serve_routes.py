@@ -17,27 +17,21 @@ from scripted_server import (
     LONG,
     SETTINGS,
     WORLD,
+    HangsAfterTwoBlocks,
     Moody,
     Served,
     ask,
     decode,
     encode,
-    served,
+    scripted_client,
+    scripted_searcher,
     tokenize,
     wait_until,
 )  # fmt: skip
-from test_serve_access import app_with
 
-from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Sampling
-from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion
-from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.search.tree import Tree
 from vgs_ray.serve.search_spec import SearchSpec
-from vgs_ray.serve.searcher import Searcher
 
-__all__ = ["served"]  # a fixture
 SEED: Any = {"search": {"seed": 5}}
 
 
@@ -164,22 +158,14 @@ def test_completions_continue_the_prompt_as_it_stands(served: Served) -> None:
         served.client.completions.create(model="scripted", prompt=" ")
 
 
-class Slow(Moody):
-    """Ordinary blocks come at once, later ones never."""
-
-    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        return await super().extend(prefix if len(prefix) < 10 else encode(HANG), sampling, seed)
-
-
 def spec(**more: Any) -> SearchSpec:
     settings = SETTINGS
     return SearchSpec("3", "beam", "weighted_majority", settings.beam, 8, settings.sampling, 1, **more)
 
 
 async def test_a_deadline_gives_what_there_is() -> None:
-    policy = Slow(WORLD)
-    search = Searcher(policy, ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
-    found = await search.solve(spec(deadline_s=0.3))
+    policy = HangsAfterTwoBlocks(WORLD)
+    found = await scripted_searcher(policy).solve(spec(deadline_s=0.3))
     assert found.late
     assert found.finish_reason(found.selected) == "length"
     assert 0.3 <= found.seconds < 5
@@ -189,7 +175,7 @@ async def test_a_deadline_gives_what_there_is() -> None:
 
 
 async def test_a_deadline_that_is_not_met_changes_nothing() -> None:
-    search = Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
+    search = scripted_searcher()
     without, within = await search.solve(spec()), await search.solve(spec(deadline_s=60.0))
     assert within.leaves == without.leaves
     assert not within.late
@@ -228,7 +214,7 @@ def test_metrics_count_searches_and_tokens(served: Served) -> None:
 async def test_a_full_server_says_when_to_come_again() -> None:
     policy = Moody(WORLD)
     body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": HANG}]}
-    async with app_with(policy, max_beams=20) as client:
+    async with scripted_client(scripted_searcher(policy), max_beams=20) as client:
         post = partial(client.post, "/v1/chat/completions")
         running = [asyncio.create_task(post(json=body)) for _ in range(2)]
         while policy.started < 16:

@@ -6,13 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from scripted_server import WORLD, Moody, Served, encode, served, tokenize
-
-from vgs_ray.answers.judge import Judge
-from vgs_ray.engines.scripted import ScriptedValue
-from vgs_ray.serve.searcher import Searcher
-
-__all__ = ["served"]  # a fixture
+from scripted_server import Served, scripted_searcher
 
 
 def score(served: Served, **body: Any) -> httpx.Response:
@@ -35,8 +29,7 @@ def test_scores_are_the_value_models(served: Served) -> None:
 def test_tokens_have_the_text_that_all_of_them_have() -> None:
     text = "Die Lösung: 🦉 ist ∫ x² …"
     letters = tuple(text.encode())
-    search = Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize,
-                      lambda tokens: bytes(tokens).decode(errors="replace"), Judge(workers=1), context=50)  # fmt: skip
+    search = scripted_searcher(decode=lambda tokens: bytes(tokens).decode(errors="replace"))
     pieces = search.pieces(letters)
     assert len(pieces) == len(letters)
     assert "".join(pieces) == text

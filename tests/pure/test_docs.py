@@ -226,6 +226,26 @@ def test_files_modules_and_functions_exist() -> None:
     assert missing == []
 
 
+def test_arrows_of_the_module_diagram_are_imports() -> None:
+    [diagram] = [text for _, kind, text in snippets() if kind == "mermaid" and "config, data" in text]
+    packages = {name: names.split(", ") for name, names in re.findall(r'(\w+)\["(.+?)"\]', diagram)}
+    arrows = re.findall(r"^ *(\w+)(?:\[.*?\])? --> (\w+)", diagram, re.M)
+    assert arrows
+    wrong = [(a, b) for a, b in arrows if not any(imports(one, packages[b]) for one in packages[a])]
+    assert wrong == []
+
+
+def imports(package: str, others: list[str]) -> bool:
+    """Whether a file of the package imports one of the others."""
+    folder = ROOT / ("pipelines" if package == "pipelines" else f"vgs_ray/{package.replace('.', '/')}")
+    files = [*folder.glob("**/*.py"), folder.with_suffix(".py")]
+    text = "".join(file.read_text() for file in files if file.is_file())
+    names = [*others, "grade"] if "answers" in others else others  # the public functions of answers
+    return any(
+        re.search(rf"from vgs_ray\.{re.escape(name)}\b|from vgs_ray import .*\b{name}\b", text) for name in names
+    )
+
+
 def is_defined(parts: list[str]) -> bool:
     """Whether a dotted name is a module, or a name that its longest module defines or imports."""
     for end in range(len(parts), 0, -1):

@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import SEARCH, Completion, EngineDied, EngineFailed, Score, SearchCalls, Usage
+from vgs_ray.engines.interface import SEARCH_CONTEXT, Completion, EngineDied, EngineFailed, Score, SearchContext, Usage
 
 PAUSE_S = 0.5
 
@@ -71,7 +71,7 @@ class RemoteValue:
         return read
 
 
-def deaths_allowed(search: SearchCalls, engine: str, failed: bool) -> int:
+def deaths_allowed(search: SearchContext, engine: str, failed: bool) -> int:
     """Replicas that may end under one call; with the last of them it is given up.
 
     One for a score, which its client can send again, and for a call of no search. One for a call that an engine held while it
@@ -84,14 +84,14 @@ def deaths_allowed(search: SearchCalls, engine: str, failed: bool) -> int:
         engine: name of the deployment.
         failed: the engine said that it failed while it held the call.
     """
-    if not search.repeated:
+    if not search.retryable:
         return 1
     return 1 + (engine in search.answered) + (not failed)
 
 
 async def _call(replicas: DeploymentHandle[Any], method: str, limit_s: float, *args: object) -> Any:
     """One call, repeated on another replica while its own dies; cancelling it cancels what it started."""
-    search, engine = SEARCH.get() or SearchCalls("", repeated=False), replicas.deployment_id.name
+    search, engine = SEARCH_CONTEXT.get() or SearchContext("", retryable=False), replicas.deployment_id.name
     ended: set[object] = set()
     try:
         async with asyncio.timeout(limit_s):

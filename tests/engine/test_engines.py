@@ -1,4 +1,4 @@
-"""The engines: vLLM against transformers, reproducible sampling, caching, cancelling, dying."""
+"""vLLM engines: agreement with transformers, reproducible sampling, caching, cancellation and failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def some_tokens(seed: int, length: int) -> tuple[int, ...]:
     return tuple(draw.randrange(2, 120) for _ in range(length))
 
 
-async def test_greedy_is_what_transformers_writes(policy: Any, policy_folder: Path) -> None:
+async def test_greedy_tokens_are_those_of_transformers(policy: Any, policy_folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(policy_folder, dtype=torch.float32)
@@ -49,7 +49,7 @@ async def test_a_seed_gives_the_same_tokens_alone_and_in_a_batch(policy: Any) ->
 
 
 async def test_more_prompts_than_fit_into_one_step(policy: Any) -> None:
-    """A prompt that was split over two steps used to kill a seeded engine on CPU."""
+    """With chunked prefill, a seeded engine on CPU would fail here."""
     crowd = await asyncio.gather(*(policy.extend(some_tokens(seed, 200), WARM, seed) for seed in range(60)))
     assert all(completion.tokens for completion in crowd)
 
@@ -74,7 +74,7 @@ async def test_only_the_end_token_finishes_an_answer(policy: Any) -> None:
         assert EOS not in answer.tokens[:-1]
 
 
-async def test_a_delimiter_ends_the_block_and_is_kept(policy: Any) -> None:
+async def test_a_stop_token_ends_the_block_and_is_kept(policy: Any) -> None:
     prefix = some_tokens(5, 40)
     whole = (await policy.extend(prefix, GREEDY, seed=0)).tokens
     stop = Sampling(temperature=0.0, top_p=1.0, max_tokens=24, stop_token_ids=(whole[4],))
@@ -91,23 +91,23 @@ async def test_sampling_from_the_likeliest_token_alone_is_greedy(policy: Any, mo
         assert (await policy.extend(prefix, replace(WARM, **{"top_p": 1.0, **more}), seed)).tokens == wanted.tokens
 
 
-async def test_top_k_keeps_so_many_tokens_and_repetition_is_penalised(policy: Any) -> None:
+async def test_top_k_limits_the_tokens_and_repetition_is_penalised(policy: Any) -> None:
     prefix, first = some_tokens(3, 20), replace(WARM, top_p=1.0, temperature=2.0, max_tokens=1)
 
     async def drawn(**more: Any) -> set[int]:
         made = await asyncio.gather(*(policy.extend(prefix, replace(first, **more), seed) for seed in range(64)))
         return {each.tokens[0] for each in made}
 
-    few, all_of_them = await drawn(top_k=3), await drawn()
-    assert 1 < len(few) <= 3 < len(all_of_them)
-    assert await drawn(top_k=0, min_p=0.0, repetition_penalty=1.0) == all_of_them
+    few, unlimited = await drawn(top_k=3), await drawn()
+    assert 1 < len(few) <= 3 < len(unlimited)
+    assert await drawn(top_k=0, min_p=0.0, repetition_penalty=1.0) == unlimited
     free = await policy.extend(prefix, replace(GREEDY, repetition_penalty=100.0), 0)
     assert not set(free.tokens) & set(prefix)
     assert len(set(free.tokens)) == len(free.tokens)
 
 
 @pytest.mark.parametrize("wrong", [-1, 120, 127, 128, 256, 2**31, 2**63, 10**400, 1.5, None, "a"])
-async def test_a_token_that_the_model_does_not_have_is_refused_and_no_other_call_notices(
+async def test_an_unknown_token_is_refused_without_an_effect_on_other_calls(
     policy: Any, value: Any, wrong: Any
 ) -> None:
     prefix = some_tokens(3, 20)
@@ -119,7 +119,7 @@ async def test_a_token_that_the_model_does_not_have_is_refused_and_no_other_call
     assert (len(made.tokens) > 0, 0 <= read.value <= 1) == (True, True)
 
 
-async def test_room(policy: Any, value: Any) -> None:
+async def test_limits_of_length(policy: Any, value: Any) -> None:
     longest = TINY_ENGINE.max_model_len
     block = await policy.extend(some_tokens(1, longest - 5), GREEDY, seed=0)
     assert (len(block.tokens), block.finish_reason) == (5, "length")
@@ -132,7 +132,7 @@ async def test_room(policy: Any, value: Any) -> None:
             await value.score(tokens)
 
 
-async def test_usage_counts_what_is_forwarded(policy: Any) -> None:
+async def test_usage_counts_forwarded_and_cached_tokens(policy: Any) -> None:
     usage, prefix = policy.usage, some_tokens(77, 100)
     before = (usage.generated, usage.prefilled, usage.cached)
     first = await policy.extend(prefix, GREEDY, seed=0)
@@ -159,7 +159,7 @@ async def test_value_is_the_model_with_and_without_cached_prefix(value: Any, val
 
 
 async def test_values_after_each_token_are_those_of_the_prefixes(value: Any) -> None:
-    """In one pass, beside scores of last tokens in the same steps, and whatever is cached."""
+    """In one forward pass, in a batch with scores of last tokens, with and without cached prefixes."""
     long, short = some_tokens(31, 200), some_tokens(32, 3)
     scored = value.usage.scored
     each, last, few = await asyncio.gather(value.score_each(long), value.score(long), value.score_each(short))
@@ -201,15 +201,15 @@ async def test_cancelling_frees_the_engine(policy: Any) -> None:
 async def test_several_asyncio_loops_share_an_engine(policy: Any) -> None:
     prefix = some_tokens(21, 25)
 
-    def elsewhere(seed: int) -> Any:
+    def in_another_loop(seed: int) -> Any:
         return asyncio.run(policy.extend(prefix, WARM, seed))
 
-    apart = await asyncio.gather(*(asyncio.to_thread(elsewhere, seed) for seed in range(4)))
+    apart = await asyncio.gather(*(asyncio.to_thread(in_another_loop, seed) for seed in range(4)))
     assert apart == list(await asyncio.gather(*(policy.extend(prefix, WARM, seed) for seed in range(4))))
 
 
 class Echo:
-    """An engine that answers a prompt with itself, holds negative ones, refuses zeros and breaks on 13."""
+    """An engine that returns the prompt, keeps negative prompts running, refuses zeros and fails on 13."""
 
     def __init__(self) -> None:
         self.held: dict[str, list[int]] = {}
@@ -236,7 +236,7 @@ def echo_loop(released: list[Any]) -> EngineLoop[int]:
     return EngineLoop(Echo, released.append, lambda output: output.got[0])
 
 
-async def test_a_refused_sequence_does_not_disturb_the_others() -> None:
+async def test_a_refused_sequence_has_no_effect_on_others() -> None:
     loop = echo_loop([])
     results = await asyncio.gather(*(loop.submit((token,), None) for token in (1, 0, 2)), return_exceptions=True)
     assert (results[0], results[2]) == (1, 2)
@@ -251,9 +251,9 @@ async def test_a_dead_engine_fails_pending_and_later_calls() -> None:
     await asyncio.sleep(0)
     with pytest.raises(EngineFailed, match="broken"):
         await loop.submit((13,), None)
-    with pytest.raises(EngineFailed, match="broken"):  # it was held too: nobody knows which of them it was
+    with pytest.raises(EngineFailed, match="broken"):  # the engine held it too, so it may be the cause
         await waiting
-    with pytest.raises(EngineDied, match="start another one") as later:
+    with pytest.raises(EngineDied, match="start another engine") as later:
         await loop.submit((1,), None)
     assert not isinstance(later.value, EngineFailed)
     assert loop.failed.wait(5)
@@ -261,7 +261,7 @@ async def test_a_dead_engine_fails_pending_and_later_calls() -> None:
     assert len(released) == 1
 
 
-async def test_closing_fails_what_is_pending() -> None:
+async def test_closing_fails_pending_calls() -> None:
     loop = echo_loop([])
     waiting = asyncio.create_task(loop.submit((-1,), None))
     await asyncio.sleep(0)
@@ -272,7 +272,7 @@ async def test_closing_fails_what_is_pending() -> None:
     assert not loop.failed.is_set()
 
 
-def test_a_failing_start_is_raised_where_it_was_asked_for() -> None:
+def test_a_failing_start_is_raised_by_the_constructor() -> None:
     def build() -> Any:
         raise FileNotFoundError("no such model")
 

@@ -22,7 +22,7 @@ from pipelines.serving.application import STICKY, end_with
 from pipelines.serving.remote_engines import RemoteValue, deaths_allowed
 from pipelines.session import ray_session
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import SEARCH, EngineDied, Score, SearchCalls
+from vgs_ray.engines.interface import SEARCH_CONTEXT, EngineDied, Score, SearchContext
 from vgs_ray.engines.loop import EngineLoop
 
 BREAKS, VANISHES, SLOW, PLAIN = 13, 14, 15, 1
@@ -99,11 +99,11 @@ class Fleet:
     def __init__(self, handle: Any, folder: Path) -> None:
         self.value, self.folder, self.ended_before = RemoteValue(handle, LIMIT_S), folder, dead(folder)
 
-    async def score(self, token: int, search: SearchCalls) -> float:
+    async def score(self, token: int, search: SearchContext) -> float:
         """In a task of its own, so that each call has its own search."""
 
         async def call() -> float:
-            SEARCH.set(search)
+            SEARCH_CONTEXT.set(search)
             return (await self.value.score((PLAIN, token))).value
 
         return await asyncio.create_task(call())
@@ -130,26 +130,26 @@ async def fleet(replicas: tuple[Any, Path]) -> Fleet:
 @pytest.mark.parametrize("token", [BREAKS, VANISHES])
 async def test_a_score_ends_one_replica_at_most(fleet: Fleet, token: int) -> None:
     with pytest.raises(EngineDied, match="may be the cause"):
-        await fleet.score(token, SearchCalls("score", repeated=False))
+        await fleet.score(token, SearchContext("score", retryable=False))
     assert await fleet.ended(1) == 1
 
 
 @pytest.mark.timeout(180)
 async def test_the_first_call_of_a_search_that_breaks_its_engine_is_not_repeated_and_others_go_on(fleet: Fleet) -> None:
     name = "same"  # the router keeps calls of one name on one replica
-    known = SearchCalls(name)
+    known = SearchContext(name)
     await fleet.score(PLAIN, known)
     waiting = [asyncio.create_task(fleet.score(SLOW, known)) for _ in range(8)]
     await asyncio.sleep(0.3)
     with pytest.raises(EngineDied, match="may be the cause"):
-        await fleet.score(BREAKS, SearchCalls(name))
+        await fleet.score(BREAKS, SearchContext(name))
     assert await asyncio.gather(*waiting) == [SLOW] * 8
     assert await fleet.ended(1) == 1
 
 
 @pytest.mark.timeout(180)
 async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) -> None:
-    waiting = [asyncio.create_task(fleet.score(SLOW, SearchCalls(str(name)))) for name in range(12)]
+    waiting = [asyncio.create_task(fleet.score(SLOW, SearchContext(str(name)))) for name in range(12)]
     await asyncio.sleep(0.3)
     os.kill(min(living(fleet.folder)), signal.SIGKILL)
     assert await asyncio.gather(*waiting) == [SLOW] * 12
@@ -157,7 +157,11 @@ async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) 
 
 
 def test_how_many_replicas_may_end_under_one_call() -> None:
-    score, first, later = SearchCalls("a", repeated=False), SearchCalls("b"), SearchCalls("c", answered={"value"})
+    score, first, later = (
+        SearchContext("a", retryable=False),
+        SearchContext("b"),
+        SearchContext("c", answered={"value"}),
+    )
     allowed = {(failed, at): deaths_allowed(search, "value", failed)
                for failed in (True, False) for at, search in enumerate((score, first, later))}  # fmt: skip
     assert allowed == {(True, 0): 1, (True, 1): 1, (True, 2): 2, (False, 0): 1, (False, 1): 2, (False, 2): 3}

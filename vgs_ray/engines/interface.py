@@ -1,6 +1,7 @@
-"""Engines: two async calls on tokens. Roll-ins, roll-outs, search, evaluation and the endpoint use nothing else.
+"""The interface of engines: two async calls on tokens, `Policy.extend` and `Value.score`.
 
-One sequence a call. Batching, caching and scheduling are the engine's business, so callers never wait in lockstep.
+Roll-ins, roll-outs, search, evaluation and the endpoint use only these. A call has one sequence; the engine batches, caches and
+schedules, so callers never wait in lockstep.
 """
 
 from __future__ import annotations
@@ -16,38 +17,37 @@ from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 
 FinishReason = Literal["stop", "length"]
-"""`stop`: the policy ended its answer (end-of-sequence), or a block met a delimiter. `length`: the token limit."""
+"""`stop`: an end-of-sequence or stop token was sampled. `length`: the token limit was reached."""
 
 
 @dataclass
-class SearchCalls:
-    """The search that a call belongs to.
+class SearchContext:
+    """The search that a call belongs to; routing and retries depend on it.
 
     Attributes:
-        name: calls of one search share prefixes: what routes them keeps them on one engine.
-        repeated: whether calls may be asked of another engine where theirs dies.
-        answered: kinds of engines that have answered a call of it, so that its prompt is known to do them no harm.
+        name: of the search. Its calls share prefixes, so they are routed to the same engine.
+        retryable: whether a call may be repeated on another engine if its engine dies.
+        answered: kinds of engines that have answered a call of this search. Its prompt is not what makes them fail.
     """
 
     name: str
-    repeated: bool = True
+    retryable: bool = True
     answered: set[str] = field(default_factory=set)
 
 
-SEARCH: ContextVar[SearchCalls | None] = ContextVar("SEARCH", default=None)
-"""Of the calls that are made now."""
+SEARCH_CONTEXT: ContextVar[SearchContext | None] = ContextVar("SEARCH_CONTEXT", default=None)
+"""The search of the current asyncio task."""
 
 
 class Completion(NamedTuple):
-    """What a policy wrote after a prefix.
+    """A policy's continuation of a prefix.
 
     Attributes:
-        tokens: new tokens only; the end-of-sequence token is kept.
-        finished: the policy ended its answer with an end-of-sequence token.
-        finish_reason: why the block ended.
-        mean_logprob: mean natural log-probability of the tokens, 0.0 when there are none; nan where the engine was told
-            not to compute it.
-        prefilled: tokens of the prefix that the engine forwarded; the others came from its cache.
+        tokens: new tokens only, with the end-of-sequence token.
+        finished: whether the last token is an end-of-sequence token.
+        finish_reason: why generation ended.
+        mean_logprob: mean natural log-probability of the tokens; 0.0 without tokens, NaN if the engine does not compute it.
+        prefilled: tokens of the prefix that the engine forwarded; the others were cached.
     """
 
     tokens: Tokens
@@ -58,12 +58,12 @@ class Completion(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A value model's reading of a prefix.
+    """A value model's score of a prefix.
 
     Attributes:
         value: P(the finished answer will be correct), at the last token.
-        probs: class probabilities (incorrect, correct, incomplete); empty for a value without classes.
-        scored: tokens that the engine forwarded for it; the others came from its cache.
+        probs: class probabilities (incorrect, correct, incomplete); empty for a value model without classes.
+        scored: tokens that the engine forwarded; the others were cached.
     """
 
     value: float
@@ -73,13 +73,13 @@ class Score(NamedTuple):
 
 @dataclass
 class Usage:
-    """Tokens that an engine forwarded since it started, or for one search.
+    """Tokens that an engine forwarded since it started, or that a search needed.
 
     Attributes:
-        generated: tokens sampled by the policy.
-        prefilled: prompt tokens forwarded by the policy (not found in its cache).
-        cached: prompt tokens that came from a prefix cache, both engines.
-        scored: tokens forwarded by the value engine (not found in its cache).
+        generated: tokens that the policy sampled.
+        prefilled: prefix tokens that the policy forwarded.
+        cached: prefix tokens that came from a prefix cache, of either engine.
+        scored: tokens that the value model forwarded.
     """
 
     generated: int = 0
@@ -89,10 +89,10 @@ class Usage:
 
 
 def room_for(prefix: Sequence[int], max_tokens: int, max_model_len: int) -> int:
-    """Tokens that an engine may add to `prefix`: at most `max_tokens`, fewer where `max_model_len` leaves less.
+    """Number of tokens that an engine may add to `prefix`: `max_tokens`, or fewer if `max_model_len` is reached first.
 
     Raises:
-        ValueError: `prefix` is empty or leaves no room.
+        ValueError: `prefix` is empty, or as long as `max_model_len`.
     """
     room = max_model_len - len(prefix)
     if not len(prefix) or room < 1:
@@ -104,31 +104,31 @@ def room_for(prefix: Sequence[int], max_tokens: int, max_model_len: int) -> int:
 
 
 class EngineDied(RuntimeError):
-    """The engine behind a call is gone; the call may be repeated on another one."""
+    """The engine of a call is gone. The call may be repeated on another engine."""
 
 
 class EngineFailed(EngineDied):
-    """The engine failed while it held the call, which may be what it failed of; others may be repeated, this one may not."""
+    """The engine failed while it held the call. The call may be the cause, so it must not be repeated."""
 
 
 class UnknownToken(ValueError):
-    """A call has a token id that the model does not have; the engine has not seen it."""
+    """A call has a token id outside the model's vocabulary. It was refused before it reached the engine."""
 
 
 def check_tokens(tokens: Tokens, vocabulary: int) -> None:
-    """Whether a model can read these ids: one at or above the rows of its embedding ends the engine, with all its calls.
+    """Check that a model can read these ids. An id beyond the rows of its embedding would end the engine, with all its calls.
 
     Raises:
-        UnknownToken: an id is no integer, or not in 0 to `vocabulary` - 1.
+        UnknownToken: an id is not an integer from 0 to `vocabulary` - 1.
     """
     try:
         ids = array("q", tokens)
     except (TypeError, OverflowError):
         ids = None
     if ids is None or (ids and not 0 <= min(ids) <= max(ids) < vocabulary):
-        at = next(at for at, id in enumerate(tokens) if not hasattr(id, "__index__") or not 0 <= id < vocabulary)
+        wrong = next(i for i, id in enumerate(tokens) if not hasattr(id, "__index__") or not 0 <= id < vocabulary)
         raise UnknownToken(
-            f"token {at} has the id {tokens[at]}; ids are 0 to {vocabulary - 1}: send tokens of this model"
+            f"token {wrong} has the id {tokens[wrong]}; ids are 0 to {vocabulary - 1}: send tokens of this model"
         )
 
 
@@ -138,7 +138,7 @@ class Policy(Protocol):
     usage: Usage
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        """Sample a continuation of `prefix` of at most `sampling.max_tokens` tokens, reproducible from `seed`."""
+        """Sample at most `sampling.max_tokens` tokens after `prefix`. Equal seeds give equal tokens."""
         ...
 
 
@@ -148,9 +148,9 @@ class Value(Protocol):
     usage: Usage
 
     async def score(self, tokens: Tokens) -> Score:
-        """P(correct) at the last of `tokens`, which start with the prompt."""
+        """P(correct) at the last token of `tokens`, which start with the prompt."""
         ...
 
     async def score_each(self, tokens: Tokens) -> list[Score]:
-        """P(correct) after each of `tokens`. By a call for each prefix, unless the engine reads all of them in one pass."""
+        """P(correct) after each token. By default one call for each prefix; an engine may do it in one forward pass."""
         return list(await asyncio.gather(*(self.score(tokens[:end]) for end in range(1, len(tokens) + 1))))

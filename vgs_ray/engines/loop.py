@@ -1,7 +1,7 @@
-"""One thread that steps one engine for callers on any asyncio loop.
+"""A thread that steps an engine for callers on any asyncio event loop.
 
-In: a function that builds the engine, and sequences from `submit`. Out: results, delivered to the loops that asked.
-vLLM is not named here: anything with `add_request`, `abort_request` and `step` can be driven, as in the tests.
+In: a function that builds the engine, and sequences from `EngineLoop.submit`. Out: results, delivered on the callers' loops. An
+engine is any object with `add_request`, `abort_request` and `step`; this module does not import vLLM.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import EngineDied, EngineFailed
 
 T = TypeVar("T")
-DELIVERED_AT_ONCE = 16
-"""Results that one turn of an asyncio loop hands out. Blocks of many searches end in the same step, by the hundred."""
+RESULTS_PER_CALLBACK = 16
+"""One engine step may finish hundreds of sequences; delivering all at once would block the event loop."""
 
 
-class Stepper(Protocol):
-    """The part of vLLM's `LLMEngine` that is used; outputs have `request_id` and `finished`."""
+class StepEngine(Protocol):
+    """The methods of vLLM's `LLMEngine` that are used. Outputs have `request_id` and `finished`."""
 
     def add_request(self, request_id: str, prompt: Any, params: Any) -> Any: ...
 
@@ -35,8 +35,8 @@ class Stepper(Protocol):
     def step(self) -> list[Any]: ...
 
 
-class Turns:
-    """A fair lock: whoever asked first goes first. A plain lock would let the busier of two threads take every turn."""
+class FairLock:
+    """A lock that is granted in the order of requests. With a plain lock, the busier of two threads could starve the other."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -44,7 +44,7 @@ class Turns:
         self._serving = 0
 
     @contextmanager
-    def take(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         with self._changed:
             ticket = next(self._tickets)
             self._changed.wait_for(lambda: self._serving == ticket)
@@ -56,13 +56,13 @@ class Turns:
                 self._changed.notify_all()
 
 
-turns = Turns()
-"""Shared by all engines of a process: vLLM's forward context is a module variable, so only one may step at a time."""
+step_lock = FairLock()
+"""Shared by all engines of a process: vLLM's forward context is a module variable, so only one engine may step at a time."""
 
 
 @dataclass(eq=False)
-class Job(Generic[T]):
-    """One sequence on its way through the engine."""
+class Request(Generic[T]):
+    """One sequence, its parameters and the future that gets the result."""
 
     id: str
     prompt: Tokens
@@ -72,171 +72,174 @@ class Job(Generic[T]):
 
 
 class EngineLoop(Generic[T]):
-    """Builds an engine in a thread of its own and steps it there for as long as there is work.
+    """Builds an engine in a thread of its own and steps it while there are requests.
 
     Args:
-        build: makes the engine; what it raises is raised here.
-        release: frees a built engine.
-        read: turns a finished output of the engine into the caller's result.
+        build: returns a new engine; its exceptions are raised by this constructor.
+        release: frees an engine.
+        read: converts a finished output of the engine to the caller's result.
 
     Attributes:
-        failed: set when the engine has failed while it ran, and all its calls know; not by `close`.
+        failed: set after the engine has failed and all its calls have raised; not set by `close`.
     """
 
     def __init__(
-        self, build: Callable[[], Stepper], release: Callable[[Stepper], None], read: Callable[[Any], T]
+        self, build: Callable[[], StepEngine], release: Callable[[StepEngine], None], read: Callable[[Any], T]
     ) -> None:
         self._read = read
         self._wake = threading.Condition()
-        self._arrived: list[Job[T]] = []
+        self._arrived: list[Request[T]] = []
         self._cancelled: list[str] = []
-        self._jobs: dict[str, Job[T]] = {}
+        self._running: dict[str, Request[T]] = {}
         self._ids = itertools.count()
-        self._dead: BaseException | None = None
-        self.engine: Stepper | None = None
+        self._error: BaseException | None = None
+        self.engine: StepEngine | None = None
         self.failed = threading.Event()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(build, release, started), name="engine", daemon=True)
         self._thread.start()
         started.wait()
-        if self._dead is not None:
-            raise self._dead
+        if self._error is not None:
+            raise self._error
         atexit.register(self.close)
 
     async def submit(self, prompt: Tokens, params: Any) -> T:
-        """Run one sequence. Cancelling the call frees its memory in the engine.
+        """Run one sequence. Cancelling the call aborts it in the engine and frees its memory.
 
         Raises:
             EngineFailed: the engine failed while it held this sequence.
-            EngineDied: it failed before it held this one, or was closed.
+            EngineDied: the engine failed before it held this sequence, or was closed.
         """
         loop = asyncio.get_running_loop()
-        job: Job[T] = Job(str(next(self._ids)), prompt, params, loop, loop.create_future())
+        request: Request[T] = Request(str(next(self._ids)), prompt, params, loop, loop.create_future())
         with self._wake:
-            if self._dead is not None:
-                raise self._died()
-            self._arrived.append(job)
+            if self._error is not None:
+                raise self._death()
+            self._arrived.append(request)
             self._wake.notify()
         try:
-            return await job.future
+            return await request.future
         except asyncio.CancelledError:
             with self._wake:
-                self._cancelled.append(job.id)
+                self._cancelled.append(request.id)
                 self._wake.notify()
             raise
 
     @property
     def unfinished(self) -> int:
-        """Sequences that the engine holds."""
-        return len(self._jobs)
+        """Number of sequences that the engine holds."""
+        return len(self._running)
 
     def close(self) -> None:
-        """Fail what is pending with `EngineDied`, end the thread and free the engine. May be called twice."""
+        """Fail pending calls with `EngineDied`, end the thread and free the engine. May be called twice."""
         with self._wake:
-            self._dead = self._dead or EngineDied("it was closed")
+            self._error = self._error or EngineDied("it was closed")
             self._wake.notify()
         self._thread.join()
         atexit.unregister(self.close)
 
-    def _died(self, kind: type[EngineDied] = EngineDied) -> EngineDied:
-        remedy = "" if kind is EngineFailed else "; start another one and repeat the call there"
-        error = kind(f"the engine is gone ({self._dead}){remedy}")
-        error.__cause__ = self._dead
+    def _death(self, kind: type[EngineDied] = EngineDied) -> EngineDied:
+        remedy = "" if kind is EngineFailed else ": start another engine and repeat the call"
+        error = kind(f"the engine is gone ({self._error}){remedy}")
+        error.__cause__ = self._error
         return error
 
-    def _run(self, build: Callable[[], Stepper], release: Callable[[Stepper], None], started: threading.Event) -> None:
+    def _run(
+        self, build: Callable[[], StepEngine], release: Callable[[StepEngine], None], started: threading.Event
+    ) -> None:
         try:
-            with turns.take():
+            with step_lock.hold():
                 self.engine = build()
         except BaseException as error:
-            self._dead = error
+            self._error = error
             return
         finally:
             started.set()
-        failed = False
         try:
-            self._drive(self.engine)
+            self._step_until_closed(self.engine)
         except BaseException as error:
-            failed = True
             with self._wake:
-                self._dead = self._dead or error
-        self._fail_pending(EngineFailed if failed else EngineDied)
-        if failed:
+                self._error = self._error or error
+            self._fail_pending(EngineFailed)
             self.failed.set()
+        else:
+            self._fail_pending(EngineDied)
         engine, self.engine = self.engine, None
-        with turns.take():
+        with step_lock.hold():
             release(engine)
 
-    def _drive(self, engine: Stepper) -> None:
+    def _step_until_closed(self, engine: StepEngine) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._arrived or self._cancelled or self._jobs or self._dead)
-                if self._dead is not None:
+                self._wake.wait_for(lambda: self._arrived or self._cancelled or self._running or self._error)
+                if self._error is not None:
                     return
                 arrived, self._arrived = self._arrived, []
                 cancelled, self._cancelled = self._cancelled, []
-            with turns.take():
+            with step_lock.hold():
                 self._admit(engine, arrived)
                 self._abort(engine, cancelled)
                 outputs = engine.step()
-            self._resolve(outputs)
+            self._deliver(outputs)
 
-    def _admit(self, engine: Stepper, jobs: list[Job[T]]) -> None:
-        for job in jobs:
+    def _admit(self, engine: StepEngine, requests: list[Request[T]]) -> None:
+        for request in requests:
+            prompt = {"type": "token", "prompt_token_ids": list(request.prompt)}
             try:
-                engine.add_request(job.id, {"type": "token", "prompt_token_ids": list(job.prompt)}, job.params)
-            except Exception as error:  # the engine refuses this sequence; the others go on
-                _settle([(job, error)])
+                engine.add_request(request.id, prompt, request.params)
+            except Exception as error:  # the engine refuses this sequence and continues with the others
+                _settle([(request, error)])
             else:
-                self._jobs[job.id] = job
+                self._running[request.id] = request
 
-    def _abort(self, engine: Stepper, ids: list[str]) -> None:
-        held = [id for id in ids if self._jobs.pop(id, None) is not None]
+    def _abort(self, engine: StepEngine, ids: list[str]) -> None:
+        held = [id for id in ids if self._running.pop(id, None) is not None]
         if held:
             engine.abort_request(held)
 
-    def _resolve(self, outputs: list[Any]) -> None:
-        done: list[tuple[Job[T], T | Exception]] = []
+    def _deliver(self, outputs: list[Any]) -> None:
+        results: list[tuple[Request[T], T | Exception]] = []
         for output in outputs:
-            job = self._jobs.pop(output.request_id, None) if output.finished else None
-            if job is None:
+            request = self._running.pop(output.request_id, None) if output.finished else None
+            if request is None:
                 continue
             try:
-                done.append((job, self._read(output)))
-            except Exception as error:  # the output is odd; the engine is not broken
-                done.append((job, error))
-        _settle(done)
+                results.append((request, self._read(output)))
+            except Exception as error:  # this output cannot be read; the engine continues
+                results.append((request, error))
+        _settle(results)
 
     def _fail_pending(self, kind: type[EngineDied]) -> None:
-        """End all calls: those whose sequence the engine held with an error of this kind."""
+        """Fail all calls: those that the engine held with `kind`, the others with `EngineDied`."""
         with self._wake:
-            held, arrived = list(self._jobs.values()), self._arrived
-            self._jobs, self._arrived = {}, []
-        _settle([*((job, self._died(kind)) for job in held), *((job, self._died()) for job in arrived)])
+            held, arrived = list(self._running.values()), self._arrived
+            self._running, self._arrived = {}, []
+        failed = [(request, self._death(kind)) for request in held]
+        _settle([*failed, *((request, self._death()) for request in arrived)])
 
 
-def _settle(results: Sequence[tuple[Job[Any], Any]]) -> None:
-    """Hand results to their futures, with one wake-up for each asyncio loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job[Any], Any]]] = defaultdict(list)
-    for job, result in results:
-        by_loop[job.loop].append((job, result))
+def _settle(results: Sequence[tuple[Request[Any], Any]]) -> None:
+    """Set the futures' results, with one callback for each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Request[Any], Any]]] = defaultdict(list)
+    for request, result in results:
+        by_loop[request.loop].append((request, result))
     for loop, batch in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_deliver, loop, iter(batch))
+            loop.call_soon_threadsafe(_set_results, loop, iter(batch))
         except RuntimeError:
-            if not loop.is_closed():  # a closed loop has nobody left who waits
+            if not loop.is_closed():  # nobody waits on a closed loop
                 raise
 
 
-def _deliver(loop: asyncio.AbstractEventLoop, batch: Iterator[tuple[Job[Any], Any]]) -> None:
-    """Settle the futures a few in each turn of their loop: whoever waits for them has work to do, and others have a turn too."""
-    here = list(islice(batch, DELIVERED_AT_ONCE))
-    if len(here) == DELIVERED_AT_ONCE:
-        loop.call_soon(_deliver, loop, batch)
-    for job, result in here:
-        if job.future.done():
+def _set_results(loop: asyncio.AbstractEventLoop, results: Iterator[tuple[Request[Any], Any]]) -> None:
+    """Set a few results and schedule the rest, so that other callbacks of the event loop can run in between."""
+    batch = list(islice(results, RESULTS_PER_CALLBACK))
+    if len(batch) == RESULTS_PER_CALLBACK:
+        loop.call_soon(_set_results, loop, results)
+    for request, result in batch:
+        if request.future.done():
             continue
         if isinstance(result, Exception):
-            job.future.set_exception(result)
+            request.future.set_exception(result)
         else:
-            job.future.set_result(result)
+            request.future.set_result(result)

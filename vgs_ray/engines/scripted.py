@@ -1,9 +1,10 @@
-"""Scripted doubles of the engines, for tests and examples: a world small enough to know every probability.
+"""Scripted test doubles of the engines: a small world in which every probability is known.
 
-In: a `World`. Out: a `ScriptedPolicy` and a `ScriptedValue` with which search runs in milliseconds, without torch. A
-response is a chain of `steps` tokens and an end token. Token 0 is a right step, token k > 0 a slip that shifts the
-answer by k. Slips shift the same way, so wrong answers agree with each other and a majority vote is wrong where slips
-are likely; the value sees them, so a guided search is not fooled.
+In: a `World`. Out: a `ScriptedPolicy` and a `ScriptedValue`, with which a search takes milliseconds and needs no torch.
+
+A response is a chain of `steps` tokens and an end token. Token 0 is a correct step. Token k > 0 is a slip that shifts the answer
+by k. All slips of the policy shift by 1, so wrong answers often agree, and a majority vote is wrong where slips are likely. The
+value model sees the slips.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ END = 9
 
 @dataclass(frozen=True)
 class World:
-    """Problems whose prompt is (problem number, ...) and whose gold answer is that number modulo `modulus`.
+    """Problems with the prompt (number, ...) and the gold answer number modulo `modulus`.
 
     Attributes:
         steps: tokens of a chain before its end token.
-        slip: chance of a slip at one step.
-        modulus: slips cancel when they add up to it.
+        slip: probability of a slip in one step.
+        modulus: slips that add up to it cancel.
     """
 
     steps: int = 24
@@ -41,7 +42,7 @@ class World:
         return str(prompt[0] % self.modulus)
 
     def answer(self, prompt: Tokens, response: Tokens) -> str | None:
-        """What a response answers; None when it did not come to its end token."""
+        """The answer of a response; None without an end token."""
         if not response or response[-1] != END:
             return None
         return str((prompt[0] + sum(response[:-1])) % self.modulus)
@@ -51,7 +52,7 @@ class World:
         return "incomplete" if answer is None else "correct" if answer == self.gold(prompt) else "incorrect"
 
     def chance(self, response: Tokens) -> float:
-        """P(the finished answer will be correct) after these response tokens, exactly."""
+        """The exact P(the finished answer will be correct) after these response tokens."""
         body = [token for token in response if token != END]
         return _chance(sum(body) % self.modulus, self.steps - len(body), self.slip, self.modulus)
 
@@ -60,18 +61,19 @@ class World:
 def _chance(shift: int, left: int, slip: float, modulus: int) -> float:
     if left <= 0:
         return float(shift == 0)
-    right, wrong = (_chance((shift + step) % modulus, left - 1, slip, modulus) for step in (0, 1))
-    return (1 - slip) * right + slip * wrong
+    correct_step, slip_step = (_chance((shift + step) % modulus, left - 1, slip, modulus) for step in (0, 1))
+    return (1 - slip) * correct_step + slip * slip_step
 
 
 @dataclass
 class ScriptedPolicy:
-    """A `Policy` that slips. Its tokens are a function of prefix length and seed alone.
+    """A `Policy` that slips at random. Its tokens are a function of the prefix length and the seed.
 
     Attributes:
-        world: what it writes about; the prompt has `prompt_length` tokens.
-        latency: calls yield to others up to this many times, at random, so that they end out of order.
-        seed: of the latency only.
+        world: of the problems.
+        prompt_length: tokens of a prompt.
+        latency: maximum number of times that a call yields to others, so that calls end out of order.
+        seed: of the latency.
     """
 
     world: World
@@ -81,13 +83,13 @@ class ScriptedPolicy:
     usage: Usage = field(default_factory=Usage)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        await _dawdle(self.latency, self.seed, seed)
-        draw = random.Random(seed)
-        written = len(prefix) - self.prompt_length
+        await _yield_at_random(self.latency, self.seed, seed)
+        generator = random.Random(seed)
+        before = len(prefix) - self.prompt_length
         tokens: list[int] = []
         while len(tokens) < sampling.max_tokens:
-            done = written + len(tokens) >= self.world.steps
-            tokens.append(END if done else int(draw.random() < self.world.slip))
+            done = before + len(tokens) >= self.world.steps
+            tokens.append(END if done else int(generator.random() < self.world.slip))
             if done or tokens[-1] in sampling.stop_token_ids:
                 break
         self.usage.generated += len(tokens)
@@ -101,10 +103,10 @@ class ScriptedPolicy:
 
 @dataclass
 class ScriptedValue(Value):
-    """A `Value` that knows the world's chances, blurred.
+    """A `Value` that knows the exact probability, with noise.
 
     Attributes:
-        noise: standard deviation of the logit's error, which is a function of the tokens; 0 is an oracle.
+        noise: standard deviation of the error of the logit, which is a function of the tokens; 0 is an oracle.
         latency, seed: as in `ScriptedPolicy`; the seed also changes the noise.
     """
 
@@ -117,7 +119,7 @@ class ScriptedValue(Value):
 
     async def score(self, tokens: Tokens) -> Score:
         key = stable_seed(self.seed, *tokens)
-        await _dawdle(self.latency, self.seed, key)
+        await _yield_at_random(self.latency, self.seed, key)
         self.usage.scored += len(tokens)
         chance = min(max(self.world.chance(tokens[self.prompt_length :]), 0.01), 0.99)
         logit = math.log(chance / (1 - chance)) + random.Random(key).gauss(0, self.noise)
@@ -125,6 +127,6 @@ class ScriptedValue(Value):
         return Score(value, (1 - value, value, 0.0), len(tokens))
 
 
-async def _dawdle(latency: int, seed: int, call: int) -> None:
+async def _yield_at_random(latency: int, seed: int, call: int) -> None:
     for _ in range(random.Random(stable_seed(seed, call)).randint(0, latency)):
         await asyncio.sleep(0)

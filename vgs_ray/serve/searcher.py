@@ -18,7 +18,7 @@ from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import SEARCH, Policy, SearchCalls, UnknownToken, Value, check_tokens
+from vgs_ray.engines.interface import SEARCH_CONTEXT, Policy, SearchContext, UnknownToken, Value, check_tokens
 from vgs_ray.grade import extract_answer
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search import select
@@ -91,7 +91,7 @@ class Searcher:
             EngineDied: an engine is unavailable.
         """
         started = time.perf_counter()
-        SEARCH.set(SearchCalls(secrets.token_hex(8)))
+        SEARCH_CONTEXT.set(SearchContext(secrets.token_hex(8)))
         seed, prompt = seed_of(spec), self.prompt(spec)
         # An answer ends where the context is full; the engines refuse a prefix that fills it.
         room = self.context - len(prompt)
@@ -162,7 +162,7 @@ class Searcher:
         """Request one token of each engine. Returns `ok` or a description of the problem, by engine."""
         prompt = self.encode(PROBE)
         one_token = Sampling(temperature=0.0, max_tokens=1)
-        SEARCH.set(SearchCalls(""))  # the prompt is harmless, so any replica may repeat the call
+        SEARCH_CONTEXT.set(SearchContext(""))  # the prompt is harmless, so any replica may repeat the call
         calls = {"policy": self.policy.extend(prompt, one_token, 0), "value": self.value.score(prompt)}
 
         async def state(call: object) -> str:
@@ -242,7 +242,7 @@ class Searcher:
 
 async def _independent(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:
     """A call that any replica may process, because it shares no prefix, and that is not repeated: the client can do that."""
-    SEARCH.set(SearchCalls(secrets.token_hex(8), repeated=False))
+    SEARCH_CONTEXT.set(SearchContext(secrets.token_hex(8), retryable=False))
     return await call(tokens)
 
 

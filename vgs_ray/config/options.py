@@ -1,100 +1,112 @@
-"""The command line of a recipe: every field an option, whose help says what it means and which values it may have."""
+"""Command-line options of a recipe: every field is one, such as `--train.batch-size 32` for `train.batch_size`."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
-import inspect
 import io
 import re
-from functools import cache
-from itertools import pairwise
-from typing import Any, get_args, get_type_hints
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import tyro
-from tyro.constructors import (
-    MISSING_NONPROP,
-    ConstructorRegistry,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
 
 from vgs_ray.config import Recipe
-from vgs_ray.config.ranges import range_text
 from vgs_ray.errors import UserError
 
-OPTIONS = ConstructorRegistry()
+LEAST_SIMILARITY, MARGIN, MOST_SUGGESTIONS = 0.6, 0.03, 4
+"""Suggested are names within the margin of the most similar one, on a scale from 0 to 1."""
 
 
-def overridden(recipe: Recipe, options: list[str], prog: str) -> Recipe:
-    """The recipe with the fields that the options name.
+class Option(NamedTuple):
+    """An option and the field that it sets."""
+
+    path: tuple[str, ...]
+    owner: type
+    """The dataclass that has the field."""
+    hint: Any
+    default: Any
+
+    @property
+    def name(self) -> str:
+        return option_name(self.path)
+
+
+def option_name(path: Iterable[str]) -> str:
+    return "--" + ".".join(path).replace("_", "-")
+
+
+def options_of(config: Any, path: tuple[str, ...] = ()) -> Iterator[Option]:
+    """Options of a dataclass instance and of the dataclasses in it. Items of a tuple are numbered from 0."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value, here = getattr(config, field.name), (*path, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from options_of(value, here)
+        elif not _holds_dataclass(hints[field.name]):
+            yield Option(here, type(config), hints[field.name], value)
+        else:  # a tuple of dataclasses, or None in place of one: its fields can't be set
+            for index, item in enumerate(value or ()):
+                yield from options_of(item, (*here, str(index)))
+
+
+def _holds_dataclass(hint: Any) -> bool:
+    return (isinstance(hint, type) and dataclasses.is_dataclass(hint)) or any(map(_holds_dataclass, get_args(hint)))
+
+
+def parse_options(recipe: Recipe, flags: Any, arguments: list[str], program: str) -> tuple[Recipe, Any]:
+    """Apply command-line arguments to a recipe and to the command's own flags.
+
+    Args:
+        recipe: gives the defaults.
+        flags: dataclass instance with options that only this command has, or None.
+        arguments: options and their values.
+        program: the command line before the options, for error messages.
 
     Raises:
-        UserError: an option that does not exist, or a value of the wrong type.
+        UserError: an option does not exist, or its value has the wrong type.
     """
+    parts = {"recipe": recipe} | ({"flags": flags} if flags else {})
+    without_prefix = tyro.conf.arg(name="")
+    command = dataclasses.make_dataclass(
+        "Command", [(name, Annotated[type(part), without_prefix]) for name, part in parts.items()]
+    )
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(Recipe, default=recipe, args=options, prog=prog, registry=OPTIONS)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UserError(_one_line(printed.getvalue())) from None
+            given, unknown = tyro.cli(
+                command, default=command(**parts), args=arguments, prog=program, return_unknown_args=True,
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff), add_help=False,
+            )  # fmt: skip
+    except SystemExit:
+        raise UserError(f"{_complaint(printed.getvalue())}; {program} --help lists the options") from None
+    if unknown:
+        names = [option.name for part in parts.values() for option in options_of(part)]
+        raise UserError(f"{_unknown_option(unknown[0], names)}; {program} --help-all lists every option")
+    return given.recipe, getattr(given, "flags", None)
 
 
-@OPTIONS.struct_rule
-def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """A dataclass as options, as tyro itself has it, with the range of each field behind its meaning."""
-    if not dataclasses.is_dataclass(info.type):
-        return None
-    hints, texts = get_type_hints(info.type, include_extras=True), field_texts(info.type)
-    fields = []
-    for field in dataclasses.fields(info.type):
-        rule = range_of(hints[field.name])
-        text = texts.get(field.name, "") + (f" [{rule}]" if rule else "")
-        fields.append(StructFieldSpec(field.name, hints[field.name], _default(field, info.default), text))
-    return StructConstructorSpec(info.type, tuple(fields))
-
-
-def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
-    if dataclasses.is_dataclass(instance):
-        return getattr(instance, field.name)
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return MISSING_NONPROP if field.default is dataclasses.MISSING else field.default
-
-
-@cache
-def field_texts(section: type) -> dict[str, str]:
-    """The text below each field of a configuration class."""
-    body = ast.parse(inspect.getsource(section)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in pairwise(body.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-    }
-
-
-def range_of(hint: Any) -> str:
-    """The range of a field's type in words; empty where every value of the type will do."""
-    if constraints := getattr(hint, "__metadata__", ()):
-        return ", ".join(filter(None, (range_text(constraints), range_of(hint.__origin__))))
-    items = {range_of(item) for item in get_args(hint)} - {""}
-    return ", ".join(sorted(f"each {item}" for item in items))
-
-
-def _one_line(box: str) -> str:
-    """tyro's framed message as one line: the complaint and the remedy, without the frame, its title and the argument's help."""
-    plain = re.sub(
-        r"\x1b\[[0-9;]*m|[│╭╮╰╯─]|-{5,}", "", box
-    )  # the frame is of dashes where the terminal has no other lines
+def _complaint(box: str) -> str:
+    """The message in tyro's framed error, on one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─|+]|-{5,}", "", box)
     _title, *lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    text, _, remedy = " ".join(lines).partition("For full helptext, ")
-    meant = re.search(r"Perhaps you meant: (--\S+)", text)
-    complaint = re.split(r"Argument helptext:|Available subcommands:|Perhaps you meant:", text)[0].strip()
-    guess = f"; perhaps you meant {meant[1]}" if meant else ""
-    return f"{complaint}{guess}; every field is listed by: {remedy.removeprefix('run ').removeprefix('see ')}"
+    return " ".join(lines).partition("Argument helptext:")[0].strip().rstrip(".")
+
+
+def _unknown_option(argument: str, names: list[str]) -> str:
+    if not argument.startswith("--"):
+        return f"unexpected argument {argument!r}; options have the form --section.field VALUE"
+    given = argument.partition("=")[0].replace("_", "-")
+    likeness = {name: _similarity(given, name) for name in names}
+    best = max(likeness.values())
+    nearest = [name for name in names if likeness[name] >= max(LEAST_SIMILARITY, best - MARGIN)]
+    hint = f"; did you mean {' or '.join(nearest[:MOST_SUGGESTIONS])}?" if nearest else ""
+    return f"option {given} does not exist{hint}"
+
+
+def _similarity(given: str, name: str) -> float:
+    """Similarity to an option's name, or to the end of it: `--steps` and `--value-engine.replicas` lack a section."""
+    parts = name.removeprefix("--").split(".")
+    end = "--" + ".".join(parts[-(given.count(".") + 1) :])
+    return max(SequenceMatcher(None, given, candidate).ratio() for candidate in (name, end))

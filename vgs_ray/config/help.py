@@ -1,0 +1,106 @@
+"""Help texts of the command line: options in groups, each with its meaning, range and default."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from docstring_parser import parse_from_object
+
+from vgs_ray.config.options import Option, option_name, options_of
+
+NARROWEST, WIDEST = 100, 120
+LONGEST_DEFAULT = 40
+_SIGNS = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
+
+
+def help_text(config: Any, sections: Iterable[str] = ("",)) -> str:
+    """The options of a dataclass instance, one group for each dataclass in it.
+
+    A dataclass that occurs in several places, such as an engine, is described once, under all its prefixes.
+
+    Args:
+        config: the recipe, or the flags of one command.
+        sections: dotted paths; only fields at or below one of them are listed.
+    """
+    groups: dict[type, list[Option]] = {}
+    for option in options_of(config):
+        if any(f"{'.'.join(option.path)}.".startswith(section and f"{section}.") for section in sections):
+            groups.setdefault(option.owner, []).append(option)
+    return "\n\n".join("\n".join(_group(owner, options)) for owner, options in groups.items())
+
+
+def _group(owner: type, options: list[Option]) -> Iterator[str]:
+    """The lines of one dataclass: a title, then each field once."""
+    width = min(max(shutil.get_terminal_size((NARROWEST, 0)).columns, NARROWEST), WIDEST) - 1
+    prefixes = list(dict.fromkeys(_unnumbered(option.path[:-1]) for option in options))
+    nested = any(len(prefix) > 1 for prefix in prefixes)
+    places = f": {', '.join(f'{option_name(prefix)}.FIELD' for prefix in prefixes)}" if nested else ""
+    yield textwrap.fill(summary(owner).rstrip(".") + places, width, break_on_hyphens=False)
+    by_field: dict[str, list[Option]] = {}
+    for option in options:
+        name = f".{option.path[-1].replace('_', '-')}" if nested else option.name
+        by_field.setdefault(name, []).append(option)
+    column = max(map(len, by_field)) + 4
+    for name, same in by_field.items():
+        start = f"  {name}".ljust(column)
+        yield textwrap.fill(
+            _description(same), width, initial_indent=start, subsequent_indent=" " * column, break_on_hyphens=False
+        )
+
+
+def _unnumbered(path: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("N" if part.isdigit() else part for part in path)
+
+
+def _description(options: list[Option]) -> str:
+    """Meaning, range and default of one field, which may occur in several places."""
+    first = options[0]
+    defaults = list(dict.fromkeys(_default_text(option.default) for option in options))
+    default = f"default {' or '.join(defaults)}" if len(defaults) <= 2 else "default differs"
+    notes = "; ".join(filter(None, (range_of(first.hint), default)))
+    return f"{meanings(first.owner)[first.path[-1]].partition('. ')[0].rstrip('.')} [{notes}]"
+
+
+def _default_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return textwrap.shorten(str(value), LONGEST_DEFAULT, placeholder=" ...") or "empty"
+
+
+@cache
+def meanings(owner: type) -> dict[str, str]:
+    """The documentation of each field of a dataclass."""
+    return {
+        name.strip(): " ".join((entry.description or "").split())
+        for entry in parse_from_object(owner).params
+        for name in entry.arg_name.split(",")
+    }
+
+
+def summary(owner: type) -> str:
+    """The first sentence of a dataclass's documentation."""
+    return parse_from_object(owner).short_description or owner.__name__
+
+
+def range_of(hint: Any) -> str:
+    """The values that a field may have, such as `> 0 and <= 1`; empty if every value of its type is valid."""
+    if constraints := getattr(hint, "__metadata__", ()):
+        return ", ".join(filter(None, (" and ".join(filter(None, map(_rule, constraints))), range_of(hint.__origin__))))
+    if get_origin(hint) is Literal:
+        return " | ".join(get_args(hint))
+    items = {range_of(item) for item in get_args(hint)} - {""}
+    return ", ".join(sorted(f"each {item}" for item in items))
+
+
+def _rule(constraint: Any) -> str:
+    if isinstance(constraint, MinLen):
+        return "not empty"
+    sign = _SIGNS.get(type(constraint))
+    return f"{sign} {getattr(constraint, type(constraint).__name__.lower())}" if sign else ""  # Ge(ge=1)

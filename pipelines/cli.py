@@ -1,4 +1,4 @@
-"""The command line that every stage shares: a recipe, its overrides, the run's lock, and errors as one line."""
+"""The command line of every stage: a recipe and its options, the run's lock, and one-line errors."""
 
 from __future__ import annotations
 
@@ -7,54 +7,115 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
 
 from pipelines.errors import line_of
 from pipelines.recipes import RECIPES
 from pipelines.tables.stage import only_writer
-from vgs_ray.config import Recipe
-from vgs_ray.config.checks import URL, check_layout, check_recipe
-from vgs_ray.config.options import overridden
+from vgs_ray.config import STAGES, Recipe
+from vgs_ray.config.checks import URL, check_recipe
+from vgs_ray.config.help import help_text, summary
+from vgs_ray.config.options import parse_options
 from vgs_ray.errors import UserError
+
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
+RUN_FIELDS = ("root", "run_name")
+FIELDS: dict[str, tuple[str, ...]] = {
+    "clean": ("seed", "clean", "evaluate.benchmark_folder"),
+    "roll_in": ("seed", "instruction", "roll_in"),
+    "roll_out": ("seed", "roll_out"),
+    "verify": ("roll_out.model", "verify"),
+    "label": ("label",),
+    "train": ("seed", "train"),
+    "evaluate": ("seed", "instruction", "roll_out.model", "verify", "evaluate"),
+    "serve": ("seed", "instruction", "roll_out.model", "serve"),
+    "run": ("seed", "instruction", "roll_out.model", "verify"),
+    "plan": ("plan",),
+    "export": ("export",),
+    "import_vm": ("clean.validation", "import_vm"),
+}
+"""The fields and sections that `--help` of each command lists, after `RUN_FIELDS`."""
 
 
 def parse(command: str, arguments: list[str]) -> Recipe:
-    """A recipe's name and overrides, such as `sandbox --train.steps 50`, to the full configuration.
+    """Turn a recipe's name and options, such as `sandbox --train.steps 50`, into the full configuration.
 
     Raises:
-        UserError: no or an unknown recipe, an option that does not exist, or a value that can't be.
+        UserError: the recipe is missing or unknown, an option does not exist, or a value is not allowed.
     """
-    known = ", ".join(RECIPES)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: python -m {command} RECIPE [--section.field VALUE ...]\nrecipes: {known}")
-        print(f"python -m {command} RECIPE --help lists every field with its meaning, range and default")
+    return _parse(command, arguments, None)[0]
+
+
+def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]:
+    if not arguments or arguments[0] in (*HELP, HELP_ALL):
+        print(_usage(command))
         raise SystemExit(0 if arguments else 2)
-    name, overrides = arguments[0], arguments[1:]
+    name, *options = arguments
     if name not in RECIPES:
-        raise UserError(f"recipe {name!r} does not exist; it must be one of: {known}")
-    base = RECIPES[name]()
-    recipe = overridden(base, overrides, f"python -m {command} {name}")
-    if recipe.root:  # workers have other working directories
-        recipe = replace(recipe, root=recipe.root if URL.match(recipe.root) else absolute(recipe.root))
+        raise UserError(f"recipe {name!r} does not exist; it must be one of: {', '.join(RECIPES)}")
+    recipe, program = RECIPES[name](), f"python -m {command} {name}"
+    if asked := {HELP_ALL, *HELP}.intersection(options):
+        print(_help(command, recipe, flags, whole=HELP_ALL in asked))
+        raise SystemExit(0)
+    recipe, flags = parse_options(recipe, flags, options, program)
+    if recipe.root and not URL.match(recipe.root):  # workers have other working directories
+        recipe = replace(recipe, root=absolute(recipe.root))
     check_recipe(recipe)
-    check_layout(base, recipe)
-    return recipe
+    return recipe, flags
+
+
+def _usage(command: str) -> str:
+    recipes = [(f"  {name}", summary(recipe)) for name, recipe in RECIPES.items()]
+    return (
+        f"usage: python -m {command} RECIPE [--section.field VALUE ...]\n\n"
+        f"recipes:\n{_columns(recipes)}\n\n"
+        f"python -m {command} RECIPE --help lists the options."
+    )
+
+
+def _help(command: str, recipe: Recipe, flags: Any, whole: bool) -> str:
+    """Every field of the recipe, or those that the command reads."""
+    program, name = f"python -m {command} {recipe.name}", command.rpartition(".")[2]
+    parts = [f"usage: {program} [--section.field VALUE ...]"]
+    if flags:
+        parts.append(help_text(flags))
+    if whole:
+        return "\n\n".join([*parts, help_text(recipe)])
+    parts.append(help_text(recipe, (*RUN_FIELDS, *FIELDS[name])))
+    if name == "run":
+        stages = [(f"  {stage}", summary(type(getattr(recipe, stage)))) for stage in (*STAGES, "serve")]
+        parts += [f"Stages, in this order:\n{_columns(stages)}"]
+        parts += [f"python -m pipelines.STAGE {recipe.name} --help lists the fields of one stage."]
+    return "\n\n".join([*parts, f"{program} --help-all describes the fields of every section; each can be set here."])
+
+
+def _columns(rows: list[tuple[str, str]]) -> str:
+    return tabulate(rows, tablefmt="plain", preserve_whitespace=True)
 
 
 def absolute(folder: str) -> str:
     return str(Path(folder).expanduser().absolute())
 
 
-def cli(run: Callable[[Recipe], object], command: str, writes: bool = True) -> None:
-    """The main function of a stage: parse, run, and turn what a person can mend into one line and a non-zero exit.
+def cli(run: Callable[..., object], command: str, writes: bool = True, flags: Any = None) -> None:
+    """The main function of a command: parse the arguments, then run.
 
-    A stage that writes tables holds the run's lock.
+    An error that the user can fix becomes one line on standard error and a non-zero exit code.
+
+    Args:
+        run: takes the recipe, and the flags if there are any.
+        command: the module's name, such as `pipelines.train`.
+        writes: whether it writes tables. If so, it holds the run's lock.
+        flags: dataclass instance with options that only this command has.
     """
     try:
-        recipe = parse(command, sys.argv[1:])
+        recipe, flags = _parse(command, sys.argv[1:], flags)
         with only_writer(recipe) if writes else contextlib.nullcontext():
-            run(recipe)
+            run(recipe, flags) if flags else run(recipe)
     except KeyboardInterrupt:
-        _stop("interrupted: what is durable stays; run the same command to go on", 130)
+        _stop("interrupted: finished work is kept; run the same command to continue", 130)
     except Exception as error:
         if not (line := line_of(error)):
             raise

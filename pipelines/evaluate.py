@@ -1,12 +1,12 @@
 """evaluate: benchmark problems -> `searches` (whole trees), then the report: JSON, CSV, Markdown, LaTeX and figures.
 
-`--from-trees` makes the report once more from the stored trees, without Ray and without an engine, with other budgets too.
+`--from-trees` writes the report again from the stored trees, also at other budgets, without Ray and without an engine.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -36,10 +36,17 @@ from vgs_ray.models.checks import value_model
 from vgs_ray.search.flops import model_sizes
 
 BLOCK_ROWS = 32
-FROM_TREES = "--from-trees"
 REQUESTS = pa.schema(
     (name, pa.string()) for name in ("search_id", "benchmark", "problem_id", "problem", "answer", "explorer")
 )
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Options of this command alone."""
+
+    from_trees: bool = False
+    """Write the report again from the stored trees, without Ray and without an engine."""
 
 
 def explorers(config: Evaluate) -> list[str]:
@@ -166,26 +173,26 @@ def show(recipe: Recipe) -> None:
     print(f"plot: {folder / 'accuracy_vs_flops.png'}\nreport: {folder / 'report.md'}", flush=True)
 
 
-def main(recipe: Recipe) -> None:
-    run(recipe)
+def main(recipe: Recipe, flags: Flags) -> None:
+    if flags.from_trees:
+        report_again(recipe)
+    else:
+        run(recipe)
     show(recipe)
 
 
-def from_trees(recipe: Recipe) -> None:
-    """Make and print the report of the searches that are there.
+def report_again(recipe: Recipe) -> None:
+    """Write the report of the stored searches.
 
     Raises:
-        UserError: there are none.
+        UserError: no search is stored.
     """
     check_recipe(recipe)
     out = stage_table(recipe, "evaluate")
     if not out.part_files():
         raise UserError(f"{out.folder} has no searches: run python -m pipelines.evaluate {recipe.name} first")
     report(recipe, out)
-    show(recipe)
 
 
 if __name__ == "__main__":
-    stored = FROM_TREES in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != FROM_TREES]
-    cli(from_trees if stored else main, "pipelines.evaluate")
+    cli(main, "pipelines.evaluate", flags=Flags())

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from docstring_parser import parse_from_object
+from docstring_parser import parse, parse_from_object
 
 from vgs_ray.config.options import Option, option_name, options_of
 
@@ -18,23 +18,29 @@ LONGEST_DEFAULT = 40
 _SIGNS = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
 
 
-def help_text(config: Any, sections: Iterable[str] = ("",)) -> str:
-    """The options of a dataclass instance, one group for each dataclass in it.
+def help_text(config: Any, sections: Iterable[str] | None = None) -> str:
+    """The options of a dataclass instance, in a group for each dataclass in it.
 
     A dataclass that occurs in several places, such as an engine, is described once, under all its prefixes.
 
     Args:
-        config: the recipe, or the flags of one command.
-        sections: dotted paths; only fields at or below one of them are listed.
+        config: a recipe, or the flags of one command.
+        sections: dotted paths of the fields and sections to list, each field with the first sentence of its meaning; options
+            of dataclasses inside list items are left out. None lists everything.
     """
     groups: dict[type, list[Option]] = {}
     for option in options_of(config):
-        if any(f"{'.'.join(option.path)}.".startswith(section and f"{section}.") for section in sections):
+        if sections is None or (not _in_list_item(option) and any(map(option.is_in, sections))):
             groups.setdefault(option.owner, []).append(option)
-    return "\n\n".join("\n".join(_group(owner, options)) for owner, options in groups.items())
+    return "\n\n".join("\n".join(_group(owner, options, sections is None)) for owner, options in groups.items())
 
 
-def _group(owner: type, options: list[Option]) -> Iterator[str]:
+def _in_list_item(option: Option) -> bool:
+    """Whether it belongs to a dataclass inside an item of a list."""
+    return any(part.isdigit() for part in option.path[:-2])
+
+
+def _group(owner: type, options: list[Option], whole: bool) -> Iterator[str]:
     """The lines of one dataclass: a title, then each field once."""
     width = min(max(shutil.get_terminal_size((NARROWEST, 0)).columns, NARROWEST), WIDEST) - 1
     prefixes = list(dict.fromkeys(_unnumbered(option.path[:-1]) for option in options))
@@ -49,7 +55,7 @@ def _group(owner: type, options: list[Option]) -> Iterator[str]:
     for name, same in by_field.items():
         start = f"  {name}".ljust(column)
         yield textwrap.fill(
-            _description(same), width, initial_indent=start, subsequent_indent=" " * column, break_on_hyphens=False
+            _description(same, whole), width, initial_indent=start, subsequent_indent=" " * column, break_on_hyphens=False
         )
 
 
@@ -57,13 +63,14 @@ def _unnumbered(path: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("N" if part.isdigit() else part for part in path)
 
 
-def _description(options: list[Option]) -> str:
+def _description(options: list[Option], whole: bool) -> str:
     """Meaning, range and default of one field, which may occur in several places."""
     first = options[0]
+    meaning = meanings(first.owner)[first.path[-1]]
     defaults = list(dict.fromkeys(_default_text(option.default) for option in options))
     default = f"default {' or '.join(defaults)}" if len(defaults) <= 2 else "default differs"
     notes = "; ".join(filter(None, (range_of(first.hint), default)))
-    return f"{meanings(first.owner)[first.path[-1]].partition('. ')[0].rstrip('.')} [{notes}]"
+    return f"{(meaning if whole else meaning.partition('. ')[0]).rstrip('.')} [{notes}]"
 
 
 def _default_text(value: Any) -> str:
@@ -84,9 +91,9 @@ def meanings(owner: type) -> dict[str, str]:
     }
 
 
-def summary(owner: type) -> str:
-    """The first sentence of a dataclass's documentation."""
-    return parse_from_object(owner).short_description or owner.__name__
+def summary(owner: object) -> str:
+    """The first paragraph of the documentation of a dataclass or a function."""
+    return " ".join((parse(owner.__doc__ or "").short_description or "").split())
 
 
 def range_of(hint: Any) -> str:

@@ -32,6 +32,10 @@ class Option(NamedTuple):
     def name(self) -> str:
         return option_name(self.path)
 
+    def is_in(self, section: str) -> bool:
+        """Whether it sets the field at this dotted path, or one below it."""
+        return f"{'.'.join(self.path)}.".startswith(f"{section}.")
+
 
 def option_name(path: Iterable[str]) -> str:
     return "--" + ".".join(path).replace("_", "-")

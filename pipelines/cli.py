@@ -15,28 +15,22 @@ from pipelines.errors import line_of
 from pipelines.recipes import RECIPES
 from pipelines.tables.stage import only_writer
 from vgs_ray.config import STAGES, Recipe
-from vgs_ray.config.checks import URL, check_recipe
+from vgs_ray.config.checks import URL, check_layout, check_recipe
 from vgs_ray.config.help import help_text, summary
 from vgs_ray.config.options import parse_options
+from vgs_ray.config.recipe import SHARED
 from vgs_ray.errors import UserError
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 RUN_FIELDS = ("root", "run_name")
-FIELDS: dict[str, tuple[str, ...]] = {
-    "clean": ("seed", "clean", "evaluate.benchmark_folder"),
-    "roll_in": ("seed", "instruction", "roll_in"),
-    "roll_out": ("seed", "roll_out"),
-    "verify": ("roll_out.model", "verify"),
-    "label": ("label",),
-    "train": ("seed", "train"),
-    "evaluate": ("seed", "instruction", "roll_out.model", "verify", "evaluate"),
-    "serve": ("seed", "instruction", "roll_out.model", "serve"),
-    "run": ("seed", "instruction", "roll_out.model", "verify"),
-    "plan": ("plan",),
-    "export": ("export",),
+FIELDS = {
+    **{stage: (*shared, stage) for stage, shared in SHARED.items()},
+    "clean": (*SHARED["clean"], "clean", "evaluate.benchmark_folder"),
     "import_vm": ("clean.validation", "import_vm"),
+    "plan": ("plan",),
+    "run": ("seed", "instruction", "policy", "judge"),
 }
-"""The fields and sections that `--help` of each command lists, after `RUN_FIELDS`."""
+"""The fields and sections that `--help` of each command lists after `RUN_FIELDS`."""
 
 
 def parse(command: str, arguments: list[str]) -> Recipe:
@@ -55,14 +49,15 @@ def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]
     name, *options = arguments
     if name not in RECIPES:
         raise UserError(f"recipe {name!r} does not exist; it must be one of: {', '.join(RECIPES)}")
-    recipe, program = RECIPES[name](), f"python -m {command} {name}"
+    base = RECIPES[name]()
     if asked := {HELP_ALL, *HELP}.intersection(options):
-        print(_help(command, recipe, flags, whole=HELP_ALL in asked))
+        print(_help(command, base, flags, whole=HELP_ALL in asked))
         raise SystemExit(0)
-    recipe, flags = parse_options(recipe, flags, options, program)
+    recipe, flags = parse_options(base, flags, options, f"python -m {command} {name}")
     if recipe.root and not URL.match(recipe.root):  # workers have other working directories
         recipe = replace(recipe, root=absolute(recipe.root))
     check_recipe(recipe)
+    check_layout(base, recipe)
     return recipe, flags
 
 

@@ -27,7 +27,7 @@ def run(recipe: Recipe) -> None:
         evaluate.show(recipe)
         source = next(iter(evaluate.sources(recipe.evaluate).values()))
         first = benchmark_problems(source, 1).take(1)[0]
-        serve.ask(recipe, first["problem"])
+        serve.ask_once(recipe, first["problem"])
 
 
 if __name__ == "__main__":

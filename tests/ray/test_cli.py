@@ -1,14 +1,18 @@
-"""The command line: recipes, overrides, and one clear line for what a person can mend."""
+"""The command line: recipes, options, help texts, and one clear line for an error that the user can fix."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from pipelines.cli import parse
+import pipelines
+from pipelines.cli import FIELDS, RUN_FIELDS, parse
 from pipelines.recipes import RECIPES
 from vgs_ray.config import STAGES
+from vgs_ray.config.options import options_of
 from vgs_ray.errors import UserError
 
 
@@ -37,7 +41,14 @@ def test_overrides_reach_nested_fields() -> None:
     [
         (["sandbocks"], ["'sandbocks'", "sandbox, sandbox_methods, smollm, vgs"]),
         (["sandbox", "--train.lr", "quick"], ["--train.lr", "'quick'", "--help"]),
-        (["sandbox", "--train.stepz", "5"], ["--train.stepz", "--help"]),
+        (["sandbox", "--train.stepz", "5"], ["--train.stepz", "did you mean --train.steps?", "--help"]),
+        (["sandbox", "--steps=5"], ["did you mean --train.steps?"]),
+        (
+            ["sandbox", "--value_engine.replicas", "5"],
+            [f"--{name}.value-engine.replicas" for name in ("evaluate", "serve")],
+        ),
+        (["sandbox", "--solve.zzz", "5"], ["--solve.zzz does not exist;"]),
+        (["sandbox", "50"], ["unexpected argument '50'"]),
     ],
 )
 def test_bad_arguments_get_one_line_that_names_value_and_remedy(arguments: list[str], named: list[str]) -> None:
@@ -78,8 +89,54 @@ def test_missing_stage_is_named_with_its_command(tmp_path) -> None:
     assert "python -m pipelines.roll_in sandbox" in done.stderr
 
 
-def test_help_lists_every_field_with_its_meaning() -> None:
-    done = run_command("pipelines.train", "sandbox", "--help")
-    assert done.returncode == 0
-    assert "--train.micro-tokens" in done.stdout
-    assert "Tokens in one forward pass" in done.stdout
+def shown(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        parse(f"pipelines.{command}", list(arguments))
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
+def fields_in(text: str) -> set[str]:
+    """Names of the options in a help text: those of plain fields, and the last parts of nested ones."""
+    return set(re.findall(r"^  (--[\w.-]+|\.[\w-]+)  ", text, re.MULTILINE))
+
+
+def test_every_command_is_known_to_help() -> None:
+    modules = Path(pipelines.__file__).parent.glob("*.py")
+    assert {path.stem for path in modules if re.search(r"^    cli\(", path.read_text(), re.MULTILINE)} == set(FIELDS)
+
+
+@pytest.mark.parametrize("columns", [100, 120])
+@pytest.mark.parametrize("command", FIELDS)
+def test_help_is_short_and_holds_what_the_command_reads(command: str, columns: int, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, recipe in RECIPES.items():
+        text = shown(capsys, command, name, "--help")
+        lines = text.splitlines()
+        assert len(lines) < 100
+        assert all(len(line) <= columns or " " not in line.strip() for line in lines)
+        read = [each for each in options_of(recipe()) if any(map(each.is_in, (*RUN_FIELDS, *FIELDS[command])))]
+        outside_lists = [each.path for each in read if not any(part.isdigit() for part in each.path)]
+        plain = {f"--{'.'.join(path).replace('_', '-')}" for path in outside_lists if len(path) <= 2}
+        nested = {f".{path[-1].replace('_', '-')}" for path in outside_lists if len(path) > 2}
+        assert plain | nested <= fields_in(text)
+        assert {each for each in fields_in(text) if each.startswith("--")} <= plain
+
+
+def test_help_has_meaning_range_and_default(capsys) -> None:
+    text = " ".join(shown(capsys, "train", "sandbox", "--help").split())
+    assert "--train.steps Number of optimizer steps [>= 1; default 560]" in text
+    assert "[>= 1 and <= 65535; default 8000]" in shown(capsys, "serve", "sandbox", "-h")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_all_holds_every_field(name: str, capsys) -> None:
+    fields = fields_in(shown(capsys, "label", name, "--help-all"))
+    for option in options_of(RECIPES[name]()):
+        assert option.name in fields or f".{option.path[-1].replace('_', '-')}" in fields, option.name
+
+
+def test_usage_lists_the_recipes(capsys) -> None:
+    text = shown(capsys, "train", "--help")
+    assert all(re.search(rf"^  {name}  +\w", text, re.MULTILINE) for name in RECIPES)
+    assert "--from-trees" in shown(capsys, "evaluate", "sandbox", "--help")

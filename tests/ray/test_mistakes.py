@@ -34,7 +34,7 @@ from vgs_ray.config import (
     Variant,
 )
 from vgs_ray.config.checks import check_recipe
-from vgs_ray.config.options import range_of
+from vgs_ray.config.help import range_of
 from vgs_ray.errors import UserError
 from vgs_ray.models.checks import check_models
 from vgs_ray.sandbox import policy_path
@@ -166,20 +166,15 @@ def test_values_built_in_code_are_held_to_type_and_range(recipe: Recipe) -> None
     assert " is " in refused(recipe)
 
 
-def test_every_number_and_text_has_a_range_that_help_shows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_number_and_text_has_a_range() -> None:
     free = {"run_name", "instruction", "delimiter", "value_model", "benchmark_folder", "hub", "push_to", "answer_column",
             "solution_column"}  # in these, empty has a meaning  # fmt: skip
     for section in {*SECTIONS} - {ImportVM}:
         for name, hint in get_type_hints(section, include_extras=True).items():
             plain = re.search(r"\b(int|float|str)\b", str(hint))
             assert not plain or range_of(hint) or name in free, f"{section.__name__}.{name} has no range"
-    assert range_of(get_type_hints(Train, include_extras=True)["betas"]) == "each at least 0 and below 1"
-    assert range_of(get_type_hints(Evaluate, include_extras=True)["budgets"]) == "not empty, each at least 1"
-    with pytest.raises(SystemExit):
-        parse("pipelines.train", ["sandbox", "--help"])
-    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--train.steps INT Number of optimizer steps. [at least 1] (default: 560)" in said
-    assert "[at least 1 and at most 65535] (default: 8000)" in said
+    assert range_of(get_type_hints(Train, include_extras=True)["betas"]) == "each >= 0 and < 1"
+    assert range_of(get_type_hints(Evaluate, include_extras=True)["budgets"]) == "not empty, each >= 1"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -55,7 +55,11 @@ def _group(owner: type, options: list[Option], whole: bool) -> Iterator[str]:
     for name, same in by_field.items():
         start = f"  {name}".ljust(column)
         yield textwrap.fill(
-            _description(same, whole), width, initial_indent=start, subsequent_indent=" " * column, break_on_hyphens=False
+            _description(same, whole),
+            width,
+            initial_indent=start,
+            subsequent_indent=" " * column,
+            break_on_hyphens=False,
         )
 
 

@@ -71,7 +71,7 @@ def _usage(command: str) -> str:
 
 
 def _help(command: str, recipe: Recipe, flags: Any, whole: bool) -> str:
-    """Every field of the recipe, or those that the command reads."""
+    """The help text with every field of the recipe, or with those that the command reads."""
     program, name = f"python -m {command} {recipe.name}", command.rpartition(".")[2]
     parts = [f"usage: {program} [--section.field VALUE ...]"]
     if flags:
@@ -83,7 +83,7 @@ def _help(command: str, recipe: Recipe, flags: Any, whole: bool) -> str:
         stages = [(f"  {stage}", summary(type(getattr(recipe, stage)))) for stage in (*STAGES, "serve")]
         parts += [f"Stages, in this order:\n{_columns(stages)}"]
         parts += [f"python -m pipelines.STAGE {recipe.name} --help lists the fields of one stage."]
-    return "\n\n".join([*parts, f"{program} --help-all describes the fields of every section; each can be set here."])
+    return "\n\n".join([*parts, "--help-all describes the fields of all sections; every command accepts all of them."])
 
 
 def _columns(rows: list[tuple[str, str]]) -> str:

@@ -13,8 +13,9 @@ from docstring_parser import parse, parse_from_object
 
 from vgs_ray.config.options import Option, option_name, options_of
 
-NARROWEST, WIDEST = 100, 120
-LONGEST_DEFAULT = 40
+NARROWEST, WIDEST, WITHOUT_TERMINAL = 80, 120, 100
+"""Columns."""
+LONGEST_DEFAULT = 50
 _SIGNS = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
 
 
@@ -32,7 +33,9 @@ def help_text(config: Any, sections: Iterable[str] | None = None) -> str:
     for option in options_of(config):
         if sections is None or (not _in_list_item(option) and any(map(option.is_in, sections))):
             groups.setdefault(option.owner, []).append(option)
-    return "\n\n".join("\n".join(_group(owner, options, sections is None)) for owner, options in groups.items())
+    whole = sections is None
+    blank_line = "\n\n" if whole else "\n"
+    return blank_line.join("\n".join(_group(owner, options, whole)) for owner, options in groups.items())
 
 
 def _in_list_item(option: Option) -> bool:
@@ -42,11 +45,11 @@ def _in_list_item(option: Option) -> bool:
 
 def _group(owner: type, options: list[Option], whole: bool) -> Iterator[str]:
     """The lines of one dataclass: a title, then each field once."""
-    width = min(max(shutil.get_terminal_size((NARROWEST, 0)).columns, NARROWEST), WIDEST) - 1
+    width = min(max(shutil.get_terminal_size((WITHOUT_TERMINAL, 0)).columns, NARROWEST), WIDEST) - 1
     prefixes = list(dict.fromkeys(_unnumbered(option.path[:-1]) for option in options))
     nested = any(len(prefix) > 1 for prefix in prefixes)
     places = f": {', '.join(f'{option_name(prefix)}.FIELD' for prefix in prefixes)}" if nested else ""
-    yield textwrap.fill(summary(owner).rstrip(".") + places, width, break_on_hyphens=False)
+    yield textwrap.fill(f"{summary(owner).partition('. ')[0].rstrip('.')}{places}", width, break_on_hyphens=False)
     by_field: dict[str, list[Option]] = {}
     for option in options:
         name = f".{option.path[-1].replace('_', '-')}" if nested else option.name

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -24,16 +23,3 @@ Penalty = Annotated[float, Ge(0.01), Le(100)]
 NonEmptyStr = Annotated[str, MinLen(1)]
 Model = Annotated[str, MinLen(1), MODEL]
 OptionalModel = Annotated[str, MODEL]
-
-_WORDS = {Ge: "at least", Gt: "over", Le: "at most", Lt: "below"}
-
-
-def range_text(constraints: Iterable[Any]) -> str:
-    """Constraints in words, such as `over 0 and at most 1`; empty if there are none."""
-    words = []
-    for constraint in constraints:
-        if isinstance(constraint, MinLen):
-            words.append("not empty")
-        elif comparison := _WORDS.get(type(constraint)):
-            words.append(f"{comparison} {getattr(constraint, type(constraint).__name__.lower())}")  # Ge(ge=1)
-    return " and ".join(words)

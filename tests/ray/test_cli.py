@@ -46,8 +46,8 @@ def test_overrides_reach_nested_fields() -> None:
         (["sandbox", "--train.stepz", "5"], ["--train.stepz", "did you mean --train.steps?", "--help"]),
         (["sandbox", "--steps=5"], ["did you mean --train.steps?"]),
         (
-            ["sandbox", "--value_engine.replicas", "5"],
-            [f"--{name}.value-engine.replicas" for name in ("evaluate", "serve")],
+            ["sandbox", "--value_engine.threads", "5"],
+            [f"--{name}.value-engine.threads" for name in ("evaluate", "serve")],
         ),
         (["sandbox", "--solve.zzz", "5"], ["--solve.zzz does not exist;"]),
         (["sandbox", "50"], ["unexpected argument '50'"]),

@@ -1,30 +1,27 @@
 """clean: raw problems -> `problems` (kept) and `problems_dropped` (with a reason and the evidence).
 
-Every row is checked by itself in parallel; the fingerprints of those that pass meet in one task, which finds the copies;
-then the rows that are kept get their splits and all are written. Rows, ids and fingerprints stay in Ray's object store: on the
-driver there are only counts.
+Actors check each row on its own. One task then compares the fingerprints of the rows that passed, and finds the copies. The
+kept rows are assigned to splits, and both tables are written. Rows stay in Ray's object store; the driver sees only counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import Datasink
-from ray.data.block import BlockAccessor
 from tabulate import tabulate
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.sources import benchmark_texts, readable_source, resolved, train_problems
+from pipelines.tables.sources import benchmark_texts, pin_sources, readable_source, train_problems
 from pipelines.tables.stage import open_stage
-from pipelines.tables.stage_table import StageTable, stage_table, value_counts
+from pipelines.tables.stage_table import StageTable, stage_table, value_counts, write_dataset
 from vgs_ray.answers.judge import Judge
 from vgs_ray.cleaning.contamination import BenchmarkIndex, index_benchmarks, overlap
 from vgs_ray.cleaning.copies import Fingerprint, FingerprintedRow, find_copies, fingerprint
@@ -39,60 +36,60 @@ from vgs_ray.evaluate.benchmarks import benchmark_source
 BATCH_ROWS = 500
 CHECK_CPUS = 0.5
 FINGERPRINT = ("row", "answer", "text", "shingles", "bands")
+COPIES = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("evidence", pa.string())])
 
 
-class CheckRows:
-    """An actor with one judging process: what each row shows by itself, and its fingerprint."""
+class RowChecker:
+    """An actor with one judge process. It applies the rules for single rows, and makes fingerprints for the others."""
 
     def __init__(self, config: Clean, limits: JudgeLimits, index: ray.ObjectRef) -> None:
         self.config = config
         self.index: BenchmarkIndex = ray.get(index[0])
         self.judge = Judge(workers=1, timeout_s=limits.timeout_s, memory_gib=limits.memory_gib)
-        self._readable = lru_cache(100_000)(self._parses)  # answers repeat: most are small numbers, letters, fractions
+        self._readable = lru_cache(100_000)(self._parses)  # many rows have the same answer
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([self._checked(row) for row in batch.to_pylist()], schema=PROBLEMS_CHECKED)
+        return pa.Table.from_pylist([self._check(row) for row in batch.to_pylist()], schema=PROBLEMS_CHECKED)
 
-    def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _check(self, row: dict[str, Any]) -> dict[str, Any]:
         if not self.config.answer_column:
             row["answer"] = boxed_answer(row["solution"])
         dropped = check(row, self._equal, self._readable)
         row |= dropped._asdict() if dropped else {"reason": None, "evidence": None}
         if dropped:
             return row
-        identity = problem_id(row["problem"])
-        row |= {"problem_id": identity, "split_key": split_key(identity)}
+        row["problem_id"] = problem_id(row["problem"])
+        row["split_key"] = split_key(row["problem_id"])
         return row | fingerprint(row["problem"])._asdict() | {"contamination": self._contamination(row["problem"])}
 
     def _equal(self, gold: str, answer: str) -> bool:
         return self.judge.judge_pairs([(gold, answer)])[gold, answer].equivalent is True
 
     def _parses(self, answer: str) -> bool:
-        """math-verify tells of a gold answer that it can't read, whatever it is compared with."""
+        """Whether math-verify can parse a reference answer; the comparison with 0 reports that it cannot."""
         return self.judge.judge_pairs([(answer, "0")])[answer, "0"].equivalent is not None
 
     def _contamination(self, problem: str) -> str | None:
-        found = overlap(problem, self.index)
-        if found is None or found.share <= self.config.contamination:
+        shared = overlap(problem, self.index)
+        if shared is None or shared.share <= self.config.contamination:
             return None
-        return f"{found.name}, {found.share:.0%} of the 8-grams, such as: {found.gram}"
+        return f"{shared.name}, {shared.share:.0%} of the 8-grams, such as: {shared.gram}"
 
 
 @ray.remote(num_cpus=CHECK_CPUS)
 def benchmark_index(sources: dict[str, str]) -> BenchmarkIndex:
-    """The 8-grams of all benchmarks that must not be trained on, given by name and source."""
+    """The 8-grams of all excluded benchmarks, which are given as {name: source}."""
     return index_benchmarks(text for name, source in sources.items() for text in benchmark_texts(name, source))
 
 
 @ray.remote(num_cpus=CHECK_CPUS)
-def copies(threshold: float, *blocks: pa.Table) -> pa.Table:
-    """The copies among all rows: row, reason, evidence. The only place where fingerprints of all rows meet."""
-    found = find_copies((row for block in blocks for row in _candidates(block)), threshold)
-    schema = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("evidence", pa.string())])
-    return pa.Table.from_pylist([copy._asdict() for copy in found], schema=schema)
+def find_copies_in_blocks(threshold: float, *blocks: pa.Table) -> pa.Table:
+    """The copies among all rows, as `COPIES`. Only this task holds the fingerprints of all rows."""
+    copies = find_copies((row for block in blocks for row in _fingerprinted_rows(block)), threshold)
+    return pa.Table.from_pylist([copy._asdict() for copy in copies], schema=COPIES)
 
 
-def _candidates(block: pa.Table) -> Iterator[FingerprintedRow]:
+def _fingerprinted_rows(block: pa.Table) -> Iterator[FingerprintedRow]:
     block = block.filter(pc.is_valid(block["text"])).combine_chunks()
     shingles, bands = (block[name].chunk(0) if block.num_rows else () for name in ("shingles", "bands"))
     rows, answers, texts = (block[name].to_pylist() for name in ("row", "answer", "text"))
@@ -100,85 +97,79 @@ def _candidates(block: pa.Table) -> Iterator[FingerprintedRow]:
         yield FingerprintedRow(row, answer, Fingerprint(text, own.values.to_numpy(), keys.values.to_numpy()))
 
 
-def mark(batch: pa.Table, found: pa.Table) -> pa.Table:
-    """Give the rows that passed by themselves their final reason: a copy first, then contamination."""
-    found = found.filter(pc.is_in(found["row"], value_set=batch["row"].combine_chunks()))
-    copied = {row["row"]: Dropped(row["reason"], row["evidence"]) for row in found.to_pylist()}
-    rows = batch.select(["row", "reason", "evidence", "contamination"]).to_pylist()
+def final_reasons(block: pa.Table, copies: pa.Table) -> pa.Table:
+    """Drop copies and contaminated rows. A row that is both gets the reason of the copy. Fingerprints are removed."""
+    copies = copies.filter(pc.is_in(copies["row"], value_set=block["row"].combine_chunks()))
+    copied = {row["row"]: Dropped(row["reason"], row["evidence"]) for row in copies.to_pylist()}
+    rows = block.select(["row", "reason", "evidence", "contamination"]).to_pylist()
     for row in rows:
         dropped = copied.get(row["row"])
         if row["contamination"] and not dropped:
             dropped = Dropped("contaminated", row["contamination"])
         row |= dropped._asdict() if dropped else {}
-    batch = batch.drop_columns(["text", "shingles", "bands"])  # of no more use
+    block = block.drop_columns(["text", "shingles", "bands"])
     for name in ("reason", "evidence"):
         values = pa.array([row[name] for row in rows], pa.string())
-        batch = batch.set_column(batch.schema.get_field_index(name), name, values)
-    return batch
+        block = block.set_column(block.schema.get_field_index(name), name, values)
+    return block
 
 
 @ray.remote(num_cpus=CHECK_CPUS)
-def bounds(config: Clean, *blocks: pa.Table) -> Bounds:
-    """Where the splits of the kept rows begin and end."""
+def split_bounds_of_blocks(config: Clean, *blocks: pa.Table) -> Bounds:
+    """The split keys at which the splits of the kept rows begin and end."""
     rows = pa.concat_tables(blocks)
     keys = rows["split_key"].filter(pc.is_null(rows["reason"])).to_numpy()
     return split_bounds(keys.astype(np.uint64), config.validation, config.test)
 
 
-def with_split(batch: pa.Table, found: Bounds) -> pa.Table:
-    keys = pc.fill_null(batch["split_key"], 0).to_numpy()
-    return batch.append_column("split", splits_of(keys, found))
+def add_split(block: pa.Table, bounds: Bounds) -> pa.Table:
+    keys = pc.fill_null(block["split_key"], 0).to_numpy()
+    return block.append_column("split", splits_of(keys, bounds))
 
 
-class TwoTables(Datasink):
-    """Makes each block durable: the kept rows in one table, the dropped ones in the other."""
-
-    def __init__(self, kept: StageTable, dropped: StageTable) -> None:
-        self.kept, self.dropped = kept, dropped
-
-    def write(self, blocks: Iterable[Any], ctx: Any) -> None:
-        for block in blocks:
-            table = BlockAccessor.for_block(block).to_arrow()
-            self.kept.write_part(table.filter(pc.is_null(table["reason"])))
-            self.dropped.write_part(table.filter(pc.is_valid(table["reason"])))
+def write_kept_and_dropped(block: pa.Table, kept: StageTable, dropped: StageTable) -> None:
+    kept.write_part(block.filter(pc.is_null(block["reason"])))
+    dropped.write_part(block.filter(pc.is_valid(block["reason"])))
 
 
 def clean(
     config: Clean, limits: JudgeLimits, seed: int, excluded: dict[str, str], kept: StageTable, dropped: StageTable
 ) -> None:
-    """Check every row, find the copies among those that pass, split what is kept, and write both tables.
+    """Check every row, find copies, assign splits and write both tables.
 
     Args:
-        config: its source is resolved.
-        limits: of the judging processes.
+        config: with a resolved source.
+        limits: of the judge processes.
         seed: of the sandbox's rows.
-        excluded: benchmarks by name, with their resolved sources.
+        excluded: benchmarks as {name: resolved source}.
         kept, dropped: the tables.
     """
     raw, total = train_problems(config, seed)
     index = benchmark_index.remote(excluded)
     with progress("clean", total, lambda: kept.count_rows() + dropped.count_rows()), readable_source():
         checked = raw.map_batches(
-            CheckRows,
+            RowChecker,
             batch_format="pyarrow",
             batch_size=BATCH_ROWS,
             num_cpus=CHECK_CPUS,
             concurrency=config.workers,
             fn_constructor_args=(config, limits, [index]),
         ).materialize()
-        found = copies.remote(config.near_duplicate, *checked.select_columns(list(FINGERPRINT)).to_arrow_refs())
-        marked = checked.map_batches(
-            lambda batch: mark(batch, ray.get(found)), batch_format="pyarrow", batch_size=None
-        ).materialize()
-        places = bounds.remote(config, *marked.select_columns(["split_key", "reason"]).to_arrow_refs())
-        split = marked.map_batches(
-            lambda batch: with_split(batch, ray.get(places)), batch_format="pyarrow", batch_size=None
-        )
-        split.write_datasink(TwoTables(kept, dropped), ray_remote_args={"num_cpus": 0.1})
+        fingerprints = checked.select_columns(list(FINGERPRINT)).to_arrow_refs()
+        copies = find_copies_in_blocks.remote(config.near_duplicate, *fingerprints)
+        decided = _map_blocks(checked, lambda block: final_reasons(block, ray.get(copies))).materialize()
+        split_keys = decided.select_columns(["split_key", "reason"]).to_arrow_refs()
+        bounds = split_bounds_of_blocks.remote(config, *split_keys)
+        split = _map_blocks(decided, lambda block: add_split(block, ray.get(bounds)))
+        write_dataset(split, partial(write_kept_and_dropped, kept=kept, dropped=dropped))
+
+
+def _map_blocks(dataset: ray.data.Dataset, work: Callable[[pa.Table], pa.Table]) -> ray.data.Dataset:
+    return dataset.map_batches(work, batch_format="pyarrow", batch_size=None)
 
 
 def summary(kept: int, reasons: dict[str, int]) -> str:
-    """Kept rows and each reason with its share, in the order of the rules."""
+    """A table of the kept rows and of each reason, in the order of the rules, with shares of all rows."""
     total = max(kept + sum(reasons.values()), 1)
     counts = {"kept": kept} | {reason: reasons[reason] for reason in REASONS if reason in reasons}
     rows = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in counts.items()]
@@ -196,19 +187,22 @@ def run(recipe: Recipe) -> None:
     config = recipe.clean
     named = {name: benchmark_source(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
     with ray_session(folder=stage.folder):
-        found = resolved(stage.folder, {config.source: config.source} | named)
-        excluded = {name: found[name] for name in named}
-        clean(replace(config, source=found[config.source]), recipe.judge, recipe.seed, excluded, kept, dropped)
+        sources = pin_sources(stage.folder, {config.source: config.source} | named)
+        excluded = {name: sources[name] for name in named}
+        clean(replace(config, source=sources[config.source]), recipe.judge, recipe.seed, excluded, kept, dropped)
     reasons = value_counts(dropped, "reason")
     print(summary(kept.count_rows(), reasons), flush=True)
     if not kept.count_rows():
-        raise UserError(f"no problem of {recipe.clean.source} was kept; reasons: {reasons}: look at {dropped.folder}")
+        raise UserError(
+            f"no problem of {recipe.clean.source} was kept, and later stages need some; rows by reason: {reasons}. The evidence "
+            f"is in {dropped.folder}: use another source, or columns of the source that have problems and answers"
+        )
     stage.close(
         kept=kept.count_rows(),
         dropped=dropped.count_rows(),
         splits=value_counts(kept, "split"),
         reasons=reasons,
-        sources=found,
+        sources=sources,
     )
 
 

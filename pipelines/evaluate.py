@@ -17,7 +17,7 @@ import ray
 from pipelines.actors.searching import SearchActor
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.sources import benchmark_problems, resolved
+from pipelines.tables.sources import benchmark_problems, pin_sources
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table
 from vgs_ray.answers.judge import Judge
@@ -154,7 +154,7 @@ def run(recipe: Recipe) -> None:
         return
     out = stage_table(recipe, "evaluate")
     with ray_session(folder=stage.folder):
-        found = resolved(stage.folder, sources(config))
+        found = pin_sources(stage.folder, sources(config))
         problems, count = all_problems(found, config.limit)
         expected = count * len(explorers(config))
         with progress("evaluate", expected, out.count_rows, unit="search"):

@@ -71,7 +71,7 @@ def run(recipe: Recipe) -> None:
     verified = tables["verify"]
     with ray_session(folder=stage.folder), progress("label", verified.count_rows(), out.count_rows):
         batches = ProblemFiles.scan(tables.values()).batches(BATCH_ROWS[recipe.label.kind])
-        write_dataset(map_problems(batches, label_problems, tables=tables, config=recipe.label), out)
+        write_dataset(map_problems(batches, label_problems, tables=tables, config=recipe.label), out.write_part)
     if not out.count_rows():
         raise UserError(
             f"no roll-out of {recipe.folder} became a label; outcomes: {value_counts(verified, 'outcome')}: look at the answers "

@@ -107,7 +107,7 @@ def run(recipe: Recipe) -> None:
                 num_cpus=0.25,
                 arguments=(recipe.policy.model, recipe.judge, tables, out),
             )
-            write_dataset(judged, out.claim())
+            write_dataset(judged, out.claim().write_part)
     stage.close(rows=out.count_rows(), outcomes=value_counts(out, "outcome"), reasons=value_counts(out, "reason"))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,17 +180,15 @@ def value_counts(table: StageTable, column: str) -> dict[str, int]:
     return {str(row["values"]): row["counts"] for row in sorted(counts, key=lambda row: str(row["values"]))}
 
 
-class PartSink(Datasink):
-    """Commits each block of a Ray dataset as a part of one table."""
-
-    def __init__(self, table: StageTable) -> None:
-        self.table = table
+class _CommitBlocks(Datasink):
+    def __init__(self, commit: Callable[[pa.Table], None]) -> None:
+        self.commit = commit
 
     def write(self, blocks: Iterable[Any], ctx: Any) -> None:
         for block in blocks:
-            self.table.write_part(BlockAccessor.for_block(block).to_arrow())
+            self.commit(BlockAccessor.for_block(block).to_arrow())
 
 
-def write_dataset(dataset: ray.data.Dataset, table: StageTable) -> None:
-    """Run a Ray dataset and commit each block when it is ready."""
-    dataset.write_datasink(PartSink(table), ray_remote_args={"num_cpus": 0.1})
+def write_dataset(dataset: ray.data.Dataset, commit: Callable[[pa.Table], None]) -> None:
+    """Run a Ray dataset, and call `commit` in a task for each block when it is ready."""
+    dataset.write_datasink(_CommitBlocks(commit), ray_remote_args={"num_cpus": 0.1})

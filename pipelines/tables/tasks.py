@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 
 Item = Mapping[str, Any]
-Work = Callable[[dict[str, Any]], pa.Table]
+Work = Callable[[dict[str, Any]], pa.Table | Iterator[pa.Table]]
 
 
 def map_items(
@@ -24,13 +24,14 @@ def map_items(
 
     Args:
         items: values that Arrow can hold, under the same keys in every item.
-        work: a function, which runs in tasks, or a class whose instances are called, which runs in actors.
+        work: a function, which runs in tasks, or a class whose instances are called, which runs in actors. It returns a table
+            or yields several.
         items_per_task: items that one task or one call of an actor works through.
         arguments: of the class.
         options: of `Dataset.map_batches`, such as `num_cpus` or `compute`.
 
     Returns:
-        The tables that `work` returned, as a lazy dataset.
+        The rows of the tables, as a lazy dataset.
     """
     if isinstance(work, type):
         options |= {"fn_constructor_args": (work, *arguments)}
@@ -50,6 +51,7 @@ class _Actor:
 def _each(work: Work) -> Callable[[pa.Table], Iterator[pa.Table]]:
     def call(block: pa.Table) -> Iterator[pa.Table]:
         for item in block.to_pylist():
-            yield work(item)
+            result = work(item)
+            yield from [result] if isinstance(result, pa.Table) else result
 
     return call

@@ -12,7 +12,7 @@ import pytest
 from pipelines.errors import line_of
 from pipelines.evaluate import all_problems, sources
 from pipelines.recipes import sandbox, vgs
-from pipelines.tables.sources import resolved
+from pipelines.tables.sources import pin_sources
 from vgs_ray.config import Evaluate
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.source_names import HubId, SourceError, label_of
@@ -100,16 +100,16 @@ def test_the_revision_of_a_source_is_recorded_once(tmp_path: Path, monkeypatch: 
         return f"{source}@{len(requested)}"
 
     monkeypatch.setattr("pipelines.tables.sources.pin_revision", now)
-    first = resolved(tmp_path, {"a": "org/a", "b": "org/b"})
+    first = pin_sources(tmp_path, {"a": "org/a", "b": "org/b"})
     assert first == {"a": "org/a@1", "b": "org/b@2"}
-    assert resolved(tmp_path, {"a": "org/a", "b": "org/b"}) == first
-    assert resolved(tmp_path / "..", {"a": "org/a"}) == {"a": "org/a@3"}
+    assert pin_sources(tmp_path, {"a": "org/a", "b": "org/b"}) == first
+    assert pin_sources(tmp_path / "..", {"a": "org/a"}) == {"a": "org/a@3"}
 
 
 @pytest.mark.parametrize("missing", ["none.jsonl", "/nowhere/none.parquet", "./folder", "word"])
 def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{missing} does not exist.*check the path"):
-        resolved(tmp_path, {"a": missing})
+        pin_sources(tmp_path, {"a": missing})
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path:
 )
 def test_a_benchmark_that_is_not_there_is_named(benchmark: str, folder: str, named: str, tmp_path: Path) -> None:
     with pytest.raises((UserError, SourceError), match=named) as raised:
-        resolved(tmp_path, sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
+        pin_sources(tmp_path, sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
     assert "\n" not in line_of(raised.value)
 
 

@@ -75,7 +75,7 @@ def actors(parts: StageTable, *arguments: str) -> None:
 
 
 def tasks(parts: StageTable) -> None:
-    write_dataset(ray.data.range(2).map_batches(noise, batch_format="pyarrow"), parts)
+    write_dataset(ray.data.range(2).map_batches(noise, batch_format="pyarrow"), parts.write_part)
 
 
 def test_what_workers_raise_is_one_line(mount: Mount, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -24,7 +24,7 @@ from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Evaluate, Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.ids import problem_id
-from vgs_ray.data.source_names import label_of
+from vgs_ray.data.source_names import benchmark_label
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.answer_statistics import answer_statistics
 from vgs_ray.evaluate.benchmarks import benchmark_source
@@ -100,7 +100,7 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
 
 def sources(config: Evaluate) -> dict[str, str]:
     """Where each benchmark is, by its label."""
-    return {label_of(name): benchmark_source(name, config.benchmark_folder) for name in config.benchmarks}
+    return {benchmark_label(name): benchmark_source(name, config.benchmark_folder) for name in config.benchmarks}
 
 
 def all_problems(found: dict[str, str], limit: int) -> tuple[ray.data.Dataset, int]:
@@ -140,7 +140,7 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     policy, value = model_sizes(recipe.policy.model, value_model(recipe, config.value_model))
     batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
     searches = [GradedSearch.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
-    labels, names = [label_of(name) for name in config.benchmarks], explorers(config)
+    labels, names = [benchmark_label(name) for name in config.benchmarks], explorers(config)
     searches.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
     with Judge(1, recipe.judge.timeout_s, recipe.judge.memory_gib) as judge:
         results = evaluate_methods(searches, config, lambda a, b: judge.equivalent_pairs([(a, b)])[a, b] is True)

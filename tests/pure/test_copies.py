@@ -106,7 +106,7 @@ def test_evidence_names_the_earlier_row_and_answers_that_disagree() -> None:
     rows += [FingerprintedRow(40, "81", fingerprint(reworded.upper()))]
     near, exact = find_copies(rows, 0.7)
     assert (near.row, near.reason, near.evidence.split(",")[0]) == (30, "near_duplicate", "row 10")
-    assert exact == (40, "duplicate", "row 10, with the answer 80 there and 81 here")
+    assert exact == (40, "duplicate", "row 10, whose answer is 80 instead of 81")
 
 
 WORDS = "alpha beta gamma delta red blue green train apple river 3 5 17 + = x".split()

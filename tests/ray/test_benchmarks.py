@@ -15,7 +15,7 @@ from pipelines.recipes import sandbox, vgs
 from pipelines.tables.sources import pin_sources
 from vgs_ray.config import Evaluate
 from vgs_ray.config.checks import check_recipe
-from vgs_ray.data.source_names import HubId, SourceError, label_of
+from vgs_ray.data.source_names import HubId, SourceError, benchmark_label
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import BENCHMARKS, benchmark_source, final_answer, pin_revision
 
@@ -45,7 +45,7 @@ def test_labels_are_short() -> None:
         "gsm8k": "gsm8k", "sandbox": "sandbox", "some/where/hard.jsonl": "hard", "some/folder/": "folder", "a/b.v2@1f": "b.v2",
         "org/set@1f:main/test": "set:main/test", "org/set:socratic/test": "set:socratic/test",
     }  # fmt: skip
-    assert {name: label_of(name) for name in labels} == labels
+    assert {name: benchmark_label(name) for name in labels} == labels
 
 
 @pytest.mark.parametrize(("text", "answer"), [("So 2 + 2 = <<2+2=4>>4\n#### 1,234", "1,234"), ("7", "7"), (None, "")])

@@ -122,7 +122,7 @@ def test_a_missing_column_and_a_broken_line_are_the_users_to_mend(tmp_path: Path
     with pytest.raises(UserError, match=r"has no column answer; .* \(found: problem, result\).*--clean.answer-column"):
         cleaned(tmp_path, source)
     source.write_text('{"problem": "What is $1+1$?", "answer": "2"}\n' * 1500 + '{"problem": "What\n')
-    with pytest.raises(UserError, match=r"line 1501 of .*raw.jsonl is no JSON"):
+    with pytest.raises(UserError, match=r"line 1501 of .*raw.jsonl is not valid JSON"):
         cleaned(tmp_path, source)
     with pytest.raises(UserError, match=r"none.jsonl does not exist"):
         cleaned(tmp_path, tmp_path / "none.jsonl")

@@ -66,7 +66,7 @@ def test_bad_arguments_get_one_line_that_names_value_and_remedy(arguments: list[
     ("arguments", "named"),
     [
         (["--clean.source", "nowhere.parquet"], ["nowhere.parquet", "does not exist", "check the path"]),
-        (["--clean.source", "{folder}/broken.parquet"], ["broken.parquet", "can't be read"]),
+        (["--clean.source", "{folder}/broken.parquet"], ["broken.parquet", "cannot be read"]),
         (["--clean.source", "{folder}/other.jsonl"], ["other.jsonl", "no column problem, answer", "found: question"]),
         (["--root", "/proc/none"], ["/proc/none", "--root"]),
     ],

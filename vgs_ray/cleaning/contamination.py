@@ -1,7 +1,7 @@
 """Contamination: runs of eight words that a training problem shares with a benchmark problem.
 
-In: the benchmarks' problems, once, into an `BenchmarkIndex`; then one problem at a time. Out: the share of the problem's 8-grams
-that lie in one benchmark problem, with the 8-gram and that problem's name. Pure functions; an `BenchmarkIndex` is numpy arrays.
+In: the problems of the benchmarks, which make a `BenchmarkIndex`, and one training problem at a time. Out: the share of its
+8-grams that occur in one benchmark problem, with the name of that problem and an 8-gram. Pure functions.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _PUNCTUATION = re.compile(r"\\(?:left|right|displaystyle|[dt](?=frac)|[()\[\],;:
 
 
 def words(text: str) -> list[str]:
-    """Words of a text without case, punctuation and code of figures; a formula without spaces is one word."""
+    """The words of a text in lower case, without punctuation and figure code. A formula without spaces is one word."""
     text = unicodedata.normalize("NFKC", replace_figures(text, " ")).lower()
     text = " ".join(re.sub(r"\\(?=\s)", " ", text).split())
     return _PUNCTUATION.sub("", _SPACES_IN_MATHS.sub(r"\1", text)).split()
 
 
 def grams(text: str) -> list[str]:
-    """Each run of `GRAM` words once, in order; the whole text when it is shorter."""
-    found = words(text)
-    if not found:
+    """The distinct runs of `GRAM` words, in order. A shorter text is one run."""
+    tokens = words(text)
+    if not tokens:
         return []
-    return list(dict.fromkeys(" ".join(found[i : i + GRAM]) for i in range(max(len(found) - GRAM + 1, 1))))
+    return list(dict.fromkeys(" ".join(tokens[i : i + GRAM]) for i in range(max(len(tokens) - GRAM + 1, 1))))
 
 
 class BenchmarkIndex(NamedTuple):
@@ -42,8 +42,8 @@ class BenchmarkIndex(NamedTuple):
 
     Attributes:
         hashes: (n,) uint64, sorted; one for each 8-gram of each problem.
-        problems: (n,) int32, the problem of each, an index into `names`.
-        names: such as `aime-24.jsonl row 3`.
+        problems: (n,) int32, the problem of each hash, as an index into `names`.
+        names: of the problems, such as `aime-24.jsonl row 3`.
     """
 
     hashes: np.ndarray
@@ -56,21 +56,19 @@ def _hashes(texts: list[str]) -> np.ndarray:
 
 
 def index_benchmarks(problems: Iterable[tuple[str, str]]) -> BenchmarkIndex:
-    """BenchmarkIndex (name, text) pairs."""
-    names, hashes, counts = [], [np.empty(0, np.uint64)], []
+    """Index the 8-grams of (name, text) pairs."""
+    names, hashes_by_problem = [], [np.empty(0, np.uint64)]
     for name, text in problems:
-        found = _hashes(grams(text))
         names.append(name)
-        hashes.append(found)
-        counts.append(len(found))
-    every = np.concatenate(hashes)
-    owners = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-    order = np.lexsort((owners, every))
-    return BenchmarkIndex(every[order], owners[order], names)
+        hashes_by_problem.append(_hashes(grams(text)))
+    hashes = np.concatenate(hashes_by_problem)
+    owners = np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, hashes_by_problem[1:])))
+    order = np.lexsort((owners, hashes))
+    return BenchmarkIndex(hashes[order], owners[order], names)
 
 
 class Overlap(NamedTuple):
-    """How much of a problem lies in one benchmark problem: a share in (0, 1], its name, and the first shared 8-gram."""
+    """The overlap with one benchmark problem: a share in (0, 1], the name of that problem, and the first shared 8-gram."""
 
     share: float
     name: str
@@ -78,16 +76,16 @@ class Overlap(NamedTuple):
 
 
 def overlap(problem: str, index: BenchmarkIndex) -> Overlap | None:
-    """The benchmark problem that holds most of a problem's 8-grams (the first of equals); None when none holds any."""
-    found = grams(problem)
-    hashes = _hashes(found)
+    """The overlap with the benchmark problem that shares most 8-grams (the first one in a tie). None if no 8-gram is shared."""
+    own_grams = grams(problem)
+    hashes = _hashes(own_grams)
     starts, ends = np.searchsorted(index.hashes, hashes), np.searchsorted(index.hashes, hashes, side="right")
     hits = [index.problems[start:end] for start, end in zip(starts, ends, strict=True) if start < end]
     if not hits:
         return None
     counts = np.bincount(np.concatenate(hits))
     best = int(counts.argmax())
-    for gram, start, end in zip(found, starts, ends, strict=True):
+    for gram, start, end in zip(own_grams, starts, ends, strict=True):
         if best in index.problems[start:end]:
-            return Overlap(float(counts[best]) / len(found), index.names[best], gram)
+            return Overlap(float(counts[best]) / len(own_grams), index.names[best], gram)
     raise AssertionError("unreachable: the best problem has an 8-gram")

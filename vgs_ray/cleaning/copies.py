@@ -1,8 +1,8 @@
-"""Copies of problems: exact ones by their normalized text, near ones by MinHash.
+"""Copies of problems: exact copies by their normalized text, near copies by MinHash.
 
-In: problem texts with their answers, one `Fingerprint` each. Out: for every copy the earlier row that it repeats. Two
-problems that differ only in a number or a sign are different problems, so near copies must agree in all numbers and
-operators, in their order, and in their answer. Pure functions.
+In: a `Fingerprint` of each problem, and its answer. Out: the copies, each with the earlier row that it repeats. Two problems
+that differ in a number or a sign are different problems. Near copies must therefore have the same numbers and operators in the
+same order, and the same answer. Pure functions.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 
 from vgs_ray.grade import quick_equivalent
 
-SHINGLE = 3  # tokens; long enough to hold an order, short enough that one changed word leaves most of a problem
+SHINGLE = 3  # tokens; long enough to keep word order, short enough that one changed word changes few shingles
 BANDS, BAND_ROWS = (
     32,
     4,
 )  # a pair with Jaccard similarity 0.7 shares a band with probability 0.9998, one with 0.3 in 0.23
-MOST_COMPARED = 200  # kept rows that one row is compared with, so that thousands of similar rows stay linear
+MOST_COMPARED = 200  # kept rows that one row is compared with; keeps the time linear for thousands of similar rows
 
 _SIZES = re.compile(r"\\(?:(?:left|right|displaystyle|bigg?[lr]?)(?![a-z])|[()\[\],;:! ])")
 _NUMBERING = re.compile(
@@ -35,15 +35,15 @@ _NUMBERING = re.compile(
 _POINTS = re.compile(r"[(\[]\s*\d+\s*(?:points?|pts?|marks?)\.?\s*[)\]]")
 _SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-z])")
-_LONE = re.compile(r"\{\s*([^\W\d_]+|\d+(?:\.\d+)?)\s*\}")  # braces around one token say nothing: x^{2} is x^2
-# A number, a word or command, a prime, or any operator or bracket; white space and punctuation go.
+_LONE = re.compile(r"\{\s*([^\W\d_]+|\d+(?:\.\d+)?)\s*\}")  # braces around one token: x^{2} is x^2
+# A number, a word or command, a prime, or any operator or bracket. White space and punctuation are left out.
 _TOKENS = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|(?<=[a-z)])'(?![a-z])|[^\s\w$\\.,;:?'\"`“”‘’]")
 
 
 def normalize_problem(text: str) -> str:
-    """The tokens of a text without case, spacing, punctuation, sizes of brackets, numbering: equal for exact copies.
+    """The tokens of a problem without case, spacing, punctuation, bracket sizes and numbering: equal for exact copies.
 
-    Texts with one `ids.problem_id` have one normal form. Brackets and braces stay: 2(x+1) is not 2x+1.
+    Texts with the same `ids.problem_id` have the same normal form. Brackets and braces stay: 2(x+1) is not 2x+1.
     """
     text = unicodedata.normalize("NFKC", " ".join(text.lower().split())).lower()
     text = _POINTS.sub(" ", _NUMBERING.sub("", text, count=1))
@@ -66,17 +66,14 @@ _OPERATORS |= {name: name for name in ("sin", "cos", "tan", "log", "ln", "even",
 
 
 def numbers_and_operators(normal: str) -> list[str]:
-    """The numbers and operators of a normalized text, in order: what a near copy may not change."""
-    found = []
-    for token in normal.split():
-        known = token if token[0].isdigit() else _NUMBER_WORDS.get(token) or _OPERATORS.get(token)
-        if known:
-            found.append(known)
-    return found
+    """The numbers and operators of a normalized text, in order. Near copies must have the same."""
+    tokens = normal.split()
+    values = (token if token[0].isdigit() else _NUMBER_WORDS.get(token) or _OPERATORS.get(token) for token in tokens)
+    return [value for value in values if value]
 
 
 def shingles(normal: str) -> np.ndarray:
-    """Hashes of all runs of `SHINGLE` tokens (brackets left out), (n,) uint32, sorted; of the whole text when shorter."""
+    """Hashes of all runs of `SHINGLE` tokens without brackets: (n,) uint32, sorted. A shorter text is one run."""
     tokens = [token for token in normal.split() if token not in "()[]{}"]
     runs = {" ".join(tokens[i : i + SHINGLE]) for i in range(max(len(tokens) - SHINGLE + 1, 1))}
     return np.array(sorted(crc32(run.encode()) for run in runs), np.uint32)
@@ -90,13 +87,13 @@ def similarity(one: np.ndarray, two: np.ndarray) -> float:
 
 @cache
 def _empty_minhash() -> Any:
-    from datasketch import MinHash  # 0.7 s, and only the stage's workers need it
+    from datasketch import MinHash  # the import takes 0.7 s, and only workers of the stage need it
 
     return MinHash(BANDS * BAND_ROWS, seed=1, hashfunc=int)
 
 
 def minhash(hashes: np.ndarray) -> np.ndarray:
-    """The MinHash signature of a set, (BANDS * BAND_ROWS,) uint32: two agree at a place with their sets' similarity."""
+    """The MinHash signature of a set: (BANDS * BAND_ROWS,) uint32. The share of equal entries estimates the similarity."""
     signature = _empty_minhash().copy()
     signature.update_batch(hashes.tolist())
     return np.asarray(signature.hashvalues, np.uint32)
@@ -107,13 +104,13 @@ def _hash64(data: bytes) -> int:
 
 
 class Fingerprint(NamedTuple):
-    """What is needed of a problem to find its copies, without the text.
+    """The data of a problem that its copies are found with.
 
     Attributes:
         text: hash of the normalized text.
         shingles: see `shingles`.
-        bands: keys of `BANDS` bands; near copies share at least one. Each is a hash of `BAND_ROWS` places of the
-            signature together with the `numbers_and_operators`, so that problems with other numbers never meet.
+        bands: keys of the `BANDS` bands; near copies share at least one. A key is a hash of `BAND_ROWS` entries of the
+            signature and of the `numbers_and_operators`, so that problems with different numbers share none.
     """
 
     text: int
@@ -122,7 +119,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(problem: str) -> Fingerprint:
-    """The fingerprint of a problem's text; the same in every process."""
+    """The fingerprint of a problem. It is the same in every process."""
     normal = normalize_problem(problem)
     hashes = shingles(normal)
     signature = minhash(hashes).reshape(BANDS, BAND_ROWS)
@@ -132,7 +129,7 @@ def fingerprint(problem: str) -> Fingerprint:
 
 
 class FingerprintedRow(NamedTuple):
-    """A row that may be a copy: its position in the source, its answer, its fingerprint."""
+    """A row by its position in the source, with its answer and its fingerprint."""
 
     row: int
     answer: str
@@ -140,24 +137,25 @@ class FingerprintedRow(NamedTuple):
 
 
 class CopiedRow(NamedTuple):
-    """A row that repeats an earlier one. `evidence` names that one."""
+    """A row that repeats an earlier row. `evidence` names the earlier row."""
 
     row: int
     reason: str  # duplicate | near_duplicate
     evidence: str
 
 
-def find_copies(candidates: Iterable[FingerprintedRow], threshold: float) -> list[CopiedRow]:
-    """The copies among rows, whatever the order in which they are given.
+def find_copies(fingerprinted: Iterable[FingerprintedRow], threshold: float) -> list[CopiedRow]:
+    """The rows that copy an earlier row. The result does not depend on the order of the input.
 
-    The first row with a normalized text stays. Of near copies (similarity of shingles at least `threshold`, equal numbers
-    and operators, answers that are known to be equal) the first stays, and a row is compared only with rows that stay.
+    The first row with a normalized text is kept. Rows are near copies if the similarity of their shingles is at least
+    `threshold`, their numbers and operators are equal, and their answers are known to be equal. The first of them is kept. A row
+    is compared only with rows that are kept.
 
     Args:
-        candidates: rows with different positions.
-        threshold: Jaccard similarity in (0, 1]; over 1 finds exact copies only.
+        fingerprinted: rows with distinct positions.
+        threshold: Jaccard similarity in (0, 1]. A value over 1 finds exact copies only.
     """
-    rows = sorted(candidates, key=lambda candidate: candidate.row)
+    rows = sorted(fingerprinted, key=lambda row: row.row)
     shared = _shared_bands(rows)
     first: dict[int, FingerprintedRow] = {}
     kept: dict[int, list[FingerprintedRow]] = defaultdict(list)
@@ -168,7 +166,7 @@ def find_copies(candidates: Iterable[FingerprintedRow], threshold: float) -> lis
             copies.append(CopiedRow(row.row, "duplicate", _exact_evidence(original, row)))
             continue
         bands = [band for band in row.fingerprint.bands if band in shared]
-        near = _near(row, [other for band in bands for other in kept[band]], threshold)
+        near = _near_copy(row, [other for band in bands for other in kept[band]], threshold)
         if near:
             copies.append(near)
             continue
@@ -178,7 +176,7 @@ def find_copies(candidates: Iterable[FingerprintedRow], threshold: float) -> lis
 
 
 def _shared_bands(rows: Sequence[FingerprintedRow]) -> set[int]:
-    """Bands that more than one row has; the others need no memory."""
+    """Keys of bands that more than one row has. The others are not stored."""
     if not rows:
         return set()
     keys = np.concatenate([np.array(row.fingerprint.bands, np.uint64) for row in rows])
@@ -189,10 +187,10 @@ def _shared_bands(rows: Sequence[FingerprintedRow]) -> set[int]:
 def _exact_evidence(original: FingerprintedRow, row: FingerprintedRow) -> str:
     if quick_equivalent(original.answer, row.answer):
         return f"row {original.row}"
-    return f"row {original.row}, with the answer {original.answer[:60]} there and {row.answer[:60]} here"
+    return f"row {original.row}, whose answer is {original.answer[:60]} instead of {row.answer[:60]}"
 
 
-def _near(row: FingerprintedRow, others: Sequence[FingerprintedRow], threshold: float) -> CopiedRow | None:
+def _near_copy(row: FingerprintedRow, others: Sequence[FingerprintedRow], threshold: float) -> CopiedRow | None:
     distinct = sorted({other.row: other for other in others}.items())[:MOST_COMPARED]
     for _, other in distinct:
         value = similarity(other.fingerprint.shingles, row.fingerprint.shingles)

@@ -1,4 +1,4 @@
-"""Code of figures in a problem's text. Pure."""
+"""Figures as code in the text of a problem: Asymptote and TikZ. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _TAG = re.compile(r"[<\[](?P<close>/)?asy[>\]]|\\(?P<edge>begin|end)\{(?P<name>a
 
 
 def replace_figures(text: str, by: str) -> str:
-    """Replace each complete figure in Asymptote or TikZ. Takes time linear in the text."""
+    """Replace each complete figure, such as `[asy] ... [/asy]`, by a text. Takes time linear in the text."""
     kept: list[str] = []
     done, opened = 0, None
     for tag in _TAG.finditer(text):

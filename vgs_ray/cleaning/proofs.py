@@ -40,8 +40,8 @@ _PROOF = re.compile(
     r"|أثبت|برهن|सिद्ध (?:कीजिए|करें|करो)",
     re.I,
 )
-# Told, not asked: "Alice wants to show that", "could prove", "можно доказать".
-_TOLD = re.compile(
+# Text before a proof word that reports and does not ask: "Alice wants to show that", "could prove", "можно доказать".
+_REPORTED = re.compile(
     r"(?:\b(?:wants?|wanted|trie[sd]|try|trying|wish(?:es|ed)?|likes?|decided?|hope[sd]?|attempts?|needs?|able|likely|order) "
     r"(?:to )?|\b(?:can|could|may|might|did|does|will|would|cannot|can't|couldn't|didn't)(?: (?!you\b|we\b)(?:the )?\w{1,20})? "
     r"|можно |можем |удалось |pour )$",
@@ -78,7 +78,7 @@ _ASKS_VALUE = re.compile(
 )
 
 
-# Asked although not at the start of a clause: "use induction to prove", "how do I prove", "can you show that".
+# Text before a proof word that asks, although no clause begins there: "use induction to prove", "can you show that".
 _ASKED = re.compile(
     r"\b(?:us(?:e|ing)|apply|employ)\b[^.?!;]{0,150}\bto $|\bhow (?:to|do|can|could|would)(?: (?:i|we|you|one))? $"
     r"|\b(?:can|could|will|would) (?:you|we|one) $",
@@ -90,17 +90,17 @@ _JOINS = re.compile(
 
 
 def asks_for_proof(problem: str) -> re.Match[str] | None:
-    """Where a problem asks for a proof; None where it does not. Takes time linear in the problem."""
-    for found in _PROOF.finditer(problem):
-        before = problem[max(0, found.start() - 200) : found.start()]
+    """The words with which a problem asks for a proof, or None. Takes time linear in the problem."""
+    for proof in _PROOF.finditer(problem):
+        before = problem[max(0, proof.start() - 200) : proof.start()]
         if _ASKED.search(before) or _begins_clause(before):
-            return found
-        if not _TOLD.search(before[-40:]):
-            return None if _asks_value(problem, found) else found
-    for found in _MAY_PROVE.finditer(problem):
-        before = problem[max(0, found.start() - 200) : found.start()]
+            return proof
+        if not _REPORTED.search(before[-40:]):
+            return None if _asks_value(problem, proof) else proof
+    for proof in _MAY_PROVE.finditer(problem):
+        before = problem[max(0, proof.start() - 200) : proof.start()]
         if _ASKED.search(before) or _begins_clause(before):
-            return None if _asks_value(problem, found) else found
+            return None if _asks_value(problem, proof) else proof
     return None
 
 
@@ -109,7 +109,7 @@ def _asks_value(problem: str, proof: re.Match[str]) -> bool:
 
 
 def _begins_clause(before: str) -> bool:
-    """Whether a word behind this text begins a sentence or a clause."""
+    """Whether a word after this text begins a sentence or a clause."""
     bare = before.rstrip(" \t\r\n*_>#-")
     if not bare or "\n" in before[len(bare) :]:
         return True

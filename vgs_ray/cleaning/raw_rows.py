@@ -1,8 +1,7 @@
 """Raw rows of problems: Parquet, Arrow, JSON lines and JSON lists on disk, a Hugging Face data set, the sandbox.
 
-In: a source as written in a recipe. Out: its columns and `Piece`s (what one reader reads, with the position of its first
-row in the source), then tables of at most `TABLE_ROWS` rows of one piece. Nothing holds more than one such table of a
-source, but for a JSON list, which is parsed as a whole. No ray here.
+In: a source as a recipe names it. Out: its columns and its `Piece`s, then for each piece tables of at most `TABLE_ROWS` rows.
+Only one such table is in memory at a time. A JSON list is the exception: it is parsed as a whole.
 """
 
 from __future__ import annotations
@@ -24,18 +23,22 @@ from vgs_ray.sandbox.rows import benchmark_rows, draw_rows
 TABLE_ROWS = 1000
 HUB_PIECE_ROWS = 20_000
 SANDBOX_ROWS = {"train": 4000, "benchmark": 1000}
-NOT_ROWS = ("state.json", "dataset_info.json", "dataset_dict.json")  # what `datasets` writes beside its Arrow files
+METADATA_FILES = (
+    "state.json",
+    "dataset_info.json",
+    "dataset_dict.json",
+)  # written by `datasets` next to its Arrow files
 
 
 class Piece(NamedTuple):
-    """What one reader reads.
+    """The rows that one task reads.
 
     Attributes:
         kind: parquet, arrow, jsonl, json, hub or sandbox.
         path: file, hub id, or split of the sandbox.
-        part: row group of a Parquet file, first row in a hub data set, seed of the sandbox.
-        first: position of its first row in the source.
-        rows: rows to read.
+        part: row group of a Parquet file, first row in a hub data set, or seed of the sandbox.
+        first: position of the first row in the source.
+        rows: number of rows to read.
     """
 
     kind: str
@@ -46,7 +49,7 @@ class Piece(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A source, measured: names of its columns (of any of its files), and its pieces in order."""
+    """The columns of a source (of any of its files), and its pieces in order."""
 
     columns: list[str]
     pieces: list[Piece]
@@ -59,17 +62,17 @@ def sandbox_source(split: str, limit: int, seed: int) -> Source:
 
 
 def inspect_source(source: str, limit: int) -> Source:
-    """Find a local or hub source's pieces; no rows are kept.
+    """Find the columns and pieces of a local or hub source.
 
     Args:
         source: a file, a folder of files of one kind, or a hub id (see `HubId`).
-        limit: rows at most; 0 for all.
+        limit: maximum number of rows; 0 for all.
 
     Raises:
-        SourceError: it does not exist, is of no known kind, or can't be read.
+        SourceError: the source does not exist, has an unknown format, or cannot be read.
     """
     path = Path(source)
-    parts = [part for file in _files(path) for part in _measure_file(file)] if path.exists() else _measure_hub(source)
+    parts = [part for file in _files(path) for part in _inspect_file(file)] if path.exists() else _inspect_hub(source)
     pieces, first = [], 0
     for _, piece in parts:
         rows = min(piece.rows, limit - first) if limit else piece.rows
@@ -80,15 +83,21 @@ def inspect_source(source: str, limit: int) -> Source:
 
 
 def read_piece(piece: Piece, columns: list[str], optional: Collection[str] = ()) -> Iterator[pa.Table]:
-    """The piece's rows as tables of at most `TABLE_ROWS` rows: `columns` as text (null where a row has none), and `row`.
+    """Read a piece as tables of at most `TABLE_ROWS` rows.
 
-    Columns in `optional` are null where they hold neither text nor numbers.
+    Args:
+        piece: the rows to read.
+        columns: returned as text, null where a row has no value.
+        optional: columns that are null if their type is neither text nor numbers.
+
+    Yields:
+        Tables with `columns` and `row`, the position in the source.
 
     Raises:
-        SourceError: a row that can't be read, or another column that holds neither text nor numbers.
+        SourceError: a row cannot be read, or a column that is not optional has neither text nor numbers.
     """
     start = piece.first
-    for table in _read(piece, columns):
+    for table in _tables_of(piece, columns):
         for offset in range(0, table.num_rows, TABLE_ROWS):
             part = table.slice(offset, min(TABLE_ROWS, piece.first + piece.rows - start))
             if not part.num_rows:
@@ -98,21 +107,21 @@ def read_piece(piece: Piece, columns: list[str], optional: Collection[str] = ())
             start += part.num_rows
 
 
-def _read(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+def _tables_of(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
     with _readable(piece.path):
         yield from _READERS[piece.kind](piece, columns)
 
 
 @contextmanager
 def _readable(place: str | Path) -> Iterator[None]:
-    """Turn what a file's library raises into a `SourceError`."""
+    """Turn the exceptions of a reader's library into a `SourceError`."""
     try:
         yield
     except SourceError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SourceError(f"{place} can't be read ({reason}): mend the file or name another source") from error
+        raise SourceError(f"{place} cannot be read ({reason}): fix the file or use another source") from error
 
 
 def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedArray | pa.Array:
@@ -123,9 +132,9 @@ def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedAr
         if optional:
             return pa.nulls(table.num_rows, pa.string())
         raise SourceError(
-            f"column {name} of {path} holds {column.type}, and must hold text or numbers: convert it, or name another column"
+            f"column {name} of {path} has the type {column.type}, and must have text or numbers: convert it or use another one"
         )
-    if pa.types.is_floating(column.type):  # pandas writes NaN where there is no value
+    if pa.types.is_floating(column.type):  # pandas writes NaN for missing values
         column = pc.if_else(pc.is_nan(column), None, column)
     with _readable(f"column {name} of {path}"):
         return pc.cast(column, pa.string())
@@ -134,22 +143,22 @@ def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedAr
 def _files(path: Path) -> list[Path]:
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name not in NOT_ROWS)
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name not in METADATA_FILES)
     kinds = {SUFFIXES.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise SourceError(
-            f"{path} can't be read as problems; it must be a {', '.join(SUFFIXES)} file, or a folder of one kind of them: "
-            "convert it, or name another source"
+            f"{path} is not a source of problems; a source is a {', '.join(SUFFIXES)} file, or a folder of files of one of these "
+            "kinds: convert it, or use another source"
         )
     return files
 
 
-def _measure_file(file: Path) -> list[tuple[list[str], Piece]]:
+def _inspect_file(file: Path) -> list[tuple[list[str], Piece]]:
     with _readable(file):
-        return _MEASURES[SUFFIXES[file.suffix]](file)
+        return _INSPECTORS[SUFFIXES[file.suffix]](file)
 
 
-def _measure_parquet(file: Path) -> list[tuple[list[str], Piece]]:
+def _inspect_parquet(file: Path) -> list[tuple[list[str], Piece]]:
     metadata = pq.read_metadata(file)
     names = metadata.schema.to_arrow_schema().names
     groups = range(metadata.num_row_groups)
@@ -158,13 +167,13 @@ def _measure_parquet(file: Path) -> list[tuple[list[str], Piece]]:
 
 def _read_parquet(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
     with pq.ParquetFile(piece.path) as file:
-        there = [name for name in columns if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=TABLE_ROWS, row_groups=[piece.part], columns=there):
+        present = [name for name in columns if name in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=TABLE_ROWS, row_groups=[piece.part], columns=present):
             yield pa.Table.from_batches([batch])
 
 
 def _batches(file: str | Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Schema and batches of an Arrow file in either layout: `datasets` writes streams, others write files."""
+    """Schema and batches of an Arrow file in the stream format, which `datasets` writes, or the file format."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         return reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
@@ -173,7 +182,7 @@ def _batches(file: str | Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         return stream.schema, iter(stream)
 
 
-def _measure_arrow(file: Path) -> list[tuple[list[str], Piece]]:
+def _inspect_arrow(file: Path) -> list[tuple[list[str], Piece]]:
     schema, batches = _batches(file)
     return [(schema.names, Piece("arrow", str(file), 0, 0, sum(batch.num_rows for batch in batches)))]
 
@@ -195,36 +204,36 @@ def _row(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise SourceError(f"{place} is no JSON ({error}): mend or remove it") from error
+        raise SourceError(f"{place} is not valid JSON ({error}): fix or remove it") from error
     if not isinstance(row, dict):
         raise SourceError(
-            f"{place} is {line.strip()[:40]!r}, and must be an object with the columns: mend or remove it"
+            f"{place} is {line.strip()[:40]!r}, and must be a JSON object with the columns: fix or remove it"
         )
     return row
 
 
-def _measure_jsonl(file: Path) -> list[tuple[list[str], Piece]]:
+def _inspect_jsonl(file: Path) -> list[tuple[list[str], Piece]]:
     with open(file, "rb") as lines:
         count = sum(1 for line in lines if line.strip())
     return [(_keys(_lines(file)), Piece("jsonl", str(file), 0, 0, count))]
 
 
 def _keys(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Columns of JSON rows: the keys of the first thousand, as a row may lack what it has no value for."""
+    """Columns of JSON rows: the keys of the first thousand rows, since a row may omit a key."""
     return list(dict.fromkeys(name for row in islice(rows, TABLE_ROWS) for name in row))
 
 
-def _listed(path: str | Path) -> list[dict[str, Any]]:
+def _json_rows(path: str | Path) -> list[dict[str, Any]]:
     rows = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SourceError(
-            f"{path} must be a JSON list of objects, or JSON lines under the name .jsonl: rename or convert it"
+            f"{path} must be a JSON list of objects, or JSON lines with the suffix .jsonl: rename or convert it"
         )
     return rows
 
 
-def _measure_json(file: Path) -> list[tuple[list[str], Piece]]:
-    rows = _listed(file)
+def _inspect_json(file: Path) -> list[tuple[list[str], Piece]]:
+    rows = _json_rows(file)
     return [(_keys(rows), Piece("json", str(file), 0, 0, len(rows)))]
 
 
@@ -235,19 +244,19 @@ def _tables(rows: Iterator[dict[str, Any]], columns: list[str]) -> Iterator[pa.T
 
 
 def _scalar(value: Any) -> str | None:
-    """JSON is typed value by value, so one column may mix 7 and "7"; NaN, which pandas writes, is no value."""
+    """A JSON value as text, since a column may mix 7 and "7". NaN, which pandas writes, is a missing value."""
     if value is None or value != value:
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _measure_hub(source: str) -> list[tuple[list[str], Piece]]:
+def _inspect_hub(source: str) -> list[tuple[list[str], Piece]]:
     HubId.parse(source)
     try:
         data = load_hub_dataset(source)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SourceError(f"data set {source} can't be loaded ({reason}): check the id and the network") from error
+        raise SourceError(f"data set {source} cannot be loaded ({reason}): check the id and the network") from error
     starts = range(0, len(data), HUB_PIECE_ROWS)
     counts = [min(HUB_PIECE_ROWS, len(data) - start) for start in starts]
     return [
@@ -265,21 +274,21 @@ def _sandbox_rows(split: str, seed: int, count: int) -> Iterator[dict[str, Any]]
     return benchmark_rows(count) if split == "benchmark" else draw_rows("train", count, seed)
 
 
-_MEASURES: dict[str, Callable[[Path], list[tuple[list[str], Piece]]]] = {
-    "parquet": _measure_parquet, "arrow": _measure_arrow, "jsonl": _measure_jsonl, "json": _measure_json
+_INSPECTORS: dict[str, Callable[[Path], list[tuple[list[str], Piece]]]] = {
+    "parquet": _inspect_parquet, "arrow": _inspect_arrow, "jsonl": _inspect_jsonl, "json": _inspect_json
 }  # fmt: skip
 _READERS: dict[str, Callable[[Piece, list[str]], Iterator[pa.Table]]] = {
     "parquet": _read_parquet,
     "arrow": _read_arrow,
     "hub": _read_hub,
     "jsonl": lambda piece, columns: _tables(_lines(piece.path), columns),
-    "json": lambda piece, columns: _tables(iter(_listed(piece.path)), columns),
+    "json": lambda piece, columns: _tables(iter(_json_rows(piece.path)), columns),
     "sandbox": lambda piece, columns: _tables(_sandbox_rows(piece.path, piece.part, piece.rows), columns),
 }
 
 
 def load_hub_dataset(source: str) -> Any:
-    """One split, `train` unless told otherwise; its rows stay in memory-mapped files of the library's cache."""
+    """Load one split of a data set, by default `train`. Its rows stay in memory-mapped files of the library's cache."""
     import datasets
 
     datasets.disable_progress_bars()

@@ -1,11 +1,11 @@
 """Cleaning rules: which problems can be used for training, and why the others cannot.
 
-In: one row in the layout of OpenR1-Math (problem, solution, answer, question_type, ...). Out: None to keep it, or a
-`Dropped` with a reason code and the evidence. Pure functions, for what one row shows by itself; `vgs_ray.cleaning` has the
-rules that read text. The last three reasons need other rows: see `vgs_ray.cleaning.copies` and `vgs_ray.cleaning.contamination`.
+In: one row in the layout of OpenR1-Math (problem, solution, answer, question_type, ...). Out: None to keep it, or a `Dropped`
+with a reason and the evidence. Pure functions of one row. The last three reasons need other rows: see
+`vgs_ray.cleaning.copies` and `vgs_ray.cleaning.contamination`.
 
-The text rules are regular expressions tuned on MATH-500, NuminaMath, OlympiadBench and PutnamBench. They lean to
-dropping: a lost problem costs little, one whose box cannot be checked puts wrong labels on all its roll-outs.
+The rules are regular expressions tuned on MATH-500, NuminaMath, OlympiadBench and PutnamBench. In doubt they drop a row: a lost
+problem costs little, while a problem whose answer cannot be checked puts wrong labels on all of its roll-outs.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from vgs_ray.cleaning.choices import choice, is_kind
 from vgs_ray.cleaning.figures import replace_figures
-from vgs_ray.cleaning.golds import no_value
-from vgs_ray.cleaning.parts import several_questions
+from vgs_ray.cleaning.gold_answers import no_value
+from vgs_ray.cleaning.multiple_choice import choice, is_kind
 from vgs_ray.cleaning.proofs import asks_for_proof
+from vgs_ray.cleaning.several_questions import several_questions
 from vgs_ray.grade import MAX_ANSWER_CHARS, boxes, equivalent, parse_ok
 
 Reason = Literal[
@@ -37,7 +37,7 @@ REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]  # i
 
 
 class Dropped(NamedTuple):
-    """Why a row is not used. `evidence` is the part of the row that decided."""
+    """Why a row is not used. `evidence` is the part of the row that broke the rule."""
 
     reason: Reason
     evidence: str
@@ -46,19 +46,18 @@ class Dropped(NamedTuple):
 def check(
     row: Mapping[str, Any], equal: Callable[[str, str], bool] = equivalent, readable: Callable[[str], bool] = parse_ok
 ) -> Dropped | None:
-    """The first rule that a row breaks by itself, or None for a usable problem.
+    """The first rule that a row breaks, or None for a usable problem.
 
     Args:
-        row: needs `problem` and `answer`; `solution`, `question_type`, `problem_type` and `answer_type` are read where
-            present.
-        equal: compares the answer with the solution's boxes; `grade.equivalent` has no time limit, a `Judge` has.
-        readable: whether an answer can be parsed; `grade.parse_ok` has no time limit either.
+        row: needs `problem` and `answer`. `solution`, `question_type`, `problem_type` and `answer_type` are read if present.
+        equal: compares the answer with the boxes of the solution. `grade.equivalent` has no time limit; a `Judge` has one.
+        readable: whether an answer can be parsed. `grade.parse_ok` has no time limit.
     """
     problem, answer = row.get("problem"), row.get("answer")
     if not isinstance(problem, str) or not problem.strip():
-        return Dropped("malformed", f"problem is {_shown(problem)}, and must be a text that is not empty")
+        return Dropped("malformed", f"problem is {_shown(problem)}, and must be a non-empty text")
     if not isinstance(answer, str) or not answer.strip():
-        return Dropped("malformed", f"answer is {_shown(answer)}, and must be a text that is not empty")
+        return Dropped("malformed", f"answer is {_shown(answer)}, and must be a non-empty text")
     text = replace_figures(problem, " [figure] ")
     return (
         _check_box(answer, row.get("solution"), equal)
@@ -70,9 +69,9 @@ def check(
 
 
 def boxed_answer(solution: object) -> str | None:
-    """The answer of a source without an answer column: the last complete box of its solution; empty without any box.
+    """The answer of a row without an answer column: the last complete box of its solution, or an empty text without a box.
 
-    Returns None when there is no solution, so that the row counts as malformed.
+    Returns None if there is no solution. The row is then malformed.
     """
     if not isinstance(solution, str) or not solution.strip():
         return None
@@ -84,14 +83,14 @@ def _shown(value: object) -> str:
 
 
 def _check_box(answer: str, solution: object, equal: Callable[[str, str], bool]) -> Dropped | None:
-    """A solution has one distinct answer in its boxes, and the answer column agrees. No solution, no complaint."""
+    """A solution must have one distinct answer in its boxes, equal to the answer column. Rows without solution pass."""
     if not isinstance(solution, str) or not solution.strip():
         return None
     distinct: list[str] = []
     for box in boxes(solution):
         if not any(equal(other, box) for other in distinct):
             distinct.append(box)
-        if len(distinct) == 4:  # enough evidence
+        if len(distinct) == 4:  # enough for the evidence
             break
     if len(distinct) != 1:
         return Dropped(
@@ -113,8 +112,8 @@ def _check_checkable(
 ) -> Dropped | None:
     if kind := is_kind(row, _PROOF_KINDS):
         return Dropped("not_checkable", kind)
-    if found := asks_for_proof(problem):
-        return Dropped("not_checkable", _around(problem, found))
+    if proof := asks_for_proof(problem):
+        return Dropped("not_checkable", _around(problem, proof))
     if len(answer) > MAX_ANSWER_CHARS:
         return Dropped("not_checkable", f"the answer has {len(answer)} characters: {answer[:100]}")
     if why := "a proof" if asks_for_proof(answer) else no_value(answer):
@@ -125,13 +124,13 @@ def _check_checkable(
 
 
 def _check_choice(row: Mapping[str, Any], problem: str, answer: str) -> Dropped | None:
-    found = choice(row, problem, answer)
-    return Dropped("multiple_choice", found) if found else None
+    evidence = choice(row, problem, answer)
+    return Dropped("multiple_choice", evidence) if evidence else None
 
 
 def _check_single(problem: str) -> Dropped | None:
-    found = several_questions(problem)
-    return Dropped("several_questions", _around(problem, found)) if found else None
+    mark = several_questions(problem)
+    return Dropped("several_questions", _around(problem, mark)) if mark else None
 
 
 _DRAWN = r"(?:figure|diagram|picture|drawing|illustration|sketch)"
@@ -150,10 +149,10 @@ _FIGURE = re.compile(
 
 
 def _check_figure(problem: str) -> Dropped | None:
-    """A figure that the text does not hold, or a link."""
-    found = None if "[figure]" in problem else _FIGURE.search(problem)
-    return Dropped("needs_figure", _around(problem, found)) if found else None
+    """The text refers to a figure that it does not contain as code, or has a link."""
+    reference = None if "[figure]" in problem else _FIGURE.search(problem)
+    return Dropped("needs_figure", _around(problem, reference)) if reference else None
 
 
-def _around(text: str, found: re.Match[str]) -> str:
-    return " ".join(text[max(0, found.start() - 30) : found.end() + 60].split())
+def _around(text: str, match: re.Match[str]) -> str:
+    return " ".join(text[max(0, match.start() - 30) : match.end() + 60].split())

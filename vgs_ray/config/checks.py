@@ -14,7 +14,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from vgs_ray.config import Engine, Evaluate, Recipe, Resources, RollIn, Serve
 from vgs_ray.config.lengths import length_faults
-from vgs_ray.data.source_names import label_of
+from vgs_ray.data.source_names import benchmark_label
 from vgs_ray.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -234,7 +234,7 @@ def _shared_memory(name: str, config: Evaluate | Serve, shared: bool) -> Iterato
 
 
 def _evaluation(config: Evaluate) -> Iterator[str]:
-    labels = [label_of(name) for name in config.benchmarks]
+    labels = [benchmark_label(name) for name in config.benchmarks]
     if len(set(labels)) < len(labels):
         yield (
             f"evaluate.benchmarks is {', '.join(config.benchmarks)}, which reports call {', '.join(labels)}; each name may "

@@ -1,6 +1,6 @@
-"""The card of an exported data set, made from the manifests of the stages that made its rows. Pure.
+"""The card (README.md) of an exported data set, generated from the manifests of its stages. Pure.
 
-In: `_stage.json` of each stage. Out: the text of README.md, whose header Hugging Face reads.
+In: `_stage.json` of each stage. Out: the text of README.md with the YAML header that Hugging Face reads.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ COLUMNS = {
     "OpenR1-VM": {
         "message_id": "id of the problem, a hash of its text",
         "problem, solution, answer": "as in the source",
-        "roll_in_ids": "one list a response: tokens that the reference policy was given (prompt, roll-in up to the cut)",
-        "roll_outs_ids": "one list a response: tokens that the reference policy added",
-        "labels": "one a response: 0 finished and incorrect, 1 finished and correct, 2 unfinished",
-        "reward": "one a response: 1 where the label is 1, else 0",
-        "processed_answer": "one a response: the content of its last box, null without one",
+        "roll_in_ids": "one list per response: the input tokens of the reference policy (prompt, roll-in up to the cut)",
+        "roll_outs_ids": "one list per response: the tokens that the reference policy generated",
+        "labels": "one per response: 0 finished and incorrect, 1 finished and correct, 2 unfinished",
+        "reward": "one per response: 1 if the label is 1, else 0",
+        "processed_answer": "one per response: the content of its last box, null without one",
     },
     "OpenR1-Cleaned": {
         "message_id": "id of the problem, a hash of its text",
@@ -36,14 +36,14 @@ SIZES = (
 
 
 def data_card(layout: str, run: str, manifests: Manifests, counts: Mapping[str, Any], license_id: str) -> str:
-    """README.md of one exported data set.
+    """README.md of an exported data set.
 
     Args:
         layout: OpenR1-VM or OpenR1-Cleaned.
-        run: the run's name.
-        manifests: by stage.
-        counts: by split: rows, and for OpenR1-VM also responses and tokens.
-        license_id: as Hugging Face spells it.
+        run: the name of the run.
+        manifests: the manifest of each stage.
+        counts: for each split the number of rows, and for OpenR1-VM also of responses and tokens.
+        license_id: the license identifier of Hugging Face.
     """
     sections = [
         _header(layout, run, counts, license_id),
@@ -52,18 +52,18 @@ def data_card(layout: str, run: str, manifests: Manifests, counts: Mapping[str, 
     ]
     sections += ["## Columns", _table(("column", "content"), COLUMNS[layout].items())]
     keys = sorted({key for split in counts.values() for key in split})
-    rows = [(split, *(f"{found.get(key, 0):,}" for key in keys)) for split, found in counts.items()]
+    rows = [(split, *(f"{sizes.get(key, 0):,}" for key in keys)) for split, sizes in counts.items()]
     sections += ["## Size", _table(("split", *keys), rows)]
     stages = ["clean"] if layout == "OpenR1-Cleaned" else [name for name in manifests if name != "export"]
-    sections += ["## How the rows came to be", _stages(manifests, stages)]
+    sections += ["## How the rows were made", _stages(manifests, stages)]
     sections += ["## Licences", _licences(manifests, stages, license_id)]
     return "\n\n".join(sections) + "\n"
 
 
 def _header(layout: str, run: str, counts: Mapping[str, Any], license_id: str) -> str:
-    """YAML; JSON values are valid YAML."""
-    rows = sum(found["rows"] for found in counts.values())
-    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split, found in counts.items() if found["rows"]]
+    """The YAML header. JSON values are valid YAML."""
+    rows = sum(sizes["rows"] for sizes in counts.values())
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split, sizes in counts.items() if sizes["rows"]]
     fields = {
         "license": license_id,
         "pretty_name": f"{run} {layout}",
@@ -78,10 +78,10 @@ def _header(layout: str, run: str, counts: Mapping[str, Any], license_id: str) -
 
 def _introduction(layout: str) -> str:
     if layout == "OpenR1-Cleaned":
-        return "Problems with one answer that can be checked by a program. Made by vgs_ray."
+        return "Problems with one answer that a program can check. Made by vgs_ray."
     return (
-        "Responses of a reference policy from beginnings of sampled answers, with the outcome of each, for the training of "
-        "value models (arXiv 2505.17373). Responses whose outcome is unknown are left out. Made by vgs_ray."
+        "Responses of a reference policy that continue prefixes of sampled answers, with the outcome of each, for training value "
+        "models (arXiv 2505.17373). Responses with an unknown outcome are not included. Made by vgs_ray."
     )
 
 
@@ -91,17 +91,16 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
 
 
 def _stages(manifests: Manifests, stages: list[str]) -> str:
-    """Each stage: its counts (reasons and outcomes among them), its configuration, its versions."""
+    """For each stage its counts, including reasons and outcomes, and its configuration; the versions of packages."""
     texts = []
     for name in stages:
         manifest = manifests[name]
         counts = [(key, _shown(value)) for key, value in _flat(manifest["counts"])]
         config = [(key, _shown(value)) for key, value in settings(manifest).items()]
         texts += [f"### {name}", _table(("count", "value"), counts), _table(("setting", "value"), config)]
-    versions = {package: found for name in stages for package, found in manifests[name]["versions"].items()}
-    return "\n\n".join(
-        [*texts, "Versions: " + ", ".join(f"{package} {found}" for package, found in versions.items()) + "."]
-    )
+    versions = {package: version for name in stages for package, version in manifests[name]["versions"].items()}
+    listed = ", ".join(f"{package} {version}" for package, version in versions.items())
+    return "\n\n".join([*texts, f"Versions: {listed}."])
 
 
 def settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,12 +113,12 @@ def settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    flat: list[tuple[str, Any]] = []
     for key, value in counts.items():
-        found += (
+        flat += (
             [(f"{key}: {name}", each) for name, each in value.items()] if isinstance(value, dict) else [(key, value)]
         )
-    return found
+    return flat
 
 
 def _shown(value: Any) -> str:
@@ -128,18 +127,18 @@ def _shown(value: Any) -> str:
 
 
 def models(manifests: Manifests) -> list[str]:
-    """The policies whose words are in the rows."""
+    """The policies that generated the responses."""
     settings = [manifests.get(stage, {}).get("operation", {}) for stage in ("roll_in", "roll_out")]
     return list(dict.fromkeys(value for each in settings for name, value in each.items() if name.endswith(".model")))
 
 
 def _licences(manifests: Manifests, stages: list[str], license_id: str) -> str:
     source = manifests["clean"]["identity"]["clean.source"]
-    text = f"This data set: `{license_id}`. The problems come from `{source}`, whose licence applies to them."
+    text = f"This data set: `{license_id}`. The problems are from `{source}`, whose licence applies to them."
     if stages == ["clean"]:
         return text
     return (
-        f"{text} The responses were sampled from these models, whose licences apply to what they write: "
+        f"{text} The responses were sampled from these models, whose licences apply to their output: "
         + ", ".join(f"`{model}`" for model in models(manifests))
         + "."
     )

@@ -1,4 +1,4 @@
-"""Ids and seeds, made before generation: a row's seed is a function of the run's seed and the row's id, never of order."""
+"""Ids and seeds, known before generation. A row's seed depends on the run's seed and the row's id, never on the order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def stable_seed(run_seed: int, *path: str | int) -> int:
 
 
 def problem_id(text: str) -> str:
-    """16 hex digits from the problem's text with case and white space normalised."""
+    """16 hex digits: a hash of the problem's text in lower case with normalized white space."""
     normal = " ".join(text.lower().split())
     return hashlib.blake2b(normal.encode(), digest_size=8).hexdigest()
 

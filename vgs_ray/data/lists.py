@@ -1,4 +1,4 @@
-"""Arrow list columns as numpy arrays and back, without Python objects for the items. Pure."""
+"""Convert Arrow list columns to numpy arrays and back, without Python objects for the items. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 
 def arrays(column: pa.ChunkedArray | pa.Array) -> list[NDArray[Any]]:
-    """The rows of a column of lists, as views."""
+    """The rows of a list column as numpy views."""
     return [row.values.to_numpy() for row in column]
 
 
 def ragged(rows: Sequence[NDArray[Any]], item: pa.DataType) -> pa.ListArray:
-    """A column of lists from one array for each row.
+    """A list column from one array for each row.
 
     Raises:
-        pyarrow.ArrowInvalid: the items together are 2**31 or more; a batch of problems is far below that.
+        pyarrow.ArrowInvalid: there are 2**31 items or more in all. A batch of problems has far fewer.
     """
     flat = np.concatenate([np.empty(0, item.to_pandas_dtype()), *rows])
     return nested(pa.array(flat, item), [len(row) for row in rows])
 
 
 def nested(items: pa.Array, lengths: Sequence[int] | NDArray[np.int64]) -> pa.ListArray:
-    """Consecutive items in lists of the given lengths."""
+    """A list column of consecutive items; row i has `lengths[i]` of them."""
     return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), items)

@@ -1,4 +1,4 @@
-"""An order of problems in which neighbours share files. Pure numpy."""
+"""An order of problems in which neighbours have their rows in the same files. Pure numpy."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 
 def by_locality(problems: NDArray[np.int64], files: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Walk from file to file over the problems that they share, breadth first, so that a run of problems needs few files.
+    """Order problems by a breadth-first walk over files that share problems, so that consecutive problems need few files.
 
-    Takes time and memory linear in the number of pairs. Names of files and of problems may be in any order.
+    Time and memory are linear in the number of pairs.
 
     Args:
-        problems: (pairs,) codes from 0 on, each at least once.
-        files: (pairs,) codes from 0 on: the file holds rows of the problem.
+        problems: (pairs,) codes from 0; each code occurs at least once.
+        files: (pairs,) codes from 0 of the files that contain rows of these problems.
 
     Returns:
-        (problems,) every code once.
+        (problems,) each code of a problem once.
     """
     in_file, of_problem = _groups(files, problems), _groups(problems, files)
     opened = np.zeros(len(in_file), bool)
@@ -40,6 +40,6 @@ def by_locality(problems: NDArray[np.int64], files: NDArray[np.int64]) -> NDArra
 
 
 def _groups(keys: NDArray[np.int64], values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """The values of each key, for keys 0 to the largest."""
+    """The values of each key from 0 to the largest key."""
     order = np.argsort(keys, kind="stable")
     return np.split(values[order], np.cumsum(np.bincount(keys))[:-1]) if len(keys) else []

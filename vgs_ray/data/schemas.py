@@ -1,4 +1,4 @@
-"""Tables: one explicit Arrow schema each. The contract between stages; every Parquet file is written with one of these."""
+"""The Arrow schema of each table. They are the contract between stages: every Parquet file is written with one of them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ PROBLEMS_DROPPED = pa.schema(
     ]
 )
 
-# What stage clean knows of each row on its way to one of the two tables above; not kept on disk.
+# A row inside stage clean, on its way to one of the two tables above. Not written to disk.
 PROBLEMS_CHECKED = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
         *(pa.field(name, pa.string()) for name in ("problem", "answer", "solution", "source", "problem_id")),
         pa.field("split_key", pa.uint64()),  # see vgs_ray.data.splits
-        pa.field("reason", pa.string()),  # null: nothing is wrong with the row by itself
+        pa.field("reason", pa.string()),  # null: the row passes all rules for single rows
         pa.field("evidence", pa.string()),
-        pa.field("contamination", pa.string()),  # the evidence of it
-        pa.field("text", pa.uint64()),  # the rest: its fingerprint, see vgs_ray.cleaning.copies
+        pa.field("contamination", pa.string()),  # the evidence; null without contamination
+        pa.field("text", pa.uint64()),  # this field and the next ones: the fingerprint, see vgs_ray.cleaning.copies
         pa.field("shingles", pa.list_(pa.uint32())),
         pa.field("bands", pa.list_(pa.uint64())),
     ]
@@ -49,7 +49,7 @@ ROLL_INS = pa.schema(
         pa.field("problem_id", pa.string(), nullable=False),
         pa.field("policy", pa.string(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
-        pa.field("prompt", TOKENS, nullable=False),  # the tokens that were conditioned on, chat template included
+        pa.field("prompt", TOKENS, nullable=False),  # the tokens of the prompt, including the chat template
         pa.field("tokens", TOKENS, nullable=False),  # the response only
         pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
         pa.field("sampling", pa.string(), nullable=False),  # JSON
@@ -76,7 +76,7 @@ ROLL_OUTS = pa.schema(
 
 
 def _requests(table: pa.Schema) -> pa.Schema:
-    """What is known of a table's rows before generation, with what the policy is asked."""
+    """The columns of a table that are known before generation, and the request to the policy."""
     made = {"tokens", "finish_reason", "sampling", "engine", "error"}
     known = [field for field in table if field.name not in made]
     return pa.schema([*known, pa.field("prefix", TOKENS), pa.field("max_tokens", pa.int32())])
@@ -88,7 +88,7 @@ VERIFIED = pa.schema(
     [
         pa.field("roll_out_id", pa.string(), nullable=False),
         pa.field("problem_id", pa.string(), nullable=False),
-        pa.field("answer", pa.string()),  # what the policy put into its last complete box
+        pa.field("answer", pa.string()),  # the content of the last complete box
         pa.field("outcome", pa.string(), nullable=False),  # correct | incorrect | incomplete | unknown
         pa.field("reason", pa.string(), nullable=False),
     ]

@@ -1,4 +1,4 @@
-"""How a recipe names a source of problems: a file, a folder, or a data set on Hugging Face."""
+"""Names of sources of problems in recipes: a file, a folder, or a data set on Hugging Face."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SUFFIXES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json"
 
 
 class SourceError(ValueError):
-    """A source that can't be read. The text names it, the rule and the remedy."""
+    """A source cannot be read. The message names the source, the rule and the remedy."""
 
 
 class HubId(NamedTuple):
@@ -23,10 +23,10 @@ class HubId(NamedTuple):
 
     @classmethod
     def parse(cls, source: str) -> HubId:
-        """Its parts.
+        """Split the name of a data set into its parts.
 
         Raises:
-            SourceError: it looks like a path, or is no id.
+            SourceError: the text is a path, or not the id of a data set.
         """
         name, _, place = source.partition(":")
         config, _, split = place.partition("/")
@@ -39,8 +39,8 @@ class HubId(NamedTuple):
         return cls(id, revision or None, config or None, split or "train")
 
 
-def label_of(name: str) -> str:
-    """What reports call a benchmark: a known name, that of a file, or that of a data set with the subset that is named."""
+def benchmark_label(name: str) -> str:
+    """The name of a benchmark in reports: a known name, the name of its file, or of its data set and subset."""
     place = name.partition(":")[2]
     path = Path(name.partition(":")[0].partition("@")[0])
     label = path.stem if path.suffix in SUFFIXES else path.name

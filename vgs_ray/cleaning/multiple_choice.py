@@ -1,8 +1,8 @@
-r"""Multiple choice: options in the text, or an answer that is the letter of one. Pure.
+r"""Multiple choice: options in the text of a problem, or an answer that is the letter of an option. Pure.
 
-Capital letters in brackets, and capital letters with a full stop or a closing bracket, are options wherever they follow one
-another. Layouts that also carry parts, conditions, points and labels, such as (a), ①, `A:` or (1), are options only behind a
-question, where nothing is asked in them or after them.
+Capital letters in brackets, or with a full stop or a closing bracket, are options wherever they follow one another. Layouts that
+are also used for parts, conditions, points and labels, such as (a), ①, `A:` or (1), are options only after a question, and only
+if neither they nor the text after them asks anything.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from vgs_ray.cleaning.parts import asks, asks_how_many
+from vgs_ray.cleaning.several_questions import asks, asks_how_many
 
 _FONT = r"\\(?:text|textbf|textrm|textup|mathrm|mathbf|mathit|textit|bf|rm)\s{0,3}\{?\s{0,3}"
 _DRESS = r"(?:\*\*|__|</?b>|</?strong>)?"
@@ -23,8 +23,8 @@ class Layout(NamedTuple):
 
     Attributes:
         mark: pattern of a mark, with %s for its sign.
-        signs: signs that must follow one another.
-        needs_question: whether the marks carry other things too, so that the text around them must ask for a choice.
+        signs: the signs of the options, which must follow one another.
+        needs_question: whether the layout has other uses, so that the text around it must ask for a choice.
     """
 
     mark: str
@@ -92,11 +92,11 @@ _KINDS = re.compile(
     r"(?:mcq|(?:multiple|single|multi|mc)? ?choice|选择题|單選題|单选题|多选题)(?: questions?| problems?)?s?"
 )
 _KIND_COLUMNS = ("question_type", "problem_type", "answer_type")
-_OPTION_CHARS = 400  # a longer text behind the last mark is no option: what follows it may be a question
+_OPTION_CHARS = 400  # a longer text after the last mark is not an option; it may contain a question
 
 
 def is_kind(row: Mapping[str, Any], kinds: re.Pattern[str]) -> str | None:
-    """The column, with its value, that says that a row is of one of these kinds."""
+    """The evidence from a column such as `question_type` that a row is of one of these kinds, or None."""
     for column in _KIND_COLUMNS:
         value = row.get(column)
         if isinstance(value, str) and kinds.fullmatch(re.sub(r"[\s_-]+", " ", value[:100]).strip().casefold()):
@@ -108,12 +108,12 @@ def choice(row: Mapping[str, Any], problem: str, answer: str) -> str | None:
     """The evidence that a row is multiple choice, or None. Takes time linear in the text.
 
     Args:
-        row: its columns about its kind are read.
-        problem: its text, without the code of figures.
-        answer: its answer.
+        row: the columns `question_type`, `problem_type` and `answer_type` are read.
+        problem: the text of the problem, without figure code.
+        answer: the gold answer.
     """
-    if found := is_kind(row, _KINDS):
-        return found
+    if kind := is_kind(row, _KINDS):
+        return kind
     for patterns, needs_question in _PATTERNS:
         marks = _in_order(patterns, problem)
         if marks and _labels_options(problem, marks) and (not needs_question or _offers(problem, marks)):
@@ -132,7 +132,7 @@ def choice(row: Mapping[str, Any], problem: str, answer: str) -> str | None:
 
 
 def _is_letter(answer: str, problem: str) -> bool:
-    """Several letters are options when the problem does not use them as names."""
+    """Whether an answer is the letter of an option, or several letters that the problem does not use as names."""
     bare = re.sub(rf"{_FONT}|[${{}}()\[\]]", "", answer).strip(" .")
     letters = re.findall("[A-E]", bare)
     if len(letters) > 1 and _LETTERS.fullmatch(bare):
@@ -141,19 +141,19 @@ def _is_letter(answer: str, problem: str) -> bool:
 
 
 def _in_order(patterns: list[re.Pattern[str]], text: str) -> list[re.Match[str]] | None:
-    """Matches of all patterns, each the first behind the one before, but the first the last of its kind; None without them."""
+    """Matches of all patterns in order, or None. Each is the first after the one before; the first one is as late as possible."""
     marks: list[re.Match[str]] = []
     for pattern in patterns:
-        found = pattern.search(text, marks[-1].end() if marks else 0)
-        if found is None:
+        mark = pattern.search(text, marks[-1].end() if marks else 0)
+        if mark is None:
             return None
-        marks.append(found)
+        marks.append(mark)
     first = list(patterns[0].finditer(text, 0, marks[1].start()))
     return [first[-1], *marks[1:]] if first else marks
 
 
 def _labels_options(text: str, marks: list[re.Match[str]]) -> bool:
-    """Not where the same noun stands before each mark (box A: 3 balls, box B: 4 balls), or nothing between them."""
+    """Whether marks label options. False for labels such as `box A: 3 balls, box B: 4 balls`, and with nothing between marks."""
     if all(text[a.end() : b.start()].strip(" ,;、，") in ("", "and", "or") for a, b in pairwise(marks)):
         return False
     words = [_WORD_BEFORE.search(text[max(0, mark.start() - 24) : mark.start()]) for mark in marks]
@@ -162,7 +162,7 @@ def _labels_options(text: str, marks: list[re.Match[str]]) -> bool:
 
 
 def _offers(text: str, marks: list[re.Match[str]]) -> bool:
-    """Whether a question stands before the marks, and none in what they mark or behind it."""
+    """Whether the text before the marks asks a question, and neither the options nor the text after them asks anything."""
     lead, options = (
         text[: marks[0].start()],
         [text[a.end() : b.start()] for a, b in pairwise(marks)],

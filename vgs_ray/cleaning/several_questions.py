@@ -1,6 +1,6 @@
-"""Several questions in one problem: enumerated parts that each ask. Pure.
+"""Several questions in one problem: enumerated parts that each ask something. Pure.
 
-Conditions, cases, steps, options and equations are enumerated too, so a mark alone says nothing.
+Conditions, cases, steps, options and equations are enumerated as well, so the marks alone do not decide.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _ASKS_NEXT = re.compile(
 )
 _SYSTEM = re.compile(
     r"\b(?:system|simultaneous\w*|from the equations?)\b|方程组|方程組", re.I
-)  # its equations are numbered
+)  # the equations of a system are numbered
 _ASKS_NOW = re.compile(r"^\s?(?:find|determine|calculate|compute|evaluate|simplify|what (?:is|are))\s?$", re.I)
 _CONDITION = re.compile(
     r"\b(?:such that|satisf\w+|condition\w*|propert\w+|rules?|following (?:are|is|hold)|where|if|for which)\b"
     r"|满足|滿足|条件|條件",
     re.I,
 )
-_LEAD_CHARS = 300  # of what stands before the first mark
+_LEAD_CHARS = 300  # characters before the first mark that are searched
 
-_BEFORE = r"(?<![A-Za-z0-9\\)}^])"  # f(a) and (x+1)(2) are no enumeration
+_BEFORE = r"(?<![A-Za-z0-9\\)}^])"  # f(a) and (x+1)(2) are no marks
 _OPEN, _CLOSE = r"(?:\*\*|__|<b>|<strong>|\\textbf\{)?", r"(?:\*\*|__|</b>|</strong>|\})?"
 _AFTER = rf"(?:\\?[.):°/]{_CLOSE}(?:\s|(?=[\u4e00-\u9fffA-Z]))|[、．])"
 _STOP = r"(?:^|\n|(?<=[.:;?。；：？$])\s{0,4})[^\w.?!;:,。？；：]{0,4}"
@@ -90,13 +90,13 @@ _PARTS = [
     )
 ]
 
-_LISTED = re.compile(  # find: - the sum - the product
+_LISTED = re.compile(  # "Find: - the sum - the product"
     r"\b(?:find|determine|calculate|compute|evaluate)[:：]\s{0,4}\n\s{0,3}[-*•+]\s[^\n]*\n\s{0,3}[-*•+]\s", re.I
 )
 
 
 def several_questions(problem: str) -> re.Match[str] | None:
-    """Where the first of several parts that each ask is marked; None for one question. Takes time linear in the text."""
+    """The mark of the first of several parts that each ask something. None for one question. Takes linear time."""
     for first, second in _PARTS:
         one = first.search(problem)
         two = one and second.search(problem, one.end())
@@ -119,14 +119,14 @@ def _each_asks(lead: str, one: str, two: str) -> bool:
 
 
 def _stripped(lead: str) -> str:
-    """The end of a text without markup behind it."""
+    """The end of a text, with markup replaced by spaces and removed from its end."""
     return re.sub(
-        r"(?:\s|\$|\*|<br ?/?>)+", lambda found: " " if found.end() < len(found.string) else "", lead[-_LEAD_CHARS:]
+        r"(?:\s|\$|\*|<br ?/?>)+", lambda match: " " if match.end() < len(match.string) else "", lead[-_LEAD_CHARS:]
     )
 
 
 def asks(text: str, of_choice: bool = False) -> bool:
-    """Whether a text asks something; `of_choice`: whether it ends in a question that options may follow."""
+    """Whether a text asks something or, with `of_choice`, ends in a question that may be followed by options."""
     if not of_choice:
         return _ASKS.search(text) is not None
     end = _stripped(re.sub(r"<li>|\|[-|\s:]{0,80}$", "", text[-_LEAD_CHARS:]))
@@ -137,5 +137,5 @@ def asks(text: str, of_choice: bool = False) -> bool:
 
 
 def asks_how_many(text: str) -> bool:
-    """Whether the last sentences ask for a number of things, so that statements may be listed behind them."""
+    """Whether the end of a text asks how many things there are, such as true statements in a list that follows."""
     return _HOW_MANY.search(text[-_LEAD_CHARS:]) is not None

@@ -27,7 +27,7 @@ from vgs_ray.value.packing import Example, MicroBatch, lay_out
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.optimizer import make_optimizer
 from vgs_ray.value.training.parallel import Worker, clip_gradients, prepare
-from vgs_ray.value.training.partition import fill, partition_batch
+from vgs_ray.value.training.partition import best_fit, partition_batch
 from vgs_ray.value.training.throughput import peak_flops, training_flops
 
 LAWS = ((0.7, 0.5), (0.4, 0.7))  # mean in units of the maximum, sigma
@@ -82,7 +82,7 @@ def packed(examples: list[Example], budget: int, longest: int) -> list[MicroBatc
 def fullness(longest: int, mean: float, sigma: float, budget: int) -> float:
     """Tokens of a batch of the published size, by the room of its packs."""
     lengths = np.array([len(example.tokens) for example in draw(BATCH, longest, mean, sigma, 2)])
-    return float(lengths.sum() / (budget * len(fill(lengths, budget))))
+    return float(lengths.sum() / (budget * len(best_fit(lengths, budget))))
 
 
 def padded(examples: list[Example], longest: int) -> Iterator[MicroBatch]:
@@ -164,7 +164,7 @@ def table(arguments: argparse.Namespace, device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         try:
             model = build(QWEN_1_5B, longest, name, device)
-            cost = training_flops(model)
+            flops = training_flops(model)
             config = Train(dropout=0.0, activation_checkpointing=checkpointing, compile=compiled)
             prepare(model, config, Worker(device=device))
             optimizer = make_optimizer(model, config)
@@ -173,7 +173,7 @@ def table(arguments: argparse.Namespace, device: torch.device) -> None:
             for _ in range(2):  # the first one compiles
                 step(model, optimizer, batches, len(examples), config)
             seconds = statistics.median(step(model, optimizer, batches, len(examples), config) for _ in range(3))
-            mfu = f"{cost.flops(lengths) / seconds / peak:6.1%}" if peak else "     ?"
+            mfu = f"{flops.of_sequences(lengths) / seconds / peak:6.1%}" if peak else "     ?"
             memory = torch.cuda.max_memory_allocated(device) / 2**30
             print(f"{line} {lengths.sum() / seconds:8,.0f} {mfu} {memory:8.1f}", flush=True)
         except (RuntimeError, ImportError, ValueError) as error:  # out of memory is a RuntimeError

@@ -15,11 +15,13 @@ from toy import CONFIG, CPU, build_store, load, loss_and_gradient, sources
 from vgs_ray.data.schemas import LABELS
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
+from vgs_ray.value.training.batches import Batches
 from vgs_ray.value.training.loader import Examples
-from vgs_ray.value.training.loop import Batches, fit
+from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.metrics import summarize
 from vgs_ray.value.training.parallel import Worker
+from vgs_ray.value.training.throughput import TrainingFlops
 from vgs_ray.value.training.validation import validate
 
 WITH_VALUES = LABELS if "values" in LABELS.names else LABELS.append(pa.field("values", pa.list_(pa.float32())))
@@ -139,9 +141,9 @@ def test_pairs_are_a_right_and_a_wrong_answer_to_one_problem(tables: Path) -> No
     problems = [[examples.id(index).partition("/")[0] for index in pair] for pair in units]
     assert all(left == right for left, right in problems)
     assert len(np.unique(units)) == units.size  # each answer in one pair at most
-    batches = Batches(examples, replace(CONFIG, loss="bradley_terry"), 0, Worker(), 0.0)
+    batches = Batches(examples, replace(CONFIG, loss="bradley_terry"), 0, Worker(), TrainingFlops(1.0, 0.0))
     assert batches.size == CONFIG.batch_size // 2
-    for micro in batches.micro_batches(*batches.plan(0)):
+    for micro in batches.micro_batches(batches.batch(0)):
         assert micro.labels[micro.weights > 0].tolist() == [1, 0] * (len(micro.ids) // 2)
 
 
@@ -154,7 +156,7 @@ def test_it_learns(backbone: str, valued: Path, tmp_path: Path, loss: str) -> No
     assert summarize(predictions)["auc_end"] > 0.9
     if loss != "bradley_terry":  # a ranking says nothing of the values' scale
         for hit, wanted in ((True, 0.9), (False, 0.2)):
-            assert predictions.value[predictions.hit == hit].mean() == pytest.approx(wanted, abs=0.12)
+            assert predictions.value[predictions.correct == hit].mean() == pytest.approx(wanted, abs=0.12)
 
 
 def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from toy import CONFIG, in_processes, load, new_model, poison, read_losses, run
 
-from vgs_ray.value.training.loop import Batches, LossDivergedError, fit
+from vgs_ray.value.training.batches import Batches
+from vgs_ray.value.training.loop import LossDivergedError, fit
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.throughput import training_flops
 
@@ -100,7 +101,7 @@ def test_all_workers_stop_and_blame_the_sequences_of_the_one_that_diverged(
     assert in_processes(2, diverge, tmp_path, backbone, tables) == [0, 0]
     [message] = {(tmp_path / f"error-{rank}.txt").read_text() for rank in range(2)}
     examples, worker = load(tables), Worker(0, 2)
-    units, plan = Batches(examples, CONFIG, 0, worker, training_flops(new_model(backbone)).ratio).plan(0)
-    named = set(message.partition("train.lr: ")[2].split(", "))
-    for own, listed in zip(plan.packs, (False, True), strict=True):
+    units, partition = Batches(examples, CONFIG, 0, worker, training_flops(new_model(backbone))).batch(0)
+    named = set(message.partition("roll-outs: ")[2].split(", "))
+    for own, listed in zip(partition.packs, (False, True), strict=True):
         assert {examples.id(units[place, 0]) in named for pack in own for place in pack} == {listed}

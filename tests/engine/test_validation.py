@@ -124,9 +124,9 @@ def test_export_is_a_whole_folder_with_its_card(backbone: str, tables: Path, tmp
     data = {"train": train.counts(train.units())}
     assert sum(data["train"].values()) == 200
     (Path(backbone) / "tokenizer.json").write_text("{}")
-    for metrics in ({"step": 3, "auc": 0.75, "ece": 0.125}, {}):
+    for metrics in ({"auc": 0.75, "ece": 0.125}, {}):
         save_value_model(
-            model, whole_weights(model), backbone, model_card("toy", config, metrics, data), tmp_path / "value"
+            model, whole_weights(model), backbone, model_card("toy", config, 3, metrics, data), tmp_path / "value"
         )
         card = (tmp_path / "value/README.md").read_text()
         assert ("| auc | 0.7500 |" in card) == bool(metrics)

@@ -1,4 +1,4 @@
-"""Plans and layouts lose nothing, keep to the budget, fill it, and weigh every sequence alike. No torch, no Ray."""
+"""Plans and layouts lose nothing, keep to the budget, best_fit it, and weigh every sequence alike. No torch, no Ray."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vgs_ray.value.packing import Example, lay_out
-from vgs_ray.value.training.partition import Partition, fill, partition_batch, share
+from vgs_ray.value.training.partition import Partition, balance, best_fit, partition_batch
 
 LAYOUTS = ["packed", "bucketed"]
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30)
@@ -100,7 +100,7 @@ def test_sequence_without_target_is_not_forwarded_and_counts_in_the_mean(layout)
 @pytest.mark.parametrize(("mean", "sigma"), [(0.7, 0.5), (0.4, 0.7)])
 def test_packs_are_full(mean: float, sigma: float) -> None:
     sizes = draw_lengths(1024, 16384, mean, sigma)
-    packs = fill(sizes, 4 * 16384)
+    packs = best_fit(sizes, 4 * 16384)
     assert sizes.sum() / (len(packs) * 4 * 16384) >= 0.97
     assert max(sizes[pack].sum() for pack in packs) <= 4 * 16384
 
@@ -125,5 +125,5 @@ def test_the_bench_runs_with_only_torch_and_transformers() -> None:
 
 def test_workers_get_equal_shares() -> None:
     costs = draw_lengths(1024, 16384, 0.7, 0.5).astype(float)
-    loads = [costs[mine].sum() for mine in share(costs, 16)]
+    loads = [costs[mine].sum() for mine in balance(costs, 16)]
     assert max(loads) / np.mean(loads) < 1.02

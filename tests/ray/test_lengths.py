@@ -113,8 +113,8 @@ def test_what_is_too_long_is_cut_or_left_out(tables: Path, tmp_path: Path, limit
     store = relabelled(tables, tmp_path)
     whole, outcome = Examples(store, split, "outcome", 64), Examples(store, split, "outcome", limit)
     longer = whole.lengths > limit
-    assert not (whole.cut | whole.left_out).any()
-    assert outcome.cut.tolist() == (longer & (whole.labels == 2)).tolist()
+    assert not (whole.truncated | whole.left_out).any()
+    assert outcome.truncated.tolist() == (longer & (whole.labels == 2)).tolist()
     assert outcome.left_out.tolist() == (longer & (whole.labels != 2)).tolist()
     assert outcome.units()[:, 0].tolist() == np.flatnonzero(~outcome.left_out).tolist()
     for index in outcome.units()[:, 0].tolist():
@@ -122,7 +122,7 @@ def test_what_is_too_long_is_cut_or_left_out(tables: Path, tmp_path: Path, limit
         assert short.tokens.tolist() == long.tokens[:limit].tolist()
         assert (short.target_start, short.label) == (min(long.target_start, limit), long.label)
     values = Examples(store, split, "soft", limit)
-    assert values.cut.tolist() == longer.tolist()
+    assert values.truncated.tolist() == longer.tolist()
     for index in range(len(values)):
         short, long = values.example(index), whole.example(index)
         assert len(short.values) == len(short.tokens) - short.target_start

@@ -16,6 +16,8 @@ from vgs_ray.config.ranges import (
     ShareBelowOne,
 )
 
+Loss = Literal["outcome", "soft", "mse", "bradley_terry"]
+
 
 @dataclass(frozen=True)
 class Train:
@@ -23,7 +25,7 @@ class Train:
 
     init: Model = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
     """Model to initialize the backbone from."""
-    loss: Literal["outcome", "soft", "mse", "bradley_terry"] = "outcome"
+    loss: Loss = "outcome"
     """`outcome` predicts the class of the finished answer at every roll-out token (VGS). `soft` and `mse` fit the value of each
     token, by cross-entropy or squared error (TVM). `bradley_terry` ranks correct answers above incorrect ones."""
     max_length: NonNegativeInt = 0

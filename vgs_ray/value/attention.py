@@ -1,7 +1,7 @@
-"""Attention of packed sequences with nothing but torch: each sequence attends to itself, no mask and no padding.
+"""Attention for packed sequences in plain torch: each sequence attends only to itself, without masks and padding.
 
-transformers knows it as `varlen`. On a GPU it is torch's own variable-length flash attention, in bfloat16; elsewhere it is
-one causal SDPA for each sequence, which for the short rows of a CPU costs less than a mask over the whole row.
+It is registered in transformers as `varlen`. On a GPU it is torch's variable-length flash attention, in bfloat16. On a CPU it
+is one causal SDPA call per sequence, which is faster for short rows than a mask over the whole row.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NAME = "varlen"
 
 
 def choose_attention(choice: str, device: torch.device, dropout: float) -> str:
-    """transformers' name for a choice of `Train.attention`; `auto` takes the first that the machine can run.
+    """The attention implementation of transformers for `Train.attention`; `auto` takes the fastest one that is available.
 
-    torch's variable-length attention has no dropout on a GPU, so with dropout in attention and without flash-attn a mask remains.
+    On a GPU, `varlen` has no dropout. With attention dropout and without flash-attn, `auto` is `sdpa` with a mask.
     """
     if choice != "auto":
         return choice
@@ -35,17 +35,19 @@ def choose_attention(choice: str, device: torch.device, dropout: float) -> str:
 
 
 def choose_layout(attention: str, device: torch.device) -> Layout:
-    """Packed where sequences are kept apart for nothing; a mask over the whole row is dear on CPU."""
+    """`packed`, except on a CPU with attention that would need a mask over the whole packed row, which is slow there."""
     return "bucketed" if device.type == "cpu" and attention in ("sdpa", "eager") else "packed"
 
 
-def bounds(position_ids: NDArray[np.int64], device: torch.device) -> dict[str, Any]:
-    """Where the sequences of a packed row begin and end, in the words of transformers' flash attention.
+def sequence_bounds(position_ids: NDArray[np.int64], device: torch.device) -> dict[str, Any]:
+    """Bounds of the sequences in a packed row, as keyword arguments of transformers' flash attention.
 
-    Made once for a micro-batch: from positions on the device, every layer would find it out again and wait for it.
+    Computed once per micro-batch on the CPU. Otherwise each layer would derive them from the positions and synchronize the
+    device.
 
     Args:
         position_ids: (1, length), 0 where a sequence begins.
+        device: device of the model.
     """
     starts = np.flatnonzero(position_ids[0] == 0)
     ends = np.append(starts, position_ids.shape[1])
@@ -56,7 +58,7 @@ def bounds(position_ids: NDArray[np.int64], device: torch.device) -> dict[str, A
         "cu_seq_lens_k": cumulative,
         "max_length_q": longest,
         "max_length_k": longest,
-        # On a GPU nothing reads them, and a compiled block would be compiled anew for each of them.
+        # Only the CPU path reads the sizes; on a GPU each new value would recompile a compiled block.
         **({"sizes": tuple(sizes.tolist())} if device.type == "cpu" else {}),
     }
 
@@ -74,24 +76,25 @@ def varlen_attention(
     sizes: tuple[int, ...] = (),
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each sequence of a row; whole rows where there are no bounds (padding is on the right).
+    """Causal attention within each sequence of a packed row; within whole rows if there are no bounds (padding is on the right).
 
     Args:
         query, key, value: (rows, heads, length, head size); keys and values may have fewer heads.
-        cu_seq_lens_q, max_length_q, sizes: of `bounds`, where the row is packed.
+        cu_seq_lens_q, max_length_q, sizes: from `sequence_bounds`, for a packed row.
 
     Returns:
-        (rows, length, heads, head size), and no weights.
+        (rows, length, heads, head size), and None for the attention weights.
 
     Raises:
-        ValueError: dropout of packed sequences on a GPU.
+        ValueError: dropout for packed sequences on a GPU.
     """
     if cu_seq_lens_q is None:
         return _causal(query, key, value, scaling, dropout).transpose(1, 2), None
     if query.is_cuda:
         if dropout:
             raise ValueError(
-                "attention 'varlen' has no dropout on a GPU: install flash-attn, or set train.attention_dropout to 0"
+                f"dropout is {dropout}, and attention 'varlen' has no dropout on a GPU: install flash-attn, or set "
+                "train.attention_dropout to 0"
             )
         return _flash(query, key, value, scaling, cu_seq_lens_q, max_length_q), None
     queries, keys, values = (tensor.split(list(sizes), 2) for tensor in (query, key, value))
@@ -128,7 +131,7 @@ def _flash(
 
 
 def _no_mask(*arguments: Any, **options: Any) -> None:
-    """Sequences are told apart by their bounds."""
+    """No mask: the bounds keep the sequences apart."""
 
 
 AttentionInterface.register(NAME, varlen_attention)

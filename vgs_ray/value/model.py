@@ -1,7 +1,7 @@
-"""The value model: a decoder's backbone and a small head that gives each token the class of the answer to come.
+"""The value model: a decoder backbone and a small head that predicts, at each token, the class of the finished answer.
 
-In: a saved value model, or a causal language model to start from. Out: `ValueModel`, saved in the layout of the
-released DeepSeek-VM-1.5B (`model.*`, `score.0.weight`, `score.2.weight`), which the vLLM plugin beside it serves.
+In: a saved value model, or a causal language model to start from. Out: `ValueModel`, saved in the layout of the released
+DeepSeek-VM-1.5B (`model.*`, `score.0.weight`, `score.2.weight`). `vgs_ray.value.vllm_plugin` serves this layout.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vgs_ray.value.weights import (
 )
 
 ARCHITECTURE = "VgsValueModel"
-"""Name in config.json by which vLLM finds its implementation (`vgs_ray.value.vllm_plugin`)."""
+"""Architecture in config.json, by which vLLM finds the implementation (`vgs_ray.value.vllm_plugin`)."""
 CORRECT = 1
-"""Index of the class "correct" among incorrect, correct, incomplete."""
+"""Index of the class correct; the classes are incorrect, correct, incomplete."""
 
 
 def build_head(hidden_size: int, num_labels: int, dtype: torch.dtype | None = None) -> nn.Sequential:
-    """Two linear maps without biases; their names in a checkpoint are `score.0.weight` and `score.2.weight`."""
+    """Two linear layers without biases, named `score.0.weight` and `score.2.weight` in a checkpoint."""
     return nn.Sequential(
         nn.Linear(hidden_size, hidden_size, bias=False, dtype=dtype),
         nn.ReLU(),
@@ -39,7 +39,7 @@ def build_head(hidden_size: int, num_labels: int, dtype: torch.dtype | None = No
 
 
 def correct_probs(logits: Tensor) -> Tensor:
-    """P(correct), float32 (...), from logits (..., num_labels): a class among several, or the sigmoid of the only one."""
+    """P(correct), float32 (...), from logits (..., num_labels): softmax over the classes, or the sigmoid of a single output."""
     logits = logits.float()
     return logits[..., 0].sigmoid() if logits.shape[-1] == 1 else logits.softmax(-1)[..., CORRECT]
 
@@ -48,9 +48,9 @@ class ValueModel(nn.Module):
     """P(class of the finished answer | tokens so far), at every token (arXiv 2505.17373, section 3).
 
     Args:
-        backbone: a transformers decoder without language-model head.
-        num_labels: classes, of which index 1 means correct; or 1, a logit of P(correct).
-        dropout: before the head, while training.
+        backbone: a transformers decoder without a language-model head.
+        num_labels: number of classes, where index 1 is correct; or 1 for a logit of P(correct).
+        dropout: dropout before the head, in training.
     """
 
     def __init__(self, backbone: Any, num_labels: int = 3, dropout: float = 0.0) -> None:
@@ -67,23 +67,22 @@ class ValueModel(nn.Module):
     ) -> ValueModel:
         """Load a saved value model (folder or hub id).
 
-        Buffers that the model computes itself, such as rotary frequencies that older releases of transformers saved, are
-        left out.
+        Buffers that the model computes itself, such as rotary frequencies saved by older releases of transformers, are ignored.
 
         Raises:
-            ValueError: an architecture that is not served, weights that do not fit (a missing head for one), or a folder
-                that is not whole or holds PyTorch pickles.
+            ValueError: the architecture is not supported, weights do not fit (for example the head is missing), or the folder is
+                incomplete or holds PyTorch pickles.
         """
         from transformers import AutoModel
         from transformers.initialization import no_init_weights
 
         folder = local_folder(path_or_id)
-        config, found = read_config(folder), read_weights(folder)
+        config, stored = read_config(folder), read_weights(folder)
         with no_init_weights():
             backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation=attn_implementation)
             model = cls(backbone, config.num_labels, getattr(config, "classifier_dropout", None) or 0.0)
         computed = computed_modules(model)
-        weights = {name: tensor for name, tensor in found.items() if not is_computed(name, computed)}
+        weights = {name: tensor for name, tensor in stored.items() if not is_computed(name, computed)}
         check_shapes(folder, {name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
         model.load_state_dict(weights)
         return model.eval()
@@ -99,10 +98,10 @@ class ValueModel(nn.Module):
         attn_implementation: str | None = None,
         attention_dropout: float = 0.0,
     ) -> ValueModel:
-        """Start from a causal language model (folder or hub id) and a fresh head; `dropout` is before the head.
+        """Start from a causal language model (folder or hub id) and a new head, initialized from `seed`.
 
         Raises:
-            ValueError: an architecture that is not served, or no config.json.
+            ValueError: the architecture is not supported, or there is no config.json.
         """
         from transformers import AutoModel
 
@@ -115,7 +114,7 @@ class ValueModel(nn.Module):
         model = cls(backbone, num_labels, dropout)
         generator = torch.Generator().manual_seed(seed)
         for weight in model.score.parameters():
-            # The scale follows the width: 0.015 for a hidden size of 1536, near Qwen2's 0.02, and enough for 128 too.
+            # The scale depends on the hidden size: 0.015 for 1536, close to Qwen2's 0.02, and larger for small models.
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
         return model
 
@@ -126,13 +125,13 @@ class ValueModel(nn.Module):
         position_ids: Tensor | None = None,
         **attention: Any,
     ) -> Tensor:
-        """The backbone's last states, (batch, length, hidden), so that a loss can run the head only where a target is.
+        """Last hidden states of the backbone, (batch, length, hidden).
 
         Args:
             input_ids: (batch, length).
             attention_mask: (batch, length), 0 on padding.
             position_ids: (batch, length); restart at 0 for each sequence packed into a row.
-            attention: what the attention implementation takes further, such as flash attention's sequence bounds.
+            attention: further arguments of the attention implementation, such as flash attention's sequence bounds.
         """
         output = self.model(
             input_ids=input_ids,
@@ -144,7 +143,7 @@ class ValueModel(nn.Module):
         return output.last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Class logits (..., num_labels) from states (..., hidden)."""
+        """Logits (..., num_labels) from hidden states (..., hidden)."""
         return self.score(self.dropout(hidden))
 
     def forward(
@@ -155,9 +154,11 @@ class ValueModel(nn.Module):
         chosen: Tensor | None = None,
         **attention: Any,
     ) -> Tensor:
-        """Logits (batch, length, num_labels) after each token; (T, num_labels) where `chosen` (batch, length) is true.
+        """Logits after each token, (batch, length, num_labels), or only where `chosen` is true, (T, num_labels).
 
-        The head runs only on what is chosen. `attention` is what `hidden_states` takes.
+        Args:
+            chosen: (batch, length) bool, the tokens on which to run the head.
+            input_ids, attention_mask, position_ids, attention: as in `hidden_states`.
         """
         states = self.hidden_states(input_ids, attention_mask, position_ids, **attention)
         return self.head(states if chosen is None else states[chosen])
@@ -173,9 +174,9 @@ class ValueModel(nn.Module):
         """Write config.json and safetensors in the released layout.
 
         Args:
-            path: folder, made when missing.
-            state_dict: whole weights, where the module itself holds only shards of them.
-            dtype: of the weights; float32 or bfloat16.
+            path: folder, created if it is missing.
+            state_dict: unsharded weights, if the module itself holds shards.
+            dtype: type of the saved weights, float32 or bfloat16.
         """
         from huggingface_hub import save_torch_state_dict
 

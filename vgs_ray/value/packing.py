@@ -1,11 +1,10 @@
-"""Sequences of unequal length to micro-batches. Pure numpy.
+"""Layout of sequences of different lengths in micro-batches. Pure numpy.
 
-In: sequences with their targets. Out: micro-batches whose token weights make the sum of weighted token losses the sum over
-sequences of each sequence's mean, so that any way of packing gives the same gradient.
+In: sequences with their targets. Out: micro-batches with token weights. The weighted sum of token losses equals the sum over
+sequences of each sequence's mean loss, so that every way of packing gives the same gradient.
 
-Two layouts. *Packed*: all sequences in one row, positions restart with each of them; for attention that keeps sequences
-apart. *Bucketed*: sequences of like length side by side, padded on the right; for attention that would need a mask over the
-square of the row.
+There are two layouts. *Packed*: all sequences in one row, with positions that restart for each sequence; for attention that keeps
+sequences apart. *Bucketed*: one row per sequence, padded on the right; for attention that would need a mask over the whole row.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ Layout = Literal["packed", "bucketed"]
 
 
 class Example(NamedTuple):
-    """One training sequence: prompt, roll-in up to the cut, roll-out.
+    """One training sequence: the prompt, the roll-in up to the cut, and the roll-out.
 
     Attributes:
-        id: the roll-out's.
+        id: id of the roll-out.
         tokens: (length,) int32.
-        target_start: position of the first roll-out token; earlier ones take no part in the loss.
+        target_start: position of the first roll-out token; earlier tokens have no loss.
         label: class of the finished answer.
-        values: (length - target_start,) float32, a value for each roll-out token; None where there is only the label.
+        values: (length - target_start,) float32, a value for each roll-out token; None if there is only a label.
     """
 
     id: str
@@ -38,16 +37,16 @@ class Example(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """Arrays of shape (rows, length).
+    """Arrays of shape (rows, length), and the ids of the sequences.
 
     Attributes:
         input_ids: tokens; 0 on padding.
-        position_ids: restart at 0 for each sequence.
+        position_ids: positions, from 0 in each sequence.
         labels: class of the token's sequence.
-        values: of each target token; 0 elsewhere and where the sequence has none.
-        weights: 1 / (target tokens of its sequence) on targets, else 0.
-        packed: several sequences share a row.
-        ids: of all sequences, in the order in which their targets come.
+        values: value of each target token; 0 for other tokens and for sequences without values.
+        weights: 1 / (target tokens of the sequence) for target tokens; 0 for other tokens.
+        packed: whether several sequences share a row.
+        ids: ids in the order of the targets.
     """
 
     input_ids: NDArray[np.int64]
@@ -60,21 +59,21 @@ class MicroBatch(NamedTuple):
 
 
 def lay_out(examples: Sequence[Example], layout: Layout, last_only: bool = False) -> MicroBatch:
-    """One micro-batch.
+    """Build one micro-batch.
 
     Args:
-        examples: sequences in the order in which their targets are to come. None of them makes a micro-batch of one token
-            without a target, for a worker that has nothing left to do while others still run theirs.
+        examples: sequences in the order in which their targets shall come. An empty list gives one token without a target, for a
+            worker that takes part in the collectives of a step but has no sequence left.
         layout: see the module.
-        last_only: the only target is the last token (a ranking of finished answers).
+        last_only: only the last token of a sequence is a target (for a ranking of finished answers).
     """
     lengths = [len(example.tokens) for example in examples] or [1]
     shape = (1, sum(lengths)) if layout == "packed" else (len(lengths), max(lengths))
     ids, positions, labels = (np.zeros(shape, np.int64) for _ in range(3))
     values, weights = (np.zeros(shape, np.float32) for _ in range(2))
-    begins = np.cumsum([0, *lengths])
+    offsets = np.cumsum([0, *lengths])
     for index, example in enumerate(examples):
-        row, begin = (0, begins[index]) if layout == "packed" else (index, 0)
+        row, begin = (0, offsets[index]) if layout == "packed" else (index, 0)
         end = begin + len(example.tokens)
         start = end - 1 if last_only else begin + example.target_start
         ids[row, begin:end] = example.tokens

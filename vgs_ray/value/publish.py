@@ -1,32 +1,62 @@
-"""A trained value model as a Hugging Face folder: weights, tokenizer and a model card; and its way to the hub."""
+"""A trained value model as a Hugging Face folder with weights, tokenizer and model card, and its upload to the hub."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vgs_ray.data.files import atomic_folder
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import TOKENIZER_FILES
 from vgs_ray.prompts import load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vgs_ray.value.model import ValueModel
+
+CARD = """\
+---
+library_name: vgs-ray
+tags: [value-model, value-guided-search]
+{base_model}---
+# {name}
+
+A token-level value model. For each prefix of an answer it predicts P(the finished answer will be correct).
+Outputs of the head: {outputs}. Initialized from `{init}` and trained with the loss `{loss}`.
+
+```python
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.training.metrics_log import REPORTED
+
+probs = ValueModel.from_pretrained(folder).success_probs(input_ids)  # (batch, length)
+```
+
+## Validation on held-out problems, step {step:,}
+{validation}
+
+## Data
+{data}
+
+## Settings
+```json
+{settings}
+```
+"""
 
 
 def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, folder: Path) -> None:
-    """A folder in the layout of the released value model, with its tokenizer; whole or absent.
+    """Write a folder in the layout of the released value model. The folder is complete or absent.
 
     Args:
-        model: gives the configuration.
-        weights: whole ones.
-        init: where the tokenizer comes from.
+        model: the model, for its configuration.
+        weights: unsharded weights.
+        init: model whose tokenizer is copied.
         card: text of README.md.
-        folder: replaced where it exists.
+        folder: folder to write; replaced if it exists.
     """
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary, weights)
@@ -40,71 +70,56 @@ def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, c
             load_tokenizer(init).save_pretrained(temporary)
 
 
-def model_card(name: str, config: dict[str, Any], metrics: dict[str, float], data: dict[str, dict[str, int]]) -> str:
+def model_card(
+    name: str, settings: dict[str, Any], step: int, validation: dict[str, float], data: dict[str, dict[str, int]]
+) -> str:
     """README.md of a value model.
 
     Args:
-        name: of the run.
-        config: of the stage train.
-        metrics: of the last validation, with its step.
-        data: counts of the examples by split and class.
+        name: name of the run.
+        settings: settings of stage train.
+        step: step of the last validation.
+        validation: metrics of the last validation; empty if there was none.
+        data: number of examples by split and class.
     """
-    rows = [f"| {key} | {metrics[key]:.4f} |" for key in REPORTED if key in metrics]
-    classes = "incorrect, correct, incomplete" if config["loss"] == "outcome" else "one logit of P(correct)"
-    return "\n".join(
-        [
-            "---",
-            "library_name: vgs-ray",
-            "tags: [value-model, value-guided-search]",
-            *([f"base_model: {config['init']}"] if not config["init"].startswith("sandbox:") else []),
-            "---",
-            f"# {name}",
-            "",
-            "A token-level value model: for any beginning of an answer it gives P(the finished answer will be correct).",
-            f"Outputs of the head: {classes}. Started from `{config['init']}`, loss `{config['loss']}`.",
-            "",
-            "```python",
-            "from vgs_ray.value.model import ValueModel",
-            "",
-            "probs = ValueModel.from_pretrained(folder).success_probs(input_ids)  # (batch, length)",
-            "```",
-            "",
-            f"## Validation, step {metrics.get('step', 0):,}, held-out problems",
-            *(["| metric | value |", "|---|---|", *rows] if rows else ["None was made."]),
-            "",
-            "## Data",
-            "| split | examples | incorrect | correct | incomplete |",
-            "|---|---|---|---|---|",
-            *(_counts(split, classes) for split, classes in data.items()),
-            "",
-            "## Recipe",
-            "```json",
-            json.dumps(config, indent=1),
-            "```",
-            "",
-        ]
+    init = settings["init"]
+    metrics = [(metric, f"{value:.4f}") for metric, value in validation.items()]
+    counts = [
+        (split, *map("{:,}".format, (sum(by_class.values()), *by_class.values()))) for split, by_class in data.items()
+    ]
+    return CARD.format(
+        name=name,
+        base_model="" if init.startswith("sandbox:") else f"base_model: {init}\n",
+        outputs="incorrect, correct, incomplete" if settings["loss"] == "outcome" else "one logit of P(correct)",
+        init=init,
+        loss=settings["loss"],
+        step=step,
+        validation=_table(("metric", "value"), metrics) if metrics else "No validation was run.",
+        data=_table(("split", "examples", "incorrect", "correct", "incomplete"), counts),
+        settings=json.dumps(settings, indent=1),
     )
 
 
-def _counts(split: str, classes: dict[str, int]) -> str:
-    return f"| {split} | " + " | ".join(f"{count:,}" for count in (sum(classes.values()), *classes.values())) + " |"
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = (columns, ["---"] * len(columns), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def check_hub_token(repository: str) -> None:
-    """Find out before training that the hub can't be reached with what is there.
+    """Check before training that a token for the upload is set.
 
     Raises:
-        ValueError: a repository is named, and there is no token.
+        ValueError: there is a repository but no token.
     """
     if repository and not os.environ.get("HF_TOKEN"):
         raise ValueError(
-            f"train.push_to is {repository!r}, and HF_TOKEN is not set: a push needs a token that may write; set it, or "
-            "leave train.push_to empty"
+            f"train.push_to is {repository!r}, and HF_TOKEN is not set; an upload needs a token with write access: set HF_TOKEN, "
+            "or leave train.push_to empty"
         )
 
 
 def push_to_hub(folder: Path, repository: str) -> None:
-    """Upload the folder; the token comes from the environment."""
+    """Upload the folder to a private repository, with the token in HF_TOKEN."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=os.environ["HF_TOKEN"])

@@ -1,7 +1,7 @@
-"""The value model inside vLLM: the backbone that vLLM has, our head, and pooling of the last token.
+"""The value model in vLLM: vLLM's backbone, our head, and pooling of the last token.
 
-In: a folder that `ValueModel.save_pretrained` wrote. Out: class probabilities at a sequence's last token.
-vLLM finds `register` through the entry point `vllm.general_plugins`, in every process that it starts.
+In: a folder written by `ValueModel.save_pretrained`. Out: class probabilities at the last token of a sequence.
+vLLM calls `register` in each of its processes, through the entry point `vllm.general_plugins`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from vgs_ray.value.model import ARCHITECTURE, build_head
 from vgs_ray.value.weights import computed_modules, is_computed
 
 REWARD_ARCHITECTURE = "VgsRewardModel"
-"""Name that the engine gives to classifiers of transformers."""
+"""Architecture under which the engine loads classifiers of transformers."""
 
 BACKBONES = {"qwen2": "Qwen2Model", "qwen3": "Qwen3Model", "llama": "LlamaModel"}
 
 
 def register() -> None:
-    """Make the architectures known to vLLM; may be called twice."""
+    """Register the architectures with vLLM; may be called more than once."""
     from vllm import ModelRegistry
 
     for name, model in ((ARCHITECTURE, VgsValueModel), (REWARD_ARCHITECTURE, VgsRewardModel)):
         if name not in ModelRegistry.get_supported_archs():
-            # The class itself: its module imports no vLLM, and a class given by name is inspected in a process (10 s).
+            # The class and not its name: vLLM inspects a class given by name in a new process, which takes 10 s.
             ModelRegistry.register_model(name, model)
 
 
 class VgsValueModel(nn.Module):
-    """What vLLM runs for the architecture `VgsValueModel`; its methods are vLLM's interface for pooling models."""
+    """vLLM's implementation of the architecture `VgsValueModel`, with the interface of pooling models."""
 
     is_pooling_model: ClassVar[bool] = True
     default_seq_pooling_type: ClassVar[str] = "LAST"
@@ -48,12 +48,12 @@ class VgsValueModel(nn.Module):
         backbone = getattr(models, BACKBONES[config.model_type])
         self.model = backbone(vllm_config=vllm_config, prefix=f"{prefix}.model" if prefix else "model")
         self.score = self.head(config, model_config.head_dtype)
-        # This pooler ends with the softmax over classes.
+        # The pooler ends with a softmax over the classes.
         self.pooler = DispatchPooler.for_seq_cls(model_config.pooler_config, classifier=self.score)
 
     @staticmethod
     def head(config: Any, dtype: Any) -> nn.Module:
-        """The layers behind the backbone, with the names that they have in a checkpoint."""
+        """The layers after the backbone, with their names in a checkpoint."""
         return build_head(config.hidden_size, config.num_labels, dtype)
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class VgsValueModel(nn.Module):
 
 
 class VgsRewardModel(VgsValueModel):
-    """The same for a process reward model in the layout of transformers: one linear map, with a bias for token classes."""
+    """A process reward model in the layout of transformers: one linear layer, with a bias for token classification."""
 
     @staticmethod
     def head(config: Any, dtype: Any) -> nn.Module:

@@ -1,7 +1,7 @@
-"""The configuration and the tensors in a value model's folder.
+"""Configuration and tensors of a value model's folder.
 
-In: a folder, see `vgs_ray.models.folder`. Out: tensors by name, or a `ValueError` that says what is wrong.
-torch and transformers are imported inside the calls.
+In: a folder, see `vgs_ray.models.folder`. Out: tensors by name, or a `ValueError` that names the fault.
+torch and transformers are imported inside functions.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ MODEL_TYPES = ("qwen2", "qwen3", "llama")
 
 
 def read_config(folder: Path) -> Any:
-    """The folder's transformers configuration.
+    """The transformers configuration of a folder.
 
     Raises:
-        ValueError: there is no config.json, it can't be read, or its `model_type` is not served.
+        ValueError: config.json is missing, can't be read, or has a `model_type` that is not supported.
     """
     from transformers import AutoConfig
 
     if (name := model_type(folder)) not in MODEL_TYPES:
         raise ValueError(
-            f"{folder} has model_type {name!r}; a value model needs one of {', '.join(MODEL_TYPES)}: "
-            f"start from such a model, or add the type here and in the vLLM plugin"
+            f"{folder} has model_type {name!r}; a value model must have one of {', '.join(MODEL_TYPES)}: start from such a "
+            "model, or add the type to vgs_ray.value.weights and vgs_ray.value.vllm_plugin"
         )
     return AutoConfig.from_pretrained(folder)
 
@@ -49,13 +49,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def computed_modules(model: nn.Module) -> set[str]:
-    """Names of the modules that take nothing from a checkpoint: all their state is non-persistent buffers.
+    """Names of the modules that load nothing from a checkpoint, because all their state is non-persistent buffers.
 
     Older releases of transformers saved such buffers, for example the rotary frequencies of each layer
-    (`layers.0.self_attn.rotary_emb.inv_freq`), which are now computed from the configuration, once for all layers.
+    (`layers.0.self_attn.rotary_emb.inv_freq`). Newer releases compute them from the configuration, once for all layers.
 
     Args:
-        model: of transformers or of vLLM.
+        model: a model of transformers or vLLM.
 
     Returns:
         The last part of each module's name, `rotary_emb` in the example.
@@ -68,25 +68,25 @@ def computed_modules(model: nn.Module) -> set[str]:
 
 
 def is_computed(name: str, modules: set[str]) -> bool:
-    """Whether a checkpoint's tensor belongs to one of `computed_modules`, wherever in the model that stood when saved."""
+    """Whether a tensor of a checkpoint belongs to one of `computed_modules`, at any place in the model."""
     return name.rpartition(".")[0].rpartition(".")[2] in modules
 
 
-def check_shapes(folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> None:
-    """Name the first weights that do not fit, so that a causal language model is not mistaken for a value model.
+def check_shapes(folder: Path, expected: dict[str, tuple[int, ...]], stored: dict[str, Tensor]) -> None:
+    """Check the names and shapes of weights, so that a causal language model is not mistaken for a value model.
 
     Raises:
-        ValueError: a weight is missing, has another shape, or is not part of the model.
+        ValueError: a weight is missing, has another shape, or is not part of a value model.
     """
     wrong = [
-        f"{name} is {tuple(found[name].shape) if name in found else 'missing'}, must be {shape}"
+        f"{name} is {tuple(stored[name].shape) if name in stored else 'missing'}, must be {shape}"
         for name, shape in expected.items()
-        if name not in found or tuple(found[name].shape) != shape
-    ] + [f"{name} is not part of a value model" for name in found if name not in expected]
+        if name not in stored or tuple(stored[name].shape) != shape
+    ] + [f"{name} is not part of a value model" for name in stored if name not in expected]
     if wrong:
         wrong.sort(key=lambda line: not line.startswith("score."))
         raise ValueError(
             f"{folder} does not hold a value model ({len(wrong)} weights do not fit): {'; '.join(wrong[:4])}. "
-            f"Load a folder that ValueModel.save_pretrained wrote, or start from a causal language model with "
-            f"ValueModel.from_backbone"
+            "Load a folder written by ValueModel.save_pretrained, or start from a causal language model with "
+            "ValueModel.from_backbone"
         )

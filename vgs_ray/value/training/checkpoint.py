@@ -1,8 +1,9 @@
-"""Training state on disk by torch.distributed.checkpoint: written beside, then renamed, so it is whole or absent.
+"""Checkpoints of the training state with torch.distributed.checkpoint.
 
-In: a model and its optimizer, whole or sharded. Out: `step-*` folders, of which the last ones are kept, and the step to go
-on from, also with another number of workers. The state holds tensors only; `progress.json` holds the rest. Random state is
-the seed: the loop seeds every step by its number, and data order and learning rate are functions of the step too.
+In: a model and its optimizer, whole or sharded. Out: folders `step-*`, of which the newest are kept. A checkpoint is written
+under a temporary name and then renamed, so a folder `step-*` is always complete. It holds tensors, and `progress.json` for the
+rest; random states are not stored, because the loop seeds each step by its number. It can be loaded with another number of
+workers.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
 from vgs_ray.data.files import publish_folder
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.parallel import Worker
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 _NAME = re.compile(r"step-(\d+)")
 _PROGRESS = "progress.json"
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run. All workers call each method together.
 
     Args:
-        folder: of all of them.
-        kept: how many stay.
-        worker: this process; all of them save and load together.
-        background: save while training goes on, from a copy of the state.
-        identity: what the order of the samples and the schedule depend on; a checkpoint of another identity is refused.
+        folder: folder of all checkpoints.
+        kept: number of checkpoints to keep.
+        worker: this process.
+        background: write while training continues, from a copy of the state.
+        identity: settings that decide what a step computes; a checkpoint written with other values is refused.
     """
 
     def __init__(
@@ -54,103 +55,101 @@ class Checkpoints:
         self._folder, self._kept, self._worker, self._background = folder, kept, worker, background
         self._identity = dict(identity or {})
         self._pending: tuple[Future[Any], Path, int] | None = None
-        # Writing goes on beside training, whose collectives must not mix with its own.
-        self._group = dist.new_group(backend="gloo") if worker.world > 1 else None
+        # A group of its own: collectives of a save in the background must not mix with those of training.
+        group = dist.new_group(backend="gloo") if worker.world > 1 else None
+        self._collectives: dict[str, Any] = {"process_group": group, "no_dist": worker.world == 1}
 
     def save(self, step: int, samples: int, model: ValueModel, optimizer: Optimizer) -> None:
-        """Write the state after `step` steps; the one before must be whole first."""
+        """Write the state after `step` steps, once the previous save has ended."""
         self.wait()
-        beside = self._folder / f".step-{step:07d}"
-        beside.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f".step-{step:07d}"
+        temporary.mkdir(parents=True, exist_ok=True)
         if self._worker.rank == 0:
-            facts = {"step": step, "samples": samples, "workers": self._worker.world, "identity": self._identity}
-            (beside / _PROGRESS).write_text(json.dumps(facts))
-        state, writer = _state(model, optimizer), FileSystemWriter(beside, sync_files=True)
+            progress = {"step": step, "samples": samples, "workers": self._worker.world, "identity": self._identity}
+            (temporary / _PROGRESS).write_text(json.dumps(progress))
+        weights, optimizer_state = get_state_dict(model, optimizer)
+        state, writer = _tensors(weights, optimizer_state), FileSystemWriter(temporary, sync_files=True)
         if self._background:
-            future = dcp.async_save(
-                state, storage_writer=writer, process_group=self._group, no_dist=self._worker.world == 1
-            )
-            self._pending = (future, beside, step)  # type: ignore[assignment]
+            future = dcp.async_save(state, storage_writer=writer, **self._collectives)
+            self._pending = (future, temporary, step)  # type: ignore[assignment]
         else:
-            dcp.save(state, storage_writer=writer, process_group=self._group, no_dist=self._worker.world == 1)
-            self._publish(beside, step)
+            dcp.save(state, storage_writer=writer, **self._collectives)
+            self._publish(temporary, step)
 
     def poll(self) -> None:
-        """Publish a save that has ended."""
+        """Publish the save in the background if it has ended."""
         if self._pending and self._pending[0].done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the save that is under way."""
+        """Wait for the save in the background, and publish it."""
         if self._pending:
-            future, beside, step = self._pending
+            future, temporary, step = self._pending
             self._pending = None
             future.result()
-            self._publish(beside, step)
+            self._publish(temporary, step)
 
-    def _publish(self, beside: Path, step: int) -> None:
-        """The first worker gathers what all wrote and ends last, so it alone renames."""
+    def _publish(self, temporary: Path, step: int) -> None:
+        """Rename on rank 0, whose save ends last because it writes the metadata of all workers."""
         if self._worker.rank:
             return
-        publish_folder(beside, self._folder / f"step-{step:07d}")
-        for _, old in _found(self._folder)[: -self._kept]:
+        publish_folder(temporary, self._folder / f"step-{step:07d}")
+        for old in _complete(self._folder)[: -self._kept]:
             shutil.rmtree(old, ignore_errors=True)
 
     def load_latest(self, model: ValueModel, optimizer: Optimizer) -> int:
-        """Restore the newest state in place and return its step; 0 without one.
+        """Restore the newest checkpoint in place and return its step; 0 if there is none.
 
         Raises:
-            ValueError: it belongs to another order of samples or another schedule.
+            ValueError: the checkpoint was written with another identity.
         """
-        latest = None
-        if self._worker.rank == 0:  # one answer for all: another worker may see the folder a moment later
-            for stale in self._folder.glob(".step-*"):
-                shutil.rmtree(stale, ignore_errors=True)
-            latest = found[-1][1] if (found := _found(self._folder)) else None
-        latest = self._worker.gather(latest)[0]
-        _start(optimizer)
+        latest = self._latest()
         if latest is None:
             return 0
-        facts = json.loads((latest / _PROGRESS).read_text())
-        before = facts["identity"]
-        changed = [f"{name} was {before.get(name)}, is {value}" for name, value in self._identity.items()
-                   if before.get(name) != value]  # fmt: skip
+        progress = json.loads((latest / _PROGRESS).read_text())
+        self._check_identity(latest, progress["identity"])
+        weights, optimizer_state = get_state_dict(model, optimizer)
+        state = _tensors(weights, optimizer_state)
+        dcp.load(state, storage_reader=_Reader(latest), **self._collectives)
+        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=optimizer_state)
+        return int(progress["step"])
+
+    def _latest(self) -> Path | None:
+        """Rank 0 decides for all workers: on a shared file system, others may see a new folder later."""
+        latest = None
+        if self._worker.rank == 0:
+            for interrupted in self._folder.glob(".step-*"):
+                shutil.rmtree(interrupted, ignore_errors=True)
+            latest = next(reversed(_complete(self._folder)), None)
+        return self._worker.gather(latest)[0]
+
+    def _check_identity(self, checkpoint: Path, before: Mapping[str, Any]) -> None:
+        changed = [
+            f"{name} was {before.get(name)}, is {value}"
+            for name, value in self._identity.items()
+            if before.get(name) != value
+        ]
         if changed:
             raise ValueError(
-                f"{latest} was written with another configuration ({'; '.join(changed)}), which changes what the next step "
-                "does; go on with the same one, or train into another folder"
+                f"{checkpoint} was written with other settings ({'; '.join(changed)}); training can only resume with the same "
+                "settings: restore them, or train into another folder"
             )
-        state = _state(model, optimizer)
-        dcp.load(state, storage_reader=_Reader(latest), process_group=self._group, no_dist=self._worker.world == 1)
-        return int(facts["step"])
 
 
-def _state(model: ValueModel, optimizer: Optimizer) -> dict[str, Any]:
-    """Tensors by name, the optimizer's own ones, so that loading into them restores it. Groups are configuration."""
-    state: dict[str, Any] = {}
-    for name, weight in model.named_parameters():
-        state[f"model.{name}"] = weight.detach()
-        if weight.requires_grad:
-            state |= {f"{key}.{name}": optimizer.state[weight][key] for key in ("step", *MOMENTS)}
-    return state
+def _tensors(weights: dict[str, Any], optimizer_state: dict[str, Any]) -> dict[str, Any]:
+    """The tensors to save, or to load into. Without `param_groups`: those come from the configuration, and loading them would
+    unpickle."""
+    return {"model": weights, "optimizer": optimizer_state["state"]}
 
 
-def _start(optimizer: Optimizer) -> None:
-    """Give the optimizer the state that its first step would give it: to load into, and to save before any gradient."""
-    for group in optimizer.param_groups:
-        for weight in group["params"]:
-            optimizer.state[weight] = {"step": torch.zeros((), dtype=torch.float32, device=weight.device)}
-            optimizer.state[weight] |= {key: torch.zeros_like(weight) for key in MOMENTS}
-
-
-def _found(folder: Path) -> list[tuple[int, Path]]:
-    """Complete checkpoints by step."""
+def _complete(folder: Path) -> list[Path]:
+    """Complete checkpoints in the order of their steps."""
     matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step-*"))
-    return sorted((int(match[1]), path) for match, path in matches if match)
+    return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
 
 
 class _Reader(FileSystemReader):
-    """torch keeps the list of tensors in a pickle; this reads only the classes that such a list is made of."""
+    """Reads the metadata, which torch pickles, with an unpickler that allows only the classes that metadata consists of."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with (Path(self.path) / ".metadata").open("rb") as file:
@@ -168,9 +167,10 @@ class _Unpickler(pickle.Unpickler):
     METADATA = "torch.distributed.checkpoint.metadata"
 
     def find_class(self, module: str, name: str) -> Any:
-        found = super().find_class(module, name) if (module, name) in self.ALLOWED or module == self.METADATA else None
-        if found is None and module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            found = getattr(torch, name)
-        if found is None or (module == self.METADATA and getattr(found, "__module__", "") != module):
-            raise pickle.UnpicklingError(f"a checkpoint's metadata names {module}.{name}, which does not belong there")
-        return found
+        allowed = (module, name) in self.ALLOWED or module == self.METADATA
+        kind = super().find_class(module, name) if allowed else None
+        if kind is None and module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            kind = getattr(torch, name)
+        if kind is None or (module == self.METADATA and getattr(kind, "__module__", "") != module):
+            raise pickle.UnpicklingError(f"the metadata names {module}.{name}, which is not allowed in a checkpoint")
+        return kind

@@ -1,7 +1,7 @@
-"""Training examples from the store, in an order that is a function of the seed and of the samples seen.
+"""Training examples from the store, and their order.
 
-In: a store (`vgs_ray.value.training.store`). Out: examples by position; a restart, with any number of workers, goes on with
-exactly the samples that were not seen yet.
+In: a store (`vgs_ray.value.training.store`). Out: examples by position, in an order that depends only on the seed and the
+number of samples seen. A resumed run, with any number of workers, continues with exactly the samples that were not seen yet.
 """
 
 from __future__ import annotations
@@ -12,31 +12,35 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vgs_ray.config import Train
+from vgs_ray.config.train import Loss
 from vgs_ray.labels.outcomes import LABELS
 from vgs_ray.value.packing import Example
-from vgs_ray.value.training.loss import Loss
-from vgs_ray.value.training.store import ListColumn, open_index
+from vgs_ray.value.training.store import SPLITS, ListColumn, open_index
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 INCORRECT, CORRECT, INCOMPLETE = (LABELS[name] for name in ("incorrect", "correct", "incomplete"))
+HELD_OUT = 1024
+"""Maximum number of sequences to validate on."""
 
 
 class Examples:
-    """One split of a store. Nothing but the index's numbers is read ahead; tokens come from the memory map.
+    """One split of a store. Only the numbers of the index are in memory; tokens are read from the memory map.
 
-    A sequence longer than `max_length` is cut there if its label still holds for what remains (see `cuts`), and else left out.
+    A sequence longer than `max_length` is truncated if its label stays valid (see `may_be_truncated`), and left out otherwise.
 
     Args:
         store: folder of the store.
         split: `train` or `validation`.
-        loss: what the examples are for.
-        max_length: tokens of the longest sequence.
+        loss: the loss that the examples are for.
+        max_length: maximum number of tokens of a sequence.
 
     Attributes:
-        lengths, starts: (examples,) tokens of each after the cut, and where its target begins.
+        lengths: (examples,) tokens, after truncation.
+        starts: (examples,) position of the first roll-out token.
         labels: (examples,) classes.
-        cut, left_out: (examples,) which are cut, and which can't be used.
+        truncated, left_out: (examples,) masks of the examples that are too long.
     """
 
     def __init__(self, store: Path, split: str, loss: Loss, max_length: int) -> None:
@@ -44,29 +48,27 @@ class Examples:
         self._split, self._loss, self._max_length = split, loss, max_length
         self.labels = index["label"].to_numpy()
         whole, starts = index["length"].to_numpy(), index["start"].to_numpy()
-        self.cut = (whole > max_length) & cuts(self.labels, loss)
-        self.left_out = (whole > max_length) & ~self.cut
-        self.lengths = np.where(self.cut, np.int32(max_length), whole)
+        self.truncated = (whole > max_length) & may_be_truncated(self.labels, loss)
+        self.left_out = (whole > max_length) & ~self.truncated
+        self.lengths = np.where(self.truncated, np.int32(max_length), whole)
         self.starts = np.minimum(starts, self.lengths)
         self._ids, self._problems = index["roll_out_id"], index["problem"].to_numpy()
         self._in, self._out, self._value = (index[name].to_numpy() for name in ("in_row", "out_row", "value_row"))
         self._prompts, self._roll_ins = (ListColumn(store / "roll_ins", name) for name in ("prompt", "tokens"))
-        self._roll_outs, self._values = (
-            ListColumn(store / "roll_outs", "tokens"),
-            ListColumn(store / "labels", "values"),
-        )
+        self._roll_outs = ListColumn(store / "roll_outs", "tokens")
+        self._values = ListColumn(store / "labels", "values")
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def id(self, index: int) -> str:
-        """The roll-out's."""
+        """Id of the roll-out."""
         return self._ids[int(index)].as_py()
 
     def counts(self, positions: Ints) -> dict[str, int]:
-        """How many of some examples there are of each class."""
-        found = np.bincount(self.labels[positions.reshape(-1)], minlength=len(LABELS)).tolist()
-        return {name: found[label] for name, label in LABELS.items()}
+        """Number of the given examples by class."""
+        counts = np.bincount(self.labels[positions.reshape(-1)], minlength=len(LABELS)).tolist()
+        return {name: counts[label] for name, label in LABELS.items()}
 
     def example(self, index: int) -> Example:
         """One sequence with its targets."""
@@ -81,64 +83,72 @@ class Examples:
         return Example(self.id(index), tokens, start, int(self.labels[index]), values)
 
     def units(self) -> Ints:
-        """What a batch is made of, (units, 1) or, for pairs, (units, 2): positions of examples, sorted by problem.
+        """Units that batches consist of, sorted by problem: positions of examples, (units, 1) or, for pairs, (units, 2).
 
-        Pairs are a right and a wrong finished answer to one problem, each answer in at most one pair.
+        A pair is a correct and an incorrect answer to the same problem; an answer is in at most one pair.
 
         Raises:
             ValueError: no example has what the loss needs.
         """
         if self._loss == "bradley_terry":
-            units, wants = self._pairs(), "a right and a wrong finished answer to one problem"
+            units, needed = self._pairs(), "a correct and an incorrect answer to one problem"
         elif self._loss == "outcome":
-            units, wants = np.flatnonzero(~self.left_out)[:, None], "a label"
+            units, needed = np.flatnonzero(~self.left_out)[:, None], "a label"
         else:
-            units, wants = np.flatnonzero(self._value >= 0)[:, None], "a value for each token (column values of labels)"
+            units, needed = (
+                np.flatnonzero(self._value >= 0)[:, None],
+                "a value for each token (column values of labels)",
+            )
         if not len(units):
             raise ValueError(
-                f"the train split has no labels that train.loss={self._loss} can use: it needs {wants} of at most "
-                f"{self._max_length} tokens (train.max_length); look at the counts of stage label, choose another label.kind or "
+                f"the train split has no example for train.loss={self._loss}; the loss needs {needed} of at most "
+                f"{self._max_length} tokens (train.max_length): check the counts of stage label, choose another label.kind or "
                 "train.loss, or lower clean.validation"
             )
         return units
 
     def held_out(self, most: int) -> Ints:
-        """Positions of the examples that validation reads, at most so many, spread over all of them.
+        """Positions of at most `most` examples for validation, spread evenly over the split.
 
         Raises:
-            ValueError: there are examples, and none of them has a roll-out token within `max_length`.
+            ValueError: the split has examples, but none with a roll-out token within `max_length`.
         """
         usable = np.flatnonzero(~self.left_out & (self.starts < self.lengths))
         if len(self) and not len(usable):
             raise ValueError(
-                f"none of the {len(self)} sequences of the {self._split} split has a roll-out token and fits "
-                f"train.max_length={self._max_length}; validation needs one: raise train.max_length"
+                f"none of the {len(self)} sequences of the {self._split} split has a roll-out token within "
+                f"train.max_length={self._max_length}; validation needs at least one: raise train.max_length"
             )
         return usable[spread(len(usable), most)]
 
     def group_bounds(self, units: Ints, size: int) -> Ints:
-        """Where groups of units begin, and the end of the last: neighbours of one problem, `size` of them together (the
-        last group of a problem may be smaller)."""
+        """`group_bounds` of the units' problems."""
         return group_bounds(self._problems[units[:, 0]], size)
 
     def _pairs(self) -> Ints:
-        """The n-th right answer of a problem with its n-th wrong one."""
-        pairs, answers = [], ~self.left_out & (self.starts < self.lengths)
+        """The n-th correct answer to a problem with its n-th incorrect one."""
+        pairs, usable = [], ~self.left_out & (self.starts < self.lengths)
         for begin, end in zip(*_runs(self._problems), strict=True):
-            labels = np.where(answers[begin:end], self.labels[begin:end], -1)
+            labels = np.where(usable[begin:end], self.labels[begin:end], -1)
             right, wrong = (begin + np.flatnonzero(labels == label) for label in (CORRECT, INCORRECT))
             both = min(len(right), len(wrong))
             pairs.append(np.stack([right[:both], wrong[:both]], 1))
         return np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
 
 
-def cuts(labels: NDArray[np.int8], loss: Loss) -> Mask:
-    """Which examples may lose their end and keep what they teach.
+def open_splits(store: Path, config: Train) -> tuple[Examples, Examples]:
+    """The train and the validation split of a store."""
+    train, validation = (Examples(store, split, config.loss, config.max_length) for split in SPLITS)
+    return train, validation
 
-    - `outcome`: the incomplete ones. A thought that did not come to an end within the limit did not within a lower one
-      either. The published code cuts all classes; an answer that is cut off is no longer there to be right or wrong.
-    - `soft`, `mse`: all. Each token has a value of its own.
-    - `bradley_terry`: none. A ranking reads the end of a finished answer.
+
+def may_be_truncated(labels: NDArray[np.int8], loss: Loss) -> Mask:
+    """Which examples keep a valid target when they lose their end, (examples,).
+
+    - `outcome`: incomplete ones. An answer that is incomplete at the limit is also incomplete at a lower limit. The published
+      code truncates all classes, although a truncated answer is neither correct nor incorrect.
+    - `soft`, `mse`: all, because each token has its own value.
+    - `bradley_terry`: none, because a ranking reads the last token of a finished answer.
     """
     if loss == "outcome":
         return labels == INCOMPLETE
@@ -146,17 +156,17 @@ def cuts(labels: NDArray[np.int8], loss: Loss) -> Mask:
 
 
 def spread(total: int, most: int) -> Ints:
-    """At most `most` positions, evenly over `total`: neighbours belong to one problem, and many problems say more."""
+    """At most `most` positions, evenly over `total`. Neighbours share a problem, so this covers more problems than a prefix."""
     count = min(total, most)
     return np.arange(count) * total // max(count, 1)
 
 
 class Order:
-    """Which unit is the n-th sample of a run: each epoch is a new shuffle of groups, and has each unit once.
+    """Order of the units in a run: each epoch shuffles the groups and has each unit once.
 
     Args:
-        bounds: (groups + 1,) where each group begins, and the end of the last.
-        seed: of the shuffles.
+        bounds: (groups + 1,) first unit of each group, and the end of the last group.
+        seed: seed of the shuffles.
     """
 
     def __init__(self, bounds: Ints, seed: int) -> None:
@@ -180,7 +190,12 @@ class Order:
 
 
 def group_bounds(problems: Ints, size: int) -> Ints:
-    """Where groups begin in a sorted column of problems, and the end of the last group."""
+    """Bounds of groups of `size` neighbours of one problem, for `Order`; the last group of a problem may be smaller.
+
+    Args:
+        problems: (units,) problem of each unit, sorted.
+        size: units in a group.
+    """
     begins, ends = _runs(problems)
     place = np.arange(len(problems)) - np.repeat(begins, ends - begins)
     return np.append(np.flatnonzero(place % size == 0), len(problems))

@@ -1,44 +1,41 @@
 """Losses of the value model. Shapes: T target tokens, C outputs of the head.
 
-In: a model and a micro-batch. Out: float32 logits where there is a target, and the loss summed over sequences (or pairs);
-the caller divides by the sequences of the whole batch, over all workers and micro-batches.
+In: a model and a micro-batch. Out: float32 logits at the targets, and the loss summed over sequences (or pairs). The caller
+divides the sum by the number of sequences in the whole batch, over all workers and micro-batches.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from vgs_ray.value.attention import bounds
+from vgs_ray.config.train import Loss
+from vgs_ray.value.attention import sequence_bounds
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import MicroBatch
-
-Loss = Literal["outcome", "soft", "mse", "bradley_terry"]
 
 
 def summed_loss(model: ValueModel, batch: MicroBatch, loss: Loss, device: torch.device) -> Tensor:
     """Loss of a micro-batch, (), summed over its sequences.
 
-    - `outcome` (VGS, arXiv 2505.17373, section 2.1): mean cross-entropy of the final class on each sequence's roll-out tokens.
-    - `soft`, `mse` (TVM, arXiv 2407.12863): the same mean of the cross-entropy or the squared error of P(correct) against
-      each token's own value.
-    - `bradley_terry`: -log P(the right answer ranks above the wrong one), read at the last token of each; the micro-batch
-      has the right and the wrong answer of each pair one after the other.
+    - `outcome` (VGS, arXiv 2505.17373, section 2.1): cross-entropy of the final class, mean over a sequence's roll-out tokens.
+    - `soft`, `mse` (TVM, arXiv 2407.12863): cross-entropy or squared error of P(correct) against each token's own value, mean
+      over a sequence's roll-out tokens.
+    - `bradley_terry`: -log P(the correct answer ranks above the incorrect one), from the last tokens. The micro-batch alternates
+      between the correct and the incorrect answer of each pair.
     """
     logits_TC = target_logits(model, batch, device)
     if loss == "bradley_terry":
         return -F.logsigmoid(logits_TC[0::2, 0] - logits_TC[1::2, 0]).sum()
-    chosen = batch.weights > 0
-    weights_T = torch.from_numpy(batch.weights[chosen]).to(device)
+    targets = batch.weights > 0
+    weights_T = torch.from_numpy(batch.weights[targets]).to(device)
     if loss == "outcome":
-        labels_T = torch.from_numpy(batch.labels[chosen]).to(device)
+        labels_T = torch.from_numpy(batch.labels[targets]).to(device)
         losses_T = F.cross_entropy(logits_TC, labels_T, reduction="none")
     else:
-        values_T = torch.from_numpy(batch.values[chosen]).to(device)
+        values_T = torch.from_numpy(batch.values[targets]).to(device)
         losses_T = (
             F.binary_cross_entropy_with_logits(logits_TC[:, 0], values_T, reduction="none")
             if loss == "soft"
@@ -50,14 +47,13 @@ def summed_loss(model: ValueModel, batch: MicroBatch, loss: Loss, device: torch.
 def target_logits(model: ValueModel, batch: MicroBatch, device: torch.device) -> Tensor:
     """Logits (T, C), float32, at the tokens with a weight, in row order.
 
-    Packed sequences are told apart by their bounds, or by their positions where the attention knows no bounds. Padding on
-    the right needs no mask under causal attention, and attention without one is several times faster on CPU. Weights are
-    float32 everywhere; on a GPU the arithmetic is bfloat16, in validation too, because flash attention takes no float32. A
-    sharded model does that by its own policy.
+    No attention mask is needed: packed sequences are kept apart by their bounds or positions, and padding is on the right, where
+    causal attention does not see it. Weights are float32. On a GPU the computation is bfloat16, in validation too, because flash
+    attention does not support float32; a sharded model has its own mixed-precision policy for this.
     """
-    chosen = torch.from_numpy(batch.weights > 0).to(device)
+    targets = torch.from_numpy(batch.weights > 0).to(device)
     positions = torch.from_numpy(batch.position_ids).to(device) if batch.packed else None
-    packed = bounds(batch.position_ids, device) if batch.packed else {}
+    bounds = sequence_bounds(batch.position_ids, device) if batch.packed else {}
     mixed = device.type == "cuda" and not isinstance(model, FSDPModule)
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        return model(torch.from_numpy(batch.input_ids).to(device), None, positions, chosen, **packed).float()
+        return model(torch.from_numpy(batch.input_ids).to(device), None, positions, targets, **bounds).float()

@@ -1,4 +1,4 @@
-"""Metrics of a validation: ranking, calibration, and both by position in the sequence."""
+"""Validation metrics: ranking and calibration of P(correct), overall and by position in the sequence."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from vgs_ray.calibration import Bin, auc, bin_predictions, brier_score, expected
 
 
 class Predictions(NamedTuple):
-    """Values at all roll-out tokens of the held-out examples; every array has one entry for each token.
+    """Predictions at all roll-out tokens of the held-out examples; arrays of shape (tokens,).
 
     Attributes:
-        loss: cross-entropy against the outcome, nats.
+        loss: cross-entropy against the outcome, in nats.
         value: P(correct).
-        hit: the finished answer is correct.
+        correct: whether the finished answer is correct.
         weight: 1 / (roll-out tokens of the sequence).
-        position: of the token in its sequence, prompt included.
-        first, last: it is its sequence's first or last roll-out token.
+        position: position in the sequence, including the prompt.
+        first, last: whether the token is the first or last roll-out token of its sequence.
     """
 
     loss: NDArray[np.float32]
     value: NDArray[np.float32]
-    hit: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
     weight: NDArray[np.float32]
     position: NDArray[np.int32]
     first: NDArray[np.bool_]
@@ -39,20 +39,21 @@ def summarize(predictions: Predictions) -> dict[str, float]:
         `auc_start` and `auc_end`, the AUC at the first and the last roll-out token alone. An AUC is 0.5 if all outcomes are
         equal.
     """
-    loss, value, hit, weight, _, first, last = predictions
+    loss, value, correct, weight, _, first, last = predictions
     areas = {
-        "auc": auc(hit, value, weight),
-        "auc_start": auc(hit[first], value[first]),
-        "auc_end": auc(hit[last], value[last]),
+        "auc": auc(correct, value, weight),
+        "auc_start": auc(correct[first], value[first]),
+        "auc_end": auc(correct[last], value[last]),
     }
     return {
         "cross_entropy": float(np.average(loss, weights=weight)),
-        "brier": brier_score(hit, value, weight),
-        "ece": expected_calibration_error(reliability(value, hit, weight)),
+        "brier": brier_score(correct, value, weight),
+        "ece": expected_calibration_error(reliability(value, correct, weight)),
         **{name: 0.5 if area is None else area for name, area in areas.items()},
     }
 
 
 def by_position(predictions: Predictions, width: int) -> list[Bin]:
     """Bins of `width` tokens over the position in the sequence."""
-    return bin_predictions(predictions.position // width, width, predictions.value, predictions.hit, predictions.weight)
+    index = predictions.position // width
+    return bin_predictions(index, width, predictions.value, predictions.correct, predictions.weight)

@@ -1,4 +1,4 @@
-"""AdamW and its learning rate, a function of the step alone (arXiv 2505.17373, appendix E)."""
+"""AdamW, and a learning rate that depends on the step alone (arXiv 2505.17373, appendix E)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vgs_ray.value.model import ValueModel
 
 
 def learning_rate(config: Train, step: int) -> float:
-    """Of the optimizer step after `step` finished ones: linear warm-up, then cosine to `min_lr_share` of the peak.
+    """Learning rate of the step after `step` finished ones: linear warm-up, then cosine decay to `min_lr_share` of the peak.
 
-    As published, for the k-th step of 1 ... `steps` and w warm-up steps: k / w of the peak up to k = w, and from there half a
-    cosine over (k - w) / (steps - w), so that the last step has the smallest rate.
+    As published, for step k of 1 ... `steps` with w warm-up steps: k / w of the peak up to k = w, then half a cosine over
+    (k - w) / (steps - w), so that the last step has the lowest rate.
     """
     k = step + 1
     warmup = max(1, round(config.steps * config.warmup_share), config.min_warmup_steps)
@@ -25,7 +25,7 @@ def learning_rate(config: Train, step: int) -> float:
 
 
 def make_optimizer(model: ValueModel, config: Train) -> torch.optim.AdamW:
-    """AdamW with float32 state; only matrices decay."""
+    """AdamW with float32 state; weight decay applies to matrices only."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     matrices = [weight for weight in trained if weight.ndim >= 2]
     vectors = [weight for weight in trained if weight.ndim < 2]

@@ -1,4 +1,4 @@
-"""The value model over several workers: who they are, how weights are sharded (FSDP2, HSDP), and how they are gathered."""
+"""The value model on several workers: sharding of weights (FSDP2, HSDP), reduction of gradients, gathering of weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from vgs_ray.value.packing import Layout
 
 @dataclass(frozen=True)
 class Worker:
-    """This process among all of them, and how it lays out sequences."""
+    """This training process.
+
+    Attributes:
+        rank: rank among all workers.
+        world: number of workers.
+        device: device of the model.
+        layout: layout of micro-batches.
+    """
 
     rank: int = 0
     world: int = 1
@@ -28,7 +35,7 @@ class Worker:
     layout: Layout = "packed"
 
     def gather(self, value: Any) -> list[Any]:
-        """What each worker passed, on every worker."""
+        """The values that all workers pass, by rank; returned on every worker."""
         if self.world == 1:
             return [value]
         values = [None] * self.world
@@ -37,7 +44,7 @@ class Worker:
 
 
 def prepare(model: ValueModel, config: Train, worker: Worker) -> None:
-    """Freeze, checkpoint activations, compile and shard, in place; one worker alone has nothing to shard and pays nothing."""
+    """Freeze layers, checkpoint activations, compile and shard the model in place, as configured. One worker does not shard."""
     if config.trained_layers:
         for module in (model.model.embed_tokens, *model.model.layers[: -config.trained_layers]):
             module.requires_grad_(False)
@@ -55,13 +62,13 @@ def prepare(model: ValueModel, config: Train, worker: Worker) -> None:
     for module in (*model.model.layers, model):
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard)
     for module in _sharded(model):
-        # The loss is divided by the whole batch's sequences, so gradients are summed. gloo can only sum.
+        # Sum instead of mean: the loss is divided by the size of the whole batch already. gloo can only sum.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
 
 
 def _mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
-    """One dimension that shards, or two of which the first holds copies; None where nothing is sharded."""
+    """A mesh that shards, or one that replicates and shards; None if nothing is sharded."""
     size = math.gcd(shard_size, worker.world)  # gcd(0, n) is n
     if size == 1:
         return None
@@ -76,7 +83,7 @@ def _sharded(model: ValueModel) -> list[FSDPModule]:
 
 
 def accumulate(model: ValueModel, last: bool, config: Train) -> None:
-    """Before a micro-batch: gradients are reduced after the last one of a step only, and weights stay gathered till then."""
+    """Prepare a micro-batch: only the last one of a step reduces gradients, and weights stay gathered until then."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         model.set_is_last_backward(last)
@@ -84,13 +91,13 @@ def accumulate(model: ValueModel, last: bool, config: Train) -> None:
 
 
 def release(model: ValueModel) -> None:
-    """After forward passes without a backward one: let go of gathered weights, so that parameters are the shards again."""
+    """Free the gathered weights after forward passes without a backward pass, so that the parameters are shards again."""
     for module in _sharded(model):
         module.reshard()
 
 
 def sum_gradients(model: ValueModel, worker: Worker) -> None:
-    """Where every worker has its own copy of the weights: one reduction a step, after all micro-batches."""
+    """Sum the gradients of all workers, once per step, if the weights are replicated and not sharded."""
     if worker.world == 1 or isinstance(model, FSDPModule):
         return
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -102,15 +109,15 @@ def sum_gradients(model: ValueModel, worker: Worker) -> None:
 
 
 def clip_gradients(model: ValueModel, clip_norm: float) -> float:
-    """Scale the gradient to a global norm of at most `clip_norm`; returns the norm before, the same on every worker."""
+    """Scale the gradient to a global norm of at most `clip_norm`; returns the norm before scaling, equal on all workers."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def whole_weights(model: ValueModel) -> dict[str, Tensor]:
-    """Unsharded weights in main memory. Every worker must call it; only one need keep the result."""
+    """Unsharded weights in CPU memory. All workers must call this together."""
     return {
-        # A gathered weight is a view of a larger buffer, which could not be saved.
+        # Cloned, because a gathered weight is a view of a larger buffer, which safetensors does not save.
         name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().cpu().clone()
         for name, weight in model.state_dict().items()
     }

@@ -1,8 +1,7 @@
-"""Who computes what in one step: a batch's sequences to workers and micro-batches. Pure numpy.
+"""Partition of a batch: which worker computes which sequences, and in which micro-batches. Pure numpy.
 
-In: lengths of a whole batch, the same on every worker. Out: for each worker its micro-batches. Every worker makes the same
-plan without a word to the others, and all of them get the same number of micro-batches, so that their collective
-operations pair up.
+In: the lengths of a whole batch, the same on every worker. Out: the micro-batches of each worker. Every worker computes the same
+partition without communication, and all workers get the same number of micro-batches, so that their collectives match.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ Ints = NDArray[np.int64]
 
 
 class Partition(NamedTuple):
-    """One step over all workers. A *unit* is what can't be divided: a sequence, or a pair that is ranked.
+    """A batch divided among all workers. A *unit* is one sequence, or one pair of sequences for a ranking loss.
 
     Attributes:
-        packs: for each worker its micro-batches, each a list of positions in the batch; a worker that has fewer than the
-            others has empty ones.
-        units: units of the batch, over which the loss is a mean.
-        tokens: in all forward passes, without padding.
-        padded: the same with padding.
+        packs: for each worker its micro-batches, each a list of positions in the batch; a worker with fewer micro-batches than
+            the others gets empty ones.
+        units: units in the batch, the denominator of the loss.
+        tokens: tokens in all forward passes, without padding.
+        padded: tokens in all forward passes, with padding.
     """
 
     packs: list[list[list[int]]]
@@ -37,53 +36,54 @@ class Partition(NamedTuple):
 
     @property
     def padding(self) -> float:
-        """Share of the forwarded positions that hold no token."""
+        """Share of padding in all forward passes."""
         return 1 - self.tokens / self.padded if self.padded else 0.0
 
 
 def partition_batch(
     lengths: Ints, targets: Ints, world: int, budget: int, layout: Layout, attention: float = 0.0
 ) -> Partition:
-    """Divide a batch among workers by cost, then each worker's share into micro-batches.
+    """Balance a batch over the workers by cost, then divide each worker's share into micro-batches.
 
-    A unit without a target is in no micro-batch. It counts in the mean, as a loss of 0: so does the published code.
+    A unit without target tokens is in no micro-batch but counts in the denominator with a loss of 0, as in the published code.
 
     Args:
-        lengths: (units, sequences of a unit) tokens.
-        targets: the same shape; tokens with a target.
-        world: workers.
-        budget: tokens of a micro-batch, padding included; a longer unit is alone in one.
+        lengths: (units, sequences per unit) tokens of each sequence.
+        targets: (units, sequences per unit) target tokens of each sequence.
+        world: number of workers.
+        budget: tokens of a micro-batch, padding included; a longer unit gets a micro-batch of its own.
         layout: see `vgs_ray.value.packing`.
-        attention: cost of one token's attention to one earlier token, relative to the rest of the token's cost.
+        attention: cost of attending to one token, relative to the other cost of a token.
     """
     kept = np.flatnonzero((targets > 0).all(1))
-    whole = lengths[kept]
-    shares = share((whole * (1 + attention * whole)).sum(1), world)
+    sizes = lengths[kept]
+    shares = balance((sizes * (1 + attention * sizes)).sum(1), world)
     if layout == "packed":
-        packs = [fill(whole.sum(1)[mine], budget) for mine in shares]
+        packs = [best_fit(sizes.sum(1)[share], budget) for share in shares]
     else:
-        packs = [bucket(whole.max(1)[mine], budget // whole.shape[1]) for mine in shares]
+        packs = [bucket_by_length(sizes.max(1)[share], budget // sizes.shape[1]) for share in shares]
     most = max(map(len, packs))
-    named = [
-        [[int(kept[mine[place]]) for place in pack] for pack in own] + [[]] * (most - len(own))
-        for mine, own in zip(shares, packs, strict=True)
+    positions = [
+        [[int(kept[share[place]]) for place in pack] for pack in own] + [[]] * (most - len(own))
+        for share, own in zip(shares, packs, strict=True)
     ]
-    area = [_area(lengths[pack], layout) for own in named for pack in own]
-    return Partition(named, len(lengths), int(whole.sum()), sum(area))
+    padded = sum(_forwarded(lengths[pack], layout) for own in positions for pack in own)
+    return Partition(positions, len(lengths), int(sizes.sum()), padded)
 
 
-def share(costs: NDArray[np.float64], world: int) -> list[Ints]:
-    """Positions for each worker: the costliest first, each to the worker that has least to do."""
-    loads, owned = [(0.0, rank) for rank in range(world)], [[] for _ in range(world)]  # type: ignore[var-annotated]
+def balance(costs: NDArray[np.float64], world: int) -> list[Ints]:
+    """Positions for each worker: in descending order of cost, each to the worker with the lowest load."""
+    loads = [(0.0, rank) for rank in range(world)]
+    shares: list[list[int]] = [[] for _ in range(world)]
     for place in np.argsort(-costs, kind="stable"):
         load, rank = heapq.heappop(loads)
-        owned[rank].append(place)
+        shares[rank].append(place)
         heapq.heappush(loads, (load + float(costs[place]), rank))
-    return [np.sort(np.array(mine, np.int64)) for mine in owned]
+    return [np.sort(np.array(share, np.int64)) for share in shares]
 
 
-def fill(lengths: Ints, budget: int) -> list[list[int]]:
-    """Best fit, longest first: each length goes where it leaves the least room."""
+def best_fit(lengths: Ints, budget: int) -> list[list[int]]:
+    """Best-fit decreasing bin packing: each length goes to the pack with the least room that still holds it."""
     packs: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (room left, pack), sorted
     for place in np.argsort(-lengths, kind="stable"):
@@ -99,8 +99,8 @@ def fill(lengths: Ints, budget: int) -> list[list[int]]:
     return packs
 
 
-def bucket(lengths: Ints, budget: int) -> list[list[int]]:
-    """Sequences of like length together, so that rows times the longest row stays within the budget."""
+def bucket_by_length(lengths: Ints, budget: int) -> list[list[int]]:
+    """Groups of similar length, so that the number of rows times the longest row stays within the budget."""
     packs: list[list[int]] = []
     for place in np.argsort(lengths, kind="stable"):
         if not packs or (len(packs[-1]) + 1) * lengths[place] > budget:
@@ -109,8 +109,8 @@ def bucket(lengths: Ints, budget: int) -> list[list[int]]:
     return packs
 
 
-def _area(lengths: Ints, layout: Layout) -> int:
-    """Positions that a micro-batch forwards."""
+def _forwarded(lengths: Ints, layout: Layout) -> int:
+    """Tokens of a micro-batch with padding; an empty one holds a single token."""
     if not len(lengths):
         return 1
     return int(lengths.sum() if layout == "packed" else lengths.size * lengths.max())

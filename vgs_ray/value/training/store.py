@@ -1,7 +1,7 @@
-"""Tables to a store that training reads at random: tokens uncompressed and memory-mapped, joined once by an index.
+"""The training store: tokens of the tables in uncompressed, memory-mapped Arrow files, joined by an index.
 
-In: Parquet parts of `labels`, `roll_ins` and `roll_outs`. Out: a folder of Arrow files. A worker maps them and holds no
-column of tokens; the operating system keeps what is read often, once for all workers of a machine.
+In: Parquet parts of `labels`, `roll_ins` and `roll_outs`. Out: a folder of Arrow files for random access. Workers map the files
+instead of loading them, so the operating system's page cache holds them once for all workers of a machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vgs_ray.data.files import atomic_file
 from vgs_ray.data.schemas import TOKENS
 
 SPLITS = ("train", "validation")
-ROWS = 1024  # of a batch in a file
+BATCH_ROWS = 1024  # rows of a record batch
 VALUES = pa.list_(pa.float32())
 COPIED = {
     "roll_ins": pa.schema({"roll_in_id": pa.string(), "prompt": TOKENS, "tokens": TOKENS}),
@@ -29,6 +29,7 @@ COPIED = {
     "labels": pa.schema({"roll_out_id": pa.string(), "values": VALUES}),
 }
 LABEL_COLUMNS = ("roll_out_id", "roll_in_id", "problem_id", "cut", "split", "label")
+Rows = NDArray[np.int64]
 
 
 class Sources(NamedTuple):
@@ -48,21 +49,21 @@ class PartCopy(NamedTuple):
 
 
 def part_copies(sources: Sources, folder: Path) -> list[PartCopy]:
-    """What is to be copied; the copies are independent of each other.
+    """All parts to copy; the copies are independent of each other.
 
     Raises:
         FileNotFoundError: a table has no parts.
     """
-    found = []
+    copies = []
     for table, files in sources._asdict().items():
         if not files:
             raise FileNotFoundError(f"table {table} has no parts; training reads that table: run its stage first")
-        found += [PartCopy(table, str(file), folder / table / f"{Path(file).stem}.arrow") for file in sorted(files)]
-    return found
+        copies += [PartCopy(table, str(file), folder / table / f"{Path(file).stem}.arrow") for file in sorted(files)]
+    return copies
 
 
 def copy_part(job: PartCopy) -> None:
-    """Write one part's columns uncompressed, batch by batch; a part that is there already is kept."""
+    """Write the columns of one part uncompressed, batch by batch, unless the copy exists already."""
     if job.target.exists():
         return
     job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def copy_part(job: PartCopy) -> None:
         pa.ipc.new_file(file, schema) as sink,
     ):
         names = [name for name in schema.names if name in part.schema_arrow.names]
-        for batch in part.iter_batches(batch_size=ROWS, columns=names):
+        for batch in part.iter_batches(batch_size=BATCH_ROWS, columns=names):
             for name in schema.names:
                 if name not in names:  # labels without values
                     batch = batch.append_column(name, pa.nulls(len(batch), schema.field(name).type))
@@ -82,27 +83,21 @@ def copy_part(job: PartCopy) -> None:
 
 
 def write_indexes(sources: Sources, folder: Path) -> None:
-    """Join labels with the rows of the store, sorted by problem: one file for each split.
+    """Join the labels with the rows of the store, sorted by problem; one index for each split.
 
     Raises:
-        ValueError: a label has no tokens.
+        ValueError: a label has no tokens, or another number of values than roll-out tokens.
     """
     labels = pads.dataset(sorted(sources.labels)).to_table(columns=list(LABEL_COLUMNS))
     ins, outs, values = (_open_all(folder / table) for table in COPIED)
-    in_row = _positions(labels["roll_in_id"], ins["roll_in_id"])
-    out_row = _positions(labels["roll_out_id"], outs["roll_out_id"])
-    value_row = _positions(labels["roll_out_id"], values["roll_out_id"])
-    prompts, tokens, given = _lengths(ins["prompt"]), _lengths(outs["tokens"]), _lengths(values["values"])
+    in_row = _rows_of(labels["roll_in_id"], ins["roll_in_id"])
+    out_row = _rows_of(labels["roll_out_id"], outs["roll_out_id"])
+    value_row = _rows_of(labels["roll_out_id"], values["roll_out_id"])
     cuts = np.minimum(labels["cut"].to_numpy(), _lengths(ins["tokens"])[in_row])
-    start, count = prompts[in_row] + cuts, tokens[out_row]
-    wrong = (given[value_row] >= 0) & (given[value_row] != count)
-    if wrong.any():
-        at = int(wrong.argmax())
-        raise ValueError(
-            f"label of {labels['roll_out_id'][at]} has {given[value_row][at]} values for {count[at]} roll-out tokens; "
-            "each token needs one: run label again"
-        )
-    joined = pa.table(
+    start, count = _lengths(ins["prompt"])[in_row] + cuts, _lengths(outs["tokens"])[out_row]
+    value_count = _lengths(values["values"])[value_row]
+    _check_values(labels["roll_out_id"], value_count, count)
+    index = pa.table(
         {
             "roll_out_id": labels["roll_out_id"],
             "problem_id": labels["problem_id"],
@@ -110,17 +105,17 @@ def write_indexes(sources: Sources, folder: Path) -> None:
             "label": labels["label"].cast(pa.int8()),
             "in_row": in_row,
             "out_row": out_row,
-            "value_row": np.where(given[value_row] >= 0, value_row, -1),
+            "value_row": np.where(value_count >= 0, value_row, -1),
             "start": start.astype(np.int32),
             "length": (start + count).astype(np.int32),
         }
     )
     for split in SPLITS:
-        _write_index(joined.filter(pc.equal(joined["split"], split)), folder / f"index-{split}.arrow")
+        _write_index(index.filter(pc.equal(index["split"], split)), folder / f"index-{split}.arrow")
 
 
 class ListColumn:
-    """A column of lists over memory-mapped files: `lists[row]` is an array without a copy."""
+    """A column of lists over memory-mapped files: `column[row]` is an array without a copy."""
 
     def __init__(self, folder: Path, column: str) -> None:
         self._chunks = [chunk for chunk in _open_all(folder)[column].chunks if len(chunk)]
@@ -132,12 +127,22 @@ class ListColumn:
 
 
 def open_index(folder: Path, split: str) -> pa.Table:
-    """The index of one split, memory-mapped, each column in one piece."""
+    """The index of one split, memory-mapped, each column in one chunk."""
     return _open(folder / f"index-{split}.arrow")
 
 
+def _check_values(ids: pa.ChunkedArray, value_count: Rows, count: Rows) -> None:
+    wrong = (value_count >= 0) & (value_count != count)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(
+            f"the label of {ids[at]} has {value_count[at]} values for {count[at]} roll-out tokens; each token needs one value: "
+            "run label again"
+        )
+
+
 def _write_index(table: pa.Table, path: Path) -> None:
-    """Problems become numbers: only whether two are equal is asked."""
+    """Problem ids become integers, which suffice to compare neighbours."""
     table = table.sort_by([("problem_id", "ascending"), ("roll_out_id", "ascending")])
     codes = table["problem_id"].combine_chunks().dictionary_encode().indices
     table = table.drop_columns(["problem_id", "split"]).append_column("problem", codes).combine_chunks()
@@ -157,14 +162,15 @@ def _open_all(folder: Path) -> pa.Table:
     return pa.concat_tables([_open(path) for path in sorted(folder.glob("*.arrow"))])
 
 
-def _lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def _lengths(column: pa.ChunkedArray) -> Rows:
     """Length of each list; -1 for null."""
     return pc.fill_null(pc.list_value_length(column), -1).to_numpy().astype(np.int64)
 
 
-def _positions(keys: pa.ChunkedArray, table_keys: pa.ChunkedArray) -> NDArray[np.int64]:
-    found = pc.index_in(keys, value_set=table_keys.combine_chunks())
-    if found.null_count:
-        missing = keys.filter(pc.is_null(found))[0].as_py()
-        raise ValueError(f"label of {missing} has no tokens; labels and tokens must come from one run: run label again")
-    return found.to_numpy().astype(np.int64)
+def _rows_of(keys: pa.ChunkedArray, table_keys: pa.ChunkedArray) -> Rows:
+    """Row of each key in a table's key column."""
+    rows = pc.index_in(keys, value_set=table_keys.combine_chunks())
+    if rows.null_count:
+        missing = keys.filter(pc.is_null(rows))[0].as_py()
+        raise ValueError(f"the label of {missing} has no tokens; labels and tokens must be of one run: run label again")
+    return rows.to_numpy().astype(np.int64)

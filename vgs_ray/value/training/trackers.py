@@ -1,4 +1,4 @@
-"""Curves of a training run: TensorBoard, Weights & Biases, MLflow. Only what is asked for is imported."""
+"""Experiment trackers: TensorBoard, Weights & Biases, MLflow. Only the configured ones are imported."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Find out before training, not in it.
+    """Check before training that the packages of the trackers are installed.
 
     Raises:
-        ValueError: a tracker's package is not installed.
+        ValueError: a package is not installed.
     """
     missing = [name for name in names if find_spec(PACKAGES[name]) is None]
     if missing:
         raise ValueError(
-            f"train.trackers names {', '.join(missing)}, whose package is not installed: pip install '.[tracking]', or leave "
-            "it out of train.trackers"
+            f"train.trackers names {', '.join(missing)}, whose package is not installed: run pip install '.[tracking]', or "
+            "remove it from train.trackers"
         )
 
 
 def open_trackers(names: Sequence[str], folder: Path, run_name: str, config: dict[str, Any]) -> Track:
-    """A function that sends a step's numbers to each tracker. A resumed run continues its curves.
+    """A function that sends a step's metrics to each tracker. A resumed run continues its curves.
 
     Args:
-        names: of the trackers.
-        folder: of the files of those that write files.
-        run_name: what the run is called there.
-        config: shown with the run.
+        names: names of the trackers.
+        folder: folder for the files of trackers that write files.
+        run_name: name of the run.
+        config: settings shown with the run.
     """
     opened: list[Track] = []
 
     def track(step: int, metrics: dict[str, float]) -> None:
-        if not opened:  # only now is the first step known; what a killed run wrote from there on is replaced
+        if not opened:  # at the first step, from which on the metrics of a killed run are replaced
             opened.extend(_OPEN[name](folder / name, run_name, config, step) for name in names)
         for each in opened:
             each(step, metrics)
@@ -48,7 +48,7 @@ def open_trackers(names: Sequence[str], folder: Path, run_name: str, config: dic
 def _tensorboard(folder: Path, run_name: str, config: dict[str, Any], first: int) -> Track:
     from tensorboardX import SummaryWriter
 
-    writer = SummaryWriter(str(folder), purge_step=first, flush_secs=2)  # a killed worker loses what waits
+    writer = SummaryWriter(str(folder), purge_step=first, flush_secs=2)  # a killed worker loses what is not flushed
 
     def track(step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -69,9 +69,9 @@ def _mlflow(folder: Path, run_name: str, config: dict[str, Any], first: int) -> 
     import mlflow
 
     mlflow.set_experiment("vgs-ray")
-    found = mlflow.search_runs(filter_string=f"run_name = '{run_name}'", output_format="list", max_results=1)
-    mlflow.start_run(run_id=found[0].info.run_id if found else None, run_name=run_name)
-    if not found:
+    runs = mlflow.search_runs(filter_string=f"run_name = '{run_name}'", output_format="list", max_results=1)
+    mlflow.start_run(run_id=runs[0].info.run_id if runs else None, run_name=run_name)
+    if not runs:
         mlflow.log_params(config)
     return lambda step, metrics: mlflow.log_metrics(metrics, step=step)
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vgs_ray.config import Train
 from vgs_ray.value.model import CORRECT, ValueModel, correct_probs
-from vgs_ray.value.packing import Example, lay_out
+from vgs_ray.value.packing import Example, MicroBatch, lay_out
 from vgs_ray.value.training.loss import target_logits
 from vgs_ray.value.training.metrics import Predictions
 from vgs_ray.value.training.parallel import Worker, release
@@ -19,40 +21,50 @@ from vgs_ray.value.training.partition import partition_batch
 
 @torch.no_grad()
 def validate(model: ValueModel, examples: Sequence[Example], config: Train, worker: Worker) -> Predictions | None:
-    """Values of held-out examples, each worker its share of them; the first worker gets all, the others None."""
+    """Predict held-out examples, divided among the workers. Rank 0 returns all predictions, other workers return None."""
     lengths = np.array([[len(example.tokens)] for example in examples])
     targets = lengths - np.array([[example.target_start] for example in examples])
-    plan = partition_batch(lengths, targets, worker.world, config.micro_tokens, worker.layout)
+    partition = partition_batch(lengths, targets, worker.world, config.micro_tokens, worker.layout)
     was_training = model.training
     model.eval()
-    found = []
-    for pack in plan.packs[worker.rank]:
+    parts = []
+    for pack in partition.packs[worker.rank]:
         batch = lay_out([examples[place] for place in pack], worker.layout)
-        logits = target_logits(model, batch, worker.device)
-        chosen = batch.weights > 0
-        if logits.shape[-1] == 1:
-            hits = torch.from_numpy((batch.labels[chosen] == CORRECT).astype(np.float32)).to(worker.device)
-            losses = F.binary_cross_entropy_with_logits(logits[:, 0], hits, reduction="none")
-        else:
-            losses = F.cross_entropy(logits, torch.from_numpy(batch.labels[chosen]).to(worker.device), reduction="none")
-        positions = batch.position_ids
-        # A target is the first of its sequence where the token before it is none, or belongs to another sequence.
-        before, after = np.roll(chosen, 1, 1), np.roll(chosen, -1, 1)
-        before[:, 0] = after[:, -1] = False
-        restarts, ends = positions == 0, np.roll(positions, -1, 1) == 0
-        found.append(
-            Predictions(
-                losses.cpu().numpy(),
-                correct_probs(logits).cpu().numpy(),
-                (batch.labels == CORRECT)[chosen],
-                batch.weights[chosen],
-                positions[chosen].astype(np.int32),
-                (~before | restarts)[chosen],
-                (~after | ends)[chosen],
-            )
-        )
+        parts.append(_predictions(batch, target_logits(model, batch, worker.device)))
     release(model)
     model.train(was_training)
-    mine = Predictions(*(np.concatenate(column) for column in zip(*found, strict=True)))
-    everyone = worker.gather(mine)
-    return Predictions(*map(np.concatenate, zip(*everyone, strict=True))) if worker.rank == 0 else None
+    every = worker.gather(_concatenate(parts))
+    return _concatenate(every) if worker.rank == 0 else None
+
+
+def _predictions(batch: MicroBatch, logits: Tensor) -> Predictions:
+    targets = batch.weights > 0
+    first, last = _ends(targets, batch.position_ids)
+    return Predictions(
+        _cross_entropy(logits, batch.labels[targets]).cpu().numpy(),
+        correct_probs(logits).cpu().numpy(),
+        (batch.labels == CORRECT)[targets],
+        batch.weights[targets],
+        batch.position_ids[targets].astype(np.int32),
+        first[targets],
+        last[targets],
+    )
+
+
+def _cross_entropy(logits: Tensor, labels: NDArray[np.int64]) -> Tensor:
+    """Of the class, or of the only output against the class "correct"."""
+    if logits.shape[-1] == 1:
+        correct = torch.from_numpy((labels == CORRECT).astype(np.float32)).to(logits.device)
+        return F.binary_cross_entropy_with_logits(logits[:, 0], correct, reduction="none")
+    return F.cross_entropy(logits, torch.from_numpy(labels).to(logits.device), reduction="none")
+
+
+def _ends(targets: NDArray[np.bool_], positions: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks of the first and the last target of each sequence: the neighbour is no target, or is of another sequence."""
+    before, after = np.roll(targets, 1, 1), np.roll(targets, -1, 1)
+    before[:, 0] = after[:, -1] = False
+    return ~before | (positions == 0), ~after | (np.roll(positions, -1, 1) == 0)
+
+
+def _concatenate(parts: Sequence[Predictions]) -> Predictions:
+    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))

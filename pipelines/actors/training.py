@@ -1,0 +1,93 @@
+"""What each worker of Ray Train runs: the training loop, the log of rank 0, and the saved value model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import Tensor
+
+from vgs_ray.config import Recipe, Train
+from vgs_ray.models import model_path
+from vgs_ray.value.attention import choose_attention, choose_layout
+from vgs_ray.value.model import ValueModel
+from vgs_ray.value.publish import model_card, save_value_model
+from vgs_ray.value.training.loader import HELD_OUT, open_splits
+from vgs_ray.value.training.loop import DIVERGED, LossDivergedError, Report, fit
+from vgs_ray.value.training.metrics import Predictions
+from vgs_ray.value.training.metrics_log import REPORTED, append_metrics, last_validation, read_metrics, repair_log
+from vgs_ray.value.training.parallel import Worker, whole_weights
+from vgs_ray.value.training.trackers import open_trackers
+from vgs_ray.value.training.validation_report import write_validation
+
+
+def train_worker(config: dict[str, Recipe]) -> str:
+    """Train on one worker; all workers validate and save checkpoints together.
+
+    Returns:
+        Why the loss diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
+    """
+    recipe = config["recipe"]
+    settings, folder = recipe.resolved_train, recipe.folder / "train"
+    device = ray.train.torch.get_device()
+    attention = choose_attention(settings.attention, device, settings.attention_dropout)
+    worker = _worker(device, attention)
+    train, validation = open_splits(folder / "store", settings)
+    held_out = validation.held_out(HELD_OUT)
+    model = ValueModel.from_backbone(
+        model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention,
+        attention_dropout=settings.attention_dropout,
+    ).to(device)  # fmt: skip
+    report = _reporter(folder, settings, recipe.folder.name, worker)
+    try:
+        examples = [validation.example(index) for index in held_out]
+        fit(model, settings, train, examples, folder / "checkpoints", recipe.seed, worker, report)
+    except LossDivergedError as error:
+        return f"{error}; {folder / 'checkpoints' / DIVERGED} lists all ids"
+    weights = whole_weights(model)
+    if worker.rank == 0:
+        counts = {"train": train.counts(train.units()), "validation": validation.counts(held_out)}
+        _save(model, weights, settings, recipe.folder.name, counts, folder)
+    return ""
+
+
+def _worker(device: torch.device, attention: str) -> Worker:
+    """This process; on a CPU the workers of a node share its cores."""
+    context = ray.train.get_context()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    return Worker(context.get_world_rank(), context.get_world_size(), device, choose_layout(attention, device))
+
+
+def _reporter(folder: Path, settings: Train, run_name: str, worker: Worker) -> Report:
+    """A function that writes a step's metrics to the log and the trackers, and the files of a validation."""
+    log = folder / "metrics.jsonl"
+    track = open_trackers(settings.trackers, folder, run_name, asdict(settings))
+    if worker.rank == 0:
+        repair_log(log)
+
+    def report(metrics: dict[str, float], predictions: Predictions | None) -> None:
+        append_metrics(log, {**metrics, "workers": worker.world})
+        track(int(metrics["step"]), metrics)
+        if predictions:
+            write_validation(predictions, int(metrics["step"]), settings.position_bin, folder)
+
+    return report
+
+
+def _save(
+    model: ValueModel,
+    weights: dict[str, Tensor],
+    settings: Train,
+    run_name: str,
+    counts: dict[str, dict[str, int]],
+    folder: Path,
+) -> None:
+    last = last_validation(read_metrics(folder / "metrics.jsonl"))
+    metrics = {name: last[name] for name in REPORTED if name in last}
+    card = model_card(run_name, asdict(settings), int(last.get("step", 0)), metrics, counts)
+    save_value_model(model, weights, settings.init, card, folder / "value_model")

@@ -72,7 +72,7 @@ def check_stage(module: str, arguments: list[str]) -> None:
     """Parse the arguments; show help and plans, which is all that runs in a moment."""
     source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
     assert "__main__" in source
-    if "--help" in arguments:
+    if {"--help", "--help-all"} & {*arguments}:
         with pytest.raises(SystemExit, match="0"):
             parse(module, arguments)
     elif arguments:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.stage import open_stage
+from pipelines.tables.stage import Stage, open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe, Train
 from vgs_ray.errors import UserError
@@ -32,13 +32,25 @@ BAR_FORMAT = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
 def run(recipe: Recipe) -> None:
     config = recipe.train
     stage = open_stage(recipe, "train", inputs=("roll_in", "roll_out", "label"))
-    if stage is None:
-        return
     try:
-        check_trackers(config.trackers)
         check_hub_token(config.push_to)
+        if stage is not None:
+            check_trackers(config.trackers)
     except ValueError as error:
         raise UserError(str(error)) from None
+    if stage is not None:
+        train_value_model(recipe, stage)
+    if config.push_to:  # also for a model that was finished earlier
+        push_to_hub(recipe.folder / "train" / "value_model", config.push_to)
+
+
+def train_value_model(recipe: Recipe, stage: Stage) -> None:
+    """Train and complete the stage.
+
+    Raises:
+        UserError: the data can't be trained on, or the loss diverged.
+    """
+    config = recipe.train
     log = stage.folder / "metrics.jsonl"
     with (
         ray_session(folder=stage.folder),
@@ -48,8 +60,6 @@ def run(recipe: Recipe) -> None:
         diverged = trainer(recipe).fit().return_value
     if diverged:
         raise UserError(diverged)
-    if config.push_to:
-        push_to_hub(stage.folder / "value_model", config.push_to)
     shutil.rmtree(stage.folder / "store")
     stage.close(classes=data["classes"], **summarize_run(read_metrics(log)), too_long=data["too_long"])
 

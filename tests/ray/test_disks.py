@@ -102,11 +102,11 @@ def test_a_read_only_root_is_refused(mount: Mount) -> None:
     recipe = replace(sandbox(), root=str(root))
     (recipe.folder / "clean").mkdir(parents=True)
     subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
-    with pytest.raises(UserError, match=r"sandbox can't be written \(read-only.*--root"), only_writer(recipe):
+    with pytest.raises(UserError, match=r"sandbox is not writable \(read-only.*--root"), only_writer(recipe):
         pass
-    with pytest.raises(UserError, match=r"clean can't be written \(read-only.*--root"):
+    with pytest.raises(UserError, match=r"clean is not writable \(read-only.*--root"):
         open_stage(recipe, "clean", ())
-    with pytest.raises(UserError, match=r"other/clean can't be made \(Read-only file system\).*--root"):
+    with pytest.raises(UserError, match=r"other/clean can't be created \(Read-only file system\).*--root"):
         open_stage(replace(recipe, run_name="other"), "clean", ())
 
 

@@ -1,7 +1,7 @@
-"""Throughput of the two engines on a tiny model: python bench/engine.py [--sequences 128] [--model FOLDER].
+"""Throughput of both engines on a tiny model: python bench/engine.py [--sequences 128] [--model FOLDER].
 
-Rates are for each second of CPU time of this process as well as of the clock, so that a busy machine does not hide
-a change. Out: a table with ratios.
+Rates are given per second of wall-clock time and per second of this process's CPU time, which depends less on the machine's other
+load. Out: a table with ratios.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROMPT, RESPONSE = 40, 100
 
 
 def random_model(folder: Path, positions: int = 1024, ends: bool = True) -> str:
-    """Save a Qwen2 of 0.9M parameters, the sandbox's size; one that does not end all but never samples its end token."""
+    """Save a random Qwen2 of 0.9M parameters, the size of the sandbox's policy. Without `ends`, it hardly ever ends an answer."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
@@ -38,7 +38,7 @@ def random_model(folder: Path, positions: int = 1024, ends: bool = True) -> str:
         tie_word_embeddings=ends,
     )
     model = Qwen2ForCausalLM(config)
-    if not ends:  # its logit is 0, and those of others are far from it
+    if not ends:  # the end token's logit is 0, far below the largest logit
         model.lm_head.weight.data *= 20
         model.lm_head.weight.data[1] = 0
     model.save_pretrained(folder)
@@ -46,11 +46,11 @@ def random_model(folder: Path, positions: int = 1024, ends: bool = True) -> str:
 
 
 def rate(work: Callable[[], Coroutine[Any, Any, Any]], done: Callable[[], int]) -> tuple[float, float]:
-    """Units of work for each second of the clock, and for each second of CPU time."""
-    before, clock, cpu = done(), time.perf_counter(), time.process_time()
+    """Units of work per second of wall-clock time and per second of CPU time."""
+    before, wall_clock, cpu = done(), time.perf_counter(), time.process_time()
     asyncio.run(work())
     units = done() - before
-    return units / (time.perf_counter() - clock), units / (time.process_time() - cpu)
+    return units / (time.perf_counter() - wall_clock), units / (time.process_time() - cpu)
 
 
 def line(name: str, rates: tuple[float, float], base: tuple[float, float]) -> None:
@@ -69,7 +69,7 @@ def generation(policy: Any, prompts: list[tuple[int, ...]]) -> None:
 
         return work
 
-    rate(batch(8), generated)  # the first steps are slow
+    rate(batch(8), generated)  # warm-up
     base = rate(batch(1), generated)
     line("generated tokens, 1 sequence at a time", base, base)
     for count in sorted({8, 64, len(prompts)}):
@@ -77,18 +77,18 @@ def generation(policy: Any, prompts: list[tuple[int, ...]]) -> None:
 
 
 def scoring(value: Any, sequences: list[tuple[int, ...]]) -> None:
-    asked = 0
+    requested = 0
 
     async def work(length: int) -> None:
-        nonlocal asked
+        nonlocal requested
         await asyncio.gather(*(value.score(tokens[:length]) for tokens in sequences))
-        asked += len(sequences)
+        requested += len(sequences)
 
     asyncio.run(work(8))
     whole = PROMPT + RESPONSE
-    fresh = rate(lambda: work(whole), lambda: asked)
+    fresh = rate(lambda: work(whole), lambda: requested)
     line(f"scores of {whole} tokens, nothing cached", fresh, fresh)
-    line(f"scores of {whole} tokens, prefix cached", rate(lambda: work(whole), lambda: asked), fresh)
+    line(f"scores of {whole} tokens, prefix cached", rate(lambda: work(whole), lambda: requested), fresh)
     cached = value.usage.cached
     print(f"{'cached share of the last pass':44}{cached / (len(sequences) * whole):9.2f}")
 
@@ -96,7 +96,7 @@ def scoring(value: Any, sequences: list[tuple[int, ...]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sequences", type=int, default=128)
-    parser.add_argument("--model", default="", help="folder of a causal language model; a random one by default")
+    parser.add_argument("--model", default="", help="folder of a causal language model; default: a random model")
     arguments = parser.parse_args()
     engine = Engine(
         max_model_len=512,
@@ -106,8 +106,10 @@ def main() -> None:
         enforce_eager=True,
         threads=1,
     )
-    draw = random.Random(0)
-    sequences = [tuple(draw.randrange(2, 100) for _ in range(PROMPT + RESPONSE)) for _ in range(arguments.sequences)]
+    generator = random.Random(0)
+    sequences = [
+        tuple(generator.randrange(2, 100) for _ in range(PROMPT + RESPONSE)) for _ in range(arguments.sequences)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or random_model(Path(folder) / "policy")
         start = time.perf_counter()
@@ -120,7 +122,7 @@ def main() -> None:
         ValueModel.from_backbone(model).save_pretrained(Path(folder) / "value")
         start = time.perf_counter()
         value = build_value(str(Path(folder) / "value"), engine)
-        print(f"{'value started beside it, s':44}{time.perf_counter() - start:9.1f}")
+        print(f"{'value model started, s':44}{time.perf_counter() - start:9.1f}")
         scoring(value, sequences)
         policy.close()
         value.close()

@@ -1,7 +1,8 @@
 """Throughput of stage roll_out against bare vLLM: python bench/rollout.py [--problems 1200] [--rounds 3].
 
-The same prompts, seeds, sampling, engine settings and machine; one engine; after its start-up. The two take turns, so that
-a busy machine slows both. Out: generated tokens a second of each round, and the ratio of the medians.
+Both use one engine with the same prompts, seeds, sampling and settings; the start of the engine is not counted. They run in
+turns, so that other load on the machine slows down both. Out: generated tokens per second of each round, and the ratio of the
+medians.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vgs_ray.config import Recipe
 
 
 def bare(recipe: Recipe) -> float:
-    """Generated tokens a second of `vllm.LLM.generate` on all of the stage's requests at once."""
+    """Generated tokens per second of one call of `vllm.LLM.generate` with all of the stage's requests."""
     import torch
     from vllm import LLM, SamplingParams
 
@@ -42,20 +43,20 @@ def bare(recipe: Recipe) -> float:
         )
         for row in rows
     ]  # fmt: skip
-    began = time.perf_counter()
+    start = time.perf_counter()
     outputs = engine.generate([{"prompt_token_ids": row["prefix"]} for row in rows], params, use_tqdm=False)
-    return sum(len(output.outputs[0].token_ids) for output in outputs) / (time.perf_counter() - began)
+    return sum(len(output.outputs[0].token_ids) for output in outputs) / (time.perf_counter() - start)
 
 
 def run(*command: str) -> str:
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr)
-    return done.stdout
+    completed = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    if completed.returncode:
+        sys.exit(completed.stdout + completed.stderr)
+    return completed.stdout
 
 
 def stage(recipe: Recipe, arguments: list[str]) -> float:
-    """Generated tokens a second of the stage, by its manifest: without Ray's and the engine's start."""
+    """Generated tokens per second of the stage, from its manifest: without the start of Ray and the engine."""
     folder = stage_table(recipe, "roll_out").folder
     shutil.rmtree(folder, ignore_errors=True)
     run("-m", "pipelines.roll_out", *arguments)
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="sandbox")
     parser.add_argument("--problems", type=int, default=1200, help="raw problems")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bare", default="", help="for the benchmark itself: the run whose requests bare vLLM serves")
+    parser.add_argument("--bare", default="", help="internal: arguments of the run whose requests bare vLLM generates")
     options, extra = parser.parse_known_args()
     if options.bare:
         print(bare(parse("bench", json.loads(options.bare))))
@@ -79,15 +80,15 @@ def main() -> None:
         for name in ("clean", "roll_in"):
             run("-m", f"pipelines.{name}", *arguments)
         rates: dict[str, list[float]] = {"stage": [], "bare": []}
-        for number in range(options.rounds):
+        for round_number in range(1, options.rounds + 1):
             rates["stage"].append(stage(recipe, arguments))
             rates["bare"].append(float(run(__file__, "--bare", json.dumps(arguments)).split()[-1]))
-            now = {name: round(found[-1]) for name, found in rates.items()}
+            latest = {name: round(history[-1]) for name, history in rates.items()}
             print(
-                f"round {number + 1}: stage {now['stage']:,} tokens/s, vllm.LLM.generate {now['bare']:,} tokens/s",
+                f"round {round_number}: stage {latest['stage']:,} tokens/s, vllm.LLM.generate {latest['bare']:,} tokens/s",
                 flush=True,
             )
-        medians = {name: statistics.median(found) for name, found in rates.items()}
+        medians = {name: statistics.median(history) for name, history in rates.items()}
         rows = stage_table(recipe, "roll_out").count_rows()
         print(f"{rows:,} roll-outs, ratio of the medians {medians['stage'] / medians['bare']:.3f}")
 

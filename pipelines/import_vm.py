@@ -26,7 +26,7 @@ from pipelines.tables.tasks import map_items
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.ids import problem_id
-from vgs_ray.data.openr1 import NEEDED, check_columns, our_tables
+from vgs_ray.data.openr1 import REQUIRED, check_columns, our_tables
 from vgs_ray.data.source_names import SourceError
 from vgs_ray.data.splits import split_bounds, split_key, splits_of
 from vgs_ray.errors import UserError
@@ -104,7 +104,7 @@ def _keys(ids: Iterable[str]) -> NDArray[np.uint64]:
 def import_row_group(item: dict[str, Any], tables: dict[str, StageTable]) -> pa.Table:
     """Write the parts of one row group, a few rows at a time; a retried task writes the same parts again."""
     reader, start = pq.ParquetFile(item["file"]), 0
-    columns = [name for name in (*NEEDED, *OPTIONAL) if name in reader.schema_arrow.names]
+    columns = [name for name in (*REQUIRED, *OPTIONAL) if name in reader.schema_arrow.names]
     for batch in reader.iter_batches(BATCH_ROWS, row_groups=[item["group"]], columns=columns):
         here = slice(start, start + len(batch))
         try:

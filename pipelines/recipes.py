@@ -25,7 +25,7 @@ from vgs_ray.config import (
     Variant,
     Verify,
 )
-from vgs_ray.prompts import PLACE, R1_INSTRUCTION
+from vgs_ray.prompts import PLACEHOLDER, R1_INSTRUCTION
 
 
 def sandbox() -> Recipe:
@@ -132,7 +132,7 @@ def smollm() -> Recipe:
         base,
         name="smollm",
         policy=ReferencePolicy(policy),
-        instruction=f"{turns}{PLACE}",
+        instruction=f"{turns}{PLACEHOLDER}",
         clean=replace(
             base.clean, source="openai/gsm8k@cc7b047b6e5bb11b4f1af84efc572db110a51b3c:main/train", exclude=("gsm8k",),
             problem_column="question", solution_column="", limit=150, validation=14,

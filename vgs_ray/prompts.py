@@ -1,7 +1,7 @@
-r"""The only edge between text and tokens: a problem becomes a prompt, tokens become text.
+r"""Prompts: problems to tokens with a chat template, and tokens back to text.
 
-In: a tokenizer's folder or hub id. Out: token tuples for the engines, text for the verifier and the reader.
-transformers is imported inside the call that loads a tokenizer.
+In: the folder or hub id of a tokenizer. Out: token tuples for the engines, text for the verifier and for people. transformers is
+imported when a tokenizer is loaded.
 """
 
 from __future__ import annotations
@@ -20,66 +20,67 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 R1_INSTRUCTION = r" Please think step-by-step and put your final answer within \boxed{}."
-"""What the paper appends to each problem for the DeepSeek-R1-Distill policies (deepseek_utils.py in its code)."""
+"""The instruction that the paper appends to each problem for DeepSeek-R1-Distill policies (deepseek_utils.py in its code)."""
 THINK, END_OF_THOUGHT = "<think>", "</think>"
 THINKING = {"thinking": True, "enable_thinking": True}
-"""Variables by which chat templates turn thinking on: DeepSeek-V3.1, Granite and Kimi read the first, Qwen3, GLM and SmolLM3 the
-second. A template without them ignores both."""
+"""Variables that turn thinking on in chat templates: the first in DeepSeek-V3.1, Granite and Kimi, the second in Qwen3, GLM and
+SmolLM3. Other templates ignore them."""
 PROMPT_TAIL = 16
-"""Tokens at the end of a prompt, among which the last tag is: `</think>` and two line breaks are at most ten."""
-PLACE = "{problem}"
+"""Tokens at the end of a prompt that are searched for a thought tag. `</think>` and two line breaks are at most ten tokens."""
+PLACEHOLDER = "{problem}"
 PRIVATE_USE = range(0xF0000, 0xFFFFE)
-"""Characters without a meaning of their own: 65,534, more than a problem can use up."""
+"""65,534 Unicode characters without a meaning, more than a problem can contain."""
 
 
 @lru_cache(maxsize=8)
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder or hub id; loaded once for each process.
+    """Load a tokenizer from a folder or hub id, once per process.
 
     Raises:
-        ValueError: it has no chat template, so a problem could not be told from an answer.
+        ValueError: it has no chat template.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path)
     if not tokenizer.chat_template:
         raise ValueError(
-            f"tokenizer {path} has no chat template; a prompt needs one: "
-            f"add chat_template.jinja beside it or use an instruction-tuned model"
+            f"tokenizer {path} has no chat template, which prompts need: "
+            f"add chat_template.jinja to its folder, or use an instruction-tuned model"
         )
     return tokenizer
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str = "") -> Tokens:
-    """The problem as one user message, and what the chat template opens the reply with, with thinking asked for.
+    """The prompt of a problem: one user message in the chat template, with thinking turned on.
 
-    Where the template says nothing about a thought and the tokenizer knows the tags, `<think>` is appended: the first R1
-    templates left it to the policy, and the paper's prompt opens it. A thought that the template has closed stays closed.
+    If the template contains no thought tag and the tokenizer has these tags, `<think>` is appended: the first R1 templates left
+    it to the policy, and the prompt of the paper opens the thought. A thought that the template closes stays closed.
 
-    Text of the problem that looks like one of the tokenizer's own tokens, such as the end of a turn, stays text: whoever asks
-    must not be able to write the turns of others.
+    Text of the problem that equals a special token, such as the end of a turn, is tokenized as text, so that a problem cannot
+    insert turns into the conversation.
 
     Args:
-        problem: its text, as in the tables.
-        instruction: appended to the problem as it stands, `R1_INSTRUCTION` for R1-distilled policies; one that holds
-            `{problem}` is a template, and the problem takes that place.
+        tokenizer: of the policy.
+        problem: the text of the problem.
+        instruction: appended to the problem, such as `R1_INSTRUCTION` for R1-distilled policies. If it contains `{problem}`,
+            the problem replaces this placeholder instead.
     """
-    problem, seam = _inert(tokenizer, problem, instruction)
-    asked = instruction.replace(PLACE, problem) if PLACE in instruction else problem + instruction
-    text = _rendered(tokenizer, asked)
+    problem, separator = _separate_special_tokens(tokenizer, problem, instruction)
+    message = instruction.replace(PLACEHOLDER, problem) if PLACEHOLDER in instruction else problem + instruction
+    text = _rendered(tokenizer, message)
     if not _template_thought(tokenizer, str(tokenizer.chat_template or "")) and _knows_tags(tokenizer):
         text += f"{THINK}\n"
-    pieces = text.split(seam) if seam else [text]
+    pieces = text.split(separator) if separator else [text]
     return tuple(token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"])
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, asked: str) -> str:
-    chat = [{"role": "user", "content": asked}]
+def _rendered(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
+    chat = [{"role": "user", "content": message}]
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **THINKING))
 
 
 Thought = Literal["opened", "closed", ""]
-"""What a prompt has done with the thought before the first token of the response; empty where it says nothing about it."""
+"""The state of the thought at the end of a prompt. Empty if the prompt contains no thought tag."""
 
 
 def _last_tag(text: str) -> Thought:
@@ -89,7 +90,7 @@ def _last_tag(text: str) -> Thought:
 
 @lru_cache(maxsize=8)
 def _template_thought(tokenizer: PreTrainedTokenizerBase, template: str) -> Thought:
-    """What the template itself writes behind a user's message; `template` is the cache's key, since it can be replaced."""
+    """The state of the thought after a user message in a template. `template` is part of the cache key."""
     probe = chr(PRIVATE_USE[0])
     return _last_tag(_rendered(tokenizer, probe).rpartition(probe)[2]) if template else ""
 
@@ -97,11 +98,11 @@ def _template_thought(tokenizer: PreTrainedTokenizerBase, template: str) -> Thou
 def prompt_thought(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int] | NDArray[np.int32] | None = None
 ) -> Thought:
-    """Whether a prompt leaves the thought opened or closed.
+    """The state of the thought at the end of a prompt.
 
     Args:
         tokenizer: of the policy.
-        prompt: tokens of the prompt; without them, what `prompt_tokens` makes for this tokenizer.
+        prompt: the tokens of the prompt. By default those of `prompt_tokens` for any problem.
     """
     if prompt is not None:
         return _last_tag(tokenizer.decode(list(prompt[-PROMPT_TAIL:])))
@@ -109,36 +110,37 @@ def prompt_thought(
     return _template_thought(tokenizer, str(tokenizer.chat_template or "")) or appended
 
 
-def _inert(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str) -> tuple[str, str]:
-    """The problem with a seam behind the first character of each text that would be read as an added token, and the seam.
+def _separate_special_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str) -> tuple[str, str]:
+    """Insert a separator after the first character of each text in the problem that equals an added token.
 
-    What is tokenized in pieces that end there has no such token. There is no seam, and no change, where nothing looks like one.
+    The prompt is tokenized in pieces that end at separators, so no piece contains such a token. Returns the problem and the
+    separator, or the problem unchanged and an empty separator if it contains no such text.
     """
     added = [text for text in _added_tokens(tokenizer) if text in problem]
     if not added:
         return problem, ""
     used = set(problem + instruction)
-    seam = next(free for code in PRIVATE_USE if (free := chr(code)) not in used)
-    # Looking ahead finds those that overlap, too.
-    return re.sub(f"(?=(?:{'|'.join(map(re.escape, added))}))(.)", rf"\1{seam}", problem, flags=re.DOTALL), seam
+    separator = next(unused for code in PRIVATE_USE if (unused := chr(code)) not in used)
+    pattern = f"(?=(?:{'|'.join(map(re.escape, added))}))(.)"  # the lookahead also matches overlapping tokens
+    return re.sub(pattern, rf"\1{separator}", problem, flags=re.DOTALL), separator
 
 
 @lru_cache(maxsize=8)
 def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Those that a problem could write. Some tokenizers add runs of spaces: these say nothing but spaces, and stay."""
+    """Added tokens that a problem could contain, except runs of spaces, which are harmless."""
     return tuple(text for text in tokenizer.get_added_vocab() if len(text) > 1 and text.strip())
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-    """Text of generated tokens without special ones, but with the tags that open and end a thought."""
-    hidden = _hidden(tokenizer)
+    """The text of generated tokens without special tokens, but with the thought tags."""
+    hidden = _hidden_tokens(tokenizer)
     kept = [token for token in tokens if token not in hidden]
     return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 @lru_cache(maxsize=8)
-def _hidden(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Special tokens other than the tags of a thought."""
+def _hidden_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens other than the thought tags."""
     tags = {tokenizer.convert_tokens_to_ids(tag) for tag in (THINK, END_OF_THOUGHT) if _known(tokenizer, tag)}
     return frozenset(tokenizer.all_special_ids) - tags
 
@@ -146,15 +148,15 @@ def _hidden(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 def response_text(
     tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], prompt: Sequence[int] | NDArray[np.int32] | None = None
 ) -> str:
-    """Text of a response; `</think>` stands before its first word where no thought was open there.
+    """The text of a response. It begins with `</think>` if the response contains no thought.
 
-    That is so after a prompt that has closed the thought, unless the response opens another one, and for a policy that does
-    not think: its prompt and its response have no tags, and its tokenizer knows none.
+    A response contains no thought if the prompt closes the thought and the response does not open another one, or if the policy
+    does not think: neither prompt, response nor tokenizer have thought tags.
 
     Args:
         tokenizer: of the policy.
-        tokens: the response.
-        prompt: what it answers; without it, the prompt of `prompt_tokens`.
+        tokens: the tokens of the response.
+        prompt: the tokens of its prompt. By default those of `prompt_tokens`.
     """
     text = text_of(tokenizer, tokens)
     thought = prompt_thought(tokenizer, prompt)
@@ -168,18 +170,20 @@ def response_text(
 
 @lru_cache(maxsize=64)
 def delimiter_tokens(tokenizer: PreTrainedTokenizerBase, delimiter: str) -> tuple[int, ...]:
-    """All tokens whose text ends in the delimiter; a block ends at each of them. None for an empty delimiter.
+    """The tokens whose text ends with a delimiter; a block ends at each of them. Empty for an empty delimiter.
 
     Raises:
-        ValueError: there is no such token.
+        ValueError: no token ends with the delimiter.
     """
     if not delimiter:
         return ()
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    found = tuple(token for token, text in enumerate(texts) if text.endswith(delimiter))
-    if not found:
-        raise ValueError(f"no token ends in the delimiter {delimiter!r}: name a text that is the end of a token")
-    return found
+    ending = tuple(token for token, text in enumerate(texts) if text.endswith(delimiter))
+    if not ending:
+        raise ValueError(
+            f"no token ends with the delimiter {delimiter!r}: use the end of a token, such as a line break"
+        )
+    return ending
 
 
 def solution_text(
@@ -187,14 +191,14 @@ def solution_text(
     tokens: NDArray[np.int32],
     prompt: Sequence[int] | NDArray[np.int32] | None = None,
 ) -> str:
-    """`response_text` from the end of the thought on, all of it where no token says that a thought ended.
+    """`response_text` from the end of the thought. All of the response if no thought ends.
 
-    An answer counts only there, and decoding a thought of 16,384 tokens costs more than judging the answer.
+    Answers count only there, and decoding a thought of 16,384 tokens takes longer than grading the answer.
 
     Args:
         tokenizer: of the policy.
-        tokens: (length,) of a whole response.
-        prompt: as for `response_text`.
+        tokens: (length,) the tokens of a whole response.
+        prompt: the tokens of its prompt. By default those of `prompt_tokens`.
     """
     if _known(tokenizer, END_OF_THOUGHT) and prompt_thought(tokenizer, prompt) != "closed":
         ends = np.flatnonzero(tokens == tokenizer.convert_tokens_to_ids(END_OF_THOUGHT))
@@ -205,7 +209,7 @@ def solution_text(
 
 @lru_cache(maxsize=64)
 def _known(tokenizer: PreTrainedTokenizerBase, tag: str) -> bool:
-    """Whether the tag is one token; asking for the whole vocabulary would take milliseconds a call."""
+    """Whether a tag is one token of the tokenizer. `get_vocab()` would take milliseconds per call."""
     return tokenizer.convert_tokens_to_ids(tag) not in (None, tokenizer.unk_token_id)
 
 

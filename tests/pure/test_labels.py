@@ -8,22 +8,21 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vgs_ray.labels.outcomes import cut_positions, outcome_label
+from vgs_ray.labels.outcomes import cut_positions, outcome_labels
 from vgs_ray.labels.token_values import token_values
 
 PATHS = st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=6), st.booleans()), max_size=12)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "label"), [("incorrect", 0), ("correct", 1), ("incomplete", 2), ("unknown", None), ("", None)]
-)
-def test_outcomes(outcome: str, label: int | None) -> None:
-    assert outcome_label(outcome) == label
+def test_outcomes() -> None:
+    outcomes = pa.chunked_array([["incorrect", "correct", "incomplete", "unknown", ""]])
+    assert outcome_labels(outcomes).to_pylist() == [0, 1, 2, None, None]
 
 
 @given(st.integers(0, 2000), st.integers(0, 9), st.sampled_from(["uniform", "sqrt"]), st.integers(0, 2**31 - 1))

@@ -32,10 +32,10 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "null label": ({"labels": [[1, None]]}, "labels has null as item 1"),
     "null labels": ({"labels": pa.array([None], pa.list_(pa.int64()))}, "labels is null"),
     "another label": ({"labels": [[1, 5]]}, r"labels have the values \[1, 5\], and must be 0, 1 or 2"),
-    "a large label": ({"labels": [[1, 1000]]}, "labels has a value that is no int8"),
-    "a text label": ({"labels": [["correct", "no"]]}, "labels has a value that is no int8"),
-    "a broken label": ({"labels": [[1, 0.5]]}, "labels has a value that is no int8"),
-    "labels of no list": ({"labels": [1]}, "labels has a value that is no int8"),
+    "a large label": ({"labels": [[1, 1000]]}, "labels has a value that is not int8"),
+    "a text label": ({"labels": [["correct", "no"]]}, "labels has a value that is not int8"),
+    "a broken label": ({"labels": [[1, 0.5]]}, "labels has a value that is not int8"),
+    "labels of no list": ({"labels": [1]}, "labels has a value that is not int8"),
     "fewer labels": ({"labels": [[1]]}, "2 roll-ins, 2 roll-outs and 1 labels"),
     "fewer roll-outs": ({"roll_outs_ids": [[[5]]]}, "2 roll-ins, 1 roll-outs and 2 labels"),
     "null roll-out": ({"roll_outs_ids": pa.array([[[5], None]], IDS)}, "roll_outs_ids has null as item 1"),
@@ -43,14 +43,14 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "null roll-in": ({"roll_in_ids": pa.array([[None, [1]]], IDS)}, "roll_in_ids has null as item 0"),
     "null token": ({"roll_outs_ids": pa.array([[[5], [6, None]]], IDS)}, "roll_outs_ids has a null among its tokens"),
     "negative token": ({"roll_in_ids": [[[1, -2], [1]]]}, "roll_in_ids has the token id -2"),
-    "a token above int32": ({"roll_outs_ids": [[[5], [2**31]]]}, "roll_outs_ids has a value that is no list"),
+    "a token above int32": ({"roll_outs_ids": [[[5], [2**31]]]}, "roll_outs_ids has a value that is not list"),
     "empty roll-in": ({"roll_in_ids": pa.array([[[1], []]], IDS)}, "a list of roll_in_ids is empty"),
     "no responses": (
         {"roll_in_ids": pa.array([[]], IDS), "roll_outs_ids": pa.array([[]], IDS), "labels": pa.array([[]], pa.list_(pa.int8()))},
         "it has no responses",
     ),
     "null problem": ({"problem": pa.array([None], pa.string())}, "problem is null or empty"),
-    "answers in a list": ({"answer": [["4"]]}, "answer holds list"),
+    "answers in a list": ({"answer": [["4"]]}, "answer has the type list"),
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
 def test_bad_row_is_named_with_the_remedy(kind: str) -> None:
     columns, named = BAD_ROWS[kind]
     good = published()
-    with pytest.raises(ValueError, match=rf"row 41 \(problem .*{named}.*Mend this row or remove it") as raised:
+    with pytest.raises(ValueError, match=rf"row 41 \(problem .*{named}.*Fix the row or remove it") as raised:
         our_tables(published(**columns), ["p"], ["train"], first=41)
     assert kind == "null problem" or "What is $2+2$?" in str(raised.value)
     if good.schema.equals(published(**columns).schema):  # a good row before it changes nothing but the number

@@ -141,7 +141,7 @@ def test_a_delimiter_is_every_token_that_ends_in_it(tokenizer: Any) -> None:
     found = delimiter_tokens(tokenizer, ";")
     assert found
     assert all(tokenizer.decode([token]).endswith(";") for token in found)
-    with pytest.raises(ValueError, match="no token ends in the delimiter"):
+    with pytest.raises(ValueError, match="no token ends with the delimiter"):
         delimiter_tokens(tokenizer, "no such text")
 
 

@@ -1,4 +1,4 @@
-"""The sandbox: exact answers, splits that cannot overlap, dirt in the train rows, tokenizer and shipped policies."""
+"""The sandbox: exact answers, splits that cannot overlap, defects in the train rows, tokenizer and shipped policies."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from vgs_ray.sandbox import POLICIES, policy_path
-from vgs_ray.sandbox.rows import DIRT_KINDS, DIRTY_SHARE, Row, benchmark_rows, draw_rows, labelled_rows
-from vgs_ray.sandbox.world import FLAWLESS, REFERENCE, WEAK, draw_problems, treacherous_result, write_response
+from vgs_ray.sandbox.rows import DEFECT_SHARE, DEFECTS, Row, benchmark_rows, draw_rows, labelled_rows
+from vgs_ray.sandbox.world import FLAWLESS, REFERENCE, WEAK, draw_problems, systematic_error, write_response
 
 
 def _normal(text: str) -> str:
@@ -61,14 +61,14 @@ def test_splits_do_not_overlap() -> None:
     assert not found["validation"] & found["benchmark"]
 
 
-def test_only_train_rows_carry_dirt_and_every_kind_occurs() -> None:
+def test_only_train_rows_have_defects_and_every_defect_occurs() -> None:
     kinds = Counter(kind for _, kind in labelled_rows("train", 3000, seed=0))
-    assert set(kinds) == {None, *DIRT_KINDS}
-    assert abs(1 - kinds[None] / 3000 - DIRTY_SHARE) < 0.03
+    assert set(kinds) == {None, *DEFECTS}
+    assert abs(1 - kinds[None] / 3000 - DEFECT_SHARE) < 0.03
     assert {kind for split in ("validation", "benchmark") for _, kind in labelled_rows(split, 50, 0)} == {None}
 
 
-def test_dirt_is_what_its_name_says() -> None:
+def test_defects_are_as_named() -> None:
     rows: dict[str | None, list[Row]] = {}
     for row, kind in labelled_rows("train", 3000, seed=0):
         rows.setdefault(kind, []).append(row)
@@ -86,10 +86,10 @@ def test_dirt_is_what_its_name_says() -> None:
     assert not any("Start with" in row["problem"] for row in rows["needs_figure"])
 
 
-def test_rows_do_not_tell_their_dirt_and_share_one_layout() -> None:
+def test_rows_do_not_name_their_defect_and_share_one_layout() -> None:
     layouts = {tuple(row) for row in draw_rows("train", 500, seed=1)}
     assert len(layouts) == 1
-    assert not {name for name in layouts.pop() if "dirt" in name or "kind" in name}
+    assert not {name for name in layouts.pop() if "defect" in name or "kind" in name}
 
 
 def test_same_seed_same_rows_and_a_shorter_draw_is_a_prefix() -> None:
@@ -106,8 +106,8 @@ def test_a_flawless_solver_is_right_and_slips_are_as_described() -> None:
     boxed = [(write_response(problem, REFERENCE, rng)[1], _solve(problem.text)) for problem in problems * 4]
     assert 0.3 < sum(value == gold for value, gold in boxed) / len(boxed) < 0.55
     assert 0.02 < sum(value is None for value, _ in boxed) / len(boxed) < 0.09
-    assert treacherous_result(3, "subtract", 5) == 16  # right is 17
-    assert treacherous_result(5, "subtract", 3) is None
+    assert systematic_error(3, "subtract", 5) == 16  # right is 17
+    assert systematic_error(5, "subtract", 3) is None
 
 
 def test_pure_parts_do_not_load_torch() -> None:

@@ -165,7 +165,7 @@ def test_a_benchmark_is_excluded_by_its_name(tmp_path: Path) -> None:
     assert counts["sources"] == {str(source): str(source), "aime-24": str(tmp_path / "aime-24.jsonl")}
 
 
-def test_the_dirt_of_the_sandbox_is_caught(tmp_path: Path) -> None:
+def test_the_defects_of_the_sandbox_are_caught(tmp_path: Path) -> None:
     from pipelines.recipes import sandbox
 
     recipe = sandbox()
@@ -175,9 +175,9 @@ def test_the_dirt_of_the_sandbox_is_caught(tmp_path: Path) -> None:
     splits = json.loads((recipe.folder / "clean" / "_stage.json").read_text())["counts"]["splits"]
     assert splits == {"train": len(kept) - 218, "validation": 218}
     planted = list(labelled_rows("train", recipe.clean.limit, recipe.seed))
-    assert kept == {row["problem"] for row, dirt in planted if dirt is None}
+    assert kept == {row["problem"] for row, defect in planted if defect is None}
     dropped = Counter(stage_table(recipe, "dropped").read()["reason"].to_pylist())
-    kinds = Counter(dirt for _, dirt in planted)
+    kinds = Counter(defect for _, defect in planted)
     assert dropped["contaminated"] + dropped["duplicate"] == kinds["contamination"] + kinds["duplicate"]
 
 

@@ -196,7 +196,7 @@ def test_bad_row_stops_the_import_with_one_line(exported: Recipe, tmp_path: Path
     labels = pa.array([[*table["labels"][0].as_py()[:-1], None]], pa.list_(pa.int64()))
     pq.write_table(table.set_column(table.column_names.index("labels"), "labels", labels), tmp_path / "a.parquet")
     with pytest.raises(
-        UserError, match=r"row group 0 of .*a.parquet: row 0 .*labels has null as item.*Mend this row"
+        UserError, match=r"row group 0 of .*a.parquet: row 0 .*labels has null as item.*Fix the row"
     ) as raised:
         import_vm.run(replace(exported, root=str(tmp_path), import_vm=ImportVM(str(tmp_path))))
     assert "\n" not in str(raised.value)

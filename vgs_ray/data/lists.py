@@ -1,4 +1,4 @@
-"""Convert Arrow list columns to numpy arrays and back, without Python objects for the items. Pure."""
+"""Lists of tokens and values: Arrow list columns to numpy arrays and back, without Python objects for the items. Pure."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def ragged(rows: Sequence[NDArray[Any]], item: pa.DataType) -> pa.ListArray:
 def nested(items: pa.Array, lengths: Sequence[int] | NDArray[np.int64]) -> pa.ListArray:
     """A list column of consecutive items; row i has `lengths[i]` of them."""
     return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), items)
+
+
+def common_prefix_length(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """The number of leading items that two arrays share."""
+    length = min(len(a), len(b))
+    differs = a[:length] != b[:length]
+    return int(differs.argmax()) if differs.any() else length

@@ -15,6 +15,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vgs_ray.data.lists import common_prefix_length
+
 
 def token_values(paths: Sequence[ArrayLike], correct: Sequence[bool]) -> list[NDArray[np.float64]]:
     """P(the answer is correct | the tokens up to and including this one), estimated from the paths themselves.
@@ -37,7 +39,7 @@ def token_values(paths: Sequence[ArrayLike], correct: Sequence[bool]) -> list[ND
     tokens = [np.asarray(path, np.int64) for path in paths]
     keys = [path.tobytes() for path in tokens]  # in byte order, paths with a common prefix are neighbours
     order = sorted(range(len(paths)), key=keys.__getitem__)
-    shared = np.array([0] + [_common_length(tokens[a], tokens[b]) for a, b in pairwise(order)], np.int64)
+    shared = np.array([0] + [common_prefix_length(tokens[a], tokens[b]) for a, b in pairwise(order)], np.int64)
     correct_before = [0, *accumulate(bool(correct[index]) for index in order)]
     values = [np.empty(len(path)) for path in tokens]
     groups = [(0, len(order), 0)] if order else []  # neighbours begin..end that share their first `depth` tokens
@@ -52,10 +54,3 @@ def token_values(paths: Sequence[ArrayLike], correct: Sequence[bool]) -> list[ND
             splits = [begin, *(begin + 1 + np.flatnonzero(shared[begin + 1 : end] == until)).tolist(), end]
             groups += [(low, high, until) for low, high in pairwise(splits)]
     return values
-
-
-def _common_length(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
-    """Length of the common prefix."""
-    length = min(len(a), len(b))
-    differs = a[:length] != b[:length]
-    return int(differs.argmax()) if differs.any() else length

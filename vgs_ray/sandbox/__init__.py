@@ -1,4 +1,4 @@
-"""The embedded problem world and its shipped tiny policies."""
+"""The sandbox: generated problems with exact answers (`world`, `rows`), and two tiny policies for them (`policies/`)."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-r"""Measure a sandbox policy without any search: how often is it right, and how far does voting carry it?
+r"""Measure the accuracy of a sandbox policy without search: single samples, pass@n and majority votes.
 
-In: the folder of a policy. Out: one line of numbers over benchmark problems, sampled with plain transformers at
-temperature 1. `python -m vgs_ray.sandbox.measure_policy vgs_ray/sandbox/policies/ref --problems 100`
+In: the folder of a policy. Out: one line of numbers over benchmark problems, sampled with transformers at temperature 1.
+`python -m vgs_ray.sandbox.measure_policy vgs_ray/sandbox/policies/ref --problems 100`
 """
 
 import argparse
@@ -21,11 +21,11 @@ BOX = re.compile(r"</think>.*\\boxed\{(?:(\d+)|\\frac\{(\d+)\}\{(\d+)\})\}$", re
 
 
 def boxed_value(text: str) -> Fraction | None:
-    """Read the number in the final box, or None where the text is unfinished or malformed."""
-    found = BOX.search(text)
-    if not found:
+    """The number in the final box. None if the text is unfinished or malformed."""
+    box = BOX.search(text)
+    if not box:
         return None
-    whole, top, bottom = found.groups()
+    whole, top, bottom = box.groups()
     return Fraction(int(whole or top), int(bottom or 1)) if bottom != "0" else None
 
 
@@ -34,7 +34,7 @@ def sample(model: PreTrainedModel, prefixes: Sequence[list[int]], longest: int, 
     """Sample one completion for each prefix at temperature 1, without its end-of-text token."""
     pad, eos = model.config.pad_token_id, model.config.eos_token_id
     order = sorted(range(len(prefixes)), key=lambda index: len(prefixes[index]))  # little padding within a batch
-    found: dict[int, list[int]] = {}
+    completions: dict[int, list[int]] = {}
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         width = max(len(prefixes[index]) for index in chosen)
@@ -50,8 +50,8 @@ def sample(model: PreTrainedModel, prefixes: Sequence[list[int]], longest: int, 
             top_p=1.0,
         )
         for index, row in zip(chosen, out[:, width:].tolist(), strict=True):
-            found[index] = [token for token in row if token != pad]
-    return [[token for token in found[index] if token != eos] for index in range(len(prefixes))]
+            completions[index] = [token for token in row if token not in (pad, eos)]
+    return [completions[index] for index in range(len(prefixes))]
 
 
 def measure_policy(folder: Path, problems: int, samples: int, longest: int) -> dict[str, float]:

@@ -1,8 +1,7 @@
-r"""Rows of the sandbox in the layout of OpenR1-Math, with the dirt that a clean stage has to remove.
+r"""Rows of the sandbox in the layout of OpenR1-Math, with defects that stage clean has to remove.
 
-In: a split, a count and a seed. Out: dicts with `problem`, `solution` (ends with `\boxed{answer}`), `answer` and the
-other OpenR1-Math columns. Only train rows carry dirt. Nothing in a row says what kind of dirt it has; tests and reports
-that need to know call `labelled_rows`.
+In: a split, a count and a seed. Out: dicts with `problem`, `solution` (ends with `\boxed{answer}`), `answer` and the other
+columns of OpenR1-Math. Only train rows have defects. A row does not tell its defect; `labelled_rows` does.
 """
 
 import random
@@ -15,13 +14,13 @@ from vgs_ray.sandbox.world import MODULUS, SIGNS, Problem, Split, draw_problems
 
 Row = dict[str, Any]
 
-DIRTY_SHARE = 0.12
-BENCHMARK_SEED = 0  # the benchmark that contaminated train rows are copied from, and the default of benchmark_rows
+DEFECT_SHARE = 0.12
+BENCHMARK_SEED = 0  # of the benchmark that contaminated train rows are copied from; the default of `benchmark_rows`
 CONTAMINATION_POOL = 100
 
 
 def _row(problem: str, solution: str, answer: str, rng: random.Random, kind: str = "math-word-problem") -> Row:
-    """Fill in every OpenR1-Math column; there are no stored generations."""
+    """A row with all columns of OpenR1-Math. Those for generations are empty."""
     return {
         "problem": problem,
         "solution": solution,
@@ -41,7 +40,7 @@ def _row(problem: str, solution: str, answer: str, rng: random.Random, kind: str
 
 
 def _working(problem: Problem) -> str:
-    """Write the flawless calculation, without its conclusion."""
+    """The correct calculation without its conclusion."""
     before = [problem.start, *problem.values]
     return "\n".join(
         f"{number}) {before[number - 1]}{SIGNS[verb]}{operand}={before[number]}"
@@ -54,12 +53,12 @@ def _conclusion(answer: str) -> str:
 
 
 def clean_row(problem: Problem, rng: random.Random) -> Row:
-    """Make the row of a problem with nothing wrong."""
+    """The row of a problem without defects."""
     return _row(problem.text, f"{_working(problem)}\n{_conclusion(problem.answer)}", problem.answer, rng)
 
 
 def _wrong(problem: Problem) -> str:
-    """An answer that differs from the right one, whatever the divisor."""
+    """An answer that differs from the correct one for any divisor."""
     return str(MODULUS + problem.start)
 
 
@@ -91,7 +90,7 @@ def _multiple_choice(problem: Problem, rng: random.Random) -> Row:
     rng.shuffle(options)
     text = problem.text + "\n" + " ".join(f"{letter}) {option}" for letter, option in zip("ABCD", options, strict=True))
     letter = "ABCD"[options.index(problem.answer)]
-    kind = rng.choice(["MCQ", "math-word-problem"])  # real rows are not always marked
+    kind = rng.choice(["MCQ", "math-word-problem"])  # real rows are not always marked as multiple choice
     return _row(text, f"{_working(problem)}\n{_conclusion(letter)}", letter, rng, kind)
 
 
@@ -116,7 +115,7 @@ def _needs_figure(problem: Problem, rng: random.Random) -> Row:
     return _row(text, f"{_working(problem)}\n{_conclusion(problem.answer)}", problem.answer, rng)
 
 
-SPOILERS: dict[str, Callable[[Problem, random.Random], Row]] = {
+DEFECT_MAKERS: dict[str, Callable[[Problem, random.Random], Row]] = {
     "empty_problem": _empty_problem,
     "no_answer": _no_answer,
     "no_box": _no_box,
@@ -127,11 +126,11 @@ SPOILERS: dict[str, Callable[[Problem, random.Random], Row]] = {
     "several_questions": _several_questions,
     "needs_figure": _needs_figure,
 }
-DIRT_KINDS = (*SPOILERS, "duplicate", "contamination")
+DEFECTS = (*DEFECT_MAKERS, "duplicate", "contamination")
 
 
 def _restyled(row: Row, rng: random.Random) -> Row:
-    """Repeat a row under a new id: as it is, or with other whitespace, or with other case."""
+    """A copy of a row with a new id, and perhaps other white space or upper case."""
     text = row["problem"]
     text = rng.choice([text, text.replace("\n", " \n ") + "\n", text.replace("\n", "  "), text.upper()])
     return _row(text, row["solution"], row["answer"], rng)
@@ -142,40 +141,40 @@ def _benchmark_problems(count: int, seed: int) -> list[Problem]:
 
 
 def _train_rows(count: int, seed: int) -> Iterator[tuple[Row, str | None]]:
-    """Draw train rows, each with its kind of dirt."""
+    """Draw train rows, each with its defect or None."""
     rng = random.Random(f"train/{seed}")
     problems = draw_problems("train", rng)
     benchmark = _benchmark_problems(CONTAMINATION_POOL, BENCHMARK_SEED)
     clean: list[Row] = []
     for _ in range(count):
-        kind = rng.choice(DIRT_KINDS) if rng.random() < DIRTY_SHARE else None
-        if kind == "contamination":
-            yield _restyled(clean_row(rng.choice(benchmark), rng), rng), kind
-        elif kind == "duplicate" and clean:
-            yield _restyled(rng.choice(clean), rng), kind
-        elif kind in SPOILERS:
-            yield SPOILERS[kind](next(problems), rng), kind
+        defect = rng.choice(DEFECTS) if rng.random() < DEFECT_SHARE else None
+        if defect == "contamination":
+            yield _restyled(clean_row(rng.choice(benchmark), rng), rng), defect
+        elif defect == "duplicate" and clean:
+            yield _restyled(rng.choice(clean), rng), defect
+        elif defect in DEFECT_MAKERS:
+            yield DEFECT_MAKERS[defect](next(problems), rng), defect
         else:
             clean.append(clean_row(next(problems), rng))
             yield clean[-1], None
 
 
 def labelled_rows(split: Split, count: int, seed: int) -> Iterator[tuple[Row, str | None]]:
-    """Draw rows together with their kind of dirt (None: clean); for tests and reports only."""
+    """Draw rows with their defects (None for clean rows)."""
     if split == "train":
         yield from _train_rows(count, seed)
         return
     rng = random.Random(f"{split}/{seed}")
-    names = random.Random(f"{split}/{seed}/uuid")  # of its own, so that the problems do not depend on the ids
+    names = random.Random(f"{split}/{seed}/uuid")  # a separate generator, so that the problems do not depend on the ids
     for problem in islice(draw_problems(split, rng), count):
         yield clean_row(problem, names), None
 
 
 def draw_rows(split: Split, count: int, seed: int) -> Iterator[Row]:
-    """Draw `count` rows of a split; a shorter draw with the same seed is a prefix of a longer one."""
+    """Draw `count` rows of a split. With the same seed, a shorter draw is a prefix of a longer one."""
     return (row for row, _ in labelled_rows(split, count, seed))
 
 
 def benchmark_rows(count: int, seed: int = BENCHMARK_SEED) -> Iterator[Row]:
-    """Draw rows of the benchmark, different problems all of them."""
+    """Draw rows of the benchmark. All problems are distinct."""
     return draw_rows("benchmark", count, seed)

@@ -1,7 +1,7 @@
-r"""The sandbox tokenizer: whole words, numbers and pieces of LaTeX, each with the space that follows it.
+r"""The sandbox tokenizer. Its tokens are words, numbers and pieces of LaTeX, each with the space that follows it.
 
-Out: a `PreTrainedTokenizerFast` with a chat template, which `AutoTokenizer.from_pretrained` loads without custom code.
-Decoding joins tokens with nothing in between, so a text whose words are all known comes back unchanged.
+Out: a `PreTrainedTokenizerFast` with a chat template, which `AutoTokenizer.from_pretrained` loads without custom code. Decoding
+concatenates the tokens, so a text of known words is restored exactly.
 """
 
 import re
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '" + ASSISTANT + THINK + "' }}{% endif %}"
 )
-# Every phrase the world uses, to be cut into pieces; words outside it become <unk>.
+# All phrases of the world. The vocabulary consists of their pieces, and other words become <unk>.
 PHRASES = (
     "Work modulo 0. Start with 0.\n",
     "add subtract multiply by ",
@@ -46,11 +46,11 @@ def vocabulary() -> dict[str, int]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer; the result depends on nothing but this file and the world's constants."""
+    """Build the tokenizer. It depends only on this file and the constants of the world."""
     inner = Tokenizer(models.WordLevel(vocabulary(), unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
     inner.decoder = decoders.Fuse()
-    # The thought's brackets are ordinary tokens, as in real reasoning models: skip_special_tokens must keep them.
+    # The thought tags are not special tokens, as in real reasoning models: skip_special_tokens must keep them.
     inner.add_tokens([AddedToken(text, normalized=False, special=False) for text in (THINK, END_OF_THOUGHT)])
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,

@@ -1,7 +1,7 @@
-"""Train the sandbox policies from scratch on texts of the world.
+"""Train the sandbox policies from scratch on responses of the sandbox world.
 
-Out: `{out}/ref` and `{out}/weak` (Hugging Face folders with tokenizer) and `{out}/TRAINING.json`, which says how they
-came to be and what their checksums are. About 12 minutes on two cores:
+Out: `{out}/ref` and `{out}/weak` (Hugging Face folders with tokenizer) and `{out}/TRAINING.json` with their training settings and
+checksums. Takes about 12 minutes on two cores:
 `python -m vgs_ray.sandbox.train_policy --out vgs_ray/sandbox/policies --seed 0`
 """
 
@@ -32,7 +32,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def new_policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """Make an untrained policy of about 0.5M parameters."""
+    """An untrained policy of about 0.5M parameters."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -53,10 +53,10 @@ def new_policy(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 
 def deepened(policy: Qwen2ForCausalLM, layers: int) -> Qwen2ForCausalLM:
-    """Return the policy with more layers that change nothing yet.
+    """The policy with additional layers that do not change its output yet.
 
-    Noticing a slip takes a layer above the one that knows the right result, and remembering it another one; with fewer
-    layers slips stay unnoticed.
+    To notice a slip, the policy needs a layer above the one that computes the correct result, and another layer to remember the
+    slip.
     """
     config = Qwen2Config(**policy.config.to_dict() | {"layer_types": None})
     config.num_hidden_layers += layers
@@ -71,7 +71,7 @@ def deepened(policy: Qwen2ForCausalLM, layers: int) -> Qwen2ForCausalLM:
 
 
 def _pair(skill: Skill, rng: random.Random) -> tuple[str, str]:
-    """Draw one training problem with a response; an endless response has no end-of-text token."""
+    """Draw a prompt and a response. An endless response has no end-of-text token."""
     problem = draw_problem(rng)
     while problem.split != "train":
         problem = draw_problem(rng)
@@ -80,7 +80,7 @@ def _pair(skill: Skill, rng: random.Random) -> tuple[str, str]:
 
 
 def _collate(rows: list[tuple[list[int], list[int]]], pad: int) -> Batch:
-    """Pad one batch on the right; only response tokens carry a label."""
+    """Pad a batch on the right. Only response tokens have labels."""
     longest = max(len(prompt) + len(response) for prompt, response in rows)
     inputs = torch.full((len(rows), longest), pad)
     labels = torch.full((len(rows), longest), IGNORED)
@@ -92,12 +92,12 @@ def _collate(rows: list[tuple[list[int], list[int]]], pad: int) -> Batch:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, skill: Skill, rng: random.Random) -> Iterator[Batch]:
-    """Draw batches without end."""
+    """An endless stream of batches."""
     encode = tokenizer.backend_tokenizer.encode_batch
     while True:
         pairs = [_pair(skill, rng) for _ in range(BATCH * POOL)]
-        prompts = [found.ids for found in encode([prompt for prompt, _ in pairs])]
-        responses = [found.ids[:LONGEST_RESPONSE] for found in encode([response for _, response in pairs])]
+        prompts = [encoding.ids for encoding in encode([prompt for prompt, _ in pairs])]
+        responses = [encoding.ids[:LONGEST_RESPONSE] for encoding in encode([response for _, response in pairs])]
         rows = sorted(zip(prompts, responses, strict=True), key=lambda row: len(row[0]) + len(row[1]))
         starts = list(range(0, len(rows), BATCH))
         rng.shuffle(starts)
@@ -106,10 +106,10 @@ def batches(tokenizer: PreTrainedTokenizerFast, skill: Skill, rng: random.Random
 
 
 def _loss(policy: Qwen2ForCausalLM, batch: Batch, equals: int) -> torch.Tensor:
-    """Mean cross-entropy of the response tokens; right padding needs no mask under causal attention.
+    """Mean cross-entropy of the response tokens. With causal attention, right padding needs no mask.
 
-    What follows a result counts more: there a slip is noticed or not, one token in eight, learnt last.
-    The weight depends on the place and not on the token, so the policy still learns the world's probabilities.
+    Tokens after a result have a larger weight: one token in eight decides there whether a slip is noticed, and the policy learns
+    it last. The weight depends on the position and not on the token, so the policy still learns the probabilities of the world.
     """
     inputs, labels = batch
     hidden = policy.model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
@@ -125,7 +125,7 @@ def _loss(policy: Qwen2ForCausalLM, batch: Batch, equals: int) -> torch.Tensor:
 def train(
     policy: Qwen2ForCausalLM, phases: list[tuple[int, Iterator[Batch]]], peak: float, name: str, equals: int
 ) -> float:
-    """Run AdamW with warm-up and cosine over the phases; return the mean loss of the last 100 steps."""
+    """Train with AdamW, warm-up and cosine decay over the phases. Returns the mean loss of the last 100 steps."""
     steps = sum(count for count, _ in phases)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -152,10 +152,10 @@ def train(
 
 
 def _declare_tokenizer(path: Path) -> None:
-    """Keep AutoTokenizer from rebuilding the tokenizer as Qwen's own byte-pair encoding.
+    """Prevent AutoTokenizer from rebuilding the tokenizer as Qwen's byte-pair encoding.
 
-    transformers 5 mistrusts the declared class of every folder whose model type is qwen2, except where an auto_map is
-    given; since the entry names a class of transformers itself, no custom code is loaded or asked for.
+    transformers 5 ignores the declared tokenizer class of folders with the model type qwen2 unless they have an auto_map. The
+    entry names a class of transformers, so no custom code is loaded.
     """
     config = json.loads(path.read_text())
     config["auto_map"] = {"AutoTokenizer": [None, "TokenizersBackend"]}
@@ -193,10 +193,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--flawless-steps", type=int, default=800, help="steps on text without slips, first")
-    parser.add_argument("--steps", type=int, default=1500, help="steps on the reference skill, after them")
+    parser.add_argument("--steps", type=int, default=1500, help="steps on the reference skill, after the flawless ones")
     parser.add_argument("--weak-steps", type=int, default=250)
-    parser.add_argument("--deepen", type=Path, help="begin with this policy and --layers more layers, not from scratch")
-    parser.add_argument("--layers", type=int, default=2, help="0 only trains on")
+    parser.add_argument("--deepen", type=Path, help="start from this policy with --layers additional layers")
+    parser.add_argument("--layers", type=int, default=2, help="additional layers for --deepen; 0 continues training")
     parser.add_argument("--peak", type=float, default=3e-3)
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -206,7 +206,7 @@ def main() -> None:
     policy = (
         deepened(Qwen2ForCausalLM.from_pretrained(args.deepen), args.layers) if args.deepen else new_policy(tokenizer)
     )
-    policy.model.compile(dynamic=True)  # a third faster on two cores, after half a minute of compiling
+    policy.model.compile(dynamic=True)  # a third faster on two cores; compiling takes half a minute
     phases = [
         (args.flawless_steps, batches(tokenizer, FLAWLESS, rng)),
         (args.steps, batches(tokenizer, REFERENCE, rng)),

@@ -1,8 +1,8 @@
-"""The sandbox world: problems with exact answers, and the way a fallible solver writes about them.
+"""The sandbox world: problems with exact answers, and responses of a solver that makes mistakes.
 
-In: a `random.Random`, a split and a `Skill`. Out: `Problem` objects, and the text of one solution attempt (a chain of
-thought that ends in a boxed answer, or runs on without end). Pure standard library: the policies are trained on this
-text, the data stages read the problems, and neither search nor value model ever imports this module.
+In: a `random.Random`, a split and a `Skill`. Out: `Problem` objects, and the text of a response (a thought with a boxed answer
+after it, or a thought without end). Standard library only. The policies are trained on these responses, and the data stages read
+the problems. Search and the value model do not import this module.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ Split = Literal["train", "validation", "benchmark"]
 MODULUS = 19
 SIGNS = {"add": "+", "subtract": "-", "multiply by": "*"}
 FEWEST_STEPS, MOST_STEPS = 6, 10
-ENDLESS_REPEATS = 48  # more than any token limit in use lets through
+ENDLESS_REPEATS = 48  # longer than any token limit in use
 
 
 def as_latex(value: Fraction) -> str:
-    """Write a non-negative fraction in lowest terms, as an integer where it is one."""
+    """A non-negative fraction in lowest terms, or an integer, as LaTeX."""
     return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def apply_step(value: int, verb: str, operand: int) -> int:
-    """Carry out one step modulo `MODULUS`."""
+    """The result of one step modulo `MODULUS`."""
     if verb == "add":
         return (value + operand) % MODULUS
     if verb == "subtract":
@@ -36,7 +36,7 @@ def apply_step(value: int, verb: str, operand: int) -> int:
 
 @dataclass(frozen=True)
 class Problem:
-    """A chain of single-digit operations on residues, perhaps followed by a division that gives a fraction."""
+    """A chain of single-digit operations modulo `MODULUS`, optionally followed by a division that gives a fraction."""
 
     start: int
     steps: tuple[tuple[str, int], ...]
@@ -44,7 +44,7 @@ class Problem:
 
     @property
     def text(self) -> str:
-        """The problem as the reader sees it."""
+        """The text of the problem."""
         lines = [f"Work modulo {MODULUS}. Start with {self.start}."]
         lines += [f"{number}) {verb} {operand}" for number, (verb, operand) in enumerate(self.steps, 1)]
         question = "What is the last value"
@@ -53,11 +53,11 @@ class Problem:
 
     @property
     def values(self) -> list[int]:
-        """The right value after every step."""
-        found = [self.start]
+        """The correct value after each step."""
+        values = [self.start]
         for verb, operand in self.steps:
-            found.append(apply_step(found[-1], verb, operand))
-        return found[1:]
+            values.append(apply_step(values[-1], verb, operand))
+        return values[1:]
 
     @property
     def answer(self) -> str:
@@ -66,7 +66,7 @@ class Problem:
 
     @property
     def split(self) -> Split:
-        """The split a problem belongs to: a function of its text alone, so that splits can never overlap."""
+        """The split of the problem. It depends only on the text, so splits never overlap."""
         bucket = hashlib.sha256(self.text.encode()).digest()[0]
         return "benchmark" if bucket < 32 else "validation" if bucket < 64 else "train"
 
@@ -80,7 +80,7 @@ def draw_problem(rng: random.Random) -> Problem:
 
 
 def draw_problems(split: Split, rng: random.Random) -> Iterator[Problem]:
-    """Draw different problems of one split without end."""
+    """Draw distinct problems of one split in an endless stream."""
     seen: set[Problem] = set()
     while True:
         problem = draw_problem(rng)
@@ -91,18 +91,18 @@ def draw_problems(split: Split, rng: random.Random) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class Skill:
-    """How often a solver slips, notices and doubts. All are probabilities."""
+    """The probabilities of mistakes (slips), corrections and doubts (hedges) of a solver."""
 
-    random_slip: tuple[float, float, float] = (0.03, 0.05, 0.14)  # add, subtract, multiply: any wrong residue
-    systematic_slip: float = 0.58  # on a treacherous fact: always the same wrong residue
+    random_slip: tuple[float, float, float] = (0.03, 0.05, 0.14)  # add, subtract, multiply: any incorrect residue
+    systematic_slip: float = 0.58  # on a difficult fact: always the same incorrect residue
     corrects_random: float = 0.4
     corrects_systematic: float = 0.25
     hedges_slip: float = 0.8  # of the slips that are not corrected
     false_correction: float = 0.015
     false_hedge: float = 0.02
-    lingering_hedge: float = 0.4  # at every later step while an uncorrected slip stands
-    endless: float = 0.003  # chance at each step to fall into re-checking for ever ...
-    endless_after_slip: float = 0.012  # ... and while an uncorrected slip stands
+    lingering_hedge: float = 0.4  # at each step after an uncorrected slip
+    endless: float = 0.003  # probability at each step that the thought never ends
+    endless_after_slip: float = 0.012  # the same after an uncorrected slip
     unreduced: float = 0.3  # of the fractions
 
 
@@ -111,20 +111,20 @@ REFERENCE = Skill()
 WEAK = Skill(random_slip=(0.06, 0.08, 0.2), systematic_slip=0.68, endless=0.006, endless_after_slip=0.02)
 
 
-def treacherous_result(value: int, verb: str, operand: int) -> int | None:
-    """The fixed wrong result people remember for this fact, or None for a fact nobody gets wrong that way."""
+def systematic_error(value: int, verb: str, operand: int) -> int | None:
+    """The incorrect result of a systematic slip on a difficult fact. None for other facts."""
     right = apply_step(value, verb, operand)
     if verb == "subtract" and value < operand:
-        return (right - 1) % MODULUS  # crossing zero: one too low
+        return (right - 1) % MODULUS  # a difference below zero: one too low
     if verb == "multiply by" and operand >= 7 and value > MODULUS // 2:
-        return (right + operand) % MODULUS  # the neighbouring row of a hard table
+        return (right + operand) % MODULUS  # a large product: the next multiple
     return None
 
 
 def _attempt(value: int, verb: str, operand: int, skill: Skill, rng: random.Random) -> tuple[int, float]:
-    """Return the result written down and, if it is a slip, the chance that it gets corrected."""
+    """The result that the solver writes, and the probability that it then corrects it."""
     right = apply_step(value, verb, operand)
-    wrong = treacherous_result(value, verb, operand)
+    wrong = systematic_error(value, verb, operand)
     if wrong is not None and wrong != right and rng.random() < skill.systematic_slip:
         return wrong, skill.corrects_systematic
     if rng.random() < skill.random_slip[list(SIGNS).index(verb)]:
@@ -135,7 +135,7 @@ def _attempt(value: int, verb: str, operand: int, skill: Skill, rng: random.Rand
 def _write_step(
     value: int, verb: str, operand: int, doubtful: bool, skill: Skill, rng: random.Random
 ) -> tuple[str, int, bool]:
-    """Write one step; return its text, the value carried on, and whether a new slip now stands."""
+    """Write one step. Returns its text, the value for the next step, and whether it is an uncorrected slip."""
     right = apply_step(value, verb, operand)
     result, correction = _attempt(value, verb, operand, skill, rng)
     fact = f"{value}{SIGNS[verb]}{operand}="
@@ -148,7 +148,7 @@ def _write_step(
 
 
 def write_response(problem: Problem, skill: Skill, rng: random.Random) -> tuple[str, Fraction | None]:
-    """Write what follows `<think>`; return it with the boxed value, or None where the thought never ends."""
+    """Write the text after `<think>`. Returns it with the boxed value, or None if the thought never ends."""
     value, doubtful, text = problem.start, False, ""
     for number, (verb, operand) in enumerate(problem.steps, 1):
         step, value, slipped = _write_step(value, verb, operand, doubtful, skill, rng)

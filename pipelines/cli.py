@@ -15,9 +15,10 @@ from pipelines.errors import line_of
 from pipelines.recipes import RECIPES
 from pipelines.tables.stage import only_writer
 from vgs_ray.config import STAGES, Recipe
-from vgs_ray.config.checks import URL, check_layout, check_recipe
+from vgs_ray.config.checks import URL, check_recipe
 from vgs_ray.config.help import help_text, summary
 from vgs_ray.config.options import parse_options
+from vgs_ray.config.placement import check_layout
 from vgs_ray.config.recipe import SHARED
 from vgs_ray.errors import UserError
 

@@ -8,30 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from vgs_ray.config import Engine, Evaluate, Recipe, Resources, RollIn, Serve
+from vgs_ray.config import Evaluate, Recipe, RollIn, Serve
 from vgs_ray.config.lengths import length_faults
+from vgs_ray.config.placement import placement_faults
 from vgs_ray.data.source_names import benchmark_label
 from vgs_ray.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 """Matches `s3:/bucket` too, because `pathlib` shortens `s3://bucket` to it."""
-LAYOUT_FIELDS = {
-    "together": ("resources",),
-    "apart": (
-        "search_replicas",
-        "policy_resources",
-        "value_resources",
-        "policy_max_replicas",
-        "value_max_replicas",
-        "block_timeout_s",
-    ),
-}
-"""Fields of `serve` that only one layout reads."""
 _STRICT = ConfigDict(strict=True, revalidate_instances="always", allow_inf_nan=False)
 # A standard dataclass has no configuration of its own, so it takes that of the model around it.
 _RANGES: Any = create_model("Ranges", __config__=_STRICT, recipe=(Recipe, ...))
@@ -45,27 +34,6 @@ def check_recipe(recipe: Recipe) -> None:
     """
     if faults := list(_ranges(recipe)) or list(_relations(recipe)):
         raise UserError("; ".join(faults))
-
-
-def check_layout(base: Recipe, recipe: Recipe) -> None:
-    """Refuse options that the layout of the endpoint ignores. A recipe itself may have values for both layouts.
-
-    Args:
-        base: the recipe before the options of the command line.
-        recipe: the recipe with them.
-
-    Raises:
-        UserError: an option that belongs to the other layout.
-    """
-    layout = recipe.serve.layout
-    other = "together" if layout == "apart" else "apart"
-    for name in LAYOUT_FIELDS[other]:
-        if getattr(recipe.serve, name) != getattr(base.serve, name):
-            own = ", ".join(f"serve.{field}" for field in LAYOUT_FIELDS[layout])
-            raise UserError(
-                f"serve.{name} is set and serve.layout is {layout!r}, which ignores it: set {own} instead, or pass "
-                f"--serve.layout {other}"
-            )
 
 
 def _ranges(recipe: Recipe) -> Iterator[str]:
@@ -91,7 +59,7 @@ def _relations(recipe: Recipe) -> Iterator[str]:
     yield from _places(recipe)
     yield from _uploads(recipe)
     yield from _generators(recipe.roll_in)
-    yield from _engines(recipe)
+    yield from placement_faults(recipe)
     yield from length_faults(recipe)
     yield from _evaluation(recipe.evaluate)
     yield from _endpoint(recipe.serve)
@@ -155,82 +123,6 @@ def _generators(config: RollIn) -> Iterator[str]:
         )
     if names and not sum(generator.share for generator in config.generators) > 0:
         yield "roll_in.generators have only shares of 0; one must be positive: raise --roll-in.generators.N.share"
-
-
-class Placed(NamedTuple):
-    """An engine and the resources of the actor that holds it, with the fields that set them."""
-
-    engine_field: str
-    engine: Engine
-    resources_field: str
-    resources: Resources
-
-
-def engines_of(recipe: Recipe) -> list[Placed]:
-    """Every engine of a recipe."""
-    ins, outs, evaluate, serve = recipe.roll_in, recipe.roll_out, recipe.evaluate, recipe.serve
-    together = serve.layout == "together"
-    placed = [
-        Placed("roll_in.engine", ins.engine, "roll_in.resources", ins.resources),
-        Placed("roll_out.engine", outs.engine, "roll_out.resources", outs.resources),
-    ]
-    for index, generator in enumerate(ins.generators):
-        name = f"roll_in.generators.{index}"
-        if generator.engine or generator.resources:
-            placed.append(
-                Placed(
-                    f"{name}.engine" if generator.engine else "roll_in.engine",
-                    generator.engine or ins.engine,
-                    f"{name}.resources" if generator.resources else "roll_in.resources",
-                    generator.resources or ins.resources,
-                )
-            )
-    for kind in ("policy", "value"):
-        field = "resources" if together else f"{kind}_resources"
-        placed += [
-            Placed(
-                f"evaluate.{kind}_engine",
-                getattr(evaluate, f"{kind}_engine"),
-                "evaluate.resources",
-                evaluate.resources,
-            ),
-            Placed(f"serve.{kind}_engine", getattr(serve, f"{kind}_engine"), f"serve.{field}", getattr(serve, field)),
-        ]
-    return placed
-
-
-def _engines(recipe: Recipe) -> Iterator[str]:
-    placed = engines_of(recipe)
-    whole = {f"{each.resources_field}.num_gpus": each.resources.num_gpus for each in placed}
-    for name, gpus in (whole | {"train.gpus_per_worker": recipe.train.gpus_per_worker}).items():
-        if gpus > 1 and gpus % 1:
-            yield f"{name} is {gpus:g}; Ray reserves a part of one GPU or whole GPUs: pass {_option(name)} {int(gpus)}"
-    for engine_field, engine, resources_field, resources in placed:
-        if resources.num_gpus and engine.tensor_parallel_size > max(1, resources.num_gpus):
-            yield (
-                f"{engine_field}.tensor_parallel_size is {engine.tensor_parallel_size} and {resources_field}.num_gpus is "
-                f"{resources.num_gpus:g}; an engine that is split over GPUs needs all of them: pass "
-                f"{_option(resources_field)}.num-gpus {engine.tensor_parallel_size}"
-            )
-    yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
-    yield from _shared_memory("serve", recipe.serve, _share_a_gpu(recipe.serve))
-
-
-def _share_a_gpu(config: Serve) -> bool:
-    """Whether the policy and the value engine of the endpoint use the same GPU."""
-    if config.layout == "together":
-        return config.resources.num_gpus > 0
-    policy, value = config.policy_resources.num_gpus, config.value_resources.num_gpus
-    return 0 < policy < 1 and 0 < value <= 1 - policy
-
-
-def _shared_memory(name: str, config: Evaluate | Serve, shared: bool) -> Iterator[str]:
-    total = config.policy_engine.gpu_memory_utilization + config.value_engine.gpu_memory_utilization
-    if shared and total > 1:
-        yield (
-            f"{name}.policy_engine and {name}.value_engine share a GPU and use {total:g} of its memory (gpu_memory_utilization); "
-            f"the sum must be at most 1: lower --{name}.policy-engine.gpu-memory-utilization"
-        )
 
 
 def _evaluation(config: Evaluate) -> Iterator[str]:

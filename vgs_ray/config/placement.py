@@ -1,0 +1,104 @@
+"""Engines and the resources of the actors that hold them: GPUs that suffice, and fields that the endpoint's layout reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vgs_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from vgs_ray.config import Evaluate, Recipe, Serve
+
+LAYOUT_FIELDS = {
+    "together": ("resources",),
+    "apart": (
+        "search_replicas", "policy_resources", "value_resources", "policy_max_replicas", "value_max_replicas", "block_timeout_s",
+    ),
+}  # fmt: skip
+"""Fields of `serve` that only one layout reads."""
+
+
+def check_layout(base: Recipe, recipe: Recipe) -> None:
+    """Refuse options that the layout of the endpoint ignores. A recipe itself may have values for both layouts.
+
+    Args:
+        base: the recipe before the options of the command line.
+        recipe: the recipe with them.
+
+    Raises:
+        UserError: an option that only the other layout reads.
+    """
+    layout = recipe.serve.layout
+    other = "together" if layout == "apart" else "apart"
+    for name in LAYOUT_FIELDS[other]:
+        if getattr(recipe.serve, name) != getattr(base.serve, name):
+            own = ", ".join(f"serve.{field}" for field in LAYOUT_FIELDS[layout])
+            raise UserError(
+                f"serve.{name} is set, and serve.layout {layout!r} ignores it: set {own} instead, or pass --serve.layout {other}"
+            )
+
+
+def placement_faults(recipe: Recipe) -> Iterator[str]:
+    """Mistakes in the GPUs of engines and workers, each with the value, the rule and the remedy."""
+    pairs = list(_pairs(recipe))
+    for name in dict.fromkeys([*(f"{resources}.num_gpus" for _, resources in pairs), "train.gpus_per_worker"]):
+        gpus = _value(recipe, name)
+        if gpus > 1 and gpus % 1:
+            yield f"{name} is {gpus:g}; Ray reserves a part of one GPU or whole GPUs: pass {_option(name)} {int(gpus)}"
+    for engine, resources in pairs:
+        split, gpus = _value(recipe, f"{engine}.tensor_parallel_size"), _value(recipe, f"{resources}.num_gpus")
+        if gpus and split > max(1, gpus):
+            yield (
+                f"{engine}.tensor_parallel_size is {split} and {resources}.num_gpus is {gpus:g}; an engine that is split over "
+                f"GPUs needs all of them: pass {_option(resources)}.num-gpus {split}"
+            )
+    yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
+    yield from _shared_memory("serve", recipe.serve, _share_a_gpu(recipe.serve))
+
+
+def _pairs(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The fields of each engine and of the resources of its actor."""
+    yield "roll_in.engine", "roll_in.resources"
+    yield "roll_out.engine", "roll_out.resources"
+    for index, generator in enumerate(recipe.roll_in.generators):
+        own = f"roll_in.generators.{index}"
+        yield (
+            f"{own}.engine" if generator.engine else "roll_in.engine",
+            f"{own}.resources" if generator.resources else "roll_in.resources",
+        )
+    for kind in ("policy", "value"):
+        yield f"evaluate.{kind}_engine", "evaluate.resources"
+        yield (
+            f"serve.{kind}_engine",
+            "serve.resources" if recipe.serve.layout == "together" else f"serve.{kind}_resources",
+        )
+
+
+def _value(recipe: Recipe, name: str) -> Any:
+    """The value of a field such as `roll_in.generators.0.engine.threads`."""
+    value: Any = recipe
+    for part in name.split("."):
+        value = value[int(part)] if part.isdecimal() else getattr(value, part)
+    return value
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _share_a_gpu(config: Serve) -> bool:
+    """Whether the policy and the value engine of the endpoint use the same GPU."""
+    if config.layout == "together":
+        return config.resources.num_gpus > 0
+    policy, value = config.policy_resources.num_gpus, config.value_resources.num_gpus
+    return 0 < policy < 1 and 0 < value <= 1 - policy
+
+
+def _shared_memory(name: str, config: Evaluate | Serve, shared: bool) -> Iterator[str]:
+    total = config.policy_engine.gpu_memory_utilization + config.value_engine.gpu_memory_utilization
+    if shared and total > 1:
+        yield (
+            f"{name}.policy_engine and {name}.value_engine share a GPU and use {total:g} of its memory (gpu_memory_utilization); "
+            f"the sum must be at most 1: lower --{name}.policy-engine.gpu-memory-utilization"
+        )

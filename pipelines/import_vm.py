@@ -27,7 +27,6 @@ from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.openr1 import REQUIRED, check_columns, our_tables
-from vgs_ray.data.source_names import SourceError
 from vgs_ray.data.splits import split_bounds, split_key, splits_of
 from vgs_ray.errors import UserError
 
@@ -110,7 +109,7 @@ def import_row_group(item: dict[str, Any], tables: dict[str, StageTable]) -> pa.
         try:
             found = our_tables(pa.Table.from_batches([batch]), item["ids"][here], item["splits"][here], start)
         except ValueError as error:
-            raise SourceError(f"row group {item['group']} of {item['file']}: {error}") from error
+            raise UserError(f"row group {item['group']} of {item['file']}: {error}") from error
         for name, table in found.items():
             tables[name].write_part(table)
         start += len(batch)

@@ -37,7 +37,6 @@ from vgs_ray.evaluate.estimate import (
     estimate,
 )
 from vgs_ray.models import model_path
-from vgs_ray.models.packaged import NotInstalled
 from vgs_ray.search.flops import ModelSize, size_from_config
 
 KNOWN_SIZES = {"math-500": 500, "gsm8k": 1319}
@@ -146,8 +145,6 @@ def config_of(model: str) -> dict[str, Any]:
         found = str(folder / "config.json") if folder.is_dir() else try_to_load_from_cache(model, "config.json")
         if isinstance(found, str):
             return dict(json.loads(Path(found).read_text()))
-    except NotInstalled:
-        raise
     except HFValidationError:
         pass  # no id, so nothing is known of it
     except (OSError, ValueError) as error:

@@ -22,7 +22,6 @@ from pipelines.tables.tasks import map_items
 from vgs_ray.cleaning.raw_rows import Piece, Source, inspect_source, read_piece, sandbox_source
 from vgs_ray.config import Clean
 from vgs_ray.data.files import write_json
-from vgs_ray.data.source_names import SourceError
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import final_answer, pin_revision
 
@@ -36,10 +35,10 @@ READER_CPUS = 0.25
 
 @contextmanager
 def readable_source() -> Iterator[None]:
-    """Raise errors of a source, also those of tasks, as a `UserError` of one line."""
+    """Raise the `UserError` of a task in place of Ray's error."""
     try:
         yield
-    except (SourceError, RayError) as error:
+    except RayError as error:
         if not (line := line_of(error)):
             raise
         raise UserError(line) from error
@@ -89,7 +88,7 @@ def benchmark_texts(name: str, source: str) -> Iterator[tuple[str, str]]:
     benchmark = sandbox_source("benchmark", 0, 0) if source == "sandbox" else inspect_source(source, 0)
     column = _problem_column(benchmark)
     if column not in benchmark.columns:
-        raise SourceError(
+        raise UserError(
             f"{name} has no column {' or '.join(BENCHMARK_PROBLEM)} (found: {', '.join(benchmark.columns) or 'none'}), and an "
             "excluded benchmark must have its problems: rename its column"
         )

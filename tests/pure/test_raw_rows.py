@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vgs_ray.cleaning.raw_rows import TABLE_ROWS, Source, inspect_source, read_piece, sandbox_source
-from vgs_ray.data.source_names import SourceError
+from vgs_ray.errors import UserError
 
 COLUMNS = ["problem", "answer", "solution"]
 ROWS: list[dict[str, Any]] = [
@@ -183,7 +183,7 @@ def test_the_sandbox_is_a_source() -> None:
 )
 def test_what_cannot_be_read_is_named(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(UserError, match=message):
         rows_of(inspect_source(str(tmp_path / name), 0))
 
 
@@ -198,7 +198,7 @@ def test_damage_behind_a_sound_footer_or_the_first_rows_is_named(tmp_path: Path)
     )
     for name in ("a.parquet", "b.jsonl"):
         source = inspect_source(str(tmp_path / name), 0)
-        with pytest.raises(SourceError, match=rf"{name} cannot be read"):
+        with pytest.raises(UserError, match=rf"{name} cannot be read"):
             rows_of(source)
 
 
@@ -218,7 +218,7 @@ def test_categories_are_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["https://example.org/rows", "some/where/else", "plain", "a b/c", "../up", "org/"])
 def test_what_is_no_hub_id_is_not_asked_for(name: str) -> None:
-    with pytest.raises(SourceError, match="does not exist; a source is"):
+    with pytest.raises(UserError, match="does not exist; a source is"):
         inspect_source(name, 0)
 
 
@@ -226,7 +226,7 @@ def test_folders_of_several_kinds_missing_paths_and_lists_are_refused(tmp_path: 
     write_json(tmp_path, ROWS[:2])
     write_parquet(tmp_path, ROWS[:2])
     for path, message in ((tmp_path, "a folder of files"), (tmp_path / "none.jsonl", "does not exist")):
-        with pytest.raises(SourceError, match=message):
+        with pytest.raises(UserError, match=message):
             inspect_source(str(path), 0)
-    with pytest.raises(SourceError, match=r"column list of .* must have text or numbers"):
+    with pytest.raises(UserError, match=r"column list of .* must have text or numbers"):
         rows_of(inspect_source(str(tmp_path / "a.parquet"), 0), ["list"])

@@ -81,7 +81,7 @@ def tasks(parts: StageTable) -> None:
 def test_what_workers_raise_is_one_line(mount: Mount, tmp_path: Path, monkeypatch, capsys) -> None:
     parts = StageTable(mount("size=64k") / "clean", "problems", "problem_id")
     parts.folder.mkdir()
-    full = "error: no space left on the disk of the run: free some, then run the same command"
+    full = "error: no space left on the disk of the run: free some space, then run the same command"
     cases: list[tuple[Callable[[Recipe], None], str]] = [
         (lambda _: tasks(parts), full),
         (lambda _: actors(parts), full),

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vgs_ray.data.source_names import SUFFIXES, HubId, SourceError
+from vgs_ray.data.source_names import SUFFIXES, HubId
+from vgs_ray.errors import UserError
 from vgs_ray.sandbox.rows import benchmark_rows, draw_rows
 
 TABLE_ROWS = 1000
@@ -69,7 +70,7 @@ def inspect_source(source: str, limit: int) -> Source:
         limit: maximum number of rows; 0 for all.
 
     Raises:
-        SourceError: the source does not exist, has an unknown format, or cannot be read.
+        UserError: the source does not exist, has an unknown format, or cannot be read.
     """
     path = Path(source)
     parts = [part for file in _files(path) for part in _inspect_file(file)] if path.exists() else _inspect_hub(source)
@@ -94,7 +95,7 @@ def read_piece(piece: Piece, columns: list[str], optional: Collection[str] = ())
         Tables with `columns` and `row`, the position in the source.
 
     Raises:
-        SourceError: a row cannot be read, or a column that is not optional has neither text nor numbers.
+        UserError: a row cannot be read, or a column that is not optional has neither text nor numbers.
     """
     start = piece.first
     for table in _tables_of(piece, columns):
@@ -114,14 +115,12 @@ def _tables_of(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
 
 @contextmanager
 def _readable(place: str | Path) -> Iterator[None]:
-    """Turn the exceptions of a reader's library into a `SourceError`."""
+    """Turn the exceptions of a reader's library into a `UserError`."""
     try:
         yield
-    except SourceError:
-        raise
     except (OSError, pa.ArrowException, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SourceError(f"{place} cannot be read ({reason}): fix the file or use another source") from error
+        raise UserError(f"{place} cannot be read ({reason}): fix the file or use another source") from error
 
 
 def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedArray | pa.Array:
@@ -131,7 +130,7 @@ def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedAr
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         if optional:
             return pa.nulls(table.num_rows, pa.string())
-        raise SourceError(
+        raise UserError(
             f"column {name} of {path} has the type {column.type}, and must have text or numbers: convert it or use another one"
         )
     if pa.types.is_floating(column.type):  # pandas writes NaN for missing values
@@ -146,7 +145,7 @@ def _files(path: Path) -> list[Path]:
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name not in METADATA_FILES)
     kinds = {SUFFIXES.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
-        raise SourceError(
+        raise UserError(
             f"{path} is not a source of problems; a source is a {', '.join(SUFFIXES)} file, or a folder of files of one of these "
             "kinds: convert it, or use another source"
         )
@@ -204,9 +203,9 @@ def _row(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise SourceError(f"{place} is not valid JSON ({error}): fix or remove it") from error
+        raise UserError(f"{place} is not valid JSON ({error}): fix or remove it") from error
     if not isinstance(row, dict):
-        raise SourceError(
+        raise UserError(
             f"{place} is {line.strip()[:40]!r}, and must be a JSON object with the columns: fix or remove it"
         )
     return row
@@ -226,7 +225,7 @@ def _keys(rows: Iterable[dict[str, Any]]) -> list[str]:
 def _json_rows(path: str | Path) -> list[dict[str, Any]]:
     rows = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SourceError(
+        raise UserError(
             f"{path} must be a JSON list of objects, or JSON lines with the suffix .jsonl: rename or convert it"
         )
     return rows
@@ -256,7 +255,7 @@ def _inspect_hub(source: str) -> list[tuple[list[str], Piece]]:
         data = load_hub_dataset(source)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SourceError(f"data set {source} cannot be loaded ({reason}): check the id and the network") from error
+        raise UserError(f"data set {source} cannot be loaded ({reason}): check the id and the network") from error
     starts = range(0, len(data), HUB_PIECE_ROWS)
     counts = [min(HUB_PIECE_ROWS, len(data) - start) for start in starts]
     return [

@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from vgs_ray.errors import UserError
+
 SUFFIXES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".json": "json"}
-
-
-class SourceError(ValueError):
-    """A source cannot be read. The message names the source, the rule and the remedy."""
 
 
 class HubId(NamedTuple):
@@ -26,13 +24,13 @@ class HubId(NamedTuple):
         """Split the name of a data set into its parts.
 
         Raises:
-            SourceError: the text is a path, or not the id of a data set.
+            UserError: the text is a path, or not the id of a data set.
         """
         name, _, place = source.partition(":")
         config, _, split = place.partition("/")
         id, _, revision = name.partition("@")
         if name.endswith(tuple(SUFFIXES)) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", id):
-            raise SourceError(
+            raise UserError(
                 f"{source} does not exist; a source is `sandbox`, a {', '.join(SUFFIXES)} file or folder, or a Hugging Face "
                 "data set id such as open-r1/OpenR1-Math-220k or id@revision:config/split: check the path"
             )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vgs_ray.data.source_names import HubId, SourceError
+from vgs_ray.data.source_names import HubId
+from vgs_ray.errors import UserError
 
 BENCHMARKS = {
     "aime-24": "HuggingFaceH4/aime_2024@2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
@@ -27,10 +28,10 @@ def benchmark_source(name: str, folder: str = "") -> str:
     Copies are named `{name}.jsonl`, `{name}-test.jsonl`, `{name}.parquet` or `{name}-test.parquet`.
 
     Raises:
-        SourceError: `folder` is not a folder.
+        UserError: `folder` is not a folder.
     """
     if folder and not Path(folder).is_dir():
-        raise SourceError(
+        raise UserError(
             f"evaluate.benchmark_folder is {folder!r}, which is not a folder; it must contain copies such as aime-24.jsonl: pass "
             "another --evaluate.benchmark-folder, or leave it out to download from Hugging Face"
         )
@@ -45,7 +46,7 @@ def pin_revision(source: str) -> str:
     """Add the current revision to a data set id without one; return other sources unchanged.
 
     Raises:
-        SourceError: the file does not exist, or Hugging Face cannot be reached.
+        UserError: the file does not exist, or Hugging Face cannot be reached.
     """
     if source == "sandbox" or Path(source).exists() or HubId.parse(source).revision:
         return source
@@ -55,7 +56,7 @@ def pin_revision(source: str) -> str:
     try:
         revision = HfApi().dataset_info(name).sha
     except Exception as error:  # its HTTP library differs between major releases, and so do the errors
-        raise SourceError(
+        raise UserError(
             f"data set {name} cannot be found ({type(error).__name__}): check the id and the network, or read benchmarks from "
             "local copies with --evaluate.benchmark-folder"
         ) from error

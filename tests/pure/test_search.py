@@ -56,13 +56,15 @@ async def test_one_block_with_branches_keeps_the_best_of_n() -> None:
     assert guided == [samples[i] for i in sorted(top)]
 
 
-async def test_groups_are_the_same_alone_and_together() -> None:
+async def test_more_groups_do_not_change_a_group() -> None:
     shape = Beam(keep=2, branch=2, block=5, groups=3)
-    together = await beam(*engines(latency=4), PROMPT, beam=shape, sampling=LONG, seed=5)
-    for group in range(3):
-        alone = await beam(*engines(), PROMPT, beam=replace(shape, groups=1), sampling=LONG, seed=5, first_group=group)
-        assert contents(alone, group) == contents(together, group)
-    assert contents(together, 0) != contents(together, 1)
+    three = await beam(*engines(latency=4), PROMPT, beam=shape, sampling=LONG, seed=5)
+    for groups in (1, 2):
+        fewer = await beam(*engines(), PROMPT, beam=replace(shape, groups=groups), sampling=LONG, seed=5)
+        assert [contents(fewer, group) for group in range(groups)] == [
+            contents(three, group) for group in range(groups)
+        ]
+    assert contents(three, 0) != contents(three, 1)
 
 
 @given(latency=st.integers(0, 9), seed=st.integers(0, 99))

@@ -27,7 +27,7 @@ class SearchContext:
     Attributes:
         name: of the search. Its calls share prefixes, so they are routed to the same engine.
         retryable: whether a call may be repeated on another engine if its engine dies.
-        answered: kinds of engines that have answered a call of this search. Its prompt is not what makes them fail.
+        answered: kinds of engines that have answered a call of this search, so its prompt does not make them fail.
     """
 
     name: str

@@ -227,7 +227,7 @@ def _settle(results: Sequence[tuple[Request[Any], Any]]) -> None:
         try:
             loop.call_soon_threadsafe(_set_results, loop, iter(batch))
         except RuntimeError:
-            if not loop.is_closed():  # nobody waits on a closed loop
+            if not loop.is_closed():  # a closed loop has no waiting callers
                 raise
 
 

@@ -66,7 +66,7 @@ def shared_vocabulary(policy: str, scorer: str) -> int:
 
 
 class TranslatedValue(Value):
-    """A `Value` with another vocabulary than the policy's: tokens become text, and the text becomes its own tokens.
+    """A `Value` with another vocabulary than the policy's: tokens are decoded to text and encoded by its own tokenizer.
 
     The policy's special tokens, such as the turns of its chat template, are left out: the value model does not know them.
 

@@ -135,8 +135,8 @@ def _shapes(config: Evaluate) -> list[_Shape]:
             shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, budgets))
     for variant in config.variants:
         if not variant.beam:  # one tree with at most this many blocks in all (MCTS) or in a round (REBASE)
-            tree, wide = variant.mcts, variant.rebase
-            blocks = tree.simulations * tree.width if tree else wide.width if wide else 0
+            mcts, rebase = variant.mcts, variant.rebase
+            blocks = mcts.simulations * mcts.width if mcts else rebase.width if rebase else 0
             shapes.append(_Shape(variant.name, f"{variant.name}_", blocks, blocks, 1, [blocks]))
     return shapes
 
@@ -154,8 +154,8 @@ def _methods(prefix: str, budget: int) -> list[_Method]:
     best = _Method(f"{prefix}best" if prefix else "best_of_n", selector_accuracy("best"), True)
     # Without a search, a vote that ignores the values needs no value model.
     majority = _Method(f"{prefix}majority", selector_accuracy("majority"), bool(prefix))
-    any_of_them = _Method(f"{prefix}pass", any_correct, bool(prefix))
-    return [weighted, best, majority, any_of_them] if prefix else [best, majority, weighted, any_of_them]
+    upper_bound = _Method(f"{prefix}pass", any_correct, bool(prefix))
+    return [weighted, best, majority, upper_bound] if prefix else [best, majority, weighted, upper_bound]
 
 
 def _fixed_budget(shape: _Shape, problems: list[_Problem], budget: int) -> list[MethodResult]:

@@ -28,7 +28,6 @@ async def beam(
     beam: config.Beam,
     sampling: Sampling,
     seed: int,
-    first_group: int = 0,
     listen: Listener | None = None,
 ) -> Tree:
     """Search in `beam.groups` independent groups.
@@ -48,7 +47,6 @@ async def beam(
         sampling: of the policy; `max_tokens` limits a whole response.
         seed: of this problem; a block has the seed of its path (round, lane), where a lane is a number among the blocks of a
             round over all groups.
-        first_group: number of the first group, so that a search can be continued with more groups.
         listen: called with each node when it is added.
 
     Raises:
@@ -58,8 +56,7 @@ async def beam(
     check_positive(**sizes, max_tokens=sampling.max_tokens)
     tree = Tree(prompt, listen)
     sampler = BlockSampler(policy, value, tree, sampling, seed)
-    groups = range(first_group, first_group + beam.groups)
-    await gather_or_cancel(_search_group(sampler, beam, group) for group in groups)
+    await gather_or_cancel(_search_group(sampler, beam, group) for group in range(beam.groups))
     return tree
 
 

@@ -3,7 +3,7 @@
 In: answers (None where a response has none) and their values. Out: one answer, or the answer classes with their weights.
 
 The caller passes the relation `equivalent` that groups answers into classes. It need be neither symmetric nor transitive. It is
-asked once for each answer text and class; `classes` is computed once and shared by all selectors.
+called once for each answer text and class; all selectors share the result of `classes`.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def weighted_majority(
 def classes(answers: Sequence[str | None], equivalent: Equivalent | None = None) -> list[list[int]]:
     """Positions of the answers of each class, in the order of first appearance. None and blank answers are in no class.
 
-    An answer joins the first class whose first member is equivalent to it. Answers with equal text are equivalent; for them the
-    relation is not asked.
+    An answer joins the first class whose first member is equivalent to it. Answers with equal text are equivalent without
+    a call of the relation.
     """
     same = equivalent or _default_relation()
     groups: list[list[int]] = []

@@ -29,11 +29,11 @@ from vgs_ray.prompts import PLACEHOLDER, R1_INSTRUCTION
 
 
 def sandbox() -> Recipe:
-    """The embedded world on two CPU cores: minutes, no GPU, the same Ray and the same vLLM."""
+    """The embedded world on two CPU cores, in minutes and without a GPU, with the same Ray and vLLM as any other recipe."""
     engine = Engine(
         max_model_len=512, max_num_seqs=512, kv_cache_gib=0.25, dtype="float32", enforce_eager=True, threads=1
     )
-    one, two = (Resources(replicas=count, num_cpus=0.25, num_gpus=0.0) for count in (1, 2))
+    one_replica, two_replicas = (Resources(replicas=count, num_cpus=0.25, num_gpus=0.0) for count in (1, 2))
     sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=192)
     reference = "sandbox:ref"
     beam = Beam(keep=1, branch=2, block=16, groups=8)
@@ -44,7 +44,7 @@ def sandbox() -> Recipe:
     )  # fmt: skip
     evaluate = Evaluate(
         benchmarks=("sandbox",), limit=300, samples=16, beam=beam, budgets=(4, 8, 16), sampling=sampling,
-        policy_engine=engine, value_engine=engine, resources=replace(two, num_cpus=0.5),
+        policy_engine=engine, value_engine=engine, resources=replace(two_replicas, num_cpus=0.5),
     )  # fmt: skip
     return Recipe(
         name="sandbox",
@@ -63,9 +63,9 @@ def sandbox() -> Recipe:
             per_problem=2,
             sampling=sampling,
             engine=engine,
-            resources=one,
+            resources=one_replica,
         ),
-        roll_out=RollOut(cuts=2, positions="uniform", sampling=sampling, engine=engine, resources=two),
+        roll_out=RollOut(cuts=2, positions="uniform", sampling=sampling, engine=engine, resources=two_replicas),
         verify=Verify(workers=1),
         label=Label(hopeless_share=1.0),
         train=train,
@@ -76,16 +76,16 @@ def sandbox() -> Recipe:
             layout="together",
             policy_engine=engine,
             value_engine=engine,
-            resources=replace(one, num_cpus=0.5),
-            policy_resources=one,
-            value_resources=one,
+            resources=replace(one_replica, num_cpus=0.5),
+            policy_resources=one_replica,
+            value_resources=one_replica,
             model_name="vgs-sandbox",
         ),
     )
 
 
 def sandbox_methods() -> Recipe:
-    """The sandbox with every method in one report: explorers of the papers at a budget of 16, and ablations."""
+    """The sandbox with every search method in one report, at a budget of 16, and ablations."""
     base = sandbox()
     block = base.evaluate.beam.block
     variants = (
@@ -113,7 +113,7 @@ EXAMPLES = (
     ("Ben reads 10 pages on Monday and twice as many on Tuesday. How many pages does he read in the two days?",
      r"On Tuesday he reads 10 * 2 = 20 pages. In all he reads 10 + 20 = 30. The answer is \boxed{30}."),
 )  # fmt: skip
-"""Turns that show the form of an answer: without them a model of this size does not keep it."""
+"""Example turns that show the format of an answer. A model of this size does not follow an instruction alone."""
 
 
 def smollm() -> Recipe:
@@ -122,8 +122,8 @@ def smollm() -> Recipe:
     engine = Engine(
         max_model_len=512, max_num_seqs=96, kv_cache_gib=1.5, dtype="float32", enforce_eager=True, threads=2
     )
-    one = Resources(num_cpus=0.5, num_gpus=0.0)
-    both = replace(one, num_cpus=1.0)
+    one_replica = Resources(num_cpus=0.5, num_gpus=0.0)
+    both_engines = replace(one_replica, num_cpus=1.0)
     sampling = Sampling(temperature=0.5, top_p=0.95, max_tokens=96)
     asked, answered = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n<|im_start|>user\n"
     turns = "".join(f"{problem}{asked}{answer}{answered}" for problem, answer in EXAMPLES)
@@ -139,20 +139,21 @@ def smollm() -> Recipe:
         ),
         roll_in=replace(
             base.roll_in, generators=(Generator("smollm2", policy),), per_problem=6, sampling=sampling, engine=engine,
-            resources=one,
+            resources=one_replica,
         ),
-        roll_out=RollOut(cuts=2, positions="uniform", sampling=sampling, engine=engine, resources=one),
+        roll_out=RollOut(cuts=2, positions="uniform", sampling=sampling, engine=engine, resources=one_replica),
         train=replace(
             base.train, init=policy, trained_layers=4, batch_size=16, steps=40, lr=2e-4, workers=1, cpus_per_worker=1.0,
             micro_tokens=2048, checkpoint_every=20, validate_every=20,
         ),
         evaluate=replace(
             base.evaluate, benchmarks=("gsm8k",), limit=40, beam=Beam(keep=1, branch=2, block=32, groups=8), sampling=sampling,
-            policy_engine=replace(engine, threads=1), value_engine=replace(engine, threads=1), resources=both,
+            policy_engine=replace(engine, threads=1), value_engine=replace(engine, threads=1), resources=both_engines,
             concurrent=16,
         ),
         serve=replace(
-            base.serve, policy_engine=engine, value_engine=engine, resources=both, policy_resources=one, value_resources=one,
+            base.serve, policy_engine=engine, value_engine=engine, resources=both_engines,
+            policy_resources=one_replica, value_resources=one_replica,
             model_name="vgs-smollm2", sampling=sampling,
         ),
     )  # fmt: skip

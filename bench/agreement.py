@@ -1,7 +1,7 @@
-"""Our verdicts beside those that published traces and answer pairs came with: python bench/agreement.py --data FOLDER.
+"""Compare our verdicts with those in published traces and answer pairs: python bench/agreement.py --data FOLDER.
 
-Out: a line for each file with pairs, agreement, and how many of our verdicts are unknown; then every disagreement. For gold
-answers with a type but no verdict, the share that we can read, by type.
+Out: for each file the number of pairs, the agreement, and the number of our verdicts that are unknown; then all disagreements.
+For gold answers with a type but without a verdict, the share that can be parsed, by type.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JUDGED = re.compile(
 
 
 class Pair(NamedTuple):
-    """An answer, and whether the file says that it equals the gold one."""
+    """An answer, and whether the file says that it equals the gold answer."""
 
     file: str
     gold: str
@@ -59,23 +59,21 @@ def pairs_of(data: Path) -> Iterator[Pair]:
             yield Pair(name, row["expected_answer"], row["predicted_answer"] or "", bool(row["symbolic_correct"]))
     for row in rows_of(data / "pairs" / "omnimath_gpteval_llama31_70b.jsonl"):
         original = json.loads(row["original_json"]) if isinstance(row["original_json"], str) else row["original_json"]
-        if found := JUDGED.search(row["gen"]):
-            answer = re.sub(r"^\s*None\s*$", "", found["answer"])
-            yield Pair("omnimath_gpteval_llama31_70b", original["answer"], answer, found["verdict"] == "TRUE")
+        if match := JUDGED.search(row["gen"]):
+            answer = re.sub(r"^\s*None\s*$", "", match["answer"])
+            yield Pair("omnimath_gpteval_llama31_70b", original["answer"], answer, match["verdict"] == "TRUE")
     for row in rows_of(data / "traces" / "mip_math_r1_distill_qwen.json"):
         answer = extract_answer(row["model_answer"]) or ""
         yield Pair("mip_math_r1_distill_qwen", row["answer"], answer, row["eval_result"] == 1)
 
 
 def disagreements(pairs: list[Pair], judge: Judge) -> list[Disagreement]:
-    """Where we differ; a doubt of ours differs from both verdicts."""
+    """The pairs with different verdicts. An unknown verdict of ours counts as different."""
     verdicts = judge.judge_pairs((pair.gold, pair.answer) for pair in pairs)
-    found = []
-    for pair in pairs:
-        ours = verdicts[pair.gold, pair.answer]
-        if ours.equivalent is not pair.theirs:
-            found.append(Disagreement(pair, ours.equivalent, ours.reason))
-    return found
+    judged = ((pair, verdicts[pair.gold, pair.answer]) for pair in pairs)
+    return [
+        Disagreement(pair, ours.equivalent, ours.reason) for pair, ours in judged if ours.equivalent is not pair.theirs
+    ]
 
 
 def print_coverage(data: Path) -> None:
@@ -84,9 +82,9 @@ def print_coverage(data: Path) -> None:
         readable[row["human_type"]].append(
             all(map(parse_ok, [row["answer"]] if isinstance(row["answer"], str) else row["answer"]))
         )
-    print("\ngold answers of MATH that we can read, by type")
-    for kind, found in sorted(readable.items(), key=lambda item: -len(item[1])):
-        print(f"{kind:<20} {sum(found):>5,} of {len(found):>5,} {sum(found) / len(found):7.1%}")
+    print("\ngold answers of MATH that can be parsed, by type")
+    for kind, parsed in sorted(readable.items(), key=lambda item: -len(item[1])):
+        print(f"{kind:<20} {sum(parsed):>5,} of {len(parsed):>5,} {sum(parsed) / len(parsed):7.1%}")
 
 
 def main() -> None:
@@ -99,14 +97,13 @@ def main() -> None:
     print(f"{'file':<36}{'pairs':>7}{'agree':>9}{'unknown':>9}")
     names = [*dict.fromkeys(pair.file for pair in pairs), "all"]
     for name in names:
-        mine = [pair for pair in pairs if name in (pair.file, "all")]
-        bad = [found for found in differ if name in (found.pair.file, "all")]
-        unknown = sum(found.ours is None for found in bad)
-        print(f"{name:<36}{len(mine):>7,}{1 - len(bad) / len(mine):>9.2%}{unknown:>9}")
+        count = sum(name in (pair.file, "all") for pair in pairs)
+        different = [each for each in differ if name in (each.pair.file, "all")]
+        unknown = sum(each.ours is None for each in different)
+        print(f"{name:<36}{count:>7,}{1 - len(different) / count:>9.2%}{unknown:>9}")
     print("\ndisagreements: file | gold | answer | theirs | ours, reason")
-    for found in differ:
-        pair = found.pair
-        print(f"{pair.file} | {pair.gold[:80]} | {pair.answer[:80]} | {pair.theirs} | {found.ours}, {found.reason}")
+    for pair, ours, reason in differ:
+        print(f"{pair.file} | {pair.gold[:80]} | {pair.answer[:80]} | {pair.theirs} | {ours}, {reason}")
     print_coverage(options.data)
 
 

@@ -1,8 +1,8 @@
-"""Stage clean on the real rows: rows/s, the table of kept and dropped rows by source, and a sample to read by hand.
+"""Run stage clean on real rows: rows/s, a table of kept and dropped rows by source, and a sample for manual inspection.
 
-`python bench/clean.py --data DATA --out FOLDER` writes the rows in the layout of OpenR1-Math to FOLDER/problems,
-one JSONL file for each set, and runs the stage on them with the benchmarks left out. `--sample 50` also writes that many
-kept and as many dropped rows to FOLDER/sample.jsonl. `--rules` times the rules alone, in one process, without math-verify.
+`python bench/clean.py --data DATA --out FOLDER` writes the rows in the layout of OpenR1-Math to FOLDER/problems, one JSONL file
+for each source, and runs the stage with the benchmarks excluded. `--sample 50` also writes 50 kept and 50 dropped rows to
+FOLDER/sample.jsonl. `--rules` measures only the rules, in one process and without math-verify.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def row(source: str, problem: Any, answer: Any, solution: Any = None, kind: str 
 
 
 def solved(source: str, rows: list[Row]) -> Iterator[Row]:
-    """Rows whose answer is in the solution's box only."""
+    """Rows whose answer is only in the box of the solution."""
     return (row(source, r["problem"], boxed_answer(r["solution"]), r["solution"]) for r in rows)
 
 
@@ -57,7 +57,7 @@ def choices(r: Row) -> str:
 
 
 def real_rows(data: Path) -> Iterator[Row]:
-    """Every row of ../shared/data/problems, in the layout of OpenR1-Math."""
+    """All rows of DATA/problems in the layout of OpenR1-Math."""
 
     def load(name: str) -> Any:
         text = (data / "problems" / name).read_text()
@@ -77,7 +77,7 @@ def real_rows(data: Path) -> Iterator[Row]:
 
 
 def prepare(data: Path, out: Path) -> tuple[str, ...]:
-    """Write the rows to `out`/problems, and return the benchmarks that are to be left out."""
+    """Write the rows to `out`/problems. Returns the benchmarks to exclude."""
     (out / "problems").mkdir(parents=True, exist_ok=True)
     by_source: dict[str, list[Row]] = {}
     for r in real_rows(data):
@@ -113,7 +113,7 @@ def draw(kept: list[Row], dropped: list[Row], count: int, seed: int) -> list[Row
 
 
 def time_rules(out: Path, exclude: tuple[str, ...]) -> str:
-    """Rows a second of each step in one process, and the copies among as many fingerprints as OpenR1-Math has rows."""
+    """Rows/s of each step in one process. The copies are searched among as many fingerprints as OpenR1-Math has rows."""
     files = sorted((out / "problems").glob("*.jsonl"))
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     texts = [r["problem"] or "" for r in rows]
@@ -128,14 +128,14 @@ def time_rules(out: Path, exclude: tuple[str, ...]) -> str:
 
     yes: Callable[..., bool] = lambda *_: True  # noqa: E731
     single, _ = timed("rules on one row", lambda: [check(r, yes, yes) for r in rows])
-    prints, found = timed("fingerprints", lambda: [fingerprint(text) for text in texts])
+    prints, fingerprints = timed("fingerprints", lambda: [fingerprint(text) for text in texts])
     shared, _ = timed("8-grams", lambda: [overlap(text, index) for text in texts])
     many = [
         FingerprintedRow(
             i * len(rows) + j, "1", one._replace(text=one.text ^ i, bands=[band ^ i for band in one.bands])
         )
         for i in range(9)
-        for j, one in enumerate(found)
+        for j, one in enumerate(fingerprints)
     ]
     copied, _ = timed("copies", lambda: list(find_copies(many, Clean().near_duplicate)), len(many))
     lines = [single, prints, shared, copied]

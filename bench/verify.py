@@ -1,8 +1,9 @@
-"""Grading by pairs against grading row by row: python bench/verify.py [--rows 20000] [--golds FOLDER].
+"""Compare the speed of grading distinct pairs with grading row by row: python bench/verify.py --golds FOLDER [--rows 20000].
 
-20,000 answers, 56 to a problem, to gold answers of real benchmarks; wrong answers often agree. *Row by row* parses both
-strings of every row and checks both ways round under an alarm of 1 s, as is usual; it is timed on a random subset. Then the
-same with 200 hostile answers among the rows. Out: rows a second, their ratio, disagreements, what became of hostile answers.
+The rows are 20,000 answers to gold answers of real benchmarks, 56 for each problem; wrong answers often agree. Grading row by row
+parses both strings of each row and compares them in both orders with a time limit of 1 s, as is usual. It is timed on a random
+subset. The benchmark is then repeated with 200 hostile answers among the rows. Out: rows/s, their ratio, disagreements, and the
+results for hostile answers.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ WORKERS = 2
 
 
 def golds_of(folder: Path) -> list[str]:
-    """Gold answers of every benchmark in a folder: JSON lines with `answer`, and CSV with `Short Answer`."""
-    found = [str(json.loads(line)["answer"]) for file in sorted(folder.glob("*.jsonl")) if not file.name.startswith("gsm8k")
+    """Gold answers of all benchmarks in a folder: JSON lines with `answer`, and CSV files with `Short Answer`."""
+    golds = [str(json.loads(line)["answer"]) for file in sorted(folder.glob("*.jsonl")) if not file.name.startswith("gsm8k")
              for line in file.open()]  # fmt: skip
     for file in sorted(folder.glob("*.csv")):
         with file.open(newline="") as rows:
-            found += [row["Short Answer"] for row in csv.DictReader(rows)]
-    return sorted(set(filter(None, found)))
+            golds += [row["Short Answer"] for row in csv.DictReader(rows)]
+    return sorted(set(filter(None, golds)))
 
 
 def respelled(answer: str, draw: random.Random) -> str:
@@ -39,7 +40,7 @@ def respelled(answer: str, draw: random.Random) -> str:
 
 
 def rows_of(golds: list[str], rows: int, draw: random.Random) -> list[Pair]:
-    """Pairs (gold, answer): 40% right, and wrong answers of which one is twice as frequent as the next."""
+    """Pairs (gold, answer): 40% are correct, and each wrong answer is twice as frequent as the next."""
     pairs = []
     while len(pairs) < rows:
         gold = draw.choice(golds)
@@ -51,7 +52,7 @@ def rows_of(golds: list[str], rows: int, draw: random.Random) -> list[Pair]:
 
 
 def hostile_answers(draw: random.Random) -> list[str]:
-    """200 answers that make graders hang, crash or lose rows."""
+    """200 answers for which graders hang, crash or lose rows."""
 
     def one(number: int) -> str:
         size = draw.randrange(10**6, 10**7)
@@ -68,20 +69,20 @@ def hostile_answers(draw: random.Random) -> list[str]:
 
 
 def row_by_row(pairs: list[Pair]) -> list[bool]:
-    """A stand-in for the usual way: nothing is kept from one row for the next."""
+    """The usual way of grading: no result of a row is reused for another row."""
     from math_verify import parse, verify
 
-    found = []
+    results = []
     for gold, answer in pairs:
         both = [parse(f"\\boxed{{{text}}}", parsing_timeout=1) for text in (gold, answer)]
-        found.append(verify(*both, timeout_seconds=1) or verify(*reversed(both), timeout_seconds=1))
-    return found
+        results.append(verify(*both, timeout_seconds=1) or verify(*reversed(both), timeout_seconds=1))
+    return results
 
 
 def by_pairs(pairs: list[Pair]) -> tuple[dict[Pair, Comparison], float]:
-    """Verdicts, and seconds without the start of the judging processes."""
+    """The comparisons, and the seconds without the start of the worker processes."""
     with Judge(workers=WORKERS, timeout_s=5.0) as judge:
-        judge.judge_pairs([(f"x+{i}", f"{i}+x") for i in range(4 * WORKERS)])  # starts them
+        judge.judge_pairs([(f"x+{i}", f"{i}+x") for i in range(4 * WORKERS)])  # starts the workers
         began = time.perf_counter()
         return judge.judge_pairs(pairs), time.perf_counter() - began
 
@@ -94,33 +95,35 @@ def main() -> None:
     options = parser.parse_args()
     draw = random.Random(0)
     pairs = rows_of(golds_of(options.golds), options.rows, draw)
-    found, seconds = by_pairs(pairs)
+    compared, seconds = by_pairs(pairs)
     subset = draw.sample(pairs, options.subset)
     began = time.perf_counter()
     usual = row_by_row(subset)
     slow = (time.perf_counter() - began) / len(subset)
     ratio = slow * len(pairs) / seconds
     print(
-        f"{len(pairs):,} rows, {len(found):,} different pairs: {len(pairs) / seconds:,.0f} rows/s with {WORKERS} processes"
+        f"{len(pairs):,} rows, {len(compared):,} distinct pairs: {len(pairs) / seconds:,.0f} rows/s with {WORKERS} processes"
     )
     print(
         f"row by row, both ways, 1 process, {len(subset):,} rows: {1 / slow:,.0f} rows/s; by pairs is {ratio:.1f} times as fast"
     )
-    apart = {
-        pair: theirs for pair, theirs in zip(subset, usual, strict=True) if found[pair].equivalent not in (None, theirs)
+    different = {
+        pair: theirs
+        for pair, theirs in zip(subset, usual, strict=True)
+        if compared[pair].equivalent not in (None, theirs)
     }
-    print(f"{len(apart)} of {len(set(subset)):,} pairs of the subset have another verdict")
-    for (gold, answer), theirs in list(apart.items())[:20]:
+    print(f"{len(different)} of {len(set(subset)):,} pairs of the subset have different verdicts")
+    for (gold, answer), theirs in list(different.items())[:20]:
         print(f"  gold {gold!r:.60}  answer {answer!r:.60}  by pairs {not theirs}, row by row {theirs}")
     hostile = [(gold, answer) for (gold, _), answer in zip(draw.sample(pairs, 200), hostile_answers(draw), strict=True)]
     mixed = [*pairs, *hostile]
     draw.shuffle(mixed)
-    found, slower = by_pairs(mixed)
-    reasons = Counter(f"{found[pair].reason} ({found[pair].equivalent})" for pair in hostile)
+    compared, slower = by_pairs(mixed)
+    reasons = Counter(f"{compared[pair].reason} ({compared[pair].equivalent})" for pair in hostile)
     print(
-        f"with 200 hostile answers: {slower / seconds:.2f} times the time, {sum(p not in found for p in mixed)} rows lost"
+        f"with 200 hostile answers: {slower / seconds:.2f} times as long, {sum(pair not in compared for pair in mixed)} rows lost"
     )
-    print(f"they became {dict(reasons)}")
+    print(f"results for hostile answers: {dict(reasons)}")
 
 
 if __name__ == "__main__":

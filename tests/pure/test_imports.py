@@ -39,8 +39,9 @@ LEVELS = {
     "vgs_ray.evaluate": 2,
     "vgs_ray.engines": 3,  # vLLM behind the interfaces
     "vgs_ray.value": 3,
-    "vgs_ray.serve": 4,
-    "pipelines": 5,
+    "vgs_ray.value.training": 4,
+    "vgs_ray.serve": 5,
+    "pipelines": 6,
 }
 
 

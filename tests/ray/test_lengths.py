@@ -234,5 +234,5 @@ def test_imported_rows_that_are_too_long_are_counted(scaled: Recipe, capsys: pyt
     assert data["too_long"]["cut"] == both[2]
     left_out = TRAINED - sum(data["classes"].values())
     assert 0 < left_out <= data["too_long"]["left_out"]
-    line = f"are longer than 256 tokens (train.max_length): {both[2]} are cut there, {data['too_long']['left_out']} are left out"
+    line = f"are longer than train.max_length=256 tokens: {both[2]} are truncated, {data['too_long']['left_out']} are left out"
     assert capsys.readouterr().out.count(line) == 1

@@ -125,7 +125,7 @@ def fit(
     """
     batches = Batches(train, config, seed, worker, training_flops(model))  # counts weights, so before sharding
     prepare(model, config, worker)
-    trainer = _Trainer(model, make_optimizer(model, config), config, worker)
+    trainer = _Trainer(model, make_optimizer(model, config), config, worker, folder)
     identity = {"seed": seed, **{name: getattr(config, name) for name in ORDER_FIELDS}}
     checkpoints = Checkpoints(folder, config.checkpoints_kept, worker, config.async_checkpoints, identity)
     done = checkpoints.load_latest(model, trainer.optimizer)
@@ -134,12 +134,7 @@ def fit(
     for step in range(done, config.steps):
         torch.manual_seed(stable_seed(seed, "dropout", step, worker.rank))
         batch = batches.batch(step)
-        try:
-            result = trainer.step(step, batch.partition, batches.micro_batches(batch))
-        except LossDivergedError as error:
-            if worker.rank == 0:
-                error.write(folder / DIVERGED)
-            raise
+        result = trainer.step(step, batch.partition, batches.micro_batches(batch))
         metrics = {"step": step + 1, **result._asdict(), "lr": learning_rate(config, step)}
         metrics |= throughput.update(step + 1, batch.partition.tokens, batches.flops(batch))
         predictions = None
@@ -166,6 +161,7 @@ class _Trainer:
     optimizer: torch.optim.Optimizer
     config: Train
     worker: Worker
+    folder: Path
 
     def step(self, step: int, partition: Partition, micro_batches: Iterable[MicroBatch]) -> StepResult:
         """One optimizer step on the mean loss over the units of the whole batch, for any partition of it."""
@@ -178,7 +174,7 @@ class _Trainer:
         sum_gradients(self.model, self.worker)
         loss, norm = self._total(losses), clip_gradients(self.model, self.config.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise LossDivergedError({"step": step, "loss": loss, "grad_norm": norm, **_suspects(losses, self.worker)})
+            raise self._diverged(step, loss, norm, losses)
         self.optimizer.step()
         return StepResult(loss, norm, partition.tokens, partition.padding)
 
@@ -198,6 +194,13 @@ class _Trainer:
         if self.worker.world > 1:
             dist.all_reduce(total)
         return float(total)
+
+    def _diverged(self, step: int, loss: float, norm: float, losses: Sequence[MicroLoss]) -> LossDivergedError:
+        """The error, after rank 0 has written its details."""
+        error = LossDivergedError({"step": step, "loss": loss, "grad_norm": norm, **_suspects(losses, self.worker)})
+        if self.worker.rank == 0:
+            error.write(self.folder / DIVERGED)
+        return error
 
 
 def _suspects(losses: Sequence[MicroLoss], worker: Worker) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, the last ones kept, refused when they belong to something else, and never code."""
+"""Checkpoints are complete or absent, the newest are kept, those of other settings are refused, and loading runs no code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vgs_ray.value.training.parallel import Worker
 
 
 def trained(backbone: str) -> tuple[ValueModel, torch.optim.Optimizer]:
-    """A model and an optimizer after one step on noise."""
+    """A model and an optimizer after one arbitrary step."""
     model = new_model(backbone)
     optimizer = make_optimizer(model, CONFIG)
     model(torch.arange(8, 28)[None]).square().sum().backward()
@@ -28,13 +28,13 @@ def trained(backbone: str) -> tuple[ValueModel, torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_what_is_saved_is_the_state_at_that_moment(backbone: str, tmp_path: Path, background: bool) -> None:
+def test_a_checkpoint_has_the_state_at_the_time_of_the_save(backbone: str, tmp_path: Path, background: bool) -> None:
     checkpoints = Checkpoints(tmp_path, 2, Worker(), background)
     model, optimizer = trained(backbone)
-    wanted = weights_of(model)
+    expected = weights_of(model)
     moments = [optimizer.state[weight]["exp_avg"].clone() for weight in model.parameters()]
     checkpoints.save(5, 40, model, optimizer)
-    with torch.no_grad():  # training goes on while the file is written
+    with torch.no_grad():  # training continues while the checkpoint is written
         for weight in model.parameters():
             weight.add_(1)
             optimizer.state[weight]["exp_avg"].add_(1)
@@ -42,24 +42,24 @@ def test_what_is_saved_is_the_state_at_that_moment(backbone: str, tmp_path: Path
     other = new_model(backbone)
     fresh = make_optimizer(other, CONFIG)
     assert Checkpoints(tmp_path, 2, Worker()).load_latest(other, fresh) == 5
-    assert torch.equal(weights_of(other), wanted)
+    assert torch.equal(weights_of(other), expected)
     for moment, weight in zip(moments, other.parameters(), strict=True):
         assert torch.equal(fresh.state[weight]["exp_avg"], moment)
         assert fresh.state[weight]["step"] == 1
 
 
-def test_a_torn_checkpoint_is_not_one_and_the_last_are_kept(backbone: str, tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_ignored_and_the_newest_are_kept(backbone: str, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 3, Worker())
     model, optimizer = trained(backbone)
     for step in range(1, 6):
         checkpoints.save(step, step * 8, model, optimizer)
-    (tmp_path / ".step-0000006").mkdir()  # a kill while it was written
+    (tmp_path / ".step-0000006").mkdir()  # left by a process that was killed while saving
     assert sorted(path.name for path in tmp_path.glob("step-*")) == [f"step-000000{step}" for step in (3, 4, 5)]
     assert Checkpoints(tmp_path, 3, Worker()).load_latest(model, optimizer) == 5
     assert not (tmp_path / ".step-0000006").exists()
 
 
-def test_a_checkpoint_of_another_order_or_schedule_is_refused(backbone: str, tables: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_refused(backbone: str, tables: Path, tmp_path: Path) -> None:
     run(backbone, tables, tmp_path, CONFIG)
     with pytest.raises(ValueError, match=r"batch_size was 8, is 4.*lr was 0\.003, is 0\.1"):
         run(backbone, tables, tmp_path, replace(CONFIG, batch_size=4, lr=0.1))
@@ -73,7 +73,7 @@ class Harmful:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_checkpoint_can_not_run_code(backbone: str, tmp_path: Path) -> None:
+def test_loading_a_checkpoint_runs_no_code(backbone: str, tmp_path: Path) -> None:
     model, optimizer = trained(backbone)
     checkpoints = Checkpoints(tmp_path / "run", 2, Worker())
     checkpoints.save(1, 8, model, optimizer)

@@ -1,4 +1,4 @@
-"""Training: exact whatever the packing, the number of workers and the restarts; it learns; it stops on NaN."""
+"""Training is exact for any packing, number of workers and restarts; it learns; it stops on NaN."""
 
 import json
 import math
@@ -68,7 +68,7 @@ def test_packed_equals_padded(backbone: str, tables: Path) -> None:
         torch.testing.assert_close(grads, results[0][1], rtol=0, atol=1e-5)
 
 
-def test_attention_is_what_the_machine_can_run() -> None:
+def test_attention_is_one_that_the_machine_supports() -> None:
     assert choose_attention("auto", CPU, 0.1) == "varlen"
     assert choose_attention("eager", CPU, 0.1) == "eager"
     assert [choose_layout(name, CPU) for name in ("varlen", "eager")] == ["packed", "bucketed"]
@@ -76,7 +76,7 @@ def test_attention_is_what_the_machine_can_run() -> None:
 
 def test_memory_follows_the_budget_and_not_the_longest_sequence(backbone: str) -> None:
     def saved_bytes(length: int, budget: int) -> int:
-        """Bytes that the forward pass keeps for the backward pass of one full micro-batch."""
+        """Bytes that the forward pass of one full micro-batch stores for the backward pass."""
         tokens = np.arange(length, dtype=np.int32) % 7 + 1
         micro = lay_out([Example(str(i), tokens, length // 2, i % 3) for i in range(budget // length)], "packed")
         model, kept = ValueModel.from_backbone(backbone, seed=0, attn_implementation="varlen"), {}
@@ -120,21 +120,21 @@ def test_compiled_equals_eager(backbone: str, tables: Path, tmp_path: Path) -> N
     lives=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 4)), min_size=1, max_size=6),
     layout=st.sampled_from(LAYOUTS),
 )
-def test_each_sample_of_an_epoch_occurs_once_whatever_the_workers_and_kills(sizes, batch, group, lives, layout) -> None:
+def test_each_sample_of_an_epoch_occurs_once_for_any_workers_and_kills(sizes, batch, group, lives, layout) -> None:
     order = Order(group_bounds(np.repeat(np.arange(len(sizes)), sizes), group), seed=3)
     lengths = np.random.default_rng(batch).integers(1, 50, (order.size, 1))
     steps = -(-2 * order.size // batch)
     seen: dict[int, list[int]] = {}
     done = life = 0
     while done < steps:
-        # One life of the run: with some workers, killed some steps after its last checkpoint; those steps are redone.
+        # One life of the run: it has some workers and is killed some steps after its last checkpoint; those are repeated.
         world, durable, lost = lives[life % len(lives)]
         for step in range(done, min(steps, done + durable + lost)):
             units = order.batch(step, batch)
-            plan = partition_batch(lengths[units], lengths[units], world, 60, layout)
-            assert len({len(own) for own in plan.packs}) == 1  # or a worker would wait for ever
-            places = [place for own in plan.packs for pack in own for place in pack]
-            assert sorted(places) == list(range(batch))  # each of the batch on exactly one worker
+            partition = partition_batch(lengths[units], lengths[units], world, 60, layout)
+            assert len({len(own) for own in partition.packs}) == 1  # otherwise a worker would wait for ever
+            places = [place for own in partition.packs for pack in own for place in pack]
+            assert sorted(places) == list(range(batch))  # each sample on exactly one worker
             again = units[np.sort(places)].tolist()
             assert seen.setdefault(step, again) == again
         done, life = done + durable, life + 1
@@ -147,10 +147,10 @@ def test_it_learns_a_toy_task(backbone: str, tables: Path, tmp_path: Path) -> No
     config, model = replace(CONFIG, steps=60, batch_size=16, micro_tokens=1024), new_model(backbone)
     fit(model, config, load(tables), [], tmp_path, 0, Worker(), lambda metrics, _: None)
     validation = load(tables, "validation")
-    found = summarize(validate(model, [validation.example(i) for i in range(len(validation))], config, Worker()))
-    assert found["auc"] > 0.9
-    assert found["brier"] < 0.15
-    assert 0 < found["cross_entropy"] < 0.5
+    metrics = summarize(validate(model, [validation.example(i) for i in range(len(validation))], config, Worker()))
+    assert metrics["auc"] > 0.9
+    assert metrics["brier"] < 0.15
+    assert 0 < metrics["cross_entropy"] < 0.5
 
 
 def test_diverged_loss_stops_with_the_ids(backbone: str, tables: Path, tmp_path: Path) -> None:
@@ -158,13 +158,13 @@ def test_diverged_loss_stops_with_the_ids(backbone: str, tables: Path, tmp_path:
     poison(model)
     with pytest.raises(LossDivergedError, match=r"loss is nan .* at step 0; .*p\d+/a/\d/\d"):
         fit(model, CONFIG, load(tables), [], tmp_path, 0, Worker(), lambda metrics, _: None)
-    found = json.loads((tmp_path / "diverged.json").read_text())
-    assert (found["step"], found["loss"]) == (0, "nan")
-    assert set(found["suspects"]) <= set(found["batch"])
-    assert len(set(found["batch"])) == CONFIG.batch_size
+    details = json.loads((tmp_path / "diverged.json").read_text())
+    assert (details["step"], details["loss"]) == (0, "nan")
+    assert set(details["suspects"]) <= set(details["batch"])
+    assert len(set(details["batch"])) == CONFIG.batch_size
 
 
-def test_diverged_gradient_stops_before_it_spoils_the_weights(backbone: str, tables: Path, tmp_path: Path) -> None:
+def test_diverged_gradient_stops_before_the_weights_change(backbone: str, tables: Path, tmp_path: Path) -> None:
     model = new_model(backbone)
     before = weights_of(model)
     model.score[2].weight.register_hook(lambda grad: grad * float("inf"))
@@ -173,7 +173,7 @@ def test_diverged_gradient_stops_before_it_spoils_the_weights(backbone: str, tab
     assert torch.equal(weights_of(model), before)
 
 
-def test_nothing_to_train_or_validate_on_is_named(tables: Path) -> None:
+def test_a_split_without_usable_examples_is_an_error(tables: Path) -> None:
     short = replace(CONFIG, max_length=4)
     with pytest.raises(ValueError, match=r"none of the 40 sequences of the validation split.*max_length=4"):
         load(tables, "validation", short).held_out(8)
@@ -183,7 +183,7 @@ def test_nothing_to_train_or_validate_on_is_named(tables: Path) -> None:
         load(tables, config=replace(CONFIG, loss="soft")).units()
 
 
-def test_metrics_survive_a_torn_line_and_redone_steps(tmp_path: Path) -> None:
+def test_metrics_log_allows_incomplete_lines_and_repeated_steps(tmp_path: Path) -> None:
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1, "tokens": 5}\n{"step": 2, "tokens": 6}\n{"step": 3, "to')
     repair_log(log)
@@ -218,32 +218,32 @@ def test_held_out_examples_are_spread() -> None:
 
 
 def test_published_schedule() -> None:
-    """By hand for the published run: 608 steps of warm-up (5% of 12,170 is 608.5, rounded to even), and the k-th step."""
+    """Computed by hand for the published run: 608 warm-up steps (5% of 12,170 is 608.5, rounded to even)."""
     config = Train()
     by_step = {1: 1e-4 / 608, 304: 0.5e-4, 608: 1e-4, 6389: 0.55e-4, 12_170: 0.1e-4}
-    for step, wanted in by_step.items():
-        assert learning_rate(config, step - 1) == pytest.approx(wanted, rel=1e-9), step
+    for step, expected in by_step.items():
+        assert learning_rate(config, step - 1) == pytest.approx(expected, rel=1e-9), step
     quarter = 608 + (12_170 - 608) / 4  # between two steps: cos(pi / 4)
     around = [learning_rate(config, math.floor(quarter) - 1), learning_rate(config, math.floor(quarter))]
     assert np.mean(around) == pytest.approx(1e-5 + 9e-5 * (1 + math.sqrt(0.5)) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("steps", "floor", "by_step"),
+    ("steps", "minimum", "by_step"),
     [
         (1000, 100, {50: 0.5, 100: 1.0, 550: 0.55, 1000: 0.1}),  # 5% would be 50
         (560, 0, {14: 0.5, 28: 1.0, 294: 0.55, 560: 0.1}),  # the sandbox
         (100, 100, {1: 0.01, 100: 1.0}),
-        (60, 100, {60: 0.6}),  # ends before it is warm
+        (60, 100, {60: 0.6}),  # ends during the warm-up
         (1, 0, {1: 1.0}),
     ],
 )
-def test_floor_of_the_warm_up(steps: int, floor: int, by_step: dict[int, float]) -> None:
-    config = Train(steps=steps, lr=1.0, min_warmup_steps=floor)
+def test_minimum_of_the_warm_up(steps: int, minimum: int, by_step: dict[int, float]) -> None:
+    config = Train(steps=steps, lr=1.0, min_warmup_steps=minimum)
     assert {step: learning_rate(config, step - 1) for step in by_step} == pytest.approx(by_step)
 
 
-def test_missing_tokens_are_named(tables: Path, tmp_path: Path) -> None:
+def test_labels_without_tokens_are_an_error(tables: Path, tmp_path: Path) -> None:
     pq.write_table(ROLL_OUTS.empty_table(), tmp_path / "part-0.parquet")
     with pytest.raises(ValueError, match="has no tokens"):
         build_store(sources(tables)._replace(roll_outs=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")

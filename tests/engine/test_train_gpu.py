@@ -1,4 +1,4 @@
-"""Training on a GPU is training on a CPU, to the precision of bfloat16. Needs torch and transformers only, and a GPU."""
+"""Training on a GPU equals training on a CPU within the precision of bfloat16. Needs a GPU, torch and transformers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vgs_ray.value.training.parallel import Worker
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 GPU = torch.device("cuda")
-SURE = replace(CONFIG, dropout=0.0, attention_dropout=0.0)
+NO_DROPOUT = replace(CONFIG, dropout=0.0, attention_dropout=0.0)
 
 
 def losses_of(model: ValueModel, config: Train, tables: Path, folder: Path, stop_after: int = 0) -> list[float]:
-    """Train on the GPU; leaves in the middle after a step, as a process would that is interrupted."""
+    """Train on the GPU; stop after step `stop_after` like an interrupted process."""
     losses: list[float] = []
 
     def report(metrics: dict[str, float], _: object) -> None:
@@ -39,15 +39,15 @@ def losses_of(model: ValueModel, config: Train, tables: Path, folder: Path, stop
     return losses
 
 
-def far(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.cpu() - expected).norm() / expected.norm())
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual.cpu() - expected).norm() / expected.norm())
 
 
-def close(found: Sequence[float], expected: Sequence[float]) -> bool:
-    return found == pytest.approx(expected, rel=2e-2)
+def close(actual: Sequence[float], expected: Sequence[float]) -> bool:
+    return actual == pytest.approx(expected, rel=2e-2)
 
 
-# With torch 2.11 flex_attention found no kernel for rows of 80 tokens of heads as small as these.
+# With torch 2.11, flex_attention has no kernel for rows of 80 tokens and heads of this size.
 @pytest.mark.parametrize(
     ("attention", "budget"),
     [("varlen", 10_000), ("varlen", 80), ("sdpa", 10_000), ("sdpa", 80), ("flex_attention", 10_000)],
@@ -56,12 +56,12 @@ def test_packed_on_a_gpu_equals_padded_on_a_cpu(backbone: str, tables: Path, att
     examples = [load(tables).example(index) for index in range(12)]
     loss, gradient = loss_and_gradient(new_model(backbone).eval(), examples, "bucketed", 10_000)
     model = ValueModel.from_backbone(backbone, seed=0, attn_implementation=attention).eval().to(GPU)
-    found, found_gradient = loss_and_gradient(model, examples, "packed", budget, device=GPU)
-    assert close([float(found)], [float(loss)])
-    assert far(found_gradient, gradient) < 0.05
+    gpu_loss, gpu_gradient = loss_and_gradient(model, examples, "packed", budget, device=GPU)
+    assert close([float(gpu_loss)], [float(loss)])
+    assert relative_error(gpu_gradient, gradient) < 0.05
 
 
-def test_sequences_of_a_pack_do_not_see_each_other(backbone: str, tables: Path) -> None:
+def test_packed_sequences_do_not_attend_to_each_other(backbone: str, tables: Path) -> None:
     examples, model = [load(tables).example(index) for index in range(6)], new_model(backbone).eval().to(GPU)
     together = summed_loss(model, lay_out(examples, "packed"), "outcome", GPU).detach()
     alone = sum(
@@ -72,19 +72,19 @@ def test_sequences_of_a_pack_do_not_see_each_other(backbone: str, tables: Path) 
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_losses_are_those_of_a_cpu(
+def test_losses_equal_those_on_a_cpu(
     backbone: str, tables: Path, tmp_path: Path, compiled: bool, checkpointing: bool
 ) -> None:
     expected: list[float] = []
     model = new_model(backbone, dropout=0.0)
-    fit(model, SURE, load(tables), [], tmp_path / "cpu", 0, Worker(), lambda row, _: expected.append(row["loss"]))
-    config = replace(SURE, compile=compiled, activation_checkpointing=checkpointing)
+    fit(model, NO_DROPOUT, load(tables), [], tmp_path / "cpu", 0, Worker(), lambda row, _: expected.append(row["loss"]))
+    config = replace(NO_DROPOUT, compile=compiled, activation_checkpointing=checkpointing)
     assert close(losses_of(new_model(backbone, dropout=0.0), config, tables, tmp_path / "gpu"), expected)
 
 
 @pytest.mark.parametrize("background", [False, True])
 def test_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Path, background: bool) -> None:
-    config = replace(SURE, async_checkpoints=background)
+    config = replace(NO_DROPOUT, async_checkpoints=background)
     whole = losses_of(new_model(backbone, dropout=0.0), config, tables, tmp_path / "whole")
     first = losses_of(new_model(backbone, dropout=0.0), config, tables, tmp_path / "cut", stop_after=5)
     rest = losses_of(new_model(backbone, dropout=0.0), config, tables, tmp_path / "cut")
@@ -93,7 +93,7 @@ def test_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("in_attention", [0.0, CONFIG.attention_dropout])
-def test_it_learns_with_dropout_and_what_it_learnt_loads_on_a_cpu(
+def test_it_learns_with_dropout_and_the_saved_model_loads_on_a_cpu(
     backbone: str, tables: Path, tmp_path: Path, in_attention: float
 ) -> None:
     attention = choose_attention("auto", GPU, in_attention)
@@ -110,7 +110,7 @@ def test_it_learns_with_dropout_and_what_it_learnt_loads_on_a_cpu(
     )
 
 
-def test_dropout_of_packed_sequences_is_refused_where_it_would_not_happen(backbone: str, tables: Path) -> None:
+def test_dropout_of_packed_sequences_is_refused(backbone: str, tables: Path) -> None:
     model = new_model(backbone, dropout=0.1).train().to(GPU)
     with pytest.raises(ValueError, match="install flash-attn, or set train"):
         summed_loss(model, lay_out([load(tables).example(0)], "packed"), "outcome", GPU)

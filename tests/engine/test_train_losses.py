@@ -1,4 +1,4 @@
-"""Losses other than the outcome's: against the formula, packed against bucketed, and in training."""
+"""Losses: against their formulas, packed against bucketed, and in training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITH_VALUES = LABELS if "values" in LABELS.names else LABELS.append(pa.field("va
 
 @pytest.fixture(scope="module")
 def valued(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose labels have a value for each token: 0.9 after the token 7 and 0.2 without it; every tenth has none."""
+    """A store with a value for each token: 0.9 with the token 7, 0.2 without it; every tenth label has no values."""
     root = tmp_path_factory.mktemp("valued")
     given = sources(tables)
     lengths = {
@@ -49,47 +49,47 @@ def one_output(backbone: str) -> ValueModel:
     return ValueModel.from_backbone(backbone, num_labels=1, seed=0).eval()
 
 
-def some(count: int) -> list[Example]:
+def random_examples(count: int) -> list[Example]:
     draw = np.random.default_rng(1)
-    found = []
+    examples = []
     for index in range(count):
         size = int(draw.integers(4, 30))
         values = draw.random(size - 2, np.float32)
-        found.append(Example(str(index), draw.integers(1, 40, size).astype(np.int32), 2, 1 - index % 2, values))
-    return found
+        examples.append(Example(str(index), draw.integers(1, 40, size).astype(np.int32), 2, 1 - index % 2, values))
+    return examples
 
 
 @pytest.mark.parametrize("loss", ["soft", "mse", "bradley_terry"])
-def test_loss_is_its_formula_however_it_is_packed(backbone: str, loss: str) -> None:
-    examples = some(8)
+def test_loss_equals_its_formula_for_any_packing(backbone: str, loss: str) -> None:
+    examples = random_examples(8)
     model = one_output(backbone)
     logits = [model(torch.from_numpy(each.tokens).long()[None])[0, :, 0] for each in examples]
     if loss == "bradley_terry":
         pairs = zip(logits[0::2], logits[1::2], strict=True)
-        wanted = torch.stack([-torch.log(torch.sigmoid(right[-1] - wrong[-1])) for right, wrong in pairs]).mean()
+        expected = torch.stack([-torch.log(torch.sigmoid(right[-1] - wrong[-1])) for right, wrong in pairs]).mean()
     else:
         means = []
         for each, logit in zip(examples, logits, strict=True):
             prob, value = logit[2:].sigmoid(), torch.from_numpy(each.values)
             entropy = -(value * prob.log() + (1 - value) * (1 - prob).log())
             means.append((entropy if loss == "soft" else (prob - value) ** 2).mean())
-        wanted = torch.stack(means).mean()
+        expected = torch.stack(means).mean()
     results = [
         loss_and_gradient(one_output(backbone), examples, layout, budget, loss)
         for layout, budget in (("packed", 10_000), ("packed", 70), ("bucketed", 10_000), ("bucketed", 70))
     ]
-    for found, grads in results:
-        torch.testing.assert_close(found, wanted.detach(), rtol=0, atol=1e-5)
+    for loss_value, grads in results:
+        torch.testing.assert_close(loss_value, expected.detach(), rtol=0, atol=1e-5)
         torch.testing.assert_close(grads, results[0][1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["outcome", "soft"])
 @pytest.mark.parametrize("empty", [(), (0,), (1, 4, 5)])
 def test_the_mean_is_the_published_one(backbone: str, loss: str, empty: tuple[int, ...]) -> None:
-    """A mean over a sequence's roll-out tokens, 0 for a sequence without any, then over all sequences of the batch."""
+    """The mean over all sequences of each sequence's mean over roll-out tokens, which is 0 without roll-out tokens."""
     examples = [
         each._replace(target_start=len(each.tokens), values=each.values[:0]) if index in empty else each._replace(label=index % 3)
-        for index, each in enumerate(some(6))
+        for index, each in enumerate(random_examples(6))
     ]  # fmt: skip
     labels = 3 if loss == "outcome" else 1
     model, total = ValueModel.from_backbone(backbone, labels, seed=0).eval(), torch.zeros(())
@@ -103,12 +103,12 @@ def test_the_mean_is_the_published_one(backbone: str, loss: str, empty: tuple[in
             prob, value = logits[:, 0].sigmoid(), torch.from_numpy(each.values)
             total += -(value * prob.log() + (1 - value) * (1 - prob).log()).mean()
     (total / len(examples)).backward()
-    wanted = torch.cat([weight.grad.reshape(-1) for weight in model.parameters() if weight.grad is not None])
+    expected = torch.cat([weight.grad.reshape(-1) for weight in model.parameters() if weight.grad is not None])
     for layout, budget in (("packed", 10_000), ("packed", 40), ("bucketed", 10_000), ("bucketed", 40)):
         fresh = ValueModel.from_backbone(backbone, labels, seed=0).eval()
-        found, gradient = loss_and_gradient(fresh, examples, layout, budget, loss)
-        torch.testing.assert_close(found, (total / len(examples)).detach(), rtol=0, atol=1e-5)
-        torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-5)
+        loss_value, gradient = loss_and_gradient(fresh, examples, layout, budget, loss)
+        torch.testing.assert_close(loss_value, (total / len(examples)).detach(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["packed", "bucketed"])
@@ -121,7 +121,7 @@ def test_a_micro_batch_without_target_adds_nothing(backbone: str, layout) -> Non
         assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())
 
 
-def test_sequences_without_values_take_no_part(valued: Path, tables: Path) -> None:
+def test_sequences_without_values_are_not_used(valued: Path, tables: Path) -> None:
     examples = Examples(valued, "train", "mse", 64)
     units = examples.units()
     assert len(units) == 180
@@ -134,13 +134,13 @@ def test_sequences_without_values_take_no_part(valued: Path, tables: Path) -> No
     assert load(tables).example(0).values is None
 
 
-def test_pairs_are_a_right_and_a_wrong_answer_to_one_problem(tables: Path) -> None:
+def test_pairs_are_a_correct_and_an_incorrect_answer_to_one_problem(tables: Path) -> None:
     examples = load(tables, config=replace(CONFIG, loss="bradley_terry"))
     units = examples.units()
     assert examples.labels[units].tolist() == [[1, 0]] * len(units)
     problems = [[examples.id(index).partition("/")[0] for index in pair] for pair in units]
     assert all(left == right for left, right in problems)
-    assert len(np.unique(units)) == units.size  # each answer in one pair at most
+    assert len(np.unique(units)) == units.size  # each answer is in one pair at most
     batches = Batches(examples, replace(CONFIG, loss="bradley_terry"), 0, Worker(), TrainingFlops(1.0, 0.0))
     assert batches.size == CONFIG.batch_size // 2
     for micro in batches.micro_batches(batches.batch(0)):
@@ -154,9 +154,9 @@ def test_it_learns(backbone: str, valued: Path, tmp_path: Path, loss: str) -> No
     fit(model, config, Examples(valued, "train", loss, 64), [], tmp_path, 0, Worker(), lambda metrics, _: None)
     predictions = validate(model, [validation.example(index) for index in range(len(validation))], config, Worker())
     assert summarize(predictions)["auc_end"] > 0.9
-    if loss != "bradley_terry":  # a ranking says nothing of the values' scale
-        for hit, wanted in ((True, 0.9), (False, 0.2)):
-            assert predictions.value[predictions.correct == hit].mean() == pytest.approx(wanted, abs=0.12)
+    if loss != "bradley_terry":  # a ranking does not determine the scale of the values
+        for hit, expected in ((True, 0.9), (False, 0.2)):
+            assert predictions.value[predictions.correct == hit].mean() == pytest.approx(expected, abs=0.12)
 
 
 def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) -> None:
@@ -167,11 +167,11 @@ def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) 
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELS), tmp_path / "part-0.parquet")
     build_store(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
     both = [Examples(tmp_path / "store", split, "outcome", 64) for split in ("train", "validation")]
-    found = {examples.id(index) for examples in both for index in range(len(examples))}
-    assert found == {row["roll_out_id"] for row in rows if row["split"] != "test"}
+    ids = {examples.id(index) for examples in both for index in range(len(examples))}
+    assert ids == {row["roll_out_id"] for row in rows if row["split"] != "test"}
 
 
-def test_values_of_another_length_are_named(tables: Path, tmp_path: Path) -> None:
+def test_a_wrong_number_of_values_is_an_error(tables: Path, tmp_path: Path) -> None:
     given = sources(tables)
     rows = [{**row, "values": [0.5]} for row in pq.read_table(given.labels[0]).to_pylist()]
     pq.write_table(pa.Table.from_pylist(rows, schema=WITH_VALUES), tmp_path / "part-0.parquet")

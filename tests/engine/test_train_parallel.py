@@ -1,4 +1,4 @@
-"""Training in real processes: the same losses with any number of workers, the same weights after a kill."""
+"""Training in processes: equal losses for any number of workers, equal weights after a kill."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ def train(worker: Worker, folder: Path, backbone: str, tables: Path, config, kil
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_killed_and_resumed_equals_uninterrupted(backbone: str, tables: Path, tmp_path: Path, world: int) -> None:
-    """20 steps, and 7 + 13: killed at step 9, it goes on from the checkpoint of step 7."""
+    """20 steps, and 7 + 13 steps: killed at step 9, training resumes from the checkpoint of step 7."""
     assert in_processes(world, train, tmp_path / "whole", backbone, tables, LONG) == [0] * world
     codes = in_processes(world, train, tmp_path / "parts", backbone, tables, LONG, 9)
     assert codes[0] == -signal.SIGKILL
-    assert all(codes)  # the others can't go on alone
+    assert all(codes)  # the other workers can't continue alone
     assert in_processes(world, train, tmp_path / "parts", backbone, tables, LONG) == [0] * world
     assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")[7:]
     assert torch.equal(torch.load(tmp_path / "whole/final.pt"), torch.load(tmp_path / "parts/final.pt"))
     assert sorted(path.name for path in (tmp_path / "parts").glob("*step-*")) == ["step-0000014", "step-0000020"]
 
 
-def test_frozen_layers_stay_and_the_others_learn_alike(backbone: str, tables: Path, tmp_path: Path) -> None:
+def test_frozen_layers_do_not_change_and_the_others_learn_equally(backbone: str, tables: Path, tmp_path: Path) -> None:
     config = replace(PLAIN, trained_layers=1)
     for name, variant in (("sharded", config), ("copies", replace(config, shard_size=1))):
         assert in_processes(2, train, tmp_path / name, backbone, tables, variant) == [0, 0]
@@ -76,12 +76,12 @@ def test_frozen_layers_stay_and_the_others_learn_alike(backbone: str, tables: Pa
         assert torch.equal(weight, before.state_dict()[name]) == frozen, name
 
 
-def test_another_number_of_workers_goes_on(backbone: str, tables: Path, tmp_path: Path) -> None:
+def test_training_resumes_with_another_number_of_workers(backbone: str, tables: Path, tmp_path: Path) -> None:
     config = replace(PLAIN, async_checkpoints=True)
     whole = run(backbone, tables, tmp_path / "whole", config)
     in_processes(2, train, tmp_path / "parts", backbone, tables, config, 5)
     again = run(backbone, tables, tmp_path / "parts", config)
-    assert len(again) in (3, 6)  # the checkpoint of step 3 may still have been on its way
+    assert len(again) in (3, 6)  # the checkpoint of step 3 may not have been complete
     assert again == pytest.approx(whole[-len(again) :], abs=1e-6)
 
 
@@ -95,7 +95,7 @@ def diverge(worker: Worker, folder: Path, backbone: str, tables: Path) -> None:
         (folder / f"error-{worker.rank}.txt").write_text(str(error))
 
 
-def test_all_workers_stop_and_blame_the_sequences_of_the_one_that_diverged(
+def test_all_workers_stop_and_name_the_sequences_of_the_diverged_worker(
     backbone: str, tables: Path, tmp_path: Path
 ) -> None:
     assert in_processes(2, diverge, tmp_path, backbone, tables) == [0, 0]

@@ -1,4 +1,4 @@
-"""What validation, trackers and export leave behind."""
+"""Validation, trackers, and the saved value model."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def predictions_of(value: np.ndarray, hit: np.ndarray, position: np.ndarray | No
     return Predictions(ones * 0.5, value, hit, ones, position, ones == 1, ones == 1)
 
 
-def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:
+def test_calibration_error_is_the_gap_between_prediction_and_outcome() -> None:
     draw = np.random.default_rng(0)
     value = draw.random(20_000)
     hit = draw.random(20_000) < value
     assert summarize(predictions_of(value, hit))["ece"] < 0.015
-    sure = np.where(value > 0.5, 0.99, 0.01)
+    confident = np.where(value > 0.5, 0.99, 0.01)
     gap = abs(0.99 - hit[value > 0.5].mean()) * np.mean(value > 0.5) + abs(hit[value <= 0.5].mean() - 0.01) * np.mean(
         value <= 0.5
     )
-    assert summarize(predictions_of(sure, hit))["ece"] == pytest.approx(gap, abs=1e-6)
+    assert summarize(predictions_of(confident, hit))["ece"] == pytest.approx(gap, abs=1e-6)
     assert sum(each.share for each in reliability(value, hit)) == pytest.approx(1)
     assert [each.low for each in reliability(np.array([0.0, 1.0]), np.array([True, False]))] == [
         0,
@@ -55,26 +55,26 @@ def test_accuracy_and_ranking_by_position() -> None:
 
 
 @pytest.mark.parametrize("layout", ["bucketed", "packed"])
-def test_readings_are_those_of_the_model(backbone: str, tables: Path, layout) -> None:
+def test_predictions_are_those_of_the_model(backbone: str, tables: Path, layout) -> None:
     model, examples = new_model(backbone).eval(), [load(tables).example(index) for index in range(5)]
-    found = validate(model, examples, CONFIG, Worker(layout=layout))
-    assert found.weight.sum() == pytest.approx(5)
-    assert found.first.sum() == found.last.sum() == 5
+    predictions = validate(model, examples, CONFIG, Worker(layout=layout))
+    assert predictions.weight.sum() == pytest.approx(5)
+    assert predictions.first.sum() == predictions.last.sum() == 5
     probs = [model.success_probs(torch.from_numpy(each.tokens).long()[None])[0] for each in examples]
-    wanted = sorted(float(each[-1]) for each in probs)
-    assert sorted(found.value[found.last].tolist()) == pytest.approx(wanted, abs=1e-5)
+    expected = sorted(float(each[-1]) for each in probs)
+    assert sorted(predictions.value[predictions.last].tolist()) == pytest.approx(expected, abs=1e-5)
     starts = sorted(float(prob[each.target_start]) for prob, each in zip(probs, examples, strict=True))
-    assert sorted(found.value[found.first].tolist()) == pytest.approx(starts, abs=1e-5)
-    assert sorted(found.position[found.last] + 1) == sorted(len(each.tokens) for each in examples)
+    assert sorted(predictions.value[predictions.first].tolist()) == pytest.approx(starts, abs=1e-5)
+    assert sorted(predictions.position[predictions.last] + 1) == sorted(len(each.tokens) for each in examples)
 
 
 def test_validation_files(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     value = draw.random(500)
     write_validation(predictions_of(value, draw.random(500) < value), 7, 100, tmp_path)
-    found = json.loads((tmp_path / "validation.json").read_text())
-    assert found["step"] == 7
-    assert [each["low"] for each in found["by_position"]] == [0, 100, 200, 300, 400]
+    report = json.loads((tmp_path / "validation.json").read_text())
+    assert report["step"] == 7
+    assert [each["low"] for each in report["by_position"]] == [0, 100, 200, 300, 400]
     picture = (tmp_path / "reliability.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
@@ -82,16 +82,16 @@ def test_validation_files(tmp_path: Path) -> None:
 
 
 def read_curves(file: Path) -> list[tuple[int, str, float]]:
-    """Scalars of an event file, whose records are: length, checksum of it, event, checksum of that."""
+    """Scalars of an event file; a record is the length, its checksum, the event, and its checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    raw, at, found = file.read_bytes(), 0, []
+    raw, at, scalars = file.read_bytes(), 0, []
     while at < len(raw):
         size = struct.unpack_from("<Q", raw, at)[0]
         event = Event.FromString(raw[at + 12 : at + 12 + size])
-        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         at += size + 16
-    return found
+    return scalars
 
 
 def test_tensorboard_has_the_curves(tmp_path: Path) -> None:
@@ -100,12 +100,12 @@ def test_tensorboard_has_the_curves(tmp_path: Path) -> None:
         track(step, {"loss": 1 / step})
     [file] = (tmp_path / "tensorboard").iterdir()
     deadline = time.monotonic() + 15
-    while len(read_curves(file)) < 2 and time.monotonic() < deadline:  # a thread of its own writes
+    while len(read_curves(file)) < 2 and time.monotonic() < deadline:  # a background thread writes
         time.sleep(0.1)
     assert read_curves(file) == [(1, "loss", 1.0), (2, "loss", 0.5)]
 
 
-def test_missing_tracker_and_token_are_found_before_training(monkeypatch) -> None:
+def test_missing_tracker_and_token_are_detected_before_training(monkeypatch) -> None:
     import importlib.util
 
     check_trackers(("tensorboard",))
@@ -118,7 +118,7 @@ def test_missing_tracker_and_token_are_found_before_training(monkeypatch) -> Non
         check_hub_token("someone/value")
 
 
-def test_export_is_a_whole_folder_with_its_card(backbone: str, tables: Path, tmp_path: Path) -> None:
+def test_saved_value_model_is_complete_and_has_a_model_card(backbone: str, tables: Path, tmp_path: Path) -> None:
     model, config = new_model(backbone), asdict(replace(CONFIG, init=backbone))
     train = load(tables)
     data = {"train": train.counts(train.units())}

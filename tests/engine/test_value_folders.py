@@ -1,4 +1,4 @@
-"""Folders of value models as people have them: saved by older releases, pickled, incomplete, damaged."""
+"""Folders of value models: saved by older releases, pickled, sharded, incomplete, damaged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add(folder: Path, *names: str) -> None:
 
 
 def pickled(folder: Path, *groups: str) -> None:
-    """Turn the safetensors into pytorch_model.bin, or into a shard for each group of names."""
+    """Convert the safetensors to pytorch_model.bin, or to a shard for each group of names."""
     weights = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     for at, group in enumerate(groups, 1):
@@ -77,7 +77,7 @@ def test_buffers_that_older_releases_saved_are_computed_by_both_loaders(folder: 
 @pytest.mark.parametrize(
     "name", ["model.layers.0.self_attn.masked_bias", "model.position_ids", "inv_freq", "lm_head.weight"]
 )
-def test_a_tensor_that_the_model_does_not_compute_is_named(folder: Path, name: str) -> None:
+def test_an_unknown_tensor_is_named(folder: Path, name: str) -> None:
     add(folder, name)
     with pytest.raises(ValueError, match=rf"{name} is not part of a value model"):
         probs(folder)
@@ -172,7 +172,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_folder_that_is_not_whole_is_refused_before_an_engine_starts(folder: Path, damage: str) -> None:
+def test_an_incomplete_folder_is_refused_before_an_engine_starts(folder: Path, damage: str) -> None:
     act, said = DAMAGES[damage]
     act(folder)
     with pytest.raises(ValueError, match=said):
@@ -182,7 +182,7 @@ def test_a_folder_that_is_not_whole_is_refused_before_an_engine_starts(folder: P
         value_model(recipe, str(folder))
 
 
-def test_a_path_that_is_no_folder_is_no_hub_id(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
     for load in (ValueModel.from_pretrained, ValueModel.from_backbone):
         with pytest.raises(ValueError, match="is not a folder"):
             load(tmp_path / "nobody")

@@ -1,4 +1,4 @@
-"""The value model: layout, reading, loss, and its place in vLLM for each backbone."""
+"""The value model: saved layout, predictions, and vLLM against transformers for each backbone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_saved_layout_is_the_released_one(value_folder: Path) -> None:
     assert (config.architectures, config.num_labels, config.model_type) == ([ARCHITECTURE], 3, "qwen2")
 
 
-def test_saving_and_loading_changes_nothing(model: ValueModel, tmp_path: Path) -> None:
+def test_a_saved_and_loaded_model_is_equal(model: ValueModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = ValueModel.from_pretrained(tmp_path)
     assert again.dropout.p == pytest.approx(0.1)
@@ -39,7 +39,7 @@ def test_saving_and_loading_changes_nothing(model: ValueModel, tmp_path: Path) -
     assert torch.equal(model.success_probs(tokens), again.success_probs(tokens))
 
 
-def test_success_probs_read_the_past_only(model: ValueModel) -> None:
+def test_success_probs_depend_on_earlier_tokens_only(model: ValueModel) -> None:
     tokens = torch.arange(2, 42).view(2, 20)
     probs = model.success_probs(tokens)
     assert probs.shape == (2, 20)
@@ -81,14 +81,14 @@ def random_policy(name: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize(("name", "outputs"), [("Qwen2", 1), ("Qwen3", 3), ("Llama", 3)])
 def test_vllm_is_transformers_with_and_without_cached_prefix(name: str, outputs: int, tmp_path: Path) -> None:
-    """Qwen2 with three classes is in test_engines; here it has the one output that soft values and rankings train."""
+    """Qwen2 has the single output of soft values and rankings here; test_engines has it with three classes."""
     from vgs_ray.engines import build_value
 
     model = ValueModel.from_backbone(random_policy(name, tmp_path / "policy"), num_labels=outputs)
     model.save_pretrained(tmp_path / "value")
     tokens = tuple(int(token) for token in torch.randint(2, 120, (200,), generator=torch.Generator().manual_seed(1)))
     wanted = ValueModel.from_pretrained(tmp_path / "value").success_probs(torch.tensor([tokens]))[0]
-    assert wanted.std() > 1e-3  # not all the same
+    assert wanted.std() > 1e-3  # not constant
     engine = build_value(str(tmp_path / "value"), TINY_ENGINE)
     try:
         for length in (60, 100, 200):

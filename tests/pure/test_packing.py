@@ -1,4 +1,4 @@
-"""Plans and layouts lose nothing, keep to the budget, best_fit it, and weigh every sequence alike. No torch, no Ray."""
+"""Partitions and layouts lose no sequence, fill the budget without exceeding it, and weight all sequences equally."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def examples_of(sizes: list[int]) -> list[Example]:
     ]
 
 
-def planned(sizes: list[int], world: int, budget: int, layout, width: int = 1) -> Partition:
+def make_partition(sizes: list[int], world: int, budget: int, layout, width: int = 1) -> Partition:
     table = np.array(sizes).reshape(-1, width)
     return partition_batch(table, table - table // 3, world, budget, layout, attention=0.01)
 
@@ -37,30 +37,30 @@ def draw_lengths(count: int, longest: int, mean: float, sigma: float) -> np.ndar
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(sizes=lengths, budget=st.integers(1, 200), world=st.integers(1, 4))
-def test_every_sequence_is_on_one_worker_within_the_budget(layout, sizes, budget: int, world: int) -> None:
-    plan = planned(sizes, world, budget, layout)
-    assert sorted(place for own in plan.packs for pack in own for place in pack) == list(range(len(sizes)))
-    assert len({len(own) for own in plan.packs}) == 1
+def test_each_sequence_is_on_one_worker_within_the_budget(layout, sizes, budget: int, world: int) -> None:
+    partition = make_partition(sizes, world, budget, layout)
+    assert sorted(place for own in partition.packs for pack in own for place in pack) == list(range(len(sizes)))
+    assert len({len(own) for own in partition.packs}) == 1
     area = 0
-    for own in plan.packs:
+    for own in partition.packs:
         for pack in own:
             batch = lay_out([examples_of(sizes)[place] for place in pack], layout)
             area += batch.input_ids.size
             assert batch.input_ids.size <= budget or len(pack) <= 1
-    assert (plan.tokens, plan.padded) == (sum(sizes), area)
+    assert (partition.tokens, partition.padded) == (sum(sizes), area)
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=10), layout=st.sampled_from(LAYOUTS))
 def test_pairs_stay_together(sizes: list[int], layout) -> None:
     sizes = sizes + sizes[::-1]
-    plan = planned(sizes, 2, 100, layout, width=2)
-    assert sorted(place for own in plan.packs for pack in own for place in pack) == list(range(len(sizes) // 2))
-    assert plan.units == len(sizes) // 2
+    partition = make_partition(sizes, 2, 100, layout, width=2)
+    assert sorted(place for own in partition.packs for pack in own for place in pack) == list(range(len(sizes) // 2))
+    assert partition.units == len(sizes) // 2
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(sizes=lengths)
-def test_each_sequence_weighs_one(layout, sizes: list[int]) -> None:
+def test_each_sequence_has_weight_one(layout, sizes: list[int]) -> None:
     batch = lay_out(examples_of(sizes), layout)
     assert batch.weights.sum() == pytest.approx(len(sizes), abs=1e-4)
     for index, size in enumerate(sizes):
@@ -72,7 +72,7 @@ def test_each_sequence_weighs_one(layout, sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_values_stand_at_their_tokens_and_a_ranking_reads_the_last_one(layout) -> None:
+def test_values_are_at_their_tokens_and_a_ranking_uses_the_last_token(layout) -> None:
     first = Example("a", np.array([1, 1, 1], np.int32), 1, 1, np.array([0.25, 0.5], np.float32))
     second = Example("b", np.array([2, 2], np.int32), 1, 0)
     batch = lay_out([first, second], layout)
@@ -83,9 +83,9 @@ def test_values_stand_at_their_tokens_and_a_ranking_reads_the_last_one(layout) -
     assert ranked.position_ids[ranked.weights > 0].tolist() == [2, 1]
 
 
-def test_a_worker_with_nothing_left_runs_one_token_without_a_target() -> None:
-    plan = planned([30], 2, 40, "packed")
-    assert plan.packs == [[[0]], [[]]]
+def test_an_idle_worker_runs_one_token_without_a_target() -> None:
+    partition = make_partition([30], 2, 40, "packed")
+    assert partition.packs == [[[0]], [[]]]
     idle = lay_out([], "packed")
     assert idle.input_ids.shape == (1, 1)
     assert not idle.weights.any()
@@ -93,8 +93,8 @@ def test_a_worker_with_nothing_left_runs_one_token_without_a_target() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sequence_without_target_is_not_forwarded_and_counts_in_the_mean(layout) -> None:
-    plan = partition_batch(np.array([[4], [6]]), np.array([[0], [6]]), 1, 100, layout)
-    assert (plan.packs, plan.units, plan.tokens) == ([[[1]]], 2, 6)
+    partition = partition_batch(np.array([[4], [6]]), np.array([[0], [6]]), 1, 100, layout)
+    assert (partition.packs, partition.units, partition.tokens) == ([[[1]]], 2, 6)
 
 
 @pytest.mark.parametrize(("mean", "sigma"), [(0.7, 0.5), (0.4, 0.7)])

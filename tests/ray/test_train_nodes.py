@@ -1,4 +1,4 @@
-"""Training over two Ray nodes (raylets on this machine), one of which is killed in the middle."""
+"""Training on two Ray nodes (raylets on this machine), one of which is killed during training."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ SETTINGS: Train = replace(
     workers=2, min_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, checkpoint_every=5,
     timeout_s=30, trackers=(),
 )  # fmt: skip
-NOTICED_QUICKLY = {
+FAST_HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 1000,
     "health_check_failure_threshold": 3,
 }
 
 
-@pytest.mark.slow  # about a minute: two raylets, three starts of a worker, and Ray's own time to notice a lost node
-def test_a_lost_node_does_not_end_the_run_or_change_the_data(
+@pytest.mark.slow  # about a minute: two raylets, three worker starts, and the time Ray needs to detect a lost node
+def test_a_lost_node_does_not_stop_training_or_change_the_data(
     no_ray: None, backbone: str, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10"
-    )  # Ray still plans with the lost node for a moment
+    )  # Ray may still schedule on the lost node for a moment
     recipe = Recipe("toy", root=str(tmp_path), train=replace(SETTINGS, init=backbone))
     for stage in ("label", "roll_in", "roll_out"):
         shutil.copytree(tables / stage, recipe.folder / stage)
     log = recipe.folder / "train/metrics.jsonl"
     log.parent.mkdir(parents=True)
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": NOTICED_QUICKLY}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": FAST_HEALTH_CHECKS}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     lost = cluster.add_node(num_cpus=1)
     try:
@@ -62,8 +62,8 @@ def test_a_lost_node_does_not_end_the_run_or_change_the_data(
         cluster.shutdown()
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert {row["workers"] for row in rows} == {1, 2}
-    found = {row["step"]: row["loss"] for row in rows}
+    losses = {row["step"]: row["loss"] for row in rows}
     whole = run(backbone, tables, tmp_path / "whole", replace(SETTINGS, min_workers=0))
-    assert [found[step] for step in range(1, 61)] == pytest.approx(whole, abs=1e-5)
-    for row in rows:  # steps that were redone after the kill gave what they had given before
+    assert [losses[step] for step in range(1, 61)] == pytest.approx(whole, abs=1e-5)
+    for row in rows:  # repeated steps have the same loss
         assert row["loss"] == pytest.approx(whole[row["step"] - 1], abs=1e-5)

@@ -1,4 +1,4 @@
-"""A toy task for training: tables, a backbone and runs of `fit`, also in processes of their own."""
+"""A toy task for training: tables, a backbone, and runs of `fit`, also in separate processes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_backbone(folder: Path) -> str:
 
 
 def make_tables(root: Path) -> Path:
-    """A toy task: an answer is correct when its completion has the token 7."""
+    """Tables of a task in which an answer is correct if its completion contains the token 7."""
     draw = np.random.default_rng(0)
     ins, outs, labels = [], [], []
     for index in range(120):
@@ -126,7 +126,7 @@ def run(
     killed_at: int = 0,
     held_out: int = 0,
 ) -> list[float]:
-    """Train, and return the losses; the final weights go to `final.pt`. At `killed_at` the process kills itself."""
+    """Train, write the weights to `final.pt`, and return the losses. The process kills itself after step `killed_at`."""
     model = ValueModel.from_backbone(
         backbone, config.num_labels, config.dropout, seed=0, attn_implementation="varlen",
         attention_dropout=config.attention_dropout,
@@ -152,11 +152,11 @@ def read_losses(folder: Path) -> list[float]:
 
 
 def in_processes(world: int, body: Callable[..., None], folder: Path, *arguments: object) -> list[int]:
-    """Run `body(worker, folder, *arguments)` in `world` new processes with gloo; returns their exit codes."""
+    """Run `body(worker, folder, *arguments)` in `world` new processes with gloo, and return their exit codes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rendezvous").unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
-    # Imported once, in the server that the processes are forked from; this module itself is not found there.
+    # Imported once, in the server from which the processes are forked. The server does not find this module.
     context.set_forkserver_preload(["vgs_ray.value.training.loop", "torch.distributed.fsdp", *MODELS])
     started = [
         context.Process(target=_enter, args=(rank, world, body, folder, arguments), daemon=True)

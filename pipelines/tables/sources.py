@@ -1,7 +1,7 @@
 """Sources of problems: the sandbox, local Parquet, Arrow or JSON files, or a Hugging Face dataset.
 
 A source, as written in a recipe, becomes a Ray dataset with the columns `COLUMNS` and with `row`, the position in the source.
-Tasks inspect and read the source; the driver holds only the list of its pieces (`vgs_ray.cleaning.raw_rows.Piece`).
+Tasks inspect and read the source; the driver holds only the list of its pieces (`vgs_ray.cleaning.file_formats.Piece`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ray.exceptions import RayError
 
 from pipelines.errors import line_of
 from pipelines.tables.tasks import map_items
-from vgs_ray.cleaning.raw_rows import Piece, Source, inspect_source, read_piece, sandbox_source
+from vgs_ray.cleaning.file_formats import Piece
+from vgs_ray.cleaning.raw_rows import Source, inspect_source, read_piece, sandbox_source
 from vgs_ray.config import Clean
 from vgs_ray.data.files import write_json
 from vgs_ray.errors import UserError

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vgs_ray.cleaning.raw_rows import TABLE_ROWS, Source, inspect_source, read_piece, sandbox_source
+from vgs_ray.cleaning.file_formats import TABLE_ROWS
+from vgs_ray.cleaning.raw_rows import Source, inspect_source, read_piece, sandbox_source
 from vgs_ray.errors import UserError
 
 COLUMNS = ["problem", "answer", "solution"]

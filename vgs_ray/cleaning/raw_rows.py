@@ -6,47 +6,22 @@ Only one such table is in memory at a time. A JSON list is the exception: it is 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from vgs_ray.cleaning.file_formats import TABLE_ROWS, Piece, inspect_file, read_file, readable, tables_of
 from vgs_ray.data.source_names import SUFFIXES, HubId
 from vgs_ray.errors import UserError
 from vgs_ray.sandbox.rows import benchmark_rows, draw_rows
 
-TABLE_ROWS = 1000
 HUB_PIECE_ROWS = 20_000
 SANDBOX_ROWS = {"train": 4000, "benchmark": 1000}
-METADATA_FILES = (
-    "state.json",
-    "dataset_info.json",
-    "dataset_dict.json",
-)  # written by `datasets` next to its Arrow files
-
-
-class Piece(NamedTuple):
-    """The rows that one task reads.
-
-    Attributes:
-        kind: parquet, arrow, jsonl, json, hub or sandbox.
-        path: file, hub id, or split of the sandbox.
-        part: row group of a Parquet file, first row in a hub data set, or seed of the sandbox.
-        first: position of the first row in the source.
-        rows: number of rows to read.
-    """
-
-    kind: str
-    path: str
-    part: int
-    first: int
-    rows: int
+# Written by `datasets` next to its Arrow files.
+METADATA_FILES = ("state.json", "dataset_info.json", "dataset_dict.json")
 
 
 class Source(NamedTuple):
@@ -73,7 +48,7 @@ def inspect_source(source: str, limit: int) -> Source:
         UserError: the source does not exist, has an unknown format, or cannot be read.
     """
     path = Path(source)
-    parts = [part for file in _files(path) for part in _inspect_file(file)] if path.exists() else _inspect_hub(source)
+    parts = [part for file in _files(path) for part in inspect_file(file)] if path.exists() else _inspect_hub(source)
     pieces, first = [], 0
     for _, piece in parts:
         rows = min(piece.rows, limit - first) if limit else piece.rows
@@ -109,18 +84,13 @@ def read_piece(piece: Piece, columns: list[str], optional: Collection[str] = ())
 
 
 def _tables_of(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
-    with _readable(piece.path):
-        yield from _READERS[piece.kind](piece, columns)
-
-
-@contextmanager
-def _readable(place: str | Path) -> Iterator[None]:
-    """Turn the exceptions of a reader's library into a `UserError`."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{place} cannot be read ({reason}): fix the file or use another source") from error
+    with readable(piece.path):
+        if piece.kind == "hub":
+            yield from _read_hub(piece, columns)
+        elif piece.kind == "sandbox":
+            yield from tables_of(_sandbox_rows(piece.path, piece.part, piece.rows), columns)
+        else:
+            yield from read_file(piece, columns)
 
 
 def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedArray | pa.Array:
@@ -135,7 +105,7 @@ def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedAr
         )
     if pa.types.is_floating(column.type):  # pandas writes NaN for missing values
         column = pc.if_else(pc.is_nan(column), None, column)
-    with _readable(f"column {name} of {path}"):
+    with readable(f"column {name} of {path}"):
         return pc.cast(column, pa.string())
 
 
@@ -150,103 +120,6 @@ def _files(path: Path) -> list[Path]:
             "kinds: convert it, or use another source"
         )
     return files
-
-
-def _inspect_file(file: Path) -> list[tuple[list[str], Piece]]:
-    with _readable(file):
-        return _INSPECTORS[SUFFIXES[file.suffix]](file)
-
-
-def _inspect_parquet(file: Path) -> list[tuple[list[str], Piece]]:
-    metadata = pq.read_metadata(file)
-    names = metadata.schema.to_arrow_schema().names
-    groups = range(metadata.num_row_groups)
-    return [(names, Piece("parquet", str(file), i, 0, metadata.row_group(i).num_rows)) for i in groups]
-
-
-def _read_parquet(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
-    with pq.ParquetFile(piece.path) as file:
-        present = [name for name in columns if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=TABLE_ROWS, row_groups=[piece.part], columns=present):
-            yield pa.Table.from_batches([batch])
-
-
-def _batches(file: str | Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Schema and batches of an Arrow file in the stream format, which `datasets` writes, or the file format."""
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(file)))
-        return reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
-    except pa.ArrowInvalid:
-        stream = pa.ipc.open_stream(pa.memory_map(str(file)))
-        return stream.schema, iter(stream)
-
-
-def _inspect_arrow(file: Path) -> list[tuple[list[str], Piece]]:
-    schema, batches = _batches(file)
-    return [(schema.names, Piece("arrow", str(file), 0, 0, sum(batch.num_rows for batch in batches)))]
-
-
-def _read_arrow(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
-    schema, batches = _batches(piece.path)
-    for batch in batches:
-        yield pa.Table.from_batches([batch]).select([name for name in columns if name in schema.names])
-
-
-def _lines(path: str | Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _row(line, f"line {number} of {path}")
-
-
-def _row(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place} is not valid JSON ({error}): fix or remove it") from error
-    if not isinstance(row, dict):
-        raise UserError(
-            f"{place} is {line.strip()[:40]!r}, and must be a JSON object with the columns: fix or remove it"
-        )
-    return row
-
-
-def _inspect_jsonl(file: Path) -> list[tuple[list[str], Piece]]:
-    with open(file, "rb") as lines:
-        count = sum(1 for line in lines if line.strip())
-    return [(_keys(_lines(file)), Piece("jsonl", str(file), 0, 0, count))]
-
-
-def _keys(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Columns of JSON rows: the keys of the first thousand rows, since a row may omit a key."""
-    return list(dict.fromkeys(name for row in islice(rows, TABLE_ROWS) for name in row))
-
-
-def _json_rows(path: str | Path) -> list[dict[str, Any]]:
-    rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(
-            f"{path} must be a JSON list of objects, or JSON lines with the suffix .jsonl: rename or convert it"
-        )
-    return rows
-
-
-def _inspect_json(file: Path) -> list[tuple[list[str], Piece]]:
-    rows = _json_rows(file)
-    return [(_keys(rows), Piece("json", str(file), 0, 0, len(rows)))]
-
-
-def _tables(rows: Iterator[dict[str, Any]], columns: list[str]) -> Iterator[pa.Table]:
-    while batch := list(islice(rows, TABLE_ROWS)):
-        values = {name: [_scalar(row.get(name)) for row in batch] for name in columns}
-        yield pa.table({name: pa.array(column, pa.string()) for name, column in values.items()})
-
-
-def _scalar(value: Any) -> str | None:
-    """A JSON value as text, since a column may mix 7 and "7". NaN, which pandas writes, is a missing value."""
-    if value is None or value != value:
-        return None
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _inspect_hub(source: str) -> list[tuple[list[str], Piece]]:
@@ -271,19 +144,6 @@ def _read_hub(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
 
 def _sandbox_rows(split: str, seed: int, count: int) -> Iterator[dict[str, Any]]:
     return benchmark_rows(count) if split == "benchmark" else draw_rows("train", count, seed)
-
-
-_INSPECTORS: dict[str, Callable[[Path], list[tuple[list[str], Piece]]]] = {
-    "parquet": _inspect_parquet, "arrow": _inspect_arrow, "jsonl": _inspect_jsonl, "json": _inspect_json
-}  # fmt: skip
-_READERS: dict[str, Callable[[Piece, list[str]], Iterator[pa.Table]]] = {
-    "parquet": _read_parquet,
-    "arrow": _read_arrow,
-    "hub": _read_hub,
-    "jsonl": lambda piece, columns: _tables(_lines(piece.path), columns),
-    "json": lambda piece, columns: _tables(iter(_json_rows(piece.path)), columns),
-    "sandbox": lambda piece, columns: _tables(_sandbox_rows(piece.path, piece.part, piece.rows), columns),
-}
 
 
 def load_hub_dataset(source: str) -> Any:

@@ -1,9 +1,7 @@
-"""What a recipe costs before it runs: rows, tokens, bytes, FLOPs and GPU-hours of each stage. Pure.
+"""Estimate the cost of a recipe before it runs: rows, tokens, bytes, FLOPs and GPU-hours of each stage.
 
-In: a recipe, mean lengths and sizes of its models. Out: one `Cost` a stage, and the paper's run to compare with.
-
-FLOPs are those of `flops.forward_flops`; training is three forward passes (arXiv 2001.08361). Roll-outs of one roll-in share
-its prefill, so it is counted once, up to the latest cut.
+FLOPs are counted by `forward_flops`. A training step costs three forward passes (arXiv 2001.08361). Roll-outs of one roll-in
+share its prefill, so the prefill is counted once, up to the latest cut. `PAPER` has the run of arXiv 2505.17373 for comparison.
 """
 
 from __future__ import annotations
@@ -19,39 +17,46 @@ RAW_PROBLEMS, KEPT_SHARE = 93_733, 0.527
 ROLL_IN_SHARE, ROLL_OUT_SHARE, PROMPT_TOKENS = 0.85, 0.353, 150.0
 HOPELESS_SHARE = 0.099
 BENCHMARK_PROBLEMS = 30
-BYTES_A_TOKEN = 2.4
-BYTES_A_ROW = {"clean": 1500.0, "roll_in": 150.0, "roll_out": 150.0, "verify": 40.0, "label": 40.0, "evaluate": 2000.0}
-"""Without the tokens; zstd. The run folder's own values replace these where there is one."""
+BYTES_PER_TOKEN = 2.4
+BYTES_PER_ROW = {
+    "clean": 1500.0,
+    "roll_in": 150.0,
+    "roll_out": 150.0,
+    "verify": 40.0,
+    "label": 40.0,
+    "evaluate": 2000.0,
+}
+"""Bytes of a row without its tokens, compressed by zstd. Used if the run folder has no rows to measure."""
 
 
 class Means(NamedTuple):
-    """Mean lengths in tokens, shares of the roll-outs that get no label, and bytes of a row by stage where measured."""
+    """Mean lengths in tokens, shares of the roll-outs that get no label, and measured bytes per row by stage."""
 
     prompt: float
     roll_in: float
     roll_out: float
     unknown: float
     hopeless: float
-    bytes_a_row: Mapping[str, float]
+    bytes_per_row: Mapping[str, float]
 
 
 class Speed(NamedTuple):
-    """Of one GPU: generated tokens/s of the reference policy, and FLOP/s of training and scoring; 0 is unknown."""
+    """Of one GPU: tokens/s that the reference policy generates, and FLOP/s of training and scoring. 0 means unknown."""
 
     tokens_per_s: float
     train_flops_per_s: float
 
     def generation(self, tokens: float) -> float | None:
-        """Hours of one GPU."""
+        """Hours of one GPU; None if the speed is unknown."""
         return tokens / self.tokens_per_s / 3600 if self.tokens_per_s else None
 
     def training(self, flops: float) -> float | None:
-        """Hours of one GPU."""
+        """Hours of one GPU; None if the speed is unknown."""
         return flops / self.train_flops_per_s / 3600 if self.train_flops_per_s else None
 
 
-class Cost(NamedTuple):
-    """One stage. What it has none of is None."""
+class StageCost(NamedTuple):
+    """Cost of one stage. A number that does not apply or is unknown is None."""
 
     stage: str
     rows: int | None
@@ -61,14 +66,14 @@ class Cost(NamedTuple):
     hours: float | None = None
 
 
-# From arXiv 2505.17373 and its code. A value in DERIVED is computed from those, not stated.
+# From arXiv 2505.17373 and its code, which state them except those in DERIVED.
 PAPER = {
-    "clean": Cost("clean", 49_394),
-    "roll_in": Cost("roll_in", 14 * 49_394),
-    "roll_out": Cost("roll_out", 56 * 49_394, tokens=14.4e9),
-    "verify": Cost("verify", 56 * 49_394),
-    "label": Cost("label", 56 * 44_509, size=22.7e9),  # of OpenR1-VM, roll-ins repeated for each response
-    "train": Cost("train", 12_170 * 1024, tokens=5 * 35.7e9, flops=1.66e21, hours=3072),
+    "clean": StageCost("clean", 49_394),
+    "roll_in": StageCost("roll_in", 14 * 49_394),
+    "roll_out": StageCost("roll_out", 56 * 49_394, tokens=14.4e9),
+    "verify": StageCost("verify", 56 * 49_394),
+    "label": StageCost("label", 56 * 44_509, size=22.7e9),  # of OpenR1-VM, roll-ins repeated for each response
+    "train": StageCost("train", 12_170 * 1024, tokens=5 * 35.7e9, flops=1.66e21, hours=3072),
 }
 DERIVED = {
     ("roll_in", "rows"), ("roll_out", "rows"), ("verify", "rows"), ("label", "rows"), ("train", "rows"), ("train", "tokens"),
@@ -92,17 +97,17 @@ KNOWN_CONFIGS = {
 
 
 class Sizes(NamedTuple):
-    """Models of a recipe: the policies by name, and the backbone of the value model (no output layer)."""
+    """Sizes of a recipe's models: the policies by name, and the backbone of the value model without an output layer."""
 
     policies: Mapping[str, ModelSize]
     value: ModelSize
 
 
 def cut_means(config: RollOut, roll_in: float) -> tuple[float, float]:
-    """Mean position of a cut and mean of a roll-in's latest cut, for roll-ins of `roll_in` tokens.
+    """Mean position of a cut and of the latest cut of a roll-in, for roll-ins of `roll_in` tokens.
 
-    A cut's distribution function is (x / length) ** a with a = 1 (uniform) or 1.5 (square root), so the latest of k has the
-    exponent a * k; the mean of an exponent b is b / (b + 1).
+    The distribution function of a cut is (x / length) ** a with a = 1 (uniform) or 1.5 (square root). That of the latest of k
+    cuts has the exponent a * k. The mean of a distribution with exponent b is length * b / (b + 1).
     """
     power = 1.5 if config.positions == "sqrt" else 1.0
     latest = power * (config.cuts if config.scheme == "cuts" else 1)
@@ -117,17 +122,17 @@ def estimate(
     roll_in_models: Sequence[str],
     sizes: Sizes,
     speed: Speed,
-) -> list[Cost]:
+) -> list[StageCost]:
     """The cost of each stage.
 
     Args:
         recipe: the configuration.
-        problems: problems after clean; those of the test split cost nothing more.
-        benchmark: problems of the benchmark.
-        means: lengths and shares.
+        problems: number of problems after cleaning. Those of the test split have no roll-ins.
+        benchmark: number of problems of all benchmarks.
+        means: mean lengths and shares.
         roll_in_models: the model of each roll-in of a problem.
-        sizes: of the models.
-        speed: of one GPU.
+        sizes: sizes of the models.
+        speed: speed of one GPU.
     """
     policies, reference = sizes.policies, sizes.policies[recipe.policy.model]
     cut, latest = cut_means(recipe.roll_out, means.roll_in)
@@ -137,37 +142,37 @@ def estimate(
     labels = round(roll_outs * (1 - means.unknown - means.hopeless * (1 - recipe.label.hopeless_share)))
     scaled = sum(rolled * means.roll_in * policies[m].params / reference.params for m in roll_in_models)
     costs = [
-        _sized(Cost("clean", problems), means, 0),
+        _sized(StageCost("clean", problems), means, 0),
         _sized(
-            Cost(
+            StageCost(
                 "roll_in", roll_ins, roll_ins * means.roll_in,
                 flops=sum(rolled * _forward(policies[m], means.prompt + means.roll_in, 0) for m in roll_in_models),
                 hours=speed.generation(scaled),
             ), means, means.prompt + means.roll_in,
         ),
         _sized(
-            Cost(
+            StageCost(
                 "roll_out", roll_outs, roll_outs * means.roll_out,
                 flops=roll_ins * _forward(reference, means.prompt + latest, 0)
                 + roll_outs * _forward(reference, means.roll_out, means.prompt + cut),
                 hours=speed.generation(roll_outs * means.roll_out),
             ), means, means.roll_out,
         ),
-        _sized(Cost("verify", roll_outs), means, 0),
-        _sized(Cost("label", labels), means, means.roll_out if recipe.label.kind == "token_values" else 0),
+        _sized(StageCost("verify", roll_outs), means, 0),
+        _sized(StageCost("label", labels), means, means.roll_out if recipe.label.kind == "token_values" else 0),
     ]  # fmt: skip
     whole = means.prompt + cut + means.roll_out
     return [*costs, _train(recipe, whole, sizes.value, speed), _evaluate(recipe, benchmark, means, sizes, speed)]
 
 
-def _train(recipe: Recipe, length: float, value: ModelSize, speed: Speed) -> Cost:
+def _train(recipe: Recipe, length: float, value: ModelSize, speed: Speed) -> StageCost:
     sequences = recipe.train.steps * recipe.train.batch_size
     flops = 3 * sequences * _forward(value, length, 0)
-    return Cost("train", sequences, sequences * length, None, flops, speed.training(flops))
+    return StageCost("train", sequences, sequences * length, None, flops, speed.training(flops))
 
 
-def _evaluate(recipe: Recipe, benchmark: int, means: Means, sizes: Sizes, speed: Speed) -> Cost:
-    """Two searches a problem: independent samples, and the beam whose width is its budget; both are scored."""
+def _evaluate(recipe: Recipe, benchmark: int, means: Means, sizes: Sizes, speed: Speed) -> StageCost:
+    """Two searches per problem: independent samples and a beam search at its budget. Both are scored."""
     config = recipe.evaluate
     responses = benchmark * (config.samples + config.beam.budget)
     answer = cut_means(recipe.roll_out, means.roll_in)[0] + means.roll_out
@@ -175,13 +180,13 @@ def _evaluate(recipe: Recipe, benchmark: int, means: Means, sizes: Sizes, speed:
     flops = responses * _forward(sizes.policies[recipe.policy.model], answer, means.prompt) + scored
     parts = speed.generation(responses * answer), speed.training(scored)
     hours = None if None in parts else sum(part or 0.0 for part in parts)
-    return _sized(Cost("evaluate", 2 * benchmark, responses * answer, None, flops, hours), means, 0)
+    return _sized(StageCost("evaluate", 2 * benchmark, responses * answer, None, flops, hours), means, 0)
 
 
-def _sized(cost: Cost, means: Means, tokens_a_row: float) -> Cost:
-    """With the size on disk, from measured bytes of a row or from the defaults."""
-    default = BYTES_A_ROW[cost.stage] + BYTES_A_TOKEN * tokens_a_row
-    return cost._replace(size=(cost.rows or 0) * means.bytes_a_row.get(cost.stage, default))
+def _sized(cost: StageCost, means: Means, tokens_per_row: float) -> StageCost:
+    """Add the size on disk, from the measured bytes per row or from the defaults."""
+    default = BYTES_PER_ROW[cost.stage] + BYTES_PER_TOKEN * tokens_per_row
+    return cost._replace(size=(cost.rows or 0) * means.bytes_per_row.get(cost.stage, default))
 
 
 def _forward(size: ModelSize, tokens: float, before: float) -> float:

@@ -24,7 +24,7 @@ from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
 from pipelines.cli import parse
-from pipelines.roll_in import assign
+from pipelines.roll_in import assign_generators
 from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_in_id, roll_out_id
@@ -44,7 +44,7 @@ def expected_ids(recipe: Recipe) -> dict[str, list[str]]:
     """What each table must hold in the end, each id once: known before anything is generated."""
     clean = stage_table(recipe, "clean")
     problems = clean.read([clean.key])[clean.key].to_pylist()
-    places = assign(recipe.roll_in.generators, recipe.roll_in.per_problem)
+    places = assign_generators(recipe.roll_in.generators, recipe.roll_in.per_problem)
     roll_ins = [roll_in_id(problem, place.name, i) for problem in problems for i, place in enumerate(places)]
     roll_outs = [roll_out_id(roll_in, cut) for roll_in in roll_ins for cut in range(recipe.roll_out.cuts)]
     return {"roll_in": sorted(roll_ins), "roll_out": sorted(roll_outs), "verify": sorted(roll_outs)}

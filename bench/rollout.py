@@ -17,7 +17,7 @@ import tempfile
 import time
 
 from pipelines.cli import parse
-from pipelines.roll_out import requests_of
+from pipelines.roll_out import roll_out_requests
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 
@@ -32,7 +32,7 @@ def bare(recipe: Recipe) -> float:
 
     config = recipe.roll_out
     roll_ins = stage_table(recipe, "roll_in").read(["roll_in_id", "problem_id", "prompt", "tokens"]).to_pylist()
-    rows = [row for roll_in in roll_ins for row in requests_of(roll_in, recipe)]
+    rows = [row for roll_in in roll_ins for row in roll_out_requests(roll_in, recipe)]
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
     engine = LLM(**engine_args(model_path(recipe.policy.model), config.engine))
     ends = sorted(end_tokens(engine.llm_engine))

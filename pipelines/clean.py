@@ -39,7 +39,7 @@ FINGERPRINT = ("row", "answer", "text", "shingles", "bands")
 COPIES = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("evidence", pa.string())])
 
 
-class RowChecker:
+class CheckActor:
     """An actor with one judge process. It applies the rules for single rows, and makes fingerprints for the others."""
 
     def __init__(self, config: Clean, limits: JudgeLimits, index: ray.ObjectRef) -> None:
@@ -148,7 +148,7 @@ def clean(
     index = benchmark_index.remote(excluded)
     with progress("clean", total, lambda: kept.count_rows() + dropped.count_rows()), readable_source():
         checked = raw.map_batches(
-            RowChecker,
+            CheckActor,
             batch_format="pyarrow",
             batch_size=BATCH_ROWS,
             num_cpus=CHECK_CPUS,

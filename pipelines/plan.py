@@ -18,7 +18,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from pipelines.cli import cli
-from pipelines.roll_in import assign
+from pipelines.roll_in import assign_generators
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.stage_table import StageTable, read_footer, stage_table, value_counts
 from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS
@@ -193,7 +193,7 @@ def plan(recipe: Recipe) -> tuple[list[StageCost], list[str]]:
     """The cost of each stage, and a line for each assumption."""
     check_recipe(recipe)
     assumed = assumptions(recipe)
-    models = [generator.model for generator in assign(recipe.roll_in.generators, recipe.roll_in.per_problem)]
+    models = [generator.model for generator in assign_generators(recipe.roll_in.generators, recipe.roll_in.per_problem)]
     sizes = sizes_of(recipe, models)
     speed, speed_text = speed_of(recipe, sizes.policies[recipe.policy.model])
     lengths = [assumed[f"{name} tokens"].value for name in ("prompt", "roll-in", "roll-out")]

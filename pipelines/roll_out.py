@@ -1,4 +1,4 @@
-"""roll_out: `roll_ins` -> `roll_outs`, completions by the reference policy from cuts of each roll-in."""
+"""roll_out: `roll_ins` -> `roll_outs`, completions that the reference policy samples from cuts of each roll-in."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vgs_ray.data.schemas import ROLL_OUT_REQUESTS
 from vgs_ray.labels.outcomes import cut_positions
 
 
-def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
-    """The rows that the reference policy has to write for one roll-in; a failed roll-in is cut at its prompt."""
+def roll_out_requests(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
+    """The requests for one roll-in, one for each cut. A failed roll-in has no tokens, so all cuts are at its prompt."""
     config, tokens, prompt = recipe.roll_out, list(roll_in["tokens"]), list(roll_in["prompt"])
     seed = stable_seed(recipe.seed, roll_in["roll_in_id"], "cuts")
     rows = []
@@ -40,15 +40,15 @@ def requests_of(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]
     return rows
 
 
-def requests(roll_ins: StageTable, recipe: Recipe, done: ray.ObjectRef) -> ray.data.Dataset:
-    """All roll-outs that are not durable yet; those of one roll-in stand together, so that they share its prefill."""
+def pending_requests(roll_ins: StageTable, recipe: Recipe, committed: ray.ObjectRef) -> ray.data.Dataset:
+    """The requests whose roll-outs are not committed yet. Those of a roll-in are adjacent, to share prefixes in the cache."""
 
     def expand(batch: pa.Table) -> pa.Table:
-        rows = [row for roll_in in batch.to_pylist() for row in requests_of(roll_in, recipe)]
-        return drop_committed(pa.Table.from_pylist(rows, schema=ROLL_OUT_REQUESTS), "roll_out_id", ray.get(done))
+        rows = [row for roll_in in batch.to_pylist() for row in roll_out_requests(roll_in, recipe)]
+        return drop_committed(pa.Table.from_pylist(rows, schema=ROLL_OUT_REQUESTS), "roll_out_id", ray.get(committed))
 
-    source = roll_ins.ray_dataset(["roll_in_id", "problem_id", "prompt", "tokens"])
-    return source.map_batches(expand, batch_format="pyarrow", batch_size=512)
+    columns = ["roll_in_id", "problem_id", "prompt", "tokens"]
+    return roll_ins.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
 
 
 def run(recipe: Recipe) -> None:
@@ -61,9 +61,9 @@ def run(recipe: Recipe) -> None:
     totals = Totals("roll_out", config.max_error_share)
     with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=totals.note):
         if out.count_rows() < expected:
-            pending = requests(roll_ins, recipe, ray.put(committed_ids(out)))
+            requests = pending_requests(roll_ins, recipe, ray.put(committed_ids(out)))
             totals.run(
-                sample_blocks(pending, recipe.policy.model, config.engine, config.resources, config.sampling, out)
+                sample_blocks(requests, recipe.policy.model, config.engine, config.resources, config.sampling, out)
             )
     stage.close(rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed())
 

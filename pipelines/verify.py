@@ -1,6 +1,7 @@
-"""verify: `roll_outs` -> `verified`, the answer and the outcome of each, judged by math-verify in killable processes.
+"""verify: `roll_outs` -> `verified`, the answer and the outcome of each roll-out.
 
-All roll-outs of a problem are judged together, so that each pair (gold, answer) is judged once however many share it.
+math-verify compares answers in processes that can be killed. All roll-outs of a problem are verified together, so each
+distinct answer is compared with the reference answer once.
 """
 
 from __future__ import annotations
@@ -36,54 +37,60 @@ BATCH_ROWS = 1024
 INPUTS = ("clean", "roll_in", "roll_out")
 
 
-class JudgeProblems:
-    """An actor with one judging process: the roll-outs of whole problems to outcomes."""
+class JudgeActor:
+    """Verifies the roll-outs of whole problems, with one judge process."""
 
     def __init__(self, model: str, limits: JudgeLimits, tables: dict[str, StageTable], out: StageTable) -> None:
         self.tokenizer = load_tokenizer(model_path(model))
         self.judge = Judge(workers=1, timeout_s=limits.timeout_s, memory_gib=limits.memory_gib)
-        self.tables, self.done = tables, committed_ids(out)
+        self.tables, self.committed = tables, committed_ids(out)
 
     def __call__(self, item: dict[str, Any]) -> pa.Table:
-        """The rows of a `ProblemBatch` that are not committed yet."""
+        """The rows for the roll-outs of a `ProblemBatch`, without those that are committed."""
         batch = ProblemBatch(**item)
         columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", "tokens", "finish_reason"]
-        table = drop_committed(batch.read_rows(self.tables["roll_out"], columns), "roll_out_id", self.done)
+        roll_outs = drop_committed(batch.read_rows(self.tables["roll_out"], columns), "roll_out_id", self.committed)
         roll_ins = batch.read_rows(self.tables["roll_in"], ["roll_in_id", "prompt", "tokens"])
-        names, prompts, tokens = (
-            roll_ins["roll_in_id"].to_pylist(),
+        problems = batch.read_rows(self.tables["clean"], ["problem_id", "answer"])
+        gold_of = dict(zip(problems["problem_id"].to_pylist(), problems["answer"].to_pylist(), strict=True))
+        golds = [gold_of[problem] for problem in roll_outs["problem_id"].to_pylist()]
+        answers = self._extract_answers(roll_outs, roll_ins)
+        pairs = list(zip(golds, answers, strict=True))
+        comparisons = self.judge.judge_pairs((gold, answer) for gold, answer in pairs if isinstance(answer, str))
+        verdicts = [
+            verdict(answer, comparisons[gold, answer]) if isinstance(answer, str) else answer for gold, answer in pairs
+        ]
+        rows = roll_outs.select(["roll_out_id", "problem_id"]).to_pylist()
+        return pa.Table.from_pylist(
+            [{**row, **each._asdict()} for row, each in zip(rows, verdicts, strict=True)], schema=VERIFIED
+        )
+
+    def _extract_answers(self, roll_outs: pa.Table, roll_ins: pa.Table) -> list[str | Verdict]:
+        """The answer of each roll-out, or its verdict if it has none."""
+        index = {roll_in_id: row for row, roll_in_id in enumerate(roll_ins["roll_in_id"].to_pylist())}
+        prompts, tokens, completions = (
             arrays(roll_ins["prompt"]),
             arrays(roll_ins["tokens"]),
+            arrays(roll_outs["tokens"]),
         )
-        at = {name: index for index, name in enumerate(names)}
-        golds = dict(
-            zip(*batch.read_rows(self.tables["clean"], ["problem_id", "answer"]).to_pydict().values(), strict=True)
-        )
-        rows = table.drop_columns(["tokens"]).to_pylist()
-        found = [
-            self._read(row, prompts[at[row["roll_in_id"]]], tokens[at[row["roll_in_id"]]], completion)
-            for row, completion in zip(rows, arrays(table["tokens"]), strict=True)
-        ]
-        pairs = [(golds[row["problem_id"]], answer) for row, answer in zip(rows, found, strict=True)]
-        compared = self.judge.judge_pairs((gold, answer) for gold, answer in pairs if isinstance(answer, str))
-        out = []
-        for row, (gold, answer) in zip(rows, pairs, strict=True):
-            judged = verdict(answer, compared[gold, answer]) if isinstance(answer, str) else answer
-            out.append({**row, **judged._asdict()})
-        return pa.Table.from_pylist(out, schema=VERIFIED)
+        answers = []
+        for row, completion in zip(roll_outs.drop_columns(["tokens"]).to_pylist(), completions, strict=True):
+            roll_in = index[row["roll_in_id"]]
+            response = np.concatenate([tokens[roll_in][: row["cut"]], completion])
+            answers.append(self._extract_answer(row["finish_reason"], prompts[roll_in], response))
+        return answers
 
-    def _read(
-        self, row: dict[str, Any], prompt: np.ndarray, roll_in: np.ndarray, completion: np.ndarray
-    ) -> str | Verdict:
-        """The answer, or the verdict where there is none. One that was cut off at the length limit does not count.
+    def _extract_answer(self, finish_reason: str, prompt: np.ndarray, response: np.ndarray) -> str | Verdict:
+        """The answer, or the verdict if there is none.
 
-        The generator's prompt says whether a thought was open: its template may differ from the reference policy's.
+        The prompt is the generator's, because it shows whether the template opened a thinking block; the template of the
+        reference policy may differ.
         """
-        if row["finish_reason"] == "error":  # a failed sample says nothing about the policy
+        if finish_reason == "error":  # a failed sample is no evidence about the policy
             return Verdict("unknown", "failed_sample", None)
-        if row["finish_reason"] == "length":
+        if finish_reason == "length":  # even if it contains an answer
             return Verdict("incomplete", "length_limit", None)
-        text = solution_text(self.tokenizer, np.concatenate([roll_in[: row["cut"]], completion]), prompt)
+        text = solution_text(self.tokenizer, response, prompt)
         return extract_answer(text) or without_answer(text)
 
 
@@ -92,17 +99,15 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "verify", inputs=INPUTS)
     if stage is None:
         return
-    tables, out = (
-        {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")},
-        stage_table(recipe, "verify"),
-    )
+    tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
+    out = stage_table(recipe, "verify")
     expected = tables["roll_out"].count_rows()
     with ray_session(folder=stage.folder), progress("verify", expected, out.count_rows):
         if out.count_rows() < expected:
             batches = [batch._asdict() for batch in ProblemFiles.scan(tables.values()).batches(BATCH_ROWS)]
             judged = map_items(
                 batches,
-                JudgeProblems,
+                JudgeActor,
                 compute=ray.data.ActorPoolStrategy(size=config.workers),
                 num_cpus=0.25,
                 arguments=(recipe.policy.model, recipe.judge, tables, out),

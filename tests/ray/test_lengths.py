@@ -16,7 +16,7 @@ from toy import CONFIG, build_store, load, sources
 from pipelines import train
 from pipelines.cli import parse
 from pipelines.recipes import RECIPES, vgs
-from pipelines.roll_out import requests_of
+from pipelines.roll_out import roll_out_requests
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Engine, Generator, Recipe, ReferencePolicy, Sampling
@@ -49,7 +49,7 @@ def test_longest_sequence_that_generation_makes_fits(name: str) -> None:
         for prompt in {1, 100, engine.max_model_len - recipe.roll_in.sampling.max_tokens, engine.max_model_len - 2}:
             size = written(prompt, recipe.roll_in.sampling.max_tokens, engine)
             row = {"roll_in_id": f"p/a/{prompt}", "problem_id": "p", "prompt": [1] * prompt, "tokens": [2] * size}
-            for request in requests_of(row, recipe):
+            for request in roll_out_requests(row, recipe):
                 added = room_for(request["prefix"], request["max_tokens"], recipe.roll_out.engine.max_model_len)
                 assert added > 0
                 found.add(len(request["prefix"]) + added)

@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.cli import parse
 from pipelines.plan import plan
-from pipelines.roll_in import assign
+from pipelines.roll_in import assign_generators
 from pipelines.tables.stage import summary_line
 from pipelines.tables.stage_table import LAYOUT, StageTable, stage_table
 from vgs_ray.config import Recipe
@@ -118,7 +118,7 @@ def test_killed_run_has_exactly_the_ids_that_exist_before_generation(finished: t
     splits = {row["problem_id"]: row["split"] for row in stage_table(recipe, "clean").read().to_pylist()}
     assert Counter(splits.values()) == {"train": 278 - 47, "validation": 27, "test": 20}
     problems = sorted(problem for problem, split in splits.items() if split != "test")
-    places = assign(recipe.roll_in.generators, recipe.roll_in.per_problem)
+    places = assign_generators(recipe.roll_in.generators, recipe.roll_in.per_problem)
     roll_ins = sorted(roll_in_id(problem, place.name, i) for problem in problems for i, place in enumerate(places))
     assert ids(stage_table(recipe, "roll_in")) == roll_ins
     roll_outs = sorted(roll_out_id(roll_in, cut) for roll_in in roll_ins for cut in range(recipe.roll_out.cuts))

@@ -19,7 +19,7 @@ from tiny import TINY_ENGINE
 from pipelines.actors.block_journal import BATCHED_ATTEMPTS, Attempts, BlockJournal
 from pipelines.actors.engine_start import start_slot
 from pipelines.actors.sampling import SamplingActor, Totals
-from pipelines.roll_in import side_by_side
+from pipelines.roll_in import concurrent_groups
 from pipelines.tables.stage_table import Displaced, StageTable
 from vgs_ray.config import Generator, Resources, Sampling
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
@@ -227,10 +227,10 @@ def test_generators_that_do_not_fit_together_follow_one_another() -> None:
     large = Resources(num_gpus=4, replicas=1)
     generators = (Generator("a", "m"), Generator("b", "m"), Generator("c", "m", resources=large))
     default = Resources(num_gpus=1, replicas=2)
-    assert [[g.name for g in group] for group in side_by_side(generators, default, gpus=8)] == [["a", "b", "c"]]
-    assert [[g.name for g in group] for group in side_by_side(generators, default, gpus=4)] == [["a", "b"], ["c"]]
+    assert [[g.name for g in group] for group in concurrent_groups(generators, default, gpus=8)] == [["a", "b", "c"]]
+    assert [[g.name for g in group] for group in concurrent_groups(generators, default, gpus=4)] == [["a", "b"], ["c"]]
     cpu = Resources(num_gpus=0)
-    assert len(side_by_side(generators[:2], cpu, gpus=0)) == 1
+    assert len(concurrent_groups(generators[:2], cpu, gpus=0)) == 1
 
 
 @given(length=st.integers(0, 500), cuts=st.integers(1, 8), seed=st.integers(0, 2**31 - 1))

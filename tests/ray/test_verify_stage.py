@@ -16,7 +16,7 @@ from pipelines.recipes import sandbox
 from pipelines.tables.by_problem import ProblemFiles
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
-from pipelines.verify import JudgeProblems
+from pipelines.verify import JudgeActor
 from vgs_ray.config import JudgeLimits, Recipe
 from vgs_ray.data.schemas import TABLES
 from vgs_ray.grade import extract_answer
@@ -118,7 +118,7 @@ def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recip
 @pytest.mark.timeout(120)
 def test_each_pair_is_judged_once_however_its_rows_are_scattered(recipe: Recipe) -> None:
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
-    actor = JudgeProblems(recipe.policy.model, recipe.judge, tables, stage_table(recipe, "verify"))
+    actor = JudgeActor(recipe.policy.model, recipe.judge, tables, stage_table(recipe, "verify"))
     # Fewer rows than a problem has, and the rows of each problem are in many parts.
     batches = ProblemFiles.scan(tables.values()).batches(max_rows=10)
     assert sorted(problem for batch in batches for problem in batch.problems) == sorted(GOLDS)

@@ -238,10 +238,8 @@ def run(recipe: Recipe) -> None:
     costs, lines = plan(recipe)
     print(f"{recipe.name}: rows, tokens, size on disk, FLOPs and {device(recipe)} hours of each stage\n")
     print(table(costs))
-    print(
-        "\npaper: arXiv 2505.17373. * is derived from its numbers. The size of its labels is that of OpenR1-VM, which"
-    )
-    print("repeats a roll-in for each response. Its training tokens may include padding.\n")
+    print("\npaper: arXiv 2505.17373; * is derived from its numbers. Its labels are those of OpenR1-VM,")
+    print("which repeats a roll-in for each response. Its training tokens may include padding.\n")
     print("\n".join(lines))
     print("--plan.FIELD VALUE changes an assumption; --help lists the fields.", flush=True)
 

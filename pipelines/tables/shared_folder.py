@@ -1,4 +1,4 @@
-"""Whether every node of the cluster sees the run's folder: tables are written on one node and read on another."""
+"""A check that all nodes of the cluster share the run's folder, because tables are written on one node and read on another."""
 
 from __future__ import annotations
 
@@ -14,47 +14,51 @@ from vgs_ray.errors import UserError
 WAIT_S = 60.0
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _answer(question: Path) -> None:
-    """Beside a file that another node wrote, leave one that it can read."""
-    question.with_name(f"{question.name}.{ray.get_runtime_context().get_node_id()}").write_text(question.read_text())
-
-
 def check_shared(folder: Path) -> None:
-    """Let each node read what this process wrote into a folder, and read what it answers. One node alone is not asked.
+    """Let every node read a probe file in the folder and write a reply. A cluster of one node is not checked.
 
-    A node that joins later is not checked, nor is one that dies or does not answer within a minute: Ray deals with those.
+    Nodes that join later are not checked. Nodes that die or do not reply within a minute are ignored; Ray handles those.
 
     Raises:
-        UserError: nodes that don't see the folder, or can't write there.
+        UserError: a node does not see the folder or cannot write to it.
     """
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     if len(nodes) < 2:
         return
-    question = folder / f".shared-{uuid.uuid4().hex}"
-    question.write_text("seen")
+    probe = folder / f".shared-{uuid.uuid4().hex}"
+    probe.write_text("probe")
     try:
-        asked = {node: _answer.options(scheduling_strategy=_on(node)).remote(question) for node in nodes}
-        blind = [nodes[node] for node, answer in asked.items() if not _is_shared(question, node, answer)]
+        replies = {node: _reply.options(scheduling_strategy=_on(node)).remote(probe) for node in nodes}
+        failed = [nodes[node] for node, reply in replies.items() if not _is_shared(probe, node, reply)]
     finally:
-        for file in folder.glob(f"{question.name}*"):
+        for file in folder.glob(f"{probe.name}*"):
             file.unlink(missing_ok=True)
-    if blind:
+    if failed:
         raise UserError(
-            f"{folder} is not the same folder on {', '.join(sorted(blind))}; all nodes write and read a run's tables: "
-            "mount a shared file system on every node, and pass a folder of it as --root"
+            f"{folder} is not the same folder on {', '.join(sorted(failed))}; all nodes read and write the tables of a run: "
+            "mount a shared file system on every node, and pass a folder on it as --root"
         )
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _reply(probe: Path) -> None:
+    """Read the probe, and write a file that is named after this node."""
+    _reply_path(probe, ray.get_runtime_context().get_node_id()).write_text(probe.read_text())
+
+
+def _reply_path(probe: Path, node: str) -> Path:
+    return probe.with_name(f"{probe.name}.{node}")
 
 
 def _on(node: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _is_shared(question: Path, node: str, answer: ray.ObjectRef) -> bool:
+def _is_shared(probe: Path, node: str, reply: ray.ObjectRef) -> bool:
     try:
-        ray.get(answer, timeout=WAIT_S)
-    except OSError:  # Ray's error of a task is also what the task raised
+        ray.get(reply, timeout=WAIT_S)
+    except OSError:  # raised by the task: Ray's error is also an instance of the task's exception
         return False
     except (GetTimeoutError, RayError):
         return True
-    return question.with_name(f"{question.name}.{node}").exists()
+    return _reply_path(probe, node).exists()

@@ -39,7 +39,7 @@ def same(a: str, b: str) -> bool:
     return a == b
 
 
-def solved(leaves: list[GradedLeaf], explorer: Any = "sample", name: str = "p") -> GradedSearch:
+def graded_search(leaves: list[GradedLeaf], explorer: Any = "sample", name: str = "p") -> GradedSearch:
     groups = {leaf.group: Cost(10, 10, 100, 50) for leaf in leaves}
     return GradedSearch(name, explorer, tuple(leaves), Cost(0, 3, 30, 15), groups, seconds=8.0)
 
@@ -56,7 +56,7 @@ def table(results: list[MethodResult]) -> dict[tuple[str, int], MethodResult]:
 
 def test_accuracy_by_budget_on_a_small_example() -> None:
     leaves = [leaf(0, "1", 0.9), leaf(1, "2", 0.2), leaf(2, "2", 0.5), leaf(3, None, 0.9)]
-    by_method = table(evaluate_methods([solved(leaves)], SHAPE, same))
+    by_method = table(evaluate_methods([graded_search(leaves)], SHAPE, same))
     correct = {key: each.correct[0] for key, each in by_method.items()}
     assert correct == pytest.approx(
         {
@@ -75,7 +75,7 @@ def test_accuracy_by_budget_on_a_small_example() -> None:
 
 
 def test_costs_are_those_of_the_budget() -> None:
-    by_method = table(evaluate_methods([solved([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
+    by_method = table(evaluate_methods([graded_search([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
     # The four groups forwarded the prompt once, and two separate runs would have done so twice: half a prompt more for each.
     assert by_method["weighted_majority", 4].cost == Cost(40, 40, 400, 200)
     assert by_method["weighted_majority", 2].cost == Cost(20, 20 + 1.5, 200 + 15, 100 + 7.5)
@@ -85,8 +85,8 @@ def test_costs_are_those_of_the_budget() -> None:
 
 
 def test_adaptive_votes_share_a_budget() -> None:
-    clear = solved([leaf(g, "1", 0.5) for g in range(6)], name="clear")
-    mixed = solved([leaf(g, answer, 0.5) for g, answer in enumerate("223111")], name="mixed")
+    clear = graded_search([leaf(g, "1", 0.5) for g in range(6)], name="clear")
+    mixed = graded_search([leaf(g, answer, 0.5) for g, answer in enumerate("223111")], name="mixed")
     shape = replace(SHAPE, samples=6, budgets=(4,), confidence=0.9)
     by_method = table(evaluate_methods([clear, mixed], shape, same))
     assert by_method["majority", 4].correct == (1.0, 0.0)
@@ -100,14 +100,14 @@ def test_adaptive_votes_share_a_budget() -> None:
 
 def test_beams_take_whole_groups() -> None:
     leaves = [leaf(0, "1", 0.4), leaf(1, "2", 0.5)]
-    by_method = table(evaluate_methods([solved(leaves, "beam")], SHAPE, same))
+    by_method = table(evaluate_methods([graded_search(leaves, "beam")], SHAPE, same))
     assert {method for method, _ in by_method} == {"vgs_weighted_majority", "vgs_best", "vgs_majority", "vgs_pass"}
     assert by_method["vgs_weighted_majority", 2].correct == (0.5,)
     assert by_method["vgs_weighted_majority", 4].correct == (0.0,)
     assert by_method["vgs_pass", 4].correct == (1.0,)
     assert by_method["vgs_pass", 4].cost.generated == 20
     wide = replace(SHAPE, beam=Beam(keep=2, branch=2, groups=1))
-    assert {budget for _, budget in table(evaluate_methods([solved(leaves, "beam")], wide, same))} == {4}
+    assert {budget for _, budget in table(evaluate_methods([graded_search(leaves, "beam")], wide, same))} == {4}
 
 
 def test_failed_and_unanswered_searches_count_as_wrong() -> None:
@@ -120,19 +120,19 @@ def test_failed_and_unanswered_searches_count_as_wrong() -> None:
         "seconds": 1.0,
         "error": "EngineDied",
     }
-    pool = [solved([leaf(g, None, 0.5) for g in range(4)]), GradedSearch.from_row(failed, SIZE, SIZE)]
+    pool = [graded_search([leaf(g, None, 0.5) for g in range(4)]), GradedSearch.from_row(failed, SIZE, SIZE)]
     assert all(each.correct == (0.0, 0.0) for each in evaluate_methods(pool, SHAPE, same))
-    unknown = solved([GradedLeaf(0, "1", "unknown", 0.5)])
+    unknown = graded_search([GradedLeaf(0, "1", "unknown", 0.5)])
     [row] = answer_statistics([*pool, unknown])
     assert [row[name] for name in ("failed", "searches", "unknown", "incomplete", "answers")] == [1, 3, 1, 4, 5]
 
 
 def test_searches_must_match() -> None:
-    one = solved([leaf(0, "1", 0.5)])
+    one = graded_search([leaf(0, "1", 0.5)])
     with pytest.raises(ValueError, match="two sample searches"):
         evaluate_methods([one, one], SHAPE, same)
     with pytest.raises(ValueError, match="different problems"):
-        evaluate_methods([one, solved([leaf(0, "1", 0.5)], "beam", "other")], SHAPE, same)
+        evaluate_methods([one, graded_search([leaf(0, "1", 0.5)], "beam", "other")], SHAPE, same)
 
 
 async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]:
@@ -265,7 +265,7 @@ def test_a_variant_has_a_name_of_its_own_and_one_shape(wrong: dict[str, Any]) ->
 
 def test_differences_match_the_rows() -> None:
     leaves = [leaf(g, "1" if g % 2 else "2", 0.5) for g in range(4)]
-    results = evaluate_methods([solved(leaves), solved(leaves[:2], "beam")], SHAPE, same)
+    results = evaluate_methods([graded_search(leaves), graded_search(leaves[:2], "beam")], SHAPE, same)
     accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in method_rows(results, 50)}
     for pair in comparison_rows(results, 50):
         at = pair["budget"]

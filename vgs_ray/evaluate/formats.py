@@ -112,13 +112,15 @@ def _answer_cells(row: Row) -> list[Any]:
 
 
 _TABLE_NOTE = """\
-Intervals are 95% intervals over problems: a bootstrap, or Student's t for fewer than 50 problems. Each problem is resampled with
-all of its samples. Tokens, FLOPs and seconds are means per problem.
+The 95% intervals are over problems: a bootstrap, or Student's t for fewer than 50 problems. Each problem is resampled with all of
+its samples. Tokens, FLOPs and seconds are means per problem.
 
 - generated, scored: tokens that the policy generated and tokens that the value model forwarded, including pruned blocks.
 - FLOPs: of both models, including prefixes that were forwarded again because they were not cached.
-- seconds: a share of the wall-clock time of concurrent searches. They compare methods of one run, and are no latencies."""
+- seconds: a share of the wall-clock time of concurrent searches. Use them to compare methods of one run, not as latencies."""
 _METHODS_NOTE = """\
+The methods are:
+
 - `single`: one sample.
 - `best_of_n`, `majority`, `weighted_majority`: among independent samples, the answer with the highest value, the largest class of
   equal answers, or the class with the highest sum of values.

@@ -1,4 +1,4 @@
-"""Pairs of answers by kind, in tests/answers/*.tsv: verdict, gold answer, answer."""
+"""Verdicts on the pairs of answers in answers/*.tsv (columns: verdict, gold answer, answer)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reversible_pairs(table: Path) -> list[Pair]:
 
 @pytest.fixture(scope="module")
 def verdicts() -> dict[Pair, bool | None]:
-    """All pairs of all tables, and the reversed ones, judged at once, so that no worker is ever idle."""
+    """All pairs of all tables, and the reversed ones, judged at once, so that all workers are busy."""
     pairs = [(gold, answer) for table in TABLES for _, gold, answer in rows_of(table)]
     pairs += [pair[::-1] for table in REVERSIBLE for pair in reversible_pairs(table)]
     with Judge(workers=2, timeout_s=30.0) as judge:
@@ -67,7 +67,7 @@ def test_no_pair_is_equal_in_one_order_and_different_in_the_other(
     assert [row for row in both if set(row[1:]) == {True, False}] == []
 
 
-def test_the_quick_path_never_contradicts_the_long_one() -> None:
+def test_quick_rules_never_contradict_the_full_comparison() -> None:
     golds = sorted({gold for table in TABLES for _, gold, _ in rows_of(table) if len(gold) < 12})[:150]
     for gold, answer in itertools.pairwise(golds):
         quick = quick_equivalent(gold, answer)
@@ -78,14 +78,14 @@ def test_the_quick_path_never_contradicts_the_long_one() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(-2000, 2000), st.integers(1, 60), st.integers(-2000, 2000), st.integers(1, 60))
-def test_quick_ratios_are_those_of_the_long_path(a: int, b: int, c: int, d: int) -> None:
+def test_quick_ratios_agree_with_the_full_comparison(a: int, b: int, c: int, d: int) -> None:
     gold, answer = rf"\frac{{{a}}}{{{b}}}", rf"\frac{{{c}}}{{{d}}}"
     assert quick_equivalent(gold, answer) is compare_read(gold, answer).equivalent is (a * d == b * c)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="0123456789,.+-= xyz()[]{}\\frac^_$%'", max_size=14))
-def test_plain_is_a_fixed_point_for_comparison_and_never_raises(text: str) -> None:
+def test_normalization_never_raises(text: str) -> None:
     assert quick_equivalent(text, text) in (True, False)
     assert normalize_answer(normalize_answer(text)) is not None
 
@@ -118,7 +118,7 @@ PIECES = [
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 400)), max_size=4))
-def test_the_quick_path_never_raises(runs: list[tuple[str, int]]) -> None:
+def test_quick_rules_never_raise(runs: list[tuple[str, int]]) -> None:
     """It runs in the parent of the worker processes, where an exception would lose the verdicts of a whole batch."""
     text = "".join(piece * times for piece, times in runs)[:1200]
     normalize_answer(text)
@@ -151,7 +151,7 @@ def test_the_quick_path_never_raises(runs: list[tuple[str, int]]) -> None:
     ],
 )
 @pytest.mark.timeout(30)
-def test_hostile_text_takes_no_time_to_read(piece: str) -> None:
+def test_hostile_text_is_classified_in_bounded_time(piece: str) -> None:
     text = (piece * 1000)[:999]
     classify_answer(text)
     quick_equivalent("x", text)
@@ -169,6 +169,6 @@ def test_votes_do_not_depend_on_the_order_of_equal_answers() -> None:
     "gold",
     [r"3\text{ million}", r"12\text{ cm}^2", r"n\equiv 3\pmod 5", r"0.\overline{3}", "110_2", "7元", r"n\text{ odd}"],
 )
-def test_golds_that_can_be_compared_count_as_readable(gold: str) -> None:
+def test_gold_answers_that_can_be_compared_can_be_parsed(gold: str) -> None:
     assert parse_ok(gold)
     assert compare(gold, "1234567").reason == "different"

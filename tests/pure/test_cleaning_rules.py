@@ -1,4 +1,4 @@
-"""Rules that read text: placeholders, prose, proofs, choices and parts in many layouts and languages, and what is like them."""
+"""Rules that read text: placeholders, prose, proofs, options and parts in many layouts and languages, and similar valid text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vgs_ray.cleaning.rules import check
 
 
 def reason(problem: str = "What is $3+4$?", answer: str = "7", **columns: Any) -> str | None:
-    """The reason without math-verify, which would read or refuse a text by other rules than these."""
+    """The reason by the text rules alone, without math-verify."""
     dropped = check({"problem": problem, "answer": answer, **columns}, lambda gold, box: True, lambda text: True)
     return dropped and dropped.reason
 
@@ -62,7 +62,7 @@ def test_prose_is_no_answer(answer: str) -> None:
         "12 см", "B \\cup C",
     ],
 )  # fmt: skip
-def test_values_stay(answer: str) -> None:
+def test_values_are_kept(answer: str) -> None:
     assert reason(answer=answer) is None
 
 
@@ -84,7 +84,7 @@ def test_values_stay(answer: str) -> None:
         ({"question_type": None, "problem_type": 3}, None),
     ],
 )
-def test_columns_that_say_what_a_row_is(columns: dict[str, Any], expected: str | None) -> None:
+def test_columns_with_the_kind_of_a_row(columns: dict[str, Any], expected: str | None) -> None:
     assert reason(**columns) == expected
 
 
@@ -140,7 +140,7 @@ def test_proofs_in_other_words_and_languages(problem: str) -> None:
         "Der Beweis hat 7 Zeilen. Wie viele Zeilen hat er?", "Tom is waterproofing 7 tents. How many tents does Tom treat?",
     ],
 )  # fmt: skip
-def test_values_beside_words_of_proofs_stay(problem: str) -> None:
+def test_problems_with_proof_words_that_ask_for_a_value_are_kept(problem: str) -> None:
     assert reason(problem) is None
 
 
@@ -179,7 +179,7 @@ def test_answers_that_are_options(answer: str, expected: str | None) -> None:
     assert reason("Which of these numbers is prime: 4, 6, 7 or 9?", answer) == expected
 
 
-def test_letters_that_the_problem_uses_stay() -> None:
+def test_letters_that_the_problem_uses_are_kept() -> None:
     assert reason("In triangle $ABC$ with $AB=3$ and $AC=4$, which side is longer?", "AC") is None
     assert reason("Three knaves A, B and C speak. Who lies?", "A, C") is None
 
@@ -264,7 +264,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("column", ["problem", "answer"])
 def test_time_is_linear_in_hostile_text(column: str) -> None:
-    """15,000 characters take about 0.05 s; a rule that is quadratic in them would take longer than 2 s."""
+    """15,000 characters take about 0.05 s; a rule with quadratic time would take longer than 2 s."""
     for unit in HOSTILE:
         for end in ("x", "?"):
             text = (unit * (15_000 // len(unit) + 1))[:15_000] + end

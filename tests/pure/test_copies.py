@@ -1,4 +1,4 @@
-"""Copies and contamination: what counts as the same problem, whatever the order of the rows."""
+"""Copies and contamination. The results do not depend on the order of the rows."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def candidates(*problems: tuple[str, str]) -> list[FingerprintedRow]:
 
 
 def copy_of(first: str, second: str, answers: tuple[str, str] = ("7", "7"), threshold: float = 0.7) -> str | None:
-    found = find_copies(candidates((first, answers[0]), (second, answers[1])), threshold)
-    return found[0].reason if found else None
+    copies = find_copies(candidates((first, answers[0]), (second, answers[1])), threshold)
+    return copies[0].reason if copies else None
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_other_mathematics_has_another_normal_form(one: str, other: str) -> None
     ],
 )
 def test_a_number_or_a_sign_makes_another_problem(problem: str, old: str, new: str) -> None:
-    """The answers are equal here, and nearly all words are: only the numbers and operators tell."""
+    """The answers and nearly all words are equal; only numbers and operators differ."""
     assert old in problem
     assert similarity(fingerprint(problem).shingles, fingerprint(problem.replace(old, new)).shingles) > 0.6
     assert copy_of(problem, problem.replace(old, new), threshold=0.6) is None
@@ -117,14 +117,14 @@ SENTENCES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".jo
 @given(st.lists(SENTENCES, min_size=1, max_size=25), st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter_and_one_of_each_stays(texts: list[str], rng: random.Random) -> None:
     rows = candidates(*((text, str(len(text) % 2)) for text in texts))
-    found = find_copies(rows, 0.6)
+    copies = find_copies(rows, 0.6)
     shuffled = rows.copy()
     rng.shuffle(shuffled)
-    assert find_copies(shuffled, 0.6) == found
-    kept = {row.row for row in rows} - {copy.row for copy in found}
+    assert find_copies(shuffled, 0.6) == copies
+    kept = {row.row for row in rows} - {copy.row for copy in copies}
     assert {normalize_problem(texts[row]) for row in kept} <= {normalize_problem(text) for text in texts}
-    assert all(int(copy.evidence.split()[1].rstrip(",")) < copy.row for copy in found)
-    assert all(int(copy.evidence.split()[1].rstrip(",")) in kept for copy in found if copy.reason == "near_duplicate")
+    assert all(int(copy.evidence.split()[1].rstrip(",")) < copy.row for copy in copies)
+    assert all(int(copy.evidence.split()[1].rstrip(",")) in kept for copy in copies if copy.reason == "near_duplicate")
     assert len({normalize_problem(texts[row]) for row in kept}) == len(kept)
 
 
@@ -142,7 +142,7 @@ def test_one_problem_id_means_one_normal_form(one: str, other: str) -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 300), st.integers(0, 10_000))
 def test_minhash_estimates_the_similarity(only_one: int, only_other: int, both: int, seed: int) -> None:
-    """128 places: a standard error of 0.044 at most, so 0.25 is over five of them."""
+    """A signature of 128 entries has a standard error of at most 0.044, so 0.25 is over five standard errors."""
     hashes = np.random.default_rng(seed).choice(2**32, only_one + only_other + both, replace=False).astype(np.uint32)
     one, other = np.sort(hashes[: only_one + both]), np.sort(hashes[only_one:])
     exact = both / len(hashes)
@@ -159,20 +159,20 @@ BENCHMARK = index_benchmarks(
 
 
 def test_contamination_says_how_much_where_and_what() -> None:
-    found = overlap("Once more. " + AYA.upper().replace(" ", "\n"), BENCHMARK)
-    assert found is not None
-    assert (found.name, found.gram) == ("aime row 0", "every morning aya goes for a long walk")
+    shared = overlap("Once more. " + AYA.upper().replace(" ", "\n"), BENCHMARK)
+    assert shared is not None
+    assert (shared.name, shared.gram) == ("aime row 0", "every morning aya goes for a long walk")
     count = len(AYA.split()) - GRAM + 1
-    assert found.share == pytest.approx(count / (count + 2))
+    assert shared.share == pytest.approx(count / (count + 2))
     assert overlap("Every morning Aya goes for a long swim in the river, and then she sleeps.", BENCHMARK) is None
     assert overlap("", BENCHMARK) is None
     assert overlap(AYA, index_benchmarks([])) is None
 
 
 def test_short_problems_are_compared_as_a_whole() -> None:
-    found = overlap(r"compute \(1 + 1\)", BENCHMARK)
-    assert found is not None
-    assert (found.share, found.name) == (1.0, "aime row 1")
+    shared = overlap(r"compute \(1 + 1\)", BENCHMARK)
+    assert shared is not None
+    assert (shared.share, shared.name) == (1.0, "aime row 1")
     assert overlap("Compute $1-1$.", BENCHMARK) is None
     assert overlap("Compute $11$.", BENCHMARK) is None
 
@@ -191,8 +191,10 @@ def test_code_of_figures_is_no_wording() -> None:
 def test_overlap_is_the_best_share_of_any_benchmark_problem(benchmark: list[list[str]], problem: list[str]) -> None:
     own = set(grams(" ".join(problem)))
     shares = [len(own & set(grams(" ".join(other)))) / max(len(own), 1) for other in benchmark]
-    found = overlap(" ".join(problem), index_benchmarks((str(i), " ".join(other)) for i, other in enumerate(benchmark)))
-    assert (found.share if found else 0.0) == pytest.approx(max(shares, default=0.0))
+    shared = overlap(
+        " ".join(problem), index_benchmarks((str(i), " ".join(other)) for i, other in enumerate(benchmark))
+    )
+    assert (shared.share if shared else 0.0) == pytest.approx(max(shares, default=0.0))
 
 
 def real_problems(name: str) -> list[str]:
@@ -203,18 +205,18 @@ def real_problems(name: str) -> list[str]:
 def test_math_500_is_found_in_the_test_set_of_math() -> None:
     benchmark = real_problems("benchmarks/math-500.jsonl")
     index = index_benchmarks((str(row), text) for row, text in enumerate(benchmark))
-    found = [overlap(text, index) for text in real_problems("problems/math_test_5000.jsonl")]
-    copied = {shared.name for shared in found if shared and shared.share > 0.95}
+    overlaps = [overlap(text, index) for text in real_problems("problems/math_test_5000.jsonl")]
+    copied = {shared.name for shared in overlaps if shared and shared.share > 0.95}
     assert len(copied) >= 495
 
 
 @needs_data
 def test_the_test_set_of_math_has_few_copies_in_itself() -> None:
-    """All answers count as equal here, and still no two problems that differ in a number or an operator are one."""
+    """All answers are equal here, but problems with different numbers or operators are not copies."""
     texts = real_problems("problems/math_test_5000.jsonl")
-    found = find_copies(candidates(*((text, "1") for text in texts)), 0.7)
-    assert 5 <= len(found) <= 50
-    for copy in found:
+    copies = find_copies(candidates(*((text, "1") for text in texts)), 0.7)
+    assert 5 <= len(copies) <= 50
+    for copy in copies:
         original = int(copy.evidence.split()[1].rstrip(","))
         assert numbers_and_operators(normalize_problem(texts[copy.row])) == numbers_and_operators(
             normalize_problem(texts[original])

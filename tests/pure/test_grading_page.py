@@ -1,4 +1,4 @@
-"""docs/grading.md is true: its verdicts, its reasons, and its agreement with other people's verdicts."""
+"""docs/grading.md is correct: its verdicts, its reasons, and the agreement with published verdicts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_agreement_is_as_the_page_says() -> None:
     with Judge(workers=2, timeout_s=60.0) as judge:
         differ = disagreements(pairs, judge)
     listed = re.findall(r"^\| `(.+?)` \| .+? \| (equal|different) \| (?:equal|different|unknown)\b", PAGE, re.M)
-    assert {(found.pair.gold, "equal" if found.pair.theirs else "different") for found in differ} == set(listed)
+    assert {(each.pair.gold, "equal" if each.pair.theirs else "different") for each in differ} == set(listed)
     of_all = re.search(r"^\| all \| (\d+) \| ([\d.]+)% \|", PAGE, re.M)
     assert of_all is not None
     assert (len(pairs), f"{1 - len(differ) / len(pairs):.2%}") == (int(of_all[1]), f"{of_all[2]}%")

@@ -1,4 +1,4 @@
-"""The judging processes: limits hold, only the stuck worker is replaced, doubt is unknown, any thread may ask."""
+"""The judge: limits of time and memory, replacement of workers, unknown results, use from several threads."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def _workers(judge: Judge) -> list[subprocess.Popen[bytes]]:
 def test_endless_answers_are_unknown_and_the_next_are_judged() -> None:
     with Judge(workers=1, timeout_s=1.0) as judge:
         start = time.monotonic()
-        found = judge.judge_pairs([*(("5", answer) for answer in ENDLESS), (r"\frac{1}{2}", "0.5"), ("7", "7.5")])
+        verdicts = judge.judge_pairs([*(("5", answer) for answer in ENDLESS), (r"\frac{1}{2}", "0.5"), ("7", "7.5")])
         seconds = time.monotonic() - start
     for answer in ENDLESS:
-        assert found["5", answer].equivalent is None
-        assert found["5", answer].reason in ("timeout", "crash", "too_long", "undecided")
-    assert found[r"\frac{1}{2}", "0.5"] == (True, "math_verify")
-    assert found["7", "7.5"] == (False, "different")
+        assert verdicts["5", answer].equivalent is None
+        assert verdicts["5", answer].reason in ("timeout", "crash", "too_long", "undecided")
+    assert verdicts[r"\frac{1}{2}", "0.5"] == (True, "math_verify")
+    assert verdicts["7", "7.5"] == (False, "different")
     assert seconds < 60  # three starts of a worker on a busy machine, and three seconds of waiting
 
 
 def test_costly_answers_are_unknown_without_a_worker() -> None:
     with Judge(workers=1) as judge:
-        found = judge.judge_pairs([("5", answer) for answer in COSTLY] + [(answer, "5") for answer in COSTLY])
-        assert set(found.values()) == {(None, "too_costly")}
+        verdicts = judge.judge_pairs([("5", answer) for answer in COSTLY] + [(answer, "5") for answer in COSTLY])
+        assert set(verdicts.values()) == {(None, "too_costly")}
         assert judge.judge_pairs([(COSTLY[0], COSTLY[0])]) == {(COSTLY[0], COSTLY[0]): (True, "exact")}
         assert judge.judged == 0
 
@@ -55,15 +55,15 @@ def test_large_but_harmless_answers_are_judged(answer: str) -> None:
 def test_other_spellings_of_an_answer_are_not_judged_again() -> None:
     spellings = [r"\sqrt{2}", r"$\sqrt{2}$", r" \sqrt{2} ", r"\sqrt{2}."]
     with Judge(workers=1) as judge:
-        found = judge.judge_pairs([("2^{1/2}", spelling) for spelling in spellings])
-        assert {comparison.equivalent for comparison in found.values()} == {True}
+        verdicts = judge.judge_pairs([("2^{1/2}", spelling) for spelling in spellings])
+        assert {comparison.equivalent for comparison in verdicts.values()} == {True}
         assert judge.judged == 1
 
 
 def test_a_table_of_exact_matches_starts_no_worker() -> None:
     with Judge() as judge:
-        found = judge.judge_pairs([("7", "7"), ("7", "8"), ("1,000", "1000"), ("7", "")])
-        assert [comparison.equivalent for comparison in found.values()] == [True, False, True, False]
+        verdicts = judge.judge_pairs([("7", "7"), ("7", "8"), ("1,000", "1000"), ("7", "")])
+        assert [comparison.equivalent for comparison in verdicts.values()] == [True, False, True, False]
         assert judge.judged == 0
         assert _workers(judge) == []
 
@@ -129,18 +129,18 @@ def test_memory_is_limited() -> None:
 
 def test_works_in_a_thread_and_is_shared_by_threads() -> None:
     with Judge(workers=2) as judge:
-        found: dict[int, bool | None] = {}
+        results: dict[int, bool | None] = {}
 
         def work(i: int) -> None:
             pair = (f"{i}/8", str(i / 8))
-            found[i] = judge.equivalent_pairs([pair])[pair]
+            results[i] = judge.equivalent_pairs([pair])[pair]
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert found == dict.fromkeys(range(1, 6), True)
+        assert results == dict.fromkeys(range(1, 6), True)
         assert len(_workers(judge)) <= 2
 
 
@@ -154,7 +154,7 @@ def test_closing_kills_the_workers_and_the_judge_can_be_used_again() -> None:
     judge.close()
 
 
-def test_an_orphan_that_is_stuck_ends_by_itself() -> None:
+def test_a_busy_worker_without_a_parent_is_ended_by_its_cpu_limit() -> None:
     command = [sys.executable, "-m", "vgs_ray.answers.judge", "0.1", "4"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as orphan:
         assert orphan.stdin is not None
@@ -163,7 +163,7 @@ def test_an_orphan_that_is_stuck_ends_by_itself() -> None:
         assert orphan.wait(timeout=120) == -signal.SIGXCPU
 
 
-def test_a_worker_that_cannot_start_is_an_error_with_its_last_words() -> None:
+def test_a_worker_that_cannot_start_is_an_error_with_its_stderr() -> None:
     with Judge(workers=1, memory_gib=0.001) as judge, pytest.raises(RuntimeError, match="raise memory_gib"):
         judge.judge_pairs([("1/2", "0.5")])
 

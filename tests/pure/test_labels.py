@@ -1,4 +1,4 @@
-"""Labels: outcomes to classes, cuts by their law, token values against a brute-force count."""
+"""Labels: classes of outcomes, distribution of cuts, token values compared with a brute-force count."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_token_values_of_paths_with_deep_shared_prefixes(paths: list[list[int]],
 
 
 def roll_outs_of_a_problem(length: int) -> list[np.ndarray]:
-    """14 roll-ins, each cut at 4 places and continued from there, as the published data set has them."""
+    """14 roll-ins, each continued from 4 cuts, as in the published data set."""
     draw = np.random.default_rng(0)
     roll_ins = draw.integers(0, 150_000, (14, length), np.int32)
     cuts = draw.integers(0, length, (14, 4))
@@ -122,7 +122,7 @@ def test_token_values_of_the_largest_problem_are_light() -> None:
 
 
 def test_the_work_for_token_values_is_linear_in_tokens() -> None:
-    """The number of executed lines hangs on the number of paths, not on their length; each line is linear in the length."""
+    """The number of executed lines depends on the number of paths and not on their length; each line takes linear time."""
 
     def executed_lines(length: int) -> int:
         paths, lines = roll_outs_of_a_problem(length), 0

@@ -1,4 +1,4 @@
-"""Rows of OpenR1-VM that can't be imported: each is named with the remedy, and nulls never become text."""
+"""Import of OpenR1-VM: errors name the invalid row and the remedy, and nulls stay null."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vgs_ray.errors import UserError
 
 
 def published(**columns: Any) -> pa.Table:
-    """One published row with two responses; `columns` replace its own."""
+    """One row of OpenR1-VM with two responses. `columns` replace its columns."""
     row = {
         "problem": ["What is $2+2$?"], "answer": ["4"], "roll_in_ids": [[[1, 2], [1, 2, 3]]],
         "roll_outs_ids": [[[5], [6]]], "labels": [[1, 0]],
@@ -73,17 +73,17 @@ def test_missing_column_is_named() -> None:
 
 @pytest.mark.parametrize("column", ["answer", "solution", "source"])
 @pytest.mark.parametrize(("value", "expected"), [(None, None), (7, "7"), ("7", "7")])
-def test_texts_stay_null_where_they_are_null(column: str, value: Any, expected: str | None) -> None:
-    found = our_tables(published(**{column: pa.array([value])}), ["p"], ["train"])
-    assert found["clean"][column].to_pylist() == [expected]
+def test_null_texts_stay_null(column: str, value: Any, expected: str | None) -> None:
+    tables = our_tables(published(**{column: pa.array([value])}), ["p"], ["train"])
+    assert tables["clean"][column].to_pylist() == [expected]
 
 
 def test_null_answer_is_imported_and_exported_as_null(tmp_path: Path) -> None:
-    found = our_tables(published(answer=pa.array([None], pa.string())), ["p"], ["train"])
+    tables = our_tables(published(answer=pa.array([None], pa.string())), ["p"], ["train"])
     recipe = replace(sandbox(), root=str(tmp_path))
     parts = stage_table(recipe, "clean")
     parts.folder.mkdir(parents=True)
-    parts.write_part(found["clean"])
+    parts.write_part(tables["clean"])
     assert parts.read()["answer"].to_pylist() == [None]
     assert cleaned_rows(parts.read())["answer"].to_pylist() == [None]
 

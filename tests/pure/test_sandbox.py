@@ -1,4 +1,4 @@
-"""The sandbox: exact answers, splits that cannot overlap, defects in the train rows, tokenizer and shipped policies."""
+"""The sandbox: exact answers, disjoint splits, defects of train rows, tokenizer and shipped policies."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ def _normal(text: str) -> str:
 
 
 def _solve(text: str) -> Fraction:
-    """Read a problem as a person would, sharing no code with the world."""
+    """The answer of a problem, computed from its text without code of the sandbox."""
     modulus, value = map(int, re.findall(r"modulo (\d+)\. Start with (\d+)", text)[0])
     for verb, operand in re.findall(r"\) (add|subtract|multiply by) (\d+)", text):
         change = {"add": value + int(operand), "subtract": value - int(operand), "multiply by": value * int(operand)}
@@ -53,12 +53,12 @@ def test_gold_answers_are_exact_and_in_lowest_terms() -> None:
 
 
 def test_splits_do_not_overlap() -> None:
-    found = {split: {_normal(row["problem"]) for row in _clean(split, 500)} for split in ("train", "validation")}
-    found["benchmark"] = {_normal(row["problem"]) for row in benchmark_rows(500)}
-    assert len(found["benchmark"]) == 500
-    assert not found["train"] & found["validation"]
-    assert not found["train"] & found["benchmark"]
-    assert not found["validation"] & found["benchmark"]
+    problems_of = {split: {_normal(row["problem"]) for row in _clean(split, 500)} for split in ("train", "validation")}
+    problems_of["benchmark"] = {_normal(row["problem"]) for row in benchmark_rows(500)}
+    assert len(problems_of["benchmark"]) == 500
+    assert not problems_of["train"] & problems_of["validation"]
+    assert not problems_of["train"] & problems_of["benchmark"]
+    assert not problems_of["validation"] & problems_of["benchmark"]
 
 
 def test_only_train_rows_have_defects_and_every_defect_occurs() -> None:

@@ -1,4 +1,4 @@
-"""Splits have exact counts, are functions of the ids alone, and change little when problems come or go."""
+"""Splits have exact sizes, depend only on the ids, and change little when problems are added or removed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def splits(ids: list[str], validation: int, test: int) -> dict[str, str]:
 @given(st.integers(0, 400), st.integers(0, 60), st.integers(0, 60), st.randoms())
 def test_counts_are_exact_and_the_order_does_not_matter(problems: int, validation: int, test: int, random) -> None:
     ids = [f"{index:016x}" for index in range(problems)]
-    found = splits(ids, validation, test)
+    split_of = splits(ids, validation, test)
     held, tested = min(validation, problems // 10), min(test, problems // 10)
     wanted = {"validation": held, "test": tested, "train": problems - held - tested}
-    assert Counter(found.values()) == {name: count for name, count in wanted.items() if count}
+    assert Counter(split_of.values()) == {name: count for name, count in wanted.items() if count}
     assert split_sizes(problems, validation, test) == (held, tested)
-    assert splits(random.sample(ids, problems), validation, test) == found
+    assert splits(random.sample(ids, problems), validation, test) == split_of
 
 
 def test_the_published_counts() -> None:
-    found = splits([f"{index:016x}" for index in range(49_394)], 500, 500)
-    assert Counter(found.values()) == {"train": 48_394, "validation": 500, "test": 500}
+    split_of = splits([f"{index:016x}" for index in range(49_394)], 500, 500)
+    assert Counter(split_of.values()) == {"train": 48_394, "validation": 500, "test": 500}
 
 
 def test_one_problem_more_moves_at_most_one_over_each_bound() -> None:

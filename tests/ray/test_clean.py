@@ -1,4 +1,4 @@
-"""Stage clean on Ray: every reason, renamed columns, any layout of the blocks, and a driver that holds no rows."""
+"""Stage clean on Ray: all reasons, renamed columns, independence of the block layout, and memory of the driver."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_each_reason_once_with_its_evidence_and_its_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_reason_with_its_evidence_and_its_line_of_the_summary(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source = write_jsonl(tmp_path / "raw.jsonl", [*EACH.values(), *OTHERS])
     benchmark = write_jsonl(tmp_path / "planets.jsonl", [{"question": "Why?"}, {"question": BENCHMARK.format("eight")}])
     found = cleaned(tmp_path, source, exclude=(str(benchmark),))
@@ -92,7 +94,7 @@ def test_each_reason_once_with_its_evidence_and_its_line(tmp_path: Path, capfd: 
     assert evidence["contaminated"].endswith("such as: on a far planet every one of the")
 
 
-def test_a_part_of_a_benchmark_problem_is_no_contamination_above_that_share(tmp_path: Path) -> None:
+def test_rows_below_the_contamination_share_are_kept(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "raw.jsonl", [EACH["contaminated"], OTHERS[0], made(BENCHMARK.format("eight"))])
     benchmark = write_jsonl(tmp_path / "planets.jsonl", [{"problem": BENCHMARK.format("eight")}])
     found = cleaned(tmp_path, source, exclude=(str(benchmark),), contamination=0.6)
@@ -117,7 +119,7 @@ def test_renamed_columns_and_answers_from_the_box(tmp_path: Path) -> None:
     assert sorted(stage_table(recipe, "clean").read()["answer"].to_pylist()) == ["0", "2", "4", "7"]
 
 
-def test_a_missing_column_and_a_broken_line_are_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_missing_column_and_an_invalid_line_are_user_errors(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "raw.jsonl", [{"problem": "a", "result": "1"}])
     with pytest.raises(UserError, match=r"has no column answer; .* \(found: problem, result\).*--clean.answer-column"):
         cleaned(tmp_path, source)
@@ -128,7 +130,7 @@ def test_a_missing_column_and_a_broken_line_are_the_users_to_mend(tmp_path: Path
         cleaned(tmp_path, tmp_path / "none.jsonl")
 
 
-def test_blocks_and_their_order_change_nothing(tmp_path: Path) -> None:
+def test_the_block_layout_does_not_change_the_result(tmp_path: Path) -> None:
     """The same rows as one file and as many small row groups; copies of a row lie far from it."""
     originals = [
         made(LONG.format(i, i + 1, "How many roses are there in the end?"), str(2 * i + 1)) for i in range(300)

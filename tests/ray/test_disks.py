@@ -1,4 +1,4 @@
-"""Disks that are full, read-only, or not the same on every node: one line each, from wherever in Ray the error comes."""
+"""Disks that are full, read-only or not shared by all nodes: each error is one line, also when a Ray worker raises it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def tasks(parts: StageTable) -> None:
     write_dataset(ray.data.range(2).map_batches(noise, batch_format="pyarrow"), parts.write_part)
 
 
-def test_what_workers_raise_is_one_line(mount: Mount, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_errors_of_workers_are_one_line(mount: Mount, tmp_path: Path, monkeypatch, capsys) -> None:
     parts = StageTable(mount("size=64k") / "clean", "problems", "problem_id")
     parts.folder.mkdir()
     full = "error: no space left on the disk of the run: free some space, then run the same command"
@@ -94,7 +94,7 @@ def test_what_workers_raise_is_one_line(mount: Mount, tmp_path: Path, monkeypatc
                 cli(work, "pipelines.clean")
             assert stop.value.code == 2
             assert capsys.readouterr().err.splitlines()[-1] == line
-            assert not list(parts.folder.iterdir()), "nothing half-written"
+            assert not list(parts.folder.iterdir()), "no partial file"
 
 
 def test_a_read_only_root_is_refused(mount: Mount) -> None:

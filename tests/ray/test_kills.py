@@ -1,4 +1,4 @@
-"""Workers, raylets and drivers get SIGKILL while a cluster of two nodes generates and verifies: no row is lost or doubled."""
+"""Workers, raylets and drivers of a two-node cluster are killed while stages run: no row is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BENCH = Path(__file__).parents[2] / "bench" / "kills.py"
 
 
 @pytest.mark.timeout(700)
-def test_killed_worker_raylet_and_driver_cost_no_row_and_double_none() -> None:
+def test_killed_worker_raylet_and_driver_lose_and_duplicate_no_row() -> None:
     done = subprocess.run(
         [sys.executable, str(BENCH), "--kills", "3", "--problems", "200", "--pause", "14"],
         capture_output=True, text=True, timeout=600, check=False,

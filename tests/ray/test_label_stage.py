@@ -1,4 +1,4 @@
-"""Stage label over parts in which each problem is scattered: the same labels as a computation by hand."""
+"""Stage label on tables whose problems are spread over many parts: labels equal those computed directly."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_outcome_labels_leave_out_unknown_and_hopeless(tmp_path: Path, capsys) -
     assert f"unknown {unknown}" in capsys.readouterr().out
 
 
-def test_hopeless_problems_are_kept_in_a_share(tmp_path: Path) -> None:
+def test_a_share_of_the_hopeless_problems_is_kept(tmp_path: Path) -> None:
     verified = by_id("verify", "roll_out_id")
     known = {i for i, row in verified.items() if row["outcome"] != "unknown"}
     assert set(labels_of(tmp_path / "all", Label(hopeless_share=1.0))) == known
@@ -67,7 +67,7 @@ def test_hopeless_problems_are_kept_in_a_share(tmp_path: Path) -> None:
     assert half >= solved
 
 
-def test_token_values_of_the_stage_are_those_of_the_paths(tmp_path: Path) -> None:
+def test_token_values_equal_those_computed_from_the_paths(tmp_path: Path) -> None:
     found = labels_of(tmp_path, Label(kind="token_values", hopeless_share=1.0))
     roll_outs, roll_ins = by_id("roll_out", "roll_out_id"), by_id("roll_in", "roll_in_id")
     for problem in {row["problem_id"] for row in found.values()}:
@@ -107,7 +107,7 @@ def test_column_functions_agree_with_a_count(rows: list[tuple[str, str]]) -> Non
     assert set(hopeless_problems(problems, labels).to_pylist()) == {problem for problem, _ in rows} - solved
 
 
-def test_hash_keeps_about_its_share() -> None:
+def test_about_the_given_share_of_problems_is_kept() -> None:
     kept = [keeps_hopeless(str(index), 0.3) for index in range(4000)]
     assert 0.27 < np.mean(kept) < 0.33
     assert all(keeps_hopeless(str(index), 0.6) for index in range(4000) if kept[index])  # a larger share keeps the same

@@ -1,4 +1,4 @@
-"""Generation survives its engines: committed pieces, a bad row, an engine that dies, a displaced writer."""
+"""SamplingActor and the blocks that it commits: retries, rows that fail, engines that die, displaced writers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def actor(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Samp
     made.policy.close()
 
 
-def test_bad_row_is_an_error_row_and_the_others_go_on(actor: SamplingActor, tmp_path: Path) -> None:
+def test_failed_row_has_an_error_and_the_others_are_sampled(actor: SamplingActor, tmp_path: Path) -> None:
     actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
     counts = asyncio.run(actor(requests(4, too_long=2))).to_pylist()[0]
     rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
@@ -137,7 +137,7 @@ def test_retried_block_generates_only_what_is_not_committed(actor: SamplingActor
     assert rows["row-1"]["tokens"] == [3, 4]
 
 
-def test_seed_alone_decides_what_a_row_says(actor: SamplingActor, tmp_path: Path) -> None:
+def test_tokens_depend_on_the_seed_and_not_on_the_batch(actor: SamplingActor, tmp_path: Path) -> None:
     texts = []
     for name, order in (("a", [0, 1, 2, 3]), ("b", [3, 1])):
         (tmp_path / name).mkdir()
@@ -153,7 +153,7 @@ def test_row_that_killed_its_engine_alone_becomes_an_error(actor: SamplingActor,
     journal = BlockJournal(actor.out, batch["roll_out_id"].to_pylist())
     for _ in range(BATCHED_ATTEMPTS):
         journal.begin_attempt()
-    journal.record_alone("row-1")  # and here the engine died
+    journal.record_alone("row-1")  # the engine died at this point
     asyncio.run(actor(batch))
     rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
     assert [rows[f"row-{i}"]["error"] is None for i in range(3)] == [True, False, True]
@@ -188,7 +188,7 @@ asyncio.run(actor(batch.cast(requests(1).schema)))
 
 
 @pytest.mark.timeout(180)
-def test_actor_whose_engine_dies_ends_and_keeps_what_was_finished(policy_folder: Path, tmp_path: Path) -> None:
+def test_actor_whose_engine_dies_ends_and_keeps_finished_rows(policy_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(DYING), str(policy_folder), str(tmp_path)]
     tests = Path(__file__).parents[1]
     paths = os.pathsep.join(map(str, [tests.parent, tests / "support", Path(__file__).parent]))
@@ -199,7 +199,7 @@ def test_actor_whose_engine_dies_ends_and_keeps_what_was_finished(policy_folder:
     assert {"row-0", "row-1", "row-2"} <= set(keys_of(StageTable(tmp_path, "roll_outs", "roll_out_id")))
 
 
-def test_rate_of_errors_over_the_limit_ends_the_stage() -> None:
+def test_error_share_over_the_limit_ends_the_stage() -> None:
     block = {"rows": 100, "errors": 3, "generated": 9, "prefilled": 1, "cached": 0, "began": 0.0, "ended": 1.0}
 
     class Blocks:
@@ -223,7 +223,7 @@ def test_engines_of_one_machine_wait_for_their_start_slot() -> None:
     assert waiting.communicate(timeout=30)[0] == "started\n"
 
 
-def test_generators_that_do_not_fit_together_follow_one_another() -> None:
+def test_generators_that_do_not_fit_together_run_one_after_another() -> None:
     large = Resources(num_gpus=4, replicas=1)
     generators = (Generator("a", "m"), Generator("b", "m"), Generator("c", "m", resources=large))
     default = Resources(num_gpus=1, replicas=2)

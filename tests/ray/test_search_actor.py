@@ -1,4 +1,4 @@
-"""The actor that searches: every search becomes a row, whatever comes, with a real policy engine."""
+"""SearchActor with a real policy engine: every search becomes a row, also if it fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VARIANTS = (
     Variant("balanced", rebase=Rebase(width=4, block=24)),
     Variant("steps", beam=Beam(keep=1, branch=2, block=64, groups=2, delimiter=";")),
 )
-RUNNER = asyncio.Runner()  # one loop for all, as in an actor
+RUNNER = asyncio.Runner()  # one event loop for all tests, as in an actor
 CONFIG = replace(
     sandbox().evaluate, samples=4, beam=Beam(keep=1, branch=2, block=24, groups=2), budgets=(4,), variants=VARIANTS,
     policy_engine=replace(sandbox().evaluate.policy_engine, max_num_seqs=32),
@@ -67,7 +67,7 @@ def read(rows: list[dict[str, Any]]) -> list[GradedSearch]:
 PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benchmark_rows(2)]
 
 
-def test_every_method_makes_its_rows(solve: SearchActor, tmp_path: Path) -> None:
+def test_every_method_has_rows(solve: SearchActor, tmp_path: Path) -> None:
     rows = solved(solve, tmp_path, PROBLEMS)
     assert {row["error"] for row in rows} == {None}
     methods = {each.method for each in evaluate_methods(read(rows), CONFIG)}
@@ -76,18 +76,18 @@ def test_every_method_makes_its_rows(solve: SearchActor, tmp_path: Path) -> None
     for row in rows:
         leaves, tree = json.loads(row["leaves"]), json.loads(row["tree"])
         assert leaves
-        assert sum(node["prefilled"] for node in tree["nodes"]) > 0  # somebody read the prompt
-        assert all(node["scored"] == 0 for node in tree["nodes"])  # chance reads nothing
+        assert sum(node["prefilled"] for node in tree["nodes"]) > 0  # the prompt was prefilled
+        assert all(node["scored"] == 0 for node in tree["nodes"])  # the random value model reads nothing
 
 
-def test_a_prompt_that_is_too_long_is_a_row_with_its_reason(solve: SearchActor, tmp_path: Path) -> None:
+def test_a_prompt_that_is_too_long_becomes_a_row_with_an_error(solve: SearchActor, tmp_path: Path) -> None:
     long = {"problem": "Start with 3. " * 200, "answer": "3"}
     rows = solved(solve, tmp_path, [PROBLEMS[0], long])
     failed = [row for row in rows if row["error"]]
     assert len(failed) == len(rows) / 2
     assert all("raise max_model_len" in row["error"] for row in failed)
     both = evaluate_methods(read(rows), CONFIG)
-    assert all(len(each.correct) == 2 for each in both)  # it stays in the denominator
+    assert all(len(each.correct) == 2 for each in both)  # the failed problem counts as wrong
     assert {
         each.correct[at] for each in both for at in range(2) if each.problem_ids[at] == failed[0]["problem_id"]
     } == {0.0}
@@ -101,7 +101,7 @@ def test_answers_that_cannot_be_judged_are_counted(solve: SearchActor, tmp_path:
     assert sum(row["unknown"] for row in found) > 0
 
 
-def test_values_that_are_no_numbers_lose_and_are_counted(
+def test_nan_values_rank_last_and_are_counted(
     solve: SearchActor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nothing(tokens: Tokens) -> Score:

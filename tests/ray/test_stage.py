@@ -1,4 +1,4 @@
-"""Stages on disk: durable parts, the manifest, and what happens on a second run."""
+"""Stages on disk: committed parts, the manifest, and a second run."""
 
 import json
 import secrets
@@ -38,7 +38,7 @@ def test_finished_stage_is_skipped(recipe: Recipe, capsys) -> None:
     assert "skipped" in capsys.readouterr().out
 
 
-def test_other_configuration_is_refused_with_the_field_and_two_ways_on(recipe: Recipe) -> None:
+def test_other_configuration_is_refused_with_the_field_and_both_remedies(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ()).close(rows=3)
     other = replace(recipe, clean=replace(recipe.clean, limit=7))
     with pytest.raises(UserError, match=r"clean\.limit was 3000 and is now 7.*--run-name.*remove"):
@@ -52,7 +52,7 @@ def test_interrupted_stage_of_another_configuration_is_refused(recipe: Recipe) -
         open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
 
 
-def test_a_stage_that_left_nothing_binds_nobody(recipe: Recipe) -> None:
+def test_interrupted_stage_without_rows_may_start_with_another_configuration(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     assert open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ())
     open_stage(replace(recipe, clean=Clean(source="other", limit=3000)), "clean", ()).close(kept=0)
@@ -69,7 +69,7 @@ def test_changed_input_is_refused(recipe: Recipe) -> None:
         open_stage(recipe, "roll_in", ("clean",))
 
 
-def test_parts_are_whole_typed_and_never_doubled(recipe: Recipe) -> None:
+def test_parts_have_the_schema_and_a_retried_write_duplicates_no_row(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     parts = stage_table(recipe, "clean")
     parts.write_part(problems("a", "b"))
@@ -88,7 +88,7 @@ def test_wrong_columns_are_refused_and_leave_nothing(recipe: Recipe) -> None:
     assert not list(parts.folder.glob("*part-*"))
 
 
-def test_interrupted_parts_stay_or_go(recipe: Recipe) -> None:
+def test_interrupted_parts_are_kept_or_removed(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     parts = stage_table(recipe, "clean")
     parts.write_part(problems("a"))
@@ -115,7 +115,7 @@ def test_stage_does_not_begin_on_a_full_disk(recipe: Recipe, tiny_disk: Path) ->
         open_stage(replace(recipe, root=str(tiny_disk)), "clean", ())
 
 
-def test_disk_that_fills_up_leaves_no_half_part_and_one_line(
+def test_disk_that_fills_up_leaves_no_partial_part_and_one_error_line(
     recipe: Recipe, tiny_disk: Path, monkeypatch, capsys
 ) -> None:
     parts = stage_table(replace(recipe, root=str(tiny_disk)), "clean")
@@ -133,7 +133,7 @@ def test_disk_that_fills_up_leaves_no_half_part_and_one_line(
     assert not list(parts.folder.iterdir())
 
 
-def test_interrupt_says_how_to_go_on(recipe: Recipe, monkeypatch, capsys) -> None:
+def test_interrupt_says_how_to_continue(recipe: Recipe, monkeypatch, capsys) -> None:
     def interrupted(_: Recipe) -> None:
         raise KeyboardInterrupt
 

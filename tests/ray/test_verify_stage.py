@@ -1,4 +1,4 @@
-"""Stage verify: every outcome and reason, each pair judged once, and only what is not durable yet."""
+"""Stage verify: all outcomes and reasons; each distinct answer is judged once; committed rows are not judged again."""
 
 from __future__ import annotations
 
@@ -97,26 +97,26 @@ def expected(roll_out: str) -> tuple[str, str]:
 def test_every_outcome_and_reason_and_a_rerun_judges_only_the_rest(recipe: Recipe) -> None:
     out = stage_table(recipe, "verify")
     out.folder.mkdir(parents=True)
-    durable = {
+    committed = {
         "roll_out_id": "plain/right/0/0",
         "problem_id": "plain",
         "answer": "kept",
         "outcome": "correct",
         "reason": "x",
     }
-    out.write_part(pa.Table.from_pylist([durable], schema=TABLES["verified"]))
+    out.write_part(pa.Table.from_pylist([committed], schema=TABLES["verified"]))
     verify.run(recipe)
     rows = out.read().to_pylist()
     assert len(rows) == len(GOLDS) * len(CASES) * COPIES == len({row["roll_out_id"] for row in rows})
     for row in rows:
-        if row["roll_out_id"] == durable["roll_out_id"]:
+        if row["roll_out_id"] == committed["roll_out_id"]:
             assert row["answer"] == "kept"
         else:
             assert (row["outcome"], row["reason"]) == expected(row["roll_out_id"]), row["roll_out_id"]
 
 
 @pytest.mark.timeout(120)
-def test_each_pair_is_judged_once_however_its_rows_are_scattered(recipe: Recipe) -> None:
+def test_each_distinct_answer_is_judged_once_although_its_rows_are_in_many_parts(recipe: Recipe) -> None:
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
     actor = JudgeActor(recipe.policy.model, recipe.judge, tables, stage_table(recipe, "verify"))
     # Fewer rows than a problem has, and the rows of each problem are in many parts.

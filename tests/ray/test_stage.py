@@ -141,7 +141,7 @@ def test_interrupt_says_how_to_continue(recipe: Recipe, monkeypatch, capsys) -> 
     with pytest.raises(SystemExit) as stop:
         cli(interrupted, "pipelines.clean")
     assert stop.value.code == 130
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "run the same command to continue" in capsys.readouterr().err
 
 
 def test_second_writer_waits_for_the_first(recipe: Recipe) -> None:

@@ -1,6 +1,6 @@
-"""ask: a problem to a running endpoint, with the tree as it grows: python -m pipelines.ask PROBLEM [--url URL].
+"""ask: send a problem to a running endpoint and show its search tree: python -m pipelines.ask PROBLEM [--url URL].
 
-Start the endpoint first: python -m pipelines.serve RECIPE. A key is read from VGS_RAY_API_KEY.
+Start the endpoint first with python -m pipelines.serve RECIPE. The API key is read from VGS_RAY_API_KEY.
 """
 
 from __future__ import annotations
@@ -18,24 +18,22 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
+from vgs_ray.errors import UserError
+
 URL = "http://127.0.0.1:8000/v1"
 KEY = "VGS_RAY_API_KEY"
 SHOWN_CHARS = 60
 COLOURS = ("red", "dark_orange", "yellow", "green_yellow", "green")
-"""Of values from 0 to 1."""
+"""Colours of the values from 0 to 1."""
 START, NODE = "vgs_ray.start", "vgs_ray.node"
 MARKS = {"kept": "→", "pruned": "×", "finished": "●", "length": "…"}
 
 
-class AskError(Exception):
-    """What the person who asked can mend."""
-
-
-def events(url: str, body: dict[str, Any], key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(event, data) of the stream of one search.
+def stream_events(url: str, body: dict[str, Any], key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and data of each server-sent event of one request.
 
     Raises:
-        AskError: nobody listens there, or the server refused the request or failed.
+        UserError: no server listens at the URL, it refused the request, or the search failed.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -44,7 +42,7 @@ def events(url: str, body: dict[str, Any], key: str = "") -> Iterator[tuple[str,
         ) as reply:
             if reply.status_code != 200:
                 reply.read()
-                raise AskError(_message(reply))
+                raise UserError(_error_message(reply))
             event = ""
             for line in reply.iter_lines():
                 name, _, text = line.partition(": ")
@@ -53,32 +51,32 @@ def events(url: str, body: dict[str, Any], key: str = "") -> Iterator[tuple[str,
                 elif name == "data" and text != "[DONE]":
                     data = json.loads(text)
                     if "error" in data:
-                        raise AskError(data["error"]["message"])
+                        raise UserError(data["error"]["message"])
                     yield event, data
                     event = ""
     except httpx.HTTPError as error:
-        raise AskError(
-            f"nobody answers at {url} ({error}): start python -m pipelines.serve RECIPE, or name its address with --url"
+        raise UserError(
+            f"no server answers at {url} ({error}): start one with python -m pipelines.serve RECIPE, or pass its --url"
         ) from error
 
 
-def _message(reply: httpx.Response) -> str:
+def _error_message(reply: httpx.Response) -> str:
     try:
         return str(reply.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"{reply.url} answered {reply.status_code}"
 
 
-class Picture:
-    """The tree so far, for a terminal: a branch for each group, a line for each block, coloured by value."""
+class TreeView:
+    """The search tree for a terminal: a branch for each group and a line for each block, coloured by value."""
 
     def __init__(self, problem: str) -> None:
-        self.tree = Tree(Text(_cut(problem), style="bold"))
+        self.tree = Tree(Text(_shortened(problem), style="bold"))
         self._groups: dict[int, Tree] = {}
         self._nodes: dict[int, Tree] = {}
 
     def add(self, node: dict[str, Any]) -> None:
-        """Append a block of an event."""
+        """Add the block of an event."""
         group = node["group"]
         if group not in self._groups:
             self._groups[group] = self.tree.add(Text(f"group {group}", style="dim"))
@@ -86,68 +84,68 @@ class Picture:
         value = node["value"]
         style = "dim" if node["state"] == "pruned" or value is None else COLOURS[min(int(value * 5), 4)]
         shown = "  -  " if value is None else f"{value:.3f}"
-        line = f"{MARKS[node['state']]} {shown}  {_cut(node['text'])}"
+        line = f"{MARKS[node['state']]} {shown}  {_shortened(node['text'])}"
         self._nodes[node["id"]] = parent.add(Text(line, style=style))
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= SHOWN_CHARS else f"{flat[: SHOWN_CHARS - 1]}…"
 
 
-def ask(url: str, body: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Show the search while it runs; returns what the reply says of it under `vgs_ray`, with its usage and its text."""
-    picture, said = Picture(body["messages"][-1]["content"]), ""
-    found: dict[str, Any] = {}
-    with Live(picture.tree, console=console, refresh_per_second=8, vertical_overflow="ellipsis") as live:
-        for event, data in events(url, body, os.environ.get(KEY, "")):
+def show_search(url: str, body: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Show the tree while the search runs. Returns the reply's `vgs_ray`, with its usage as `tokens` and its text as `text`."""
+    view, text = TreeView(body["messages"][-1]["content"]), ""
+    result: dict[str, Any] = {}
+    with Live(view.tree, console=console, refresh_per_second=8, vertical_overflow="ellipsis") as live:
+        for event, data in stream_events(url, body, os.environ.get(KEY, "")):
             if event == NODE:
-                picture.add(data)
+                view.add(data)
             if event == START and data["queue_position"]:
-                live.console.print(f"the server is busy: number {data['queue_position']} in its queue")
+                live.console.print(f"the server is busy: position {data['queue_position']} in its queue")
             if event:
                 continue
-            said += "".join(choice["delta"].get("content") or "" for choice in data["choices"])
-            found |= data.get("vgs_ray", {})
-            found |= {"tokens": data["usage"]} if data.get("usage") else {}
+            text += "".join(choice["delta"].get("content") or "" for choice in data["choices"])
+            result |= data.get("vgs_ray", {})
+            result |= {"tokens": data["usage"]} if data.get("usage") else {}
         live.refresh()
     if not console.is_terminal:
-        console.print()  # `Live` leaves the end of its last line to the terminal
-    return {**found, "text": said}
+        console.print()  # `Live` does not end its last line
+    return {**result, "text": text}
 
 
-def show(found: dict[str, Any], console: Console) -> None:
-    """The answer, the vote and what it cost."""
-    value = "unknown" if found["value"] is None else f"{found['value']:.3f}"
-    votes = "   ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in found["votes"][:5])
+def show_result(result: dict[str, Any], console: Console) -> None:
+    """Print the answer, the votes and the usage."""
+    value = "unknown" if result["value"] is None else f"{result['value']:.3f}"
+    votes = "   ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in result["votes"][:5])
     rows = {
-        "answer": found["answer"] or "none",
+        "answer": result["answer"] or "none",
         "value": f"{value}   P(correct) by the value model",
         "votes": votes or "none",
-        "usage": spent(found, found["tokens"]),
+        "usage": spent(result, result["tokens"]),
     }
-    if found["text"]:
-        console.print(found["text"], markup=False)
+    if result["text"]:
+        console.print(result["text"], markup=False)
     for name, text in rows.items():
         console.print(f"{name:<9} {text}", markup=False, highlight=False)
 
 
-def spent(found: dict[str, Any], usage: dict[str, Any]) -> str:
-    """What a search cost, from a reply's `vgs_ray` and its usage, in one line; FLOPs where the server knows them."""
-    flops = "" if found["flops"] is None else f", {found['flops']:.2e} FLOPs"
+def spent(result: dict[str, Any], usage: dict[str, Any]) -> str:
+    """The cost of a search in one line, from a reply's `vgs_ray` and its usage. FLOPs are left out if the server has none."""
+    flops = "" if result["flops"] is None else f", {result['flops']:.2e} FLOPs"
     return (
-        f"{usage['prompt_tokens']:,} prompt, {found['usage']['generated']:,} generated, "
-        f"{found['usage']['scored']:,} scored tokens{flops} in {found['seconds']:.1f} s"
+        f"{usage['prompt_tokens']:,} prompt, {result['usage']['generated']:,} generated, "
+        f"{result['usage']['scored']:,} scored tokens{flops} in {result['seconds']:.1f} s"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.ask", description=__doc__)
     parser.add_argument("problem")
-    parser.add_argument("--url", default=URL, help=f"of the endpoint; default {URL}")
-    parser.add_argument("--model", default="vgs", help="a name that GET /v1/models lists; default vgs")
-    parser.add_argument("--budget", type=int, help="generations side by side; default: the server's")
-    parser.add_argument("--deadline", type=float, help="seconds")
+    parser.add_argument("--url", default=URL, help=f"URL of the endpoint; default {URL}")
+    parser.add_argument("--model", default="vgs", help="model name, as listed by GET /v1/models; default vgs")
+    parser.add_argument("--budget", type=int, help="number of parallel generations; default: that of the server")
+    parser.add_argument("--deadline", type=float, help="time limit of the search in seconds")
     given = parser.parse_args()
     search = {"events": True, "budget": given.budget, "deadline_s": given.deadline}
     body = {
@@ -159,11 +157,11 @@ def main() -> None:
     }
     console = Console(highlight=False)
     try:
-        show(ask(given.url.rstrip("/"), body, console), console)
-    except AskError as error:
+        show_result(show_search(given.url.rstrip("/"), body, console), console)
+    except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: the search has been ended")
+        sys.exit("interrupted: the server ends the search")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""export: finished tables -> `export/OpenR1-VM` and `export/OpenR1-Cleaned`, Parquet shards with a card, as published.
+"""export: finished tables -> `export/OpenR1-VM` and `export/OpenR1-Cleaned`, Parquet shards with a card in the published layouts.
 
-`datasets.load_dataset(FOLDER)` opens either. With `--export.hub NAME` they are pushed to that account.
+`datasets.load_dataset(FOLDER)` opens either folder. `--export.hub NAME` uploads both to that account.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,17 +30,19 @@ from vgs_ray.data.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
 from vgs_ray.errors import UserError
 
 INPUTS = ("clean", "roll_in", "roll_out", "verify", "label")
-SPLITS = ("train", "validation", "test")  # of the last, problems alone
+SPLITS = ("train", "validation", "test")  # only OpenR1-Cleaned has a test split
 BATCH_ROWS = 1024
 MIB = 2**20
+SplitCounts = dict[str, dict[str, int]]
+"""Rows and other counts by split."""
 COUNTS = pa.schema([("split", pa.string()), ("rows", pa.int64()), ("responses", pa.int64()), ("tokens", pa.int64())])
 
 
 def vm_batch(batch: ProblemBatch, tables: dict[str, StageTable], responses: int) -> pa.Table:
-    """Rows of OpenR1-VM for some problems: those of their roll-outs that have a label."""
+    """Rows of OpenR1-VM for some problems, with all their roll-outs that have a label."""
     labels = batch.read_rows(tables["label"], ["roll_out_id", "roll_in_id", "problem_id", "cut", "label"])
     labels = labels.sort_by([("problem_id", "ascending"), ("roll_out_id", "ascending")])
-    labels = of_size(labels, responses) if responses else labels
+    labels = first_responses(labels, responses) if responses else labels
     ids = labels["roll_out_id"]
     tokens = align(batch.read_rows(tables["roll_out"], ["roll_out_id", "tokens"]), "roll_out_id", ids)
     answers = align(batch.read_rows(tables["verify"], ["roll_out_id", "answer"]), "roll_out_id", ids)
@@ -62,64 +62,62 @@ def vm_batch(batch: ProblemBatch, tables: dict[str, StageTable], responses: int)
     return vm_rows(problems, rows)
 
 
-def of_size(labels: pa.Table, responses: int) -> pa.Table:
-    """The first `responses` rows of each problem that has so many."""
+def first_responses(labels: pa.Table, responses: int) -> pa.Table:
+    """The first `responses` rows of each problem. Problems with fewer rows are left out."""
     counts = labels.group_by("problem_id", use_threads=False).aggregate([([], "count_all")])["count_all"].to_pylist()
     keep = [place < responses <= count for count in counts for place in range(count)]
     return labels.filter(pa.array(keep, pa.bool_()))
 
 
-def write_vm(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
-    """All shards of OpenR1-VM; counts by split."""
-    tables = {
-        name: stage_table(recipe, name) for name in ("roll_out", *(name for name in INPUTS if name != "roll_out"))
-    }
-    places, limit = ProblemFiles.scan(tables.values()), recipe.export.shard_mib * MIB
-    batches_a_task = max(1, int(limit / _bytes_a_row(recipe, tables) / BATCH_ROWS))
+def write_vm(recipe: Recipe, folder: Path) -> SplitCounts:
+    """Write all shards of OpenR1-VM."""
+    tables = {name: stage_table(recipe, name) for name in ("roll_out", *INPUTS)}
+    files, limit = ProblemFiles.scan(tables.values()), recipe.export.shard_mib * MIB
+    batches_per_task = max(1, int(limit / _bytes_per_row(recipe, tables) / BATCH_ROWS))
     tasks = []
     for split in SPLITS:
-        batches = places.batches(BATCH_ROWS, among=problems_of(tables["label"], split))
-        for index in range(math.ceil(len(batches) / batches_a_task)):
-            chunk = batches[index * batches_a_task : (index + 1) * batches_a_task]
+        batches = files.batches(BATCH_ROWS, among=problems_of(tables["label"], split))
+        for index, start in enumerate(range(0, len(batches), batches_per_task)):
+            chunk = batches[start : start + batches_per_task]
             tasks.append({"split": split, "task": index, "batches": [batch._asdict() for batch in chunk]})
     shared: dict[str, Any] = {"tables": tables, "folder": folder, "limit": limit, "responses": recipe.export.responses}
     written = map_items(tasks, partial(write_vm_shards, **shared))
-    return _by_split(written.take_all(), folder)
+    return _number_and_sum(written.take_all(), folder)
 
 
 def write_vm_shards(
     item: dict[str, Any], tables: dict[str, StageTable], folder: Path, limit: int, responses: int
 ) -> pa.Table:
-    """One task's batches, in one shard or more; memory is bounded by a batch."""
-    found = {"split": item["split"], "rows": 0, "responses": 0, "tokens": 0}
+    """Write the batches of one task in one or more shards, with one batch in memory at a time."""
+    counts = {"split": item["split"], "rows": 0, "responses": 0, "tokens": 0}
     with ShardWriter(folder / f"{item['split']}-{item['task']:05d}", VM, limit) as writer:
         for batch in item["batches"]:
             rows = vm_batch(ProblemBatch(**batch), tables, responses)
             writer.write(rows)
-            found["rows"] += len(rows)
-            found["responses"] += len(pc.list_flatten(rows["labels"]))
-            found["tokens"] += len(pc.list_flatten(pc.list_flatten(rows["roll_outs_ids"])))
-    return pa.Table.from_pylist([found], schema=COUNTS)
+            counts["rows"] += len(rows)
+            counts["responses"] += len(pc.list_flatten(rows["labels"]))
+            counts["tokens"] += len(pc.list_flatten(pc.list_flatten(rows["roll_outs_ids"])))
+    return pa.Table.from_pylist([counts], schema=COUNTS)
 
 
 def problems_of(labels: StageTable, split: str) -> pa.Array:
-    """The distinct problems of a split; read part by part."""
-    chosen = pads.dataset(labels.part_files(), schema=labels.schema).to_batches(
+    """The ids of the problems of a split that have a label."""
+    batches = pads.dataset(labels.part_files(), schema=labels.schema).to_batches(
         columns=["problem_id"], filter=pc.field("split") == split
     )
-    distinct = {problem for batch in chosen for problem in pc.unique(batch["problem_id"]).to_pylist()}
+    distinct = {problem for batch in batches for problem in pc.unique(batch["problem_id"]).to_pylist()}
     return pa.array(sorted(distinct), pa.string())
 
 
-def _bytes_a_row(recipe: Recipe, tables: dict[str, StageTable]) -> float:
-    """A guess from the parts' sizes: a response holds its own tokens and a part of its roll-in's."""
+def _bytes_per_row(recipe: Recipe, tables: dict[str, StageTable]) -> float:
+    """An estimate from file sizes: a response contains its own tokens and a part of its roll-in."""
     sizes = {name: sum(os.path.getsize(file) for file in tables[name].part_files()) for name in ("roll_out", "roll_in")}
     rows = max(tables["roll_out"].count_rows(), 1)
     return max(1.0, (sizes["roll_out"] + sizes["roll_in"] * recipe.roll_out.cuts * 0.6) / rows)
 
 
-def write_cleaned(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
-    """All shards of OpenR1-Cleaned; problems stream through."""
+def write_cleaned(recipe: Recipe, folder: Path) -> SplitCounts:
+    """Write all shards of OpenR1-Cleaned."""
     clean, limit, counts = stage_table(recipe, "clean"), recipe.export.shard_mib * MIB, []
     for split in SPLITS:
         source = pads.dataset(clean.part_files(), schema=clean.schema)
@@ -129,38 +127,40 @@ def write_cleaned(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
                 writer.write(cleaned_rows(pa.Table.from_batches([batch])))
                 rows += len(batch)
         counts.append({"split": split, "rows": rows})
-    return _by_split(counts, folder)
+    return _number_and_sum(counts, folder)
 
 
-def _by_split(counts: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, int]]:
-    """Sums over tasks, with the number and the size of the shards, which get their final names."""
-    found: dict[str, dict[str, int]] = {}
+def _number_and_sum(counts: list[dict[str, Any]], folder: Path) -> SplitCounts:
+    """Give the shards their final names. Returns the sums over tasks, with the number and the size of the shards."""
+    by_split: SplitCounts = {}
     for split in SPLITS:
         shards = number_shards(folder, split)
         if not shards:
             continue
         mine = [row for row in counts if row["split"] == split]
         sums = {key: sum(row[key] for row in mine) for key in COUNTS.names if key != "split" and key in mine[0]}
-        found[split] = {**sums, "shards": len(shards), "bytes": sum(path.stat().st_size for path in shards)}
-    return found
+        by_split[split] = {**sums, "shards": len(shards), "bytes": sum(path.stat().st_size for path in shards)}
+    return by_split
 
 
-LAYOUTS: dict[str, Callable[[Recipe, Path], dict[str, dict[str, int]]]] = {
-    "OpenR1-VM": write_vm,
-    "OpenR1-Cleaned": write_cleaned,
-}
+Writer = Callable[[Recipe, Path], SplitCounts]
+LAYOUTS: dict[str, Writer] = {"OpenR1-VM": write_vm, "OpenR1-Cleaned": write_cleaned}
 
 
-def export(recipe: Recipe, folder: Path, write: Callable[[Recipe, Path], dict[str, dict[str, int]]]) -> dict[str, Any]:
-    """Write one layout: its shards and its card; counts by split."""
-    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
+def write_layout(recipe: Recipe, folder: Path, write: Writer) -> SplitCounts:
+    """Write the shards and the card of one layout.
+
+    Raises:
+        UserError: no problem has enough labels.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run has left
     (folder / "data").mkdir(parents=True)
     with ray_session(folder=folder), progress(folder.name, None, lambda: 0):
         counts = write(recipe, folder / "data")
     if not counts:
         raise UserError(
-            f"no row of {recipe.folder} fits into {folder.name}; export.responses is {recipe.export.responses}, and a problem "
-            "needs so many labels: lower it, or set 0 to write what there is"
+            f"{folder.name} would be empty: export.responses is {recipe.export.responses}, and no problem of {recipe.folder} has "
+            "so many labels: lower it, or pass 0 to write all labels"
         )
     manifests = {name: read_manifest(recipe.folder / name / "_stage.json") for name in INPUTS}
     card = data_card(folder.name, recipe.folder.name, manifests, counts, recipe.export.license)
@@ -170,39 +170,38 @@ def export(recipe: Recipe, folder: Path, write: Callable[[Recipe, Path], dict[st
 
 def run(recipe: Recipe) -> None:
     token = hub_token(recipe)
-    unpushed = replace(recipe, export=replace(recipe.export, hub=""))  # a finished export may be pushed later
-    stage = open_stage(unpushed, "export", inputs=INPUTS)
+    stage = open_stage(recipe, "export", inputs=INPUTS)
     if stage is not None:
-        counts = {layout: export(recipe, stage.folder / layout, write) for layout, write in LAYOUTS.items()}
+        counts = {layout: write_layout(recipe, stage.folder / layout, write) for layout, write in LAYOUTS.items()}
         written = counts["OpenR1-VM"].values()
-        totals = {key: sum(found[key] for found in written) for key in ("rows", "responses", "tokens")}
+        totals = {key: sum(split[key] for split in written) for key in ("rows", "responses", "tokens")}
         stage.close(**totals, **counts)
     for layout in LAYOUTS:
         folder = recipe.folder / "export" / layout
         print(f'{layout}: datasets.load_dataset("{folder}")', flush=True)
         if token:
-            push(folder, f"{recipe.export.hub}/{recipe.folder.name}-{layout}", token)
+            upload_dataset(folder, f"{recipe.export.hub}/{recipe.folder.name}-{layout}", token)
 
 
 def hub_token(recipe: Recipe) -> str:
-    """The token to push with; empty where nothing is pushed. It comes from the environment alone."""
+    """The token from the environment for the upload; empty if nothing is uploaded."""
     token = os.environ.get("HF_TOKEN", "")
     if recipe.export.hub and not token:
         raise UserError(
-            f"export.hub is {recipe.export.hub!r}, but HF_TOKEN is not set in the environment; pushing needs a token with "
-            "write access: export HF_TOKEN=..., or leave export.hub out"
+            f"export.hub is {recipe.export.hub!r}, but HF_TOKEN is not set in the environment; an upload needs a token "
+            "with write access: set HF_TOKEN, or leave export.hub out"
         )
     return token if recipe.export.hub else ""
 
 
-def push(folder: Path, name: str, token: str) -> None:
-    """Upload one data set; it is private until its owner says otherwise."""
+def upload_dataset(folder: Path, name: str, token: str) -> None:
+    """Upload a dataset to a private repository."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
     api.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
     api.upload_folder(repo_id=name, repo_type="dataset", folder_path=str(folder))
-    print(f"pushed: https://huggingface.co/datasets/{name} (private)", flush=True)
+    print(f"uploaded: https://huggingface.co/datasets/{name} (private)", flush=True)
 
 
 if __name__ == "__main__":

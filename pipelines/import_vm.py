@@ -1,4 +1,4 @@
-"""import_vm: a published OpenR1-VM folder -> our tables up to `labels`, so that training can start from it.
+"""import_vm: a published OpenR1-VM folder -> the tables up to `labels`, so that training can start from it.
 
 python -m pipelines.import_vm vgs --run-name published --import-vm.source FOLDER
 python -m pipelines.train vgs --run-name published
@@ -42,11 +42,15 @@ OPTIONAL = ("solution", "source", "processed_answer")
 
 
 def shards(source: str) -> list[Path]:
-    """The Parquet files of a folder, as published or as export writes them."""
+    """The Parquet files of a folder in the published layout.
+
+    Raises:
+        UserError: the folder has no Parquet files, or a file lacks a column.
+    """
     files = sorted(Path(source).glob("**/*.parquet")) if source else []
     if not files:
         raise UserError(
-            f"import_vm.source is {source!r} and has no .parquet; it must be the folder of a published data set: run "
+            f"import_vm.source is {source!r}, which has no .parquet file; it must be the folder of a published dataset: run "
             "hf download VGS-AI/OpenR1-VM --repo-type dataset --local-dir FOLDER, then pass --import-vm.source FOLDER"
         )
     for file in files:
@@ -58,7 +62,7 @@ def shards(source: str) -> list[Path]:
 
 
 def row_groups(files: list[Path], validation: int) -> list[dict[str, Any]]:
-    """One task for each row group, with the problems' ids and splits; a problem that comes again gets an id of its own."""
+    """A task for each row group, with the ids and splits of its problems. A repeated problem gets an id of its own."""
     seen: set[str] = set()
     by_name = any(file.name.startswith("validation") for file in files)
     tasks: list[dict[str, Any]] = []
@@ -66,7 +70,7 @@ def row_groups(files: list[Path], validation: int) -> list[dict[str, Any]]:
         reader = pq.ParquetFile(file)
         for group in range(reader.num_row_groups):
             texts = reader.read_row_group(group, columns=["problem"])["problem"].to_pylist()
-            ids = identities(texts, seen, f"row group {group} of {file}")
+            ids = unseen_ids(texts, seen, f"row group {group} of {file}")
             named = "validation" if file.name.startswith("validation") else "train"
             tasks.append({"file": str(file), "group": group, "ids": ids, "splits": [named] * len(ids)})
     if not by_name:
@@ -75,18 +79,18 @@ def row_groups(files: list[Path], validation: int) -> list[dict[str, Any]]:
     return tasks
 
 
-def identities(texts: list[Any], seen: set[str], place: str) -> list[str]:
-    """Ids of problems, none of them in `seen`, which grows.
+def unseen_ids(texts: list[Any], seen: set[str], place: str) -> list[str]:
+    """An id for each problem that is not in `seen`, and add it there.
 
     Raises:
-        UserError: a problem is null or empty.
+        UserError: a problem is null or empty. `place` names its row group.
     """
     ids = []
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise UserError(
-                f"{place}: row {row} can't be used: its problem is {text!r}, and must have a text. Mend this row or remove it "
-                "from the file"
+                f"{place}: row {row} can't be used: its problem is {text!r}, but it must be a text. Correct this row or remove "
+                "it from the file"
             )
         identity = problem_id(text)
         while identity in seen:
@@ -101,17 +105,17 @@ def _keys(ids: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def import_row_group(item: dict[str, Any], tables: dict[str, StageTable]) -> pa.Table:
-    """Write the parts of one row group, a few rows at a time; a retried task writes the same parts again."""
+    """Write the parts of one row group, a few rows at a time. A retried task writes the same parts again."""
     reader, start = pq.ParquetFile(item["file"]), 0
     columns = [name for name in (*REQUIRED, *OPTIONAL) if name in reader.schema_arrow.names]
     for batch in reader.iter_batches(BATCH_ROWS, row_groups=[item["group"]], columns=columns):
         here = slice(start, start + len(batch))
         try:
-            found = our_tables(pa.Table.from_batches([batch]), item["ids"][here], item["splits"][here], start)
+            rows_by_table = our_tables(pa.Table.from_batches([batch]), item["ids"][here], item["splits"][here], start)
         except ValueError as error:
             raise UserError(f"row group {item['group']} of {item['file']}: {error}") from error
-        for name, table in found.items():
-            tables[name].write_part(table)
+        for name, rows in rows_by_table.items():
+            tables[name].write_part(rows)
         start += len(batch)
     return pa.table({"rows": [start]})
 
@@ -121,45 +125,45 @@ def run(recipe: Recipe) -> None:
     source = str(Path(recipe.import_vm.source).absolute())
     files = shards(recipe.import_vm.source)
     tables = {name: stage_table(recipe, name) for name in INPUTS}
-    if not _written(recipe, source):  # manifests come after all rows: with one of them there is nothing to write
+    if not _is_written(recipe, source):
         _write(files, recipe, tables)
     for name in INPUTS:
-        # The stage's configuration is the recipe's, so that later stages accept the table; `imported_from` says what it is.
+        # The manifest has the recipe's configuration, so that later stages accept the table.
         stage = open_stage(recipe, name, INPUTS[name])
         if stage is not None:
             stage.close(rows=tables[name].count_rows(), imported_from=source)
     print(
-        f"imported {tables['clean'].count_rows():,} problems; go on with: python -m pipelines.train {recipe.name} "
+        f"imported {tables['clean'].count_rows():,} problems; continue with: python -m pipelines.train {recipe.name} "
         f"--run-name {recipe.run_name}"
     )
 
 
-def _written(recipe: Recipe, source: str) -> bool:
-    """Whether an import of this source was interrupted after its last row.
+def _is_written(recipe: Recipe, source: str) -> bool:
+    """Whether an interrupted import of this source has written all rows, which is so if it has written a manifest.
 
     Raises:
-        UserError: the run is complete, or its tables come from something else.
+        UserError: the import is complete, or the tables have another origin.
     """
     manifests = [recipe.folder / name / "_stage.json" for name in INPUTS]
-    there = [json.loads(path.read_text())["counts"].get("imported_from") for path in manifests if path.exists()]
-    if len(there) == len(INPUTS) or {*there} - {source}:
+    origins = [json.loads(path.read_text())["counts"].get("imported_from") for path in manifests if path.exists()]
+    if len(origins) == len(INPUTS) or {*origins} - {source}:
         raise UserError(
-            f"{recipe.folder} has tables already; an import makes a run of its own: pass --run-name NAME, or remove the folder"
+            f"{recipe.folder} has tables already; an import needs a new run: pass --run-name NAME, or remove the folder"
         )
-    return bool(there)
+    return bool(origins)
 
 
 def _write(files: list[Path], recipe: Recipe, tables: dict[str, StageTable]) -> None:
-    """Write the rows of all tables, in place of those of an interrupted import."""
+    """Write the rows of all tables. They replace the rows of an interrupted import."""
     tasks = row_groups(files, recipe.clean.validation)
     total = sum(len(task["ids"]) for task in tasks)
     if not total:
-        raise UserError(f"{files[0].parent} has no rows; there is nothing to import: check --import-vm.source")
-    for parts in tables.values():
-        parts.folder.mkdir(parents=True, exist_ok=True)
-    claimed = {name: parts.claim() for name, parts in tables.items()}
-    for parts in tables.values():
-        for part in parts.folder.glob("part-*.parquet"):
+        raise UserError(f"{files[0].parent} has no rows to import: check --import-vm.source")
+    claimed = {}
+    for name, table in tables.items():
+        table.folder.mkdir(parents=True, exist_ok=True)
+        claimed[name] = table.claim()
+        for part in table.folder.glob("part-*.parquet"):
             part.unlink()
     with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].count_rows):
         map_items(tasks, partial(import_row_group, tables=claimed)).materialize()

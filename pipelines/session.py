@@ -1,4 +1,4 @@
-"""Ray for one command, and what a person sees of it: a quiet start, a moving line, logs in files."""
+"""The Ray session of a command, and its terminal output: logs go to files, and a progress bar shows the state."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pipelines.serving.ingress import haproxy_in_front
 from pipelines.tables.shared_folder import check_shared
 from vgs_ray.config import Serve
 
-ANY = Serve()
-"""Of a session on which no endpoint listens, or one with the default address and limits."""
+DEFAULT_SERVE = Serve()
+"""For sessions without an endpoint, or with the default address and limits."""
 
 
 @contextmanager
-def ray_session(serve: Serve = ANY, folder: Path | None = None) -> Iterator[None]:
-    """Connect to the cluster that the environment names (as in a Ray job), or start a local one; reuse an open one.
+def ray_session(serve: Serve = DEFAULT_SERVE, folder: Path | None = None) -> Iterator[None]:
+    """Connect to the cluster that the environment names, as in a Ray job, or start a local one. An open session is reused.
 
     Args:
-        serve: where an endpoint on this session would listen, and the limits of its clients.
-        folder: that the session's work writes and reads.
+        serve: address of the endpoint that this session may start, and the limits of its clients.
+        folder: folder that the workers read and write.
 
     Raises:
-        UserError: a node of the cluster doesn't see that folder.
+        UserError: a node of the cluster does not share the folder.
     """
     if ray.is_initialized():
         if folder:
@@ -41,7 +41,7 @@ def ray_session(serve: Serve = ANY, folder: Path | None = None) -> Iterator[None
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
-    with haproxy_in_front(serve) if local else nullcontext():  # what Ray starts on this machine has our environment
+    with haproxy_in_front(serve) if local else nullcontext():  # processes that Ray starts here inherit the environment
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
         _quiet_ray_data()
         print(f"engine and worker logs: {logs()}", flush=True)
@@ -56,7 +56,7 @@ def ray_session(serve: Serve = ANY, folder: Path | None = None) -> Iterator[None
 
 @contextmanager
 def _native_stderr_to(path: str) -> Iterator[None]:
-    """Send what Ray's C++ threads write to standard error into a file: it would break the progress line."""
+    """Send the standard error of Ray's C++ threads to a file, because it would break the progress bar."""
     python_stderr, terminal = sys.stderr, os.dup(2)
     with open(path, "a") as file, open(terminal, "w", buffering=1, closefd=False) as stream:
         os.dup2(file.fileno(), 2)
@@ -69,7 +69,7 @@ def _native_stderr_to(path: str) -> Iterator[None]:
 
 
 def logs() -> str:
-    """The folder of this session's worker logs."""
+    """The folder of the worker logs of this session."""
     return f"{ray.nodes()[0]['ObjectStoreSocketName'].rsplit('/sockets', 1)[0]}/logs"
 
 
@@ -78,30 +78,35 @@ def _quiet_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
-    warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # Ray Data warns of what it passes to itself
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # Ray Data uses deprecated arguments itself
     for name in ("ray.data", "ray.train", "ray.serve", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
 def progress(
-    what: str,
+    name: str,
     total: int | None,
     count: Callable[[], int],
     unit: str = "row",
     note: Callable[[], str] | None = None,
-    shape: str | None = None,
+    bar_format: str | None = None,
 ) -> Iterator[None]:
-    """Show a bar that follows `count()` while the body runs, with a note behind it; it moves also while engines start.
+    """Show a progress bar while the body runs.
 
-    Without a total there is only the time and the note; `shape` is another format of the line, in tqdm's terms.
+    Args:
+        name: name of the stage.
+        total: final count; None shows the elapsed time and the note only.
+        count: gives the present count.
+        unit: what is counted.
+        note: gives a text after the bar.
+        bar_format: tqdm's `bar_format`, if there is a total.
     """
     on_terminal = sys.stderr.isatty()
-    shape = shape if total else "{desc}: {elapsed}  {postfix}"
-    pause_s = 0.5 if on_terminal else 10
     with tqdm(
-        total=total, desc=f"{what:<9}", unit=unit, ncols=100, leave=False, mininterval=pause_s, bar_format=shape
-    ) as bar:
+        total=total, desc=f"{name:<9}", unit=unit, ncols=100, leave=False, mininterval=0.5 if on_terminal else 10,
+        bar_format=bar_format if total else "{desc}: {elapsed}  {postfix}",
+    ) as bar:  # fmt: skip
         stop = threading.Event()
         bar.n = bar.initial = count()
 

@@ -169,7 +169,7 @@ def test_import_without_a_validation_file_takes_some_problems(tmp_path: Path) ->
 def test_finished_export_may_be_pushed_later(exported: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[tuple[str, str, str]] = []
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
-    monkeypatch.setattr(export, "push", lambda folder, name, token: pushed.append((folder.name, name, token)))
+    monkeypatch.setattr(export, "upload_dataset", lambda folder, name, token: pushed.append((folder.name, name, token)))
     export.run(replace(exported, export=Export(hub="me")))
     assert pushed == [(name, f"me/sandbox-{name}", "hf_of_a_test") for name in ("OpenR1-VM", "OpenR1-Cleaned")]
 

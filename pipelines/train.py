@@ -22,7 +22,7 @@ from vgs_ray.config import Recipe, Train
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
-from vgs_ray.value.training.metrics_log import last_step, progress_text, read_metrics, summarize_run
+from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, progress_text, read_metrics, summarize_run
 from vgs_ray.value.training.store import Sources, copy_part, part_copies, write_indexes
 from vgs_ray.value.training.trackers import check_trackers
 
@@ -51,7 +51,7 @@ def train_value_model(recipe: Recipe, stage: Stage) -> None:
         UserError: the data can't be trained on, or the loss diverged.
     """
     config = recipe.train
-    log = stage.folder / "metrics.jsonl"
+    log = stage.folder / METRICS_LOG
     with (
         ray_session(folder=stage.folder),
         progress("train", config.steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),

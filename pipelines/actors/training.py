@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 
 import ray.train
 import ray.train.torch
 import torch
 from torch import Tensor
 
-from vgs_ray.config import Recipe, Train
+from vgs_ray.config import Recipe
 from vgs_ray.models import model_path
 from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
@@ -19,7 +18,14 @@ from vgs_ray.value.publish import model_card, save_value_model
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.loop import DIVERGED, LossDivergedError, Report, fit
 from vgs_ray.value.training.metrics import Predictions
-from vgs_ray.value.training.metrics_log import REPORTED, append_metrics, last_validation, read_metrics, repair_log
+from vgs_ray.value.training.metrics_log import (
+    METRICS_LOG,
+    REPORTED,
+    append_metrics,
+    last_validation,
+    read_metrics,
+    repair_log,
+)
 from vgs_ray.value.training.parallel import Worker, whole_weights
 from vgs_ray.value.training.trackers import open_trackers
 from vgs_ray.value.training.validation_report import write_validation
@@ -42,16 +48,15 @@ def train_worker(config: dict[str, Recipe]) -> str:
         model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention,
         attention_dropout=settings.attention_dropout,
     ).to(device)  # fmt: skip
-    report = _reporter(folder, settings, recipe.folder.name, worker)
     try:
         examples = [validation.example(index) for index in held_out]
-        fit(model, settings, train, examples, folder / "checkpoints", recipe.seed, worker, report)
+        fit(model, settings, train, examples, folder / "checkpoints", recipe.seed, worker, _reporter(recipe, worker))
     except LossDivergedError as error:
         return f"{error}; {folder / 'checkpoints' / DIVERGED} lists all ids"
     weights = whole_weights(model)
     if worker.rank == 0:
         counts = {"train": train.counts(train.units()), "validation": validation.counts(held_out)}
-        _save(model, weights, settings, recipe.folder.name, counts, folder)
+        _save(model, weights, recipe, counts)
     return ""
 
 
@@ -63,15 +68,15 @@ def _worker(device: torch.device, attention: str) -> Worker:
     return Worker(context.get_world_rank(), context.get_world_size(), device, choose_layout(attention, device))
 
 
-def _reporter(folder: Path, settings: Train, run_name: str, worker: Worker) -> Report:
+def _reporter(recipe: Recipe, worker: Worker) -> Report:
     """A function that writes a step's metrics to the log and the trackers, and the files of a validation."""
-    log = folder / "metrics.jsonl"
-    track = open_trackers(settings.trackers, folder, run_name, asdict(settings))
+    settings, folder = recipe.resolved_train, recipe.folder / "train"
+    track = open_trackers(settings.trackers, folder, recipe.folder.name, asdict(settings))
     if worker.rank == 0:
-        repair_log(log)
+        repair_log(folder / METRICS_LOG)
 
     def report(metrics: dict[str, float], predictions: Predictions | None) -> None:
-        append_metrics(log, {**metrics, "workers": worker.world})
+        append_metrics(folder / METRICS_LOG, {**metrics, "workers": worker.world})
         track(int(metrics["step"]), metrics)
         if predictions:
             write_validation(predictions, int(metrics["step"]), settings.position_bin, folder)
@@ -79,15 +84,9 @@ def _reporter(folder: Path, settings: Train, run_name: str, worker: Worker) -> R
     return report
 
 
-def _save(
-    model: ValueModel,
-    weights: dict[str, Tensor],
-    settings: Train,
-    run_name: str,
-    counts: dict[str, dict[str, int]],
-    folder: Path,
-) -> None:
-    last = last_validation(read_metrics(folder / "metrics.jsonl"))
+def _save(model: ValueModel, weights: dict[str, Tensor], recipe: Recipe, counts: dict[str, dict[str, int]]) -> None:
+    settings, folder = recipe.resolved_train, recipe.folder / "train"
+    last = last_validation(read_metrics(folder / METRICS_LOG))
     metrics = {name: last[name] for name in REPORTED if name in last}
-    card = model_card(run_name, asdict(settings), int(last.get("step", 0)), metrics, counts)
+    card = model_card(recipe.folder.name, asdict(settings), int(last.get("step", 0)), metrics, counts)
     save_value_model(model, weights, settings.init, card, folder / "value_model")

@@ -65,11 +65,11 @@ def test_buffers_that_older_releases_saved_are_computed_by_both_loaders(folder: 
     rotary = [f"model.layers.{layer}.self_attn.rotary_emb" for layer in range(2)] + ["model.rotary_emb"]
     kinds = ("inv_freq", "original_inv_freq", "cos_cached", "sin_cached")
     add(folder, *(f"{module}.{kind}" for module in rotary for kind in kinds))
-    wanted = probs(value_folder)
-    assert torch.equal(probs(folder), wanted)
+    expected = probs(value_folder)
+    assert torch.equal(probs(folder), expected)
     engine = build_value(str(folder), TINY_ENGINE)
     try:
-        assert asyncio.run(engine.score(TOKENS)).value == pytest.approx(wanted[-1].item(), abs=1e-4)
+        assert asyncio.run(engine.score(TOKENS)).value == pytest.approx(expected[-1].item(), abs=1e-4)
     finally:
         engine.close()
 
@@ -173,12 +173,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_an_incomplete_folder_is_refused_before_an_engine_starts(folder: Path, damage: str) -> None:
-    act, said = DAMAGES[damage]
-    act(folder)
-    with pytest.raises(ValueError, match=said):
+    damage_folder, message = DAMAGES[damage]
+    damage_folder(folder)
+    with pytest.raises(ValueError, match=message):
         ValueModel.from_pretrained(folder)
     recipe = replace(sandbox(), root=str(folder.parent))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         value_model(recipe, str(folder))
 
 

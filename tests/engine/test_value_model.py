@@ -87,18 +87,18 @@ def test_vllm_is_transformers_with_and_without_cached_prefix(name: str, outputs:
     model = ValueModel.from_backbone(random_policy(name, tmp_path / "policy"), num_labels=outputs)
     model.save_pretrained(tmp_path / "value")
     tokens = tuple(int(token) for token in torch.randint(2, 120, (200,), generator=torch.Generator().manual_seed(1)))
-    wanted = ValueModel.from_pretrained(tmp_path / "value").success_probs(torch.tensor([tokens]))[0]
-    assert wanted.std() > 1e-3  # not constant
+    expected = ValueModel.from_pretrained(tmp_path / "value").success_probs(torch.tensor([tokens]))[0]
+    assert expected.std() > 1e-3  # not constant
     engine = build_value(str(tmp_path / "value"), TINY_ENGINE)
     try:
         for length in (60, 100, 200):
             cached = engine.usage.cached
             score = asyncio.run(engine.score(tokens[:length]))
-            assert score.value == pytest.approx(wanted[length - 1].item(), abs=1e-4)
+            assert score.value == pytest.approx(expected[length - 1].item(), abs=1e-4)
             assert len(score.probs) == (0 if outputs == 1 else 3)
             assert (engine.usage.cached > cached) == (length > 60)
         each = asyncio.run(engine.score_each(tokens))
-        assert [read.value for read in each] == pytest.approx(wanted.tolist(), abs=1e-4)
+        assert [read.value for read in each] == pytest.approx(expected.tolist(), abs=1e-4)
     finally:
         engine.close()
 
@@ -127,9 +127,9 @@ def test_process_reward_models_of_transformers_score_as_they_do_there(name: str,
         for length in (50, 100):
             with torch.no_grad():
                 logits = model(torch.tensor([tokens[:length]])).logits.reshape(-1, labels)[-1]
-            wanted = logits.softmax(-1)[1] if labels == 2 else logits[0].sigmoid()
-            assert asyncio.run(engine.score(tokens[:length])).value == pytest.approx(wanted.item(), abs=1e-4)
-            assert asyncio.run(engine.score_each(tokens))[length - 1].value == pytest.approx(wanted.item(), abs=1e-4)
+            expected = logits.softmax(-1)[1] if labels == 2 else logits[0].sigmoid()
+            assert asyncio.run(engine.score(tokens[:length])).value == pytest.approx(expected.item(), abs=1e-4)
+            assert asyncio.run(engine.score_each(tokens))[length - 1].value == pytest.approx(expected.item(), abs=1e-4)
         assert engine.usage.cached > 0
     finally:
         engine.close()

@@ -30,7 +30,7 @@ def convert(folder: Path) -> list[Path]:
 
     pickles = sorted(folder.glob(PICKLES))
     if not pickles:
-        raise ValueError(f"{folder} has no {PICKLES}; there is nothing to convert: pass the folder that holds them")
+        raise ValueError(f"{folder} has no {PICKLES}; there is nothing to convert: pass the folder that contains them")
     if (folder / WEIGHTS).exists() or (folder / INDEX).exists():
         raise ValueError(f"{folder} has safetensors already; they would be replaced: use them, or delete them first")
     weights = {name: tensor for file in pickles for name, tensor in _tensors(file).items()}

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`, one row for each training step, and the progress text made from it."""
+"""The metrics log, one row for each training step, and the progress text made from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+METRICS_LOG = "metrics.jsonl"
 REPORTED = ("auc", "brier", "ece", "cross_entropy", "auc_start", "auc_end")
 TAIL_BYTES = (
     2**16

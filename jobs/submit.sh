@@ -33,8 +33,8 @@ esac
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 stage="$1" recipe="$2"
 shift 2
-if [[ ! "$stage" =~ ^[a-z_]+$ ]] || ! grep -qs '^if __name__' "$here/pipelines/$stage.py"; then
-  known="$(cd "$here/pipelines" && grep -l '^if __name__' ./*.py | sed 's|^\./||; s|\.py$||' | paste -sd' ')"
+if [[ ! "$stage" =~ ^[a-z_]+$ ]] || ! grep -qs '^    cli(' "$here/pipelines/$stage.py"; then
+  known="$(cd "$here/pipelines" && grep -l '^    cli(' ./*.py | sed 's|^\./||; s|\.py$||' | paste -sd' ')"
   stop "stage '$stage' does not exist; it must be one of: $known"
 fi
 

@@ -43,34 +43,26 @@ REQUESTS = pa.schema(
 
 @dataclass(frozen=True)
 class Flags:
-    """Options of this command alone."""
+    """Options of this command only."""
 
     from_trees: bool = False
     """Write the report again from the stored trees, without Ray and without an engine."""
 
 
 def explorers(config: Evaluate) -> list[str]:
-    """Names of all searches of a problem."""
+    """The names of the searches that each problem gets."""
     return ["sample", "beam", *(variant.name for variant in config.variants)]
 
 
 def searches_of(problem: dict[str, Any], config: Evaluate) -> list[dict[str, Any]]:
-    """One row for each explorer; they are searched apart, so that their costs are their own."""
-    identity, benchmark = problem_id(problem["problem"]), problem["benchmark"]
-    shared = {
-        "benchmark": benchmark,
-        "problem_id": identity,
-        "problem": problem["problem"],
-        "answer": problem["answer"],
-    }
-    return [
-        {"search_id": f"{benchmark}/{identity}/{explorer}", **shared, "explorer": explorer}
-        for explorer in explorers(config)
-    ]
+    """A row for each explorer. Explorers share no samples, so that the cost of each is its own."""
+    columns = problem | {"problem_id": problem_id(problem["problem"])}
+    prefix = f"{columns['benchmark']}/{columns['problem_id']}"
+    return [columns | {"search_id": f"{prefix}/{name}", "explorer": name} for name in explorers(config)]
 
 
 def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> None:
-    """Search what is not durable yet."""
+    """Run the searches that are not committed yet."""
     config, done = recipe.evaluate, ray.put(committed_ids(out))
 
     def expand(batch: pa.Table) -> pa.Table:
@@ -95,18 +87,18 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
         )
     )
     for _ in solved.iter_batches(batch_size=None):
-        pass  # the actors have written the rows
+        pass  # the actors write the rows
 
 
-def sources(config: Evaluate) -> dict[str, str]:
-    """Where each benchmark is, by its label."""
+def benchmark_sources(config: Evaluate) -> dict[str, str]:
+    """The source of each benchmark by its label in reports."""
     return {benchmark_label(name): benchmark_source(name, config.benchmark_folder) for name in config.benchmarks}
 
 
-def all_problems(found: dict[str, str], limit: int) -> tuple[ray.data.Dataset, int]:
-    """The problems of all benchmarks with their `benchmark`, and how many there are."""
+def all_problems(sources: dict[str, str], limit: int) -> tuple[ray.data.Dataset, int]:
+    """The problems of all benchmarks, with the column `benchmark`, and their number."""
     parts, count = [], 0
-    for label, source in found.items():
+    for label, source in sources.items():
         problems = benchmark_problems(source, limit)
         count += check_problems(problems, source)
         parts.append(problems.add_column("benchmark", partial(_label, label), batch_format="pyarrow"))
@@ -118,24 +110,28 @@ def _label(label: str, batch: pa.Table) -> pa.Array:
 
 
 def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
-    """Number of problems; every one needs a text and an answer, and no two may be the same."""
+    """The number of problems.
+
+    Raises:
+        UserError: a problem has no text or no answer, or occurs twice.
+    """
     rows = problems.select_columns(["problem", "answer"]).take_all()
     missing = [index for index, row in enumerate(rows) if not row["problem"] or not row["answer"]]
     if missing or not rows:
         raise UserError(
             f"benchmark {benchmark} has {len(rows)} problems, and rows {missing[:5]} lack a problem or an answer; "
-            "every problem needs both: mend the rows or name another benchmark"
+            "every problem needs both: correct the rows or use another benchmark"
         )
     distinct = {problem_id(row["problem"]) for row in rows}
     if len(distinct) < len(rows):
         raise UserError(
-            f"benchmark {benchmark} has {len(rows) - len(distinct)} repeated problems; each must occur once: remove them"
+            f"benchmark {benchmark} has {len(rows) - len(distinct)} repeated problems; each may occur once: remove the others"
         )
     return len(rows)
 
 
 def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
-    """Write the report of every method at every budget, from the durable searches alone."""
+    """Write the report of every method at every budget from the stored searches."""
     config = recipe.evaluate
     policy, value = model_sizes(recipe.policy.model, value_model(recipe, config.value_model))
     batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
@@ -154,19 +150,19 @@ def run(recipe: Recipe) -> None:
         return
     out = stage_table(recipe, "evaluate")
     with ray_session(folder=stage.folder):
-        found = pin_sources(stage.folder, sources(config))
-        problems, count = all_problems(found, config.limit)
+        sources = pin_sources(stage.folder, benchmark_sources(config))
+        problems, count = all_problems(sources, config.limit)
         expected = count * len(explorers(config))
         with progress("evaluate", expected, out.count_rows, unit="search"):
             if out.count_rows() < expected:
                 search_all(recipe, problems, out)
             report(recipe, out)
     errors = out.read(["error"])["error"]
-    stage.close(searches=out.count_rows(), errors=len(errors) - errors.null_count, benchmarks=found)
+    stage.close(searches=out.count_rows(), errors=len(errors) - errors.null_count, benchmarks=sources)
 
 
 def show(recipe: Recipe) -> None:
-    """Print the table of a finished evaluation and where its files are."""
+    """Print the table of a finished evaluation and the paths of its files."""
     folder = recipe.folder / "evaluate"
     rows = json.loads((folder / "report.json").read_text())["rows"]
     print(f"\n{terminal_table(rows)}\n", flush=True)

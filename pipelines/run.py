@@ -25,7 +25,7 @@ def run(recipe: Recipe) -> None:
         for module in MODULES:
             module.run(recipe)
         evaluate.show(recipe)
-        source = next(iter(evaluate.sources(recipe.evaluate).values()))
+        source = next(iter(evaluate.benchmark_sources(recipe.evaluate).values()))
         first = benchmark_problems(source, 1).take(1)[0]
         serve.ask_once(recipe, first["problem"])
 

@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 
 from pipelines.errors import line_of
-from pipelines.evaluate import all_problems, sources
+from pipelines.evaluate import all_problems, benchmark_sources
 from pipelines.recipes import sandbox, vgs
 from pipelines.tables.sources import pin_sources
 from vgs_ray.config import Evaluate
@@ -55,7 +55,7 @@ def test_an_answer_follows_its_rationale(text: str | None, answer: str) -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} does not exist: real benchmarks are not part of the repository")
 def test_real_benchmarks_are_read_from_a_folder() -> None:
-    copies = sources(Evaluate(benchmarks=tuple(SIZES), benchmark_folder=str(DATA)))
+    copies = benchmark_sources(Evaluate(benchmarks=tuple(SIZES), benchmark_folder=str(DATA)))
     problems, count = all_problems(copies, limit=0)
     rows = problems.to_pandas()
     assert count == len(rows) == sum(SIZES.values())
@@ -124,7 +124,7 @@ def test_a_missing_file_is_named_before_the_hub_is_asked(missing: str, tmp_path:
 )
 def test_a_benchmark_that_is_not_there_is_named(benchmark: str, folder: str, named: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=named) as raised:
-        pin_sources(tmp_path, sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
+        pin_sources(tmp_path, benchmark_sources(Evaluate(benchmarks=(benchmark,), benchmark_folder=folder)))
     assert "\n" not in line_of(raised.value)
 
 

@@ -41,7 +41,14 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, 
     old, new = (
         item["identity"] | {f"inputs.{stage}": each for stage, each in item["inputs"].items()} for item in (before, now)
     )
-    return [(name, old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)]
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [(name, _with_model(before, name, old.get(name)), _with_model(now, name, new.get(name))) for name in names]
+
+
+def _with_model(manifest: dict[str, Any], field: str, value: Any) -> Any:
+    """The value of a field; the name of a model is put before its content."""
+    name = manifest["operation"].get(field)
+    return f"{name}, {value}" if name and name != value else value
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) < 60 else f"{text[:57]}..."
+    return text if len(text) < 100 else f"{text[:97]}..."
 
 
 def _fingerprint(recipe: Recipe, stage: str) -> str:

@@ -25,7 +25,6 @@ from vgs_ray.data.ids import roll_in_id
 from vgs_ray.errors import UserError
 from vgs_ray.models import RANDOM
 from vgs_ray.sandbox import policy_path
-from vgs_ray.value import publish
 
 ROLL_INS, TOO_LONG, CUTS = 110, 8, 2
 """Roll-ins, and those among them whose prompt fills the context, so that their roll-outs fail."""
@@ -142,7 +141,7 @@ def test_interrupted_training_continues_with_another_number_of_workers(
 
 def test_a_finished_model_may_be_pushed_later(toy_run: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     pushed: list[tuple[Path, str]] = []
-    monkeypatch.setattr(publish, "push_to_hub", lambda folder, name: pushed.append((folder, name)))
+    monkeypatch.setattr(train, "push_to_hub", lambda folder, name: pushed.append((folder, name)))
     stage = open_stage(toy_run, "train", ("roll_in", "roll_out", "label"))
     assert stage is not None
     stage.close()
@@ -175,7 +174,9 @@ def test_an_evaluation_of_another_policy_is_not_skipped(tmp_path: Path) -> None:
     assert (
         open_stage(replace(recipe, policy=ReferencePolicy("sandbox:ref")), "evaluate", ()) is None
     )  # the same content
-    with pytest.raises(UserError, match=r"policy\.model was .* and is now .*--run-name"):
+    with pytest.raises(
+        UserError, match=r"policy\.model was .*, content:.* and is now \"sandbox:weak, content:.*--run-name"
+    ):
         open_stage(replace(recipe, policy=ReferencePolicy("sandbox:weak")), "evaluate", ())
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")

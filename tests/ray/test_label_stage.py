@@ -16,8 +16,8 @@ from pipelines import label
 from pipelines.tables.by_problem import ProblemFiles
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label
+from vgs_ray.data import schemas
 from vgs_ray.data.order import by_locality
-from vgs_ray.data.schemas import LABELS
 from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import LABELS, hopeless_problems, keeps_hopeless, outcome_labels
 from vgs_ray.labels.token_values import token_values
@@ -29,7 +29,7 @@ def labels_of(root: Path, config: Label) -> dict[str, dict[str, object]]:
     recipe = write_run(root, config)
     label.run(recipe)
     table = stage_table(recipe, "label").read()
-    assert table.schema.equals(LABELS)
+    assert table.schema.equals(schemas.LABELS)
     rows = {row["roll_out_id"]: row for row in table.to_pylist()}
     assert len(rows) == table.num_rows
     return rows

@@ -1,16 +1,18 @@
 """The command line: recipes, options, help texts, and one clear line for an error that the user can fix."""
 
 import contextlib
+import io
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import pipelines
-from pipelines import evaluate
+from pipelines import clean, evaluate
 from pipelines.cli import FIELDS, RUN_FIELDS, cli, parse
 from pipelines.recipes import RECIPES
 from vgs_ray.config import STAGES, Recipe
@@ -18,8 +20,15 @@ from vgs_ray.config.options import options_of
 from vgs_ray.errors import UserError
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=120)
+def error_of(run: Callable[[Recipe], None], command: str, *arguments: str) -> str:
+    """What the command prints to standard error before it ends with code 2."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(printed):
+        patch.setattr(sys, "argv", [command, *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli(run, command)
+    assert stop.value.code == 2
+    return printed.getvalue()
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -71,24 +80,24 @@ def test_bad_arguments_get_one_line_that_names_value_and_remedy(arguments: list[
         (["--root", "/proc/none"], ["/proc/none", "--root"]),
     ],
 )
-def test_bad_input_stops_clean_with_one_line(arguments: list[str], named: list[str], tmp_path) -> None:
+def test_bad_input_stops_clean_with_one_line(arguments: list[str], named: list[str], tmp_path, local_ray) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 this is not a table")
     (tmp_path / "other.jsonl").write_text('{"question": "1+1?"}\n')
     filled = [argument.format(folder=tmp_path) for argument in arguments]
-    done = run_command("pipelines.clean", "sandbox", "--root", str(tmp_path / "runs"), *filled)
-    assert done.returncode == 2
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    printed = error_of(clean.run, "pipelines.clean", "sandbox", "--root", str(tmp_path / "runs"), *filled)
+    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, printed
     for part in named:
         assert part in errors[0]
     assert not list(tmp_path.glob("runs/**/part-*")), "nothing half-written"
 
 
 def test_missing_stage_is_named_with_its_command(tmp_path) -> None:
-    done = run_command("pipelines.roll_out", "sandbox", "--root", str(tmp_path))
+    command = [sys.executable, "-m", "pipelines.roll_out", "sandbox", "--root", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "python -m pipelines.roll_in sandbox" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def shown(capsys: pytest.CaptureFixture[str], command: str, *arguments: str) -> str:

@@ -19,8 +19,7 @@ from vgs_ray.config import Label
 from vgs_ray.data import schemas
 from vgs_ray.data.order import by_locality
 from vgs_ray.errors import UserError
-from vgs_ray.labels import outcomes
-from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_labels
+from vgs_ray.labels.outcomes import OUTCOME_CLASSES, hopeless_problems, keeps_hopeless, outcome_labels
 from vgs_ray.labels.token_values import token_values
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -49,7 +48,7 @@ def test_outcome_labels_leave_out_unknown_and_hopeless(tmp_path: Path, capsys) -
     assert len(solved) < PROBLEMS
     roll_outs = by_id("roll_out", "roll_out_id")
     for identity, row in found.items():
-        assert row["label"] == outcomes.LABELS[str(verified[identity]["outcome"])]
+        assert row["label"] == OUTCOME_CLASSES[str(verified[identity]["outcome"])]
         assert row["split"] == problems[str(row["problem_id"])]["split"]
         assert (row["cut"], row["roll_in_id"]) == (roll_outs[identity]["cut"], roll_outs[identity]["roll_in_id"])
         assert row["values"] is None
@@ -103,7 +102,7 @@ def test_wrong_share_is_refused(tmp_path: Path) -> None:
 def test_column_functions_agree_with_a_count(rows: list[tuple[str, str]]) -> None:
     problems = pa.chunked_array([[problem for problem, _ in rows]], pa.string())
     labels = outcome_labels(pa.chunked_array([[outcome for _, outcome in rows]], pa.string()))
-    assert labels.to_pylist() == [outcomes.LABELS.get(outcome) for _, outcome in rows]
+    assert labels.to_pylist() == [OUTCOME_CLASSES.get(outcome) for _, outcome in rows]
     solved = {problem for problem, outcome in rows if outcome == "correct"}
     assert set(hopeless_problems(problems, labels).to_pylist()) == {problem for problem, _ in rows} - solved
 

@@ -9,18 +9,18 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-LABELS = {"incorrect": 0, "correct": 1, "incomplete": 2}
+OUTCOME_CLASSES = {"incorrect": 0, "correct": 1, "incomplete": 2}
 
 
 def outcome_labels(outcomes: pa.ChunkedArray) -> pa.ChunkedArray:
     """The class of each roll-out (arXiv 2505.17373, section 2.2) as int8. Null for `unknown`, which never becomes a label."""
-    names = sorted(LABELS, key=LABELS.__getitem__)
+    names = sorted(OUTCOME_CLASSES, key=OUTCOME_CLASSES.__getitem__)
     return pc.index_in(outcomes, value_set=pa.array(names)).cast(pa.int8())
 
 
 def hopeless_problems(problem_ids: pa.ChunkedArray, labels: pa.ChunkedArray) -> pa.Array:
     """The problems without a correct roll-out. Roll-outs without a label are not correct."""
-    solved = problem_ids.filter(pc.fill_null(pc.equal(labels, LABELS["correct"]), False))
+    solved = problem_ids.filter(pc.fill_null(pc.equal(labels, OUTCOME_CLASSES["correct"]), False))
     problems = pc.unique(problem_ids)
     return problems.filter(pc.invert(pc.is_in(problems, value_set=pc.unique(solved))))
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from vgs_ray.config import Train
 from vgs_ray.config.train import Loss
-from vgs_ray.labels.outcomes import LABELS
+from vgs_ray.labels.outcomes import OUTCOME_CLASSES
 from vgs_ray.value.packing import Example
 from vgs_ray.value.training.store import SPLITS, ListColumn, open_index
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-INCORRECT, CORRECT, INCOMPLETE = (LABELS[name] for name in ("incorrect", "correct", "incomplete"))
+INCORRECT, CORRECT, INCOMPLETE = (OUTCOME_CLASSES[name] for name in ("incorrect", "correct", "incomplete"))
 HELD_OUT = 1024
 """Maximum number of sequences to validate on."""
 
@@ -67,8 +67,8 @@ class Examples:
 
     def counts(self, positions: Ints) -> dict[str, int]:
         """Number of the given examples by class."""
-        counts = np.bincount(self.labels[positions.reshape(-1)], minlength=len(LABELS)).tolist()
-        return {name: counts[label] for name, label in LABELS.items()}
+        counts = np.bincount(self.labels[positions.reshape(-1)], minlength=len(OUTCOME_CLASSES)).tolist()
+        return {name: counts[label] for name, label in OUTCOME_CLASSES.items()}
 
     def example(self, index: int) -> Example:
         """One sequence with its targets."""

@@ -126,6 +126,7 @@ def test_help_is_short_and_holds_what_the_command_reads(command: str, columns: i
         lines = text.splitlines()
         assert len(lines) < 100
         assert max(map(len, lines)) <= columns
+        assert all(any(each.is_in(path) for each in options_of(recipe())) for path in FIELDS[command])
         read = [each for each in options_of(recipe()) if any(map(each.is_in, (*RUN_FIELDS, *FIELDS[command])))]
         outside_lists = [each.path for each in read if not any(part.isdigit() for part in each.path)]
         plain = {f"--{'.'.join(path).replace('_', '-')}" for path in outside_lists if len(path) <= 2}

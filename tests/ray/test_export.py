@@ -1,4 +1,4 @@
-"""The published layouts: what a data set loader opens, and the round trip to the examples that training reads."""
+"""The published layouts: `datasets` loads them, and importing them gives the examples that training reads."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_loader_opens_the_cleaned_problems(exported: Recipe, tmp_path: Path) -> 
         }
 
 
-def test_card_says_what_the_manifests_say(exported: Recipe) -> None:
+def test_card_has_the_values_of_the_manifests(exported: Recipe) -> None:
     card = DatasetCard.load(exported.folder / "export" / "OpenR1-VM" / "README.md")
     assert card.data.license == "other"
     assert card.data.configs[0]["data_files"][0] == {"split": "train", "path": "data/train-*.parquet"}
@@ -136,7 +136,7 @@ def test_imported_stages_are_complete_for_what_follows(imported: Recipe, capsys)
         import_vm.run(imported)
 
 
-def test_cleaned_has_the_test_split_too(exported: Recipe, tmp_path: Path) -> None:
+def test_only_openr1_cleaned_has_a_test_split(exported: Recipe, tmp_path: Path) -> None:
     recipe = replace(exported, root=str(tmp_path))
     parts = stage_table(recipe, "clean")
     parts.folder.mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_finished_export_may_be_pushed_later(exported: Recipe, monkeypatch: pyte
     assert pushed == [(name, f"me/sandbox-{name}", "hf_of_a_test") for name in ("OpenR1-VM", "OpenR1-Cleaned")]
 
 
-def test_rows_of_a_set_size(exported: Recipe, tmp_path: Path) -> None:
+def test_rows_have_the_requested_number_of_responses(exported: Recipe, tmp_path: Path) -> None:
     recipe = replace(exported, root=str(tmp_path), export=Export(responses=9))
     recipe.folder.mkdir()
     for stage in ("clean", "roll_in", "roll_out", "verify", "label"):
@@ -218,7 +218,7 @@ cli(import_vm.run, "pipelines.import_vm")
 """
 
 
-def test_import_killed_between_two_tables_goes_on(exported: Recipe, imported: Recipe, tmp_path: Path) -> None:
+def test_import_killed_between_two_tables_continues(exported: Recipe, imported: Recipe, tmp_path: Path) -> None:
     source = str(exported.folder / "export" / "OpenR1-VM")
     recipe = replace(imported, root=str(tmp_path), run_name="killed")
     options = [
@@ -293,7 +293,7 @@ TOKENS = st.lists(st.integers(0, 2), max_size=4)
 
 @given(st.lists(st.tuples(TOKENS.filter(bool), TOKENS, st.integers(0, 2)), min_size=1, max_size=8))
 def test_any_responses_survive_both_ways(responses: list[tuple[list[int], list[int], int]]) -> None:
-    """Whatever shares a prefix with whatever, the tokens of each response come back."""
+    """The tokens of each response survive export and import, whichever responses share a prefix."""
     given_lists = pa.array([given for given, _, _ in responses], pa.list_(pa.int32()))
     rows = pa.table(
         {"problem_id": ["p"] * len(responses), "given": given_lists,

@@ -1,4 +1,4 @@
-"""Asking from a terminal, against a real server with scripted engines."""
+"""pipelines.ask against a server with scripted engines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_errors_are_one_line(served: Served, arguments: tuple[str, ...], said: s
     assert done.stderr.count("\n") == 1
 
 
-def test_nobody_there_is_said_so() -> None:
+def test_an_unreachable_server_is_an_error() -> None:
     done = asked("http://127.0.0.1:9", "3")
     assert done.returncode == 1
     assert "pipelines.serve" in done.stderr

@@ -29,13 +29,12 @@ def help_text(config: Any, sections: Iterable[str] | None = None) -> str:
         sections: dotted paths of the fields and sections to list, each field with the first sentence of its meaning; options
             of dataclasses inside list items are left out. None lists everything.
     """
-    groups: dict[type, list[Option]] = {}
+    whole, groups = sections is None, dict[type, list[Option]]()
     for option in options_of(config):
         if sections is None or (not _in_list_item(option) and any(map(option.is_in, sections))):
             groups.setdefault(option.owner, []).append(option)
-    whole = sections is None
-    blank_line = "\n\n" if whole else "\n"
-    return blank_line.join("\n".join(_group(owner, options, whole)) for owner, options in groups.items())
+    separator = "\n\n" if whole else "\n"
+    return separator.join("\n".join(_group(owner, options, whole)) for owner, options in groups.items())
 
 
 def _in_list_item(option: Option) -> bool:
@@ -56,14 +55,8 @@ def _group(owner: type, options: list[Option], whole: bool) -> Iterator[str]:
         by_field.setdefault(name, []).append(option)
     column = max(map(len, by_field)) + 4
     for name, same in by_field.items():
-        start = f"  {name}".ljust(column)
-        yield textwrap.fill(
-            _description(same, whole),
-            width,
-            initial_indent=start,
-            subsequent_indent=" " * column,
-            break_on_hyphens=False,
-        )
+        lines = textwrap.wrap(_description(same, whole), width - column, break_on_hyphens=False)
+        yield textwrap.indent("\n".join(lines), " " * column).replace(" " * column, f"  {name}".ljust(column), 1)
 
 
 def _unnumbered(path: tuple[str, ...]) -> tuple[str, ...]:
@@ -91,11 +84,7 @@ def _default_text(value: Any) -> str:
 @cache
 def meanings(owner: type) -> dict[str, str]:
     """The documentation of each field of a dataclass."""
-    return {
-        name.strip(): " ".join((entry.description or "").split())
-        for entry in parse_from_object(owner).params
-        for name in entry.arg_name.split(",")
-    }
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parse_from_object(owner).params}
 
 
 def summary(owner: object) -> str:

@@ -1,4 +1,4 @@
-"""What the endpoint's benchmarks and tests share: a sandbox endpoint whose value model has a random head, and clients of it."""
+"""A sandbox endpoint with an untrained value model, and clients, for benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ DONE = "[DONE]"
 
 
 class Took(NamedTuple):
-    """Seconds of one search: until its first block and until its reply.
+    """Duration of one search in seconds.
 
     Attributes:
-        first: 0 where blocks were not told.
-        added: seconds of `first` that the endpoint took, not the search: from the client's request to the search's start, and
-            from the scored block to the client, who has read its event.
+        first: until the first block; 0 if the client requested no events.
+        whole: until the reply is complete.
+        added: part of `first` that the endpoint adds: from the request to the start of the search, and from the scored block to
+            the client's receipt of its event.
     """
 
     first: float
@@ -38,7 +39,7 @@ class Took(NamedTuple):
 
 
 def sandbox_endpoint(folder: Path, *options: str) -> Recipe:
-    """The sandbox's recipe with a value model whose head is random: the cost of a search, not its accuracy, is measured."""
+    """The sandbox's recipe with a value model whose head is random: accuracy does not matter here."""
     ValueModel.from_backbone(model_path("sandbox:ref"), seed=1).save_pretrained(folder)
     [port] = free_ports(1)
     fixed = ["--serve.value-model", str(folder), "--serve.port", str(port)]
@@ -50,7 +51,7 @@ def problems(count: int) -> list[str]:
 
 
 def body(problem: str, seed: int, events: bool = False) -> dict[str, Any]:
-    """A request for a search that can be repeated."""
+    """The body of a request for a repeatable search."""
     search = {"seed": seed, "events": events}
     return {"model": "vgs", "messages": [{"role": "user", "content": problem}], "stream": events, "search": search}
 
@@ -61,10 +62,10 @@ def client(url: str, connections: int) -> httpx.AsyncClient:
 
 
 async def search(server: httpx.AsyncClient, request: dict[str, Any]) -> Took:
-    """One search over HTTP.
+    """Send one search.
 
     Raises:
-        httpx.HTTPStatusError: the endpoint refused or failed.
+        httpx.HTTPStatusError: the endpoint replied with an error.
     """
     began = time.perf_counter()
     if not request["stream"]:
@@ -88,14 +89,14 @@ async def search(server: httpx.AsyncClient, request: dict[str, Any]) -> Took:
 
 
 async def closed_loop(count: int, work: Sequence[Callable[[], Awaitable[Took]]]) -> tuple[float, list[Took]]:
-    """Seconds for all of `work`, `count` pieces at a time, and what each took, in their order."""
+    """Run all of `work`, `count` pieces at a time. Returns the total seconds and each piece's durations, in order."""
     waiting = iter(enumerate(work))
     took: dict[int, Took] = {}
 
     async def worker() -> None:
-        for at, piece in waiting:
-            took[at] = await piece()
+        for index, piece in waiting:
+            took[index] = await piece()
 
     began = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(count)))
-    return time.perf_counter() - began, [took[at] for at in range(len(work))]
+    return time.perf_counter() - began, [took[index] for index in range(len(work))]

@@ -1,9 +1,10 @@
-"""What the endpoint adds to a search: python bench/serve.py [--concurrent 1 8 32 128] [--searches 96] [--rounds 3].
+"""Overhead of the endpoint over a search in this process: python bench/serve.py [--concurrent 1 8 32 128] [--searches 96].
 
-The same searches of the sandbox, with the same seeds and settings, by a `Searcher` in this process and through Ray Serve and
-HTTP, in turns; clients take the next search when theirs is done. Out: searches a second with the ratio of the medians and its
-interval (95%, turns resampled), the 50th and 99th percentile of their seconds, the milliseconds to the first block, and those of
-them that the endpoint took. `--layout apart` gives each engine a process of its own.
+Runs the same searches of the sandbox, with the same seeds and settings, by a `Searcher` in this process and through Ray
+Serve and HTTP, in alternating turns. A client starts its next search when the previous one ends. Out: searches per second,
+the ratio of the medians with its interval (95%, turns resampled), percentiles 50 and 99 of the duration in seconds,
+milliseconds to the first block, and the part of them that the endpoint adds. With `--layout apart` each engine has its own
+process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy as np
 from load import Took, body, client, closed_loop, problems, sandbox_endpoint, search
 
 from pipelines.serve import endpoint
-from pipelines.serving.application import engines, searcher
+from pipelines.serving.application import build_searcher
+from pipelines.serving.engine_replicas import build_engines
 from vgs_ray.search.tree import Node
 from vgs_ray.serve.requests import ChatRequest
 from vgs_ray.serve.search_spec import resolve_search
@@ -30,7 +32,7 @@ from vgs_ray.serve.searcher import Searcher
 Call = Callable[[], Awaitable[Took]]
 
 
-def in_process(own: Searcher, settings: object, problem: str, seed: int) -> Call:
+def in_process(searcher: Searcher, settings: object, problem: str, seed: int) -> Call:
     spec = resolve_search(ChatRequest(**body(problem, seed)), settings)  # type: ignore[arg-type]
 
     async def call() -> Took:
@@ -40,7 +42,7 @@ def in_process(own: Searcher, settings: object, problem: str, seed: int) -> Call
             if not first:
                 first.append(time.perf_counter() - began)
 
-        await own.solve(spec, listen)
+        await searcher.solve(spec, listen)
         return Took(first[0], time.perf_counter() - began)
 
     return call
@@ -59,7 +61,7 @@ def percentiles(took: list[Took]) -> str:
 
 
 def interval(inside: list[float], http: list[float]) -> tuple[float, float]:
-    """Of the ratio of the medians: turns that followed each other are drawn together, with replacement."""
+    """Interval of the ratio of the medians. Pairs of consecutive turns are resampled."""
     pairs = np.array([inside, http]).T
     drawn = np.random.default_rng(0).integers(len(pairs), size=(2000, len(pairs)))
     ratios = np.median(pairs[drawn, 1], axis=1) / np.median(pairs[drawn, 0], axis=1)
@@ -67,10 +69,10 @@ def interval(inside: list[float], http: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-async def measure(own: Searcher, settings: object, url: str, count: int, searches: int, rounds: int) -> None:
+async def measure(searcher: Searcher, settings: object, url: str, count: int, searches: int, rounds: int) -> None:
     """One line of the table.
 
-    Times are of all but the first searches of a turn, which come all at once, as no crowd of people does; after them each comes
+    The first searches of a turn start at the same time, unlike real load, so their times are not included. Each later one starts
     when another one ends.
     """
     texts = problems(searches)
@@ -78,17 +80,17 @@ async def measure(own: Searcher, settings: object, url: str, count: int, searche
     took: dict[str, list[Took]] = {"inside": [], "http": [], "stream": []}
     async with client(url, count) as server:
         for round in range(rounds):
-            # New seeds in each round, the same ones in its turns: engines that have seen a search before would find it cached.
+            # New seeds in each round, because the engines cache earlier searches. The turns of a round share their seeds.
             seeds = [round * searches + at for at in range(searches)]
             turns = {
-                "inside": [in_process(own, settings, text, seed) for text, seed in zip(texts, seeds, strict=True)],
+                "inside": [in_process(searcher, settings, text, seed) for text, seed in zip(texts, seeds, strict=True)],
                 "http": [over_http(server, text, seed, False) for text, seed in zip(texts, seeds, strict=True)],
             }
-            # What is first in one round is last in the next: a machine that slows down must not favour either.
+            # The order alternates between rounds, so that a machine that slows down favours neither.
             for name in sorted(turns, reverse=bool(round % 2)):
-                seconds, found = await closed_loop(count, turns[name])
+                seconds, searched = await closed_loop(count, turns[name])
                 rates[name].append(searches / seconds)
-                took[name] += found[count:]
+                took[name] += searched[count:]
             streams = [over_http(server, text, seed + 10**6, True) for text, seed in zip(texts, seeds, strict=True)]
             took["stream"] += (await closed_loop(count, streams))[1][count:]
     inside, http = (statistics.median(rates[name]) for name in ("inside", "http"))
@@ -107,14 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concurrent", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument(
-        "--searches", type=int, default=96, help="of each turn; at least 1.5 times as many as are concurrent"
+        "--searches", type=int, default=96, help="searches in a turn; at least 1.5 times the concurrent ones"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layout", choices=("together", "apart"), default="together")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recipe = sandbox_endpoint(Path(folder) / "value", "--serve.layout", options.layout, "--serve.max-beams", "4096")
-        own = searcher(recipe, recipe.serve.value_model, *engines(recipe, recipe.serve.value_model))
+        searcher = build_searcher(recipe, recipe.serve.value_model, *build_engines(recipe, recipe.serve.value_model))
         with endpoint(recipe) as url:
             print(
                 f"searches of budget {recipe.serve.beam.budget}, layout {options.layout}, medians of {options.rounds} turns"
@@ -125,7 +127,7 @@ def main() -> None:
             print("|---|---|---|---|---|---|---|---|---|", flush=True)
             for count in options.concurrent:
                 searches = max(options.searches if count > 1 else options.searches // 4, 3 * count // 2)
-                asyncio.run(measure(own, recipe.serve, url, count, searches, options.rounds))
+                asyncio.run(measure(searcher, recipe.serve, url, count, searches, options.rounds))
 
 
 if __name__ == "__main__":

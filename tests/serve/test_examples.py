@@ -16,7 +16,7 @@ from documents import DOCUMENTS, ROOT, commands, snippets
 from scripted_server import running
 
 from pipelines.recipes import sandbox
-from pipelines.serving.application import searcher
+from pipelines.serving.application import build_searcher
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_policy
 from vgs_ray.engines.interface import Score
@@ -78,7 +78,7 @@ def url() -> Iterator[str]:
     model = model_path(recipe.policy.model)
     policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
     value = ReadsSteps(load_tokenizer(model))
-    with running(create_app(searcher(recipe, RANDOM, policy, value), recipe.serve)) as found:
+    with running(create_app(build_searcher(recipe, RANDOM, policy, value), recipe.serve)) as found:
         yield found
     policy.close()
 

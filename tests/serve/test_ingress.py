@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from pipelines.serve import check_nodes
-from pipelines.serving.haproxy_config import ADDRESS_LIMIT, REQUEST_TIMEOUT, Limits, gone_reply, mended
+from pipelines.serving.address import check_nodes
+from pipelines.serving.haproxy_config import ADDRESS_LIMIT, REQUEST_TIMEOUT, Limits, no_replica_reply, patched
 from pipelines.serving.ingress import PROGRAM, SWITCH, free_ports, haproxy_in_front
 from vgs_ray.config import Serve
 from vgs_ray.errors import UserError
@@ -72,7 +72,7 @@ def test_a_cluster_that_was_started_for_haproxy_needs_every_interface(monkeypatc
 
 
 def test_what_haproxy_says_itself_is_one_whole_reply_in_the_layout_of_openai() -> None:
-    head, _, body = gone_reply().decode().partition("\r\n\r\n")
+    head, _, body = no_replica_reply().decode().partition("\r\n\r\n")
     status, *fields = head.split("\r\n")
     assert status == "HTTP/1.1 503 Service Unavailable"
     assert dict(field.split(": ") for field in fields)["Content-Length"] == str(len(body))
@@ -90,7 +90,7 @@ def test_what_is_changed_in_rays_configuration(host: str) -> None:
         r"{{ config\.timeout_client_s }}|{{ config\.\w+_port }}|{{ config\.(maxconn|bufsize) }}", "80", config
     )
     config = re.sub(r"{% if config.timeout_client_s is not none %}(.*){% endif %}", r"\1", config)
-    changed = mended(config, Limits(request_s=12.5, per_address=77, connections=1234))
+    changed = patched(config, Limits(request_s=12.5, per_address=77, connections=1234))
     binds = re.findall(r"^\s*bind (\S+)$", changed, re.MULTILINE)
     assert binds == ["127.0.0.1:80", f"{host}:80", "127.0.0.1:80"]
     assert "option splice" in config
@@ -107,17 +107,19 @@ def test_what_is_changed_in_rays_configuration(host: str) -> None:
     ):
         assert line in endpoint
     assert "    maxconn 1234\n" in changed
-    assert "    timeout client 80s" in mended(config, Limits(12.5, 0, 1234), frozenset(["timeout client"]))
-    assert "sc_conn_cur(0)" not in mended(config, Limits(12.5, 0, 1234))
+    assert "    timeout client 80s" in patched(config, Limits(12.5, 0, 1234), frozenset(["timeout client"]))
+    assert "sc_conn_cur(0)" not in patched(config, Limits(12.5, 0, 1234))
 
 
 def test_limits_of_haproxy_come_from_the_recipe_and_fit_the_files_that_it_may_open() -> None:
-    assert Limits.of({}, 1_000_000) == Limits(Serve.request_timeout_s, Serve.connections_per_address, 20_000)
+    assert Limits.from_environment({}, 1_000_000) == Limits(
+        Serve.request_timeout_s, Serve.connections_per_address, 20_000
+    )
     set_to = {REQUEST_TIMEOUT: "2.5", ADDRESS_LIMIT: "0"}
-    assert Limits.of(set_to, 4096) == Limits(2.5, 0, 1948)
-    assert Limits.of({}, 4096).per_address == 974
+    assert Limits.from_environment(set_to, 4096) == Limits(2.5, 0, 1948)
+    assert Limits.from_environment({}, 4096).per_address == 974
     with haproxy_in_front(Serve(request_timeout_s=2.5, connections_per_address=7)):
-        assert Limits.of(os.environ, 1_000_000)[:2] == (2.5, 7)
+        assert Limits.from_environment(os.environ, 1_000_000)[:2] == (2.5, 7)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")

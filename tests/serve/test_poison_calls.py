@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 from ray import cloudpickle, serve
 
-from pipelines.serving.application import STICKY, end_with
-from pipelines.serving.remote_engines import RemoteValue, deaths_allowed
-from pipelines.session import ray_session
+from pipelines.serving.engine_replicas import STICKY_ROUTER, exit_on_failure
+from pipelines.serving.remote_engines import RemoteValue, max_deaths
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import SEARCH_CONTEXT, EngineDied, Score, SearchContext
 from vgs_ray.engines.loop import EngineLoop
@@ -55,11 +54,11 @@ class Stepper:
 
 
 class Replica:
-    """As `pipelines.serving.application.ValueReplica`; writes its process id into a folder."""
+    """As `pipelines.serving.engine_replicas.ValueReplica`; writes its process id into a folder."""
 
     def __init__(self, folder: str) -> None:
         self.loop: EngineLoop[float] = EngineLoop(Stepper, lambda _: None, lambda output: output.value)
-        end_with(self)  # type: ignore[arg-type]
+        exit_on_failure(self)  # type: ignore[arg-type]
         (Path(folder) / str(os.getpid())).touch()
 
     async def score(self, tokens: Tokens) -> Score:
@@ -67,16 +66,15 @@ class Replica:
 
 
 @pytest.fixture(scope="module")
-def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+def replicas(apart_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
     folder = tmp_path_factory.mktemp("pids")
     deployment = serve.deployment(
-        Replica, name="value", num_replicas=3, max_ongoing_requests=32, request_router_config=STICKY,
-        ray_actor_options={"num_cpus": 0.1},
+        Replica, name="value", num_replicas=3, max_ongoing_requests=32, request_router_config=STICKY_ROUTER,
+        ray_actor_options={"num_cpus": 0.01},
     )  # fmt: skip
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas can't import a test
-    with ray_session():
-        yield serve.run(deployment.bind(str(folder)), name="poison", route_prefix=None), folder
-        serve.shutdown()
+    yield serve.run(deployment.bind(str(folder)), name="poison", route_prefix=None), folder
+    serve.delete("poison")
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
@@ -126,7 +124,7 @@ async def fleet(replicas: tuple[Any, Path]) -> Fleet:
     return Fleet(handle, folder)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("token", [BREAKS, VANISHES])
 async def test_a_score_ends_one_replica_at_most(fleet: Fleet, token: int) -> None:
     with pytest.raises(EngineDied, match="may be the cause"):
@@ -134,7 +132,7 @@ async def test_a_score_ends_one_replica_at_most(fleet: Fleet, token: int) -> Non
     assert await fleet.ended(1) == 1
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_the_first_call_of_a_search_that_breaks_its_engine_is_not_repeated_and_others_go_on(fleet: Fleet) -> None:
     name = "same"  # the router keeps calls of one name on one replica
     known = SearchContext(name)
@@ -147,7 +145,7 @@ async def test_the_first_call_of_a_search_that_breaks_its_engine_is_not_repeated
     assert await fleet.ended(1) == 1
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) -> None:
     waiting = [asyncio.create_task(fleet.score(SLOW, SearchContext(str(name)))) for name in range(12)]
     await asyncio.sleep(0.3)
@@ -157,12 +155,8 @@ async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) 
 
 
 def test_how_many_replicas_may_end_under_one_call() -> None:
-    score, first, later = (
-        SearchContext("a", retryable=False),
-        SearchContext("b"),
-        SearchContext("c", answered={"value"}),
-    )
-    allowed = {(failed, at): deaths_allowed(search, "value", failed)
+    score, first, later = SearchContext("a", retryable=False), SearchContext("b"), SearchContext("c", answered={"value"})
+    allowed = {(failed, at): max_deaths(search, "value", failed)
                for failed in (True, False) for at, search in enumerate((score, first, later))}  # fmt: skip
     assert allowed == {(True, 0): 1, (True, 1): 1, (True, 2): 2, (False, 0): 1, (False, 1): 2, (False, 2): 3}
-    assert deaths_allowed(later, "policy", failed=True) == 1
+    assert max_deaths(later, "policy", failed=True) == 1

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from scripted_server import Served, scripted_client
 
-from pipelines.serve import open_to_others
+from pipelines.serving.address import open_access_warning
 from vgs_ray.serve.access import KEYS, key_digests
 from vgs_ray.serve.limits import MAX_BODY_BYTES
 
@@ -93,10 +93,10 @@ async def test_digests_of_keys_close_it_where_the_environment_has_none(monkeypat
 
 
 def test_an_endpoint_that_others_reach_without_a_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "VGS_RAY_API_KEYS" in open_to_others("0.0.0.0")
-    assert not open_to_others("127.0.0.1")
+    assert "VGS_RAY_API_KEYS" in open_access_warning("0.0.0.0")
+    assert not open_access_warning("127.0.0.1")
     monkeypatch.setenv(KEYS, "first")
-    assert not open_to_others("0.0.0.0")
+    assert not open_access_warning("0.0.0.0")
 
 
 @pytest.mark.parametrize("asked_for", [False, True])

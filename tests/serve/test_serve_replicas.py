@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -16,53 +15,18 @@ from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
 import ray
-from load import problems, sandbox_endpoint
+from apart_endpoint import LIMIT_S, PROBLEMS, ask, ask_all, replica_processes
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from pipelines.serve import APPLICATION, build, endpoint
-from pipelines.serving.application import _sizes, application
+from pipelines.serve import APPLICATION, build
+from pipelines.serving.application import application, known_sizes
 from vgs_ray.config import Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.models import RANDOM, model_path
 from vgs_ray.search.flops import NO_MODEL, model_size
-
-PROBLEMS = problems(8)
-LIMIT_S = 120.0
-REPLICA = "ray::ServeReplica:vgs:"
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Two policies, one value model and two replicas that search, each in a process of its own; open to every interface."""
-    apart = ("--serve.layout", "apart", "--serve.policy-resources.replicas", "2", "--serve.search-replicas", "2")
-    return sandbox_endpoint(tmp_path_factory.mktemp("value"), *apart, "--serve.host", "0.0.0.0")
-
-
-@pytest.fixture(scope="module")
-def url(recipe: Recipe) -> Iterator[str]:
-    with endpoint(recipe) as url:
-        yield url
-
-
-def ask(url: str, problem: str, seed: int) -> dict[str, Any]:
-    """The reply; 503 and other errors raise."""
-    body = {
-        "model": "vgs",
-        "messages": [{"role": "user", "content": problem}],
-        "search": {"seed": seed, "budget": 8},
-    }
-    reply = httpx.post(f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
-
-
-def ask_all(url: str) -> list[dict[str, Any]]:
-    with ThreadPoolExecutor(len(PROBLEMS)) as pool:
-        return list(pool.map(lambda at: ask(url, PROBLEMS[at], at), range(len(PROBLEMS))))
 
 
 def answers(replies: list[dict[str, Any]]) -> list[list[tuple[str | None, int]]]:
@@ -70,29 +34,16 @@ def answers(replies: list[dict[str, Any]]) -> list[list[tuple[str | None, int]]]
     return [[(leaf["answer"], leaf["tokens"]) for leaf in reply["vgs_ray"]["leaves"]] for reply in replies]
 
 
-def replicas(kind: str) -> list[psutil.Process]:
-    """Processes of a deployment's replicas below this session's raylet, by their titles."""
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if _title(process).startswith(f"{REPLICA}{kind}")]
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:  # it has just ended
-        return ""
-
-
 @pytest.fixture(scope="module")
-def first(url: str) -> list[dict[str, Any]]:
+def first(apart_url: str) -> list[dict[str, Any]]:
     """Replies of an undisturbed endpoint."""
-    return ask_all(url)
+    return ask_all(apart_url)
 
 
 @pytest.mark.timeout(600)
 def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict[str, Any]]) -> None:
-    assert len(replicas("policy")) == 2
-    assert len(replicas("value")) == 1
+    assert len(replica_processes("policy")) == 2
+    assert len(replica_processes("value")) == 1
     for reply in first:
         usage = reply["usage"]
         read = reply["vgs_ray"]["usage"]
@@ -131,15 +82,15 @@ def agent_sums() -> dict[str, float]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of this machine on Linux only")
-def test_host_0_0_0_0_is_every_interface(url: str) -> None:
-    elsewhere = url.replace("127.0.0.1", "127.0.0.2")
+def test_host_0_0_0_0_is_every_interface(apart_url: str) -> None:
+    elsewhere = apart_url.replace("127.0.0.1", "127.0.0.2")
     assert httpx.get(f"{elsewhere}/models", trust_env=False).status_code == 200
 
 
-def test_a_stop_string_ends_what_a_real_policy_writes(url: str) -> None:
+def test_a_stop_string_ends_what_a_real_policy_writes(apart_url: str) -> None:
     def written(**more: Any) -> dict[str, Any]:
         body = {"model": "policy", "messages": [{"role": "user", "content": PROBLEMS[0]}], "temperature": 0, **more}
-        reply = httpx.post(f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False)
+        reply = httpx.post(f"{apart_url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False)
         assert reply.status_code == 200, reply.text
         return reply.json()["choices"][0]
 
@@ -152,10 +103,10 @@ def test_a_stop_string_ends_what_a_real_policy_writes(url: str) -> None:
     assert cut["message"]["content"] == ""
 
 
-def test_values_after_each_token_come_out_of_the_replicas(url: str) -> None:
+def test_values_after_each_token_come_out_of_the_replicas(apart_url: str) -> None:
     def scores(**more: Any) -> list[list[float]]:
         body = {"model": "vgs", **more}
-        reply = httpx.post(f"{url}/score", json=body, timeout=LIMIT_S, trust_env=False)
+        reply = httpx.post(f"{apart_url}/score", json=body, timeout=LIMIT_S, trust_env=False)
         assert reply.status_code == 200, reply.text
         return [row["values"] for row in reply.json()["data"]]
 
@@ -167,24 +118,26 @@ def test_values_after_each_token_come_out_of_the_replicas(url: str) -> None:
     assert scores(input=[tokens], every_token=True, from_token=38) == [pytest.approx(each[38:], abs=1e-5)]
 
 
-def test_ids_beyond_the_vocabulary_are_refused_and_no_engine_ends(url: str) -> None:
-    before = {kind: {each.pid for each in replicas(kind)} for kind in ("policy", "value", "search")}
+def test_ids_beyond_the_vocabulary_are_refused_and_no_engine_ends(apart_url: str) -> None:
+    before = {kind: {each.pid for each in replica_processes(kind)} for kind in ("policy", "value", "search")}
     for wrong in ([256], [236], [2**31 - 1], [20, 21, 4096], [-1]):
         for route, body in (
             ("score", {"input": [[20], wrong]}),
             ("completions", {"prompt": wrong}),
             ("completions", {"prompt": [wrong]}),
         ):
-            reply = httpx.post(f"{url}/{route}", json={"model": "policy", **body}, timeout=LIMIT_S, trust_env=False)
+            reply = httpx.post(
+                f"{apart_url}/{route}", json={"model": "policy", **body}, timeout=LIMIT_S, trust_env=False
+            )
             assert reply.status_code == 400, (route, wrong, reply.text)
-    ask(url, PROBLEMS[0], 0)
-    assert {kind: {each.pid for each in replicas(kind)} for kind in before} == before
+    ask(apart_url, PROBLEMS[0], 0)
+    assert {kind: {each.pid for each in replica_processes(kind)} for kind in before} == before
 
 
-def test_vllms_sampling_fields_reach_the_policy(url: str) -> None:
+def test_vllms_sampling_fields_reach_the_policy(apart_url: str) -> None:
     def written(**more: Any) -> str:
         body = {"model": "policy", "prompt": ["Work modulo 19. Start with 5."], "max_tokens": 24, "seed": 3, **more}
-        reply = httpx.post(f"{url}/completions", json=body, timeout=LIMIT_S, trust_env=False)
+        reply = httpx.post(f"{apart_url}/completions", json=body, timeout=LIMIT_S, trust_env=False)
         assert reply.status_code == 200, reply.text
         return reply.json()["choices"][0]["text"]
 
@@ -195,7 +148,7 @@ def test_vllms_sampling_fields_reach_the_policy(url: str) -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_fifty_official_clients_at_once_come_through_the_ingress(url: str) -> None:
+async def test_fifty_official_clients_at_once_come_through_the_ingress(apart_url: str) -> None:
     async def streamed(client: openai.AsyncOpenAI, seed: int) -> tuple[str, int]:
         stream = await client.chat.completions.create(
             model="policy", messages=[{"role": "user", "content": PROBLEMS[seed % len(PROBLEMS)]}], seed=seed, stream=True,
@@ -207,31 +160,33 @@ async def test_fifty_official_clients_at_once_come_through_the_ingress(url: str)
         )
         return thought, chunks[-1].usage.completion_tokens
 
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=LIMIT_S) as client:
+    async with openai.AsyncOpenAI(base_url=apart_url, api_key="none", max_retries=0, timeout=LIMIT_S) as client:
         found = await asyncio.gather(*(streamed(client, seed) for seed in range(50)))
     assert all(thought and tokens > 1 for thought, tokens in found)
 
 
 @pytest.mark.timeout(600)
-def test_no_search_is_lost_when_replicas_are_killed(url: str, first: list[dict[str, Any]]) -> None:
+def test_no_search_is_lost_when_replicas_are_killed(apart_url: str, first: list[dict[str, Any]]) -> None:
     with ThreadPoolExecutor(1) as pool:
-        again = pool.submit(ask_all, url)
+        again = pool.submit(ask_all, apart_url)
         time.sleep(0.3)
         for kind in ("policy", "value"):
-            os.kill(replicas(kind)[0].pid, signal.SIGKILL)
+            os.kill(replica_processes(kind)[0].pid, signal.SIGKILL)
         assert answers(again.result(timeout=LIMIT_S)) == answers(first)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("end", ["the client goes", "the deadline comes"])
-def test_a_search_that_ends_early_frees_its_memory_within_a_second(url: str, end: str) -> None:
+def test_a_search_that_ends_early_frees_its_memory_within_a_second(apart_url: str, end: str) -> None:
     goes = end == "the client goes"
     search = {"budget": 128, "block": 1, "seed": 77, **({"events": True} if goes else {"deadline_s": 1.5})}
     body = {"model": "vgs", "messages": [{"role": "user", "content": PROBLEMS[0]}], "search": search, "stream": True}
     assert held() == (0, 0)  # also makes the handle, which takes a second
     took = []
     while len(took) < 3 and min(took, default=9.0) > 1.0:  # on a busy machine, a question to a replica may take as long
-        with httpx.stream("POST", f"{url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False) as reply:
+        with httpx.stream(
+            "POST", f"{apart_url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False
+        ) as reply:
             if goes:
                 nodes = (line for line in reply.iter_lines() if "vgs_ray.node" in line)
                 # Not at the first one only: there are moments at which all blocks are with the value model.
@@ -252,15 +207,15 @@ def held() -> tuple[int, float]:
     Asked under many names, so that both replicas are among those that answer.
     """
     handle = serve.get_deployment_handle("policy", APPLICATION)
-    asked = [handle.options(method_name="held", session_id=str(name)).remote() for name in range(12)]
+    asked = [handle.options(method_name="load", session_id=str(name)).remote() for name in range(12)]
     sequences, shares = zip(*(each.result(timeout_s=LIMIT_S) for each in asked), strict=True)
     return sum(sequences), sum(shares)
 
 
 def test_a_model_of_unknown_size_is_served_without_flops(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    assert _sizes("sandbox:ref", str(tmp_path)) is None
-    assert _sizes("sandbox:ref", RANDOM) == (model_size(model_path("sandbox:ref")), NO_MODEL)
+    assert known_sizes("sandbox:ref", str(tmp_path)) is None
+    assert known_sizes("sandbox:ref", RANDOM) == (model_size(model_path("sandbox:ref")), NO_MODEL)
 
 
 def test_the_application_of_a_config_file_is_checked(recipe: Recipe, tmp_path: Path) -> None:

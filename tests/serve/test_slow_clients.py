@@ -24,7 +24,7 @@ import pytest
 from scripted_server import SETTINGS, running, scripted_searcher
 from starlette.responses import PlainTextResponse, StreamingResponse
 
-from pipelines.serving.haproxy_config import ADDRESS_LIMIT, LARGE_BYTES, REQUEST_TIMEOUT, TOLD
+from pipelines.serving.haproxy_config import ADDRESS_LIMIT, LARGE_BYTES, REFUSED_CONNECTIONS, REQUEST_TIMEOUT
 from pipelines.serving.ingress import PROGRAM, free_ports
 from vgs_ray.serve.app import create_app
 
@@ -247,7 +247,7 @@ async def test_an_address_with_too_many_connections_is_told_so_and_others_are_se
         held = [await connection(port, SLOW["headers"], "127.0.0.2") for _ in range(most)]
         assert await answered(port, "127.0.0.2", 429)
         assert await answered(port, "127.0.0.3", 200)
-        held += [await connection(port, SLOW["headers"], "127.0.0.2") for _ in range(TOLD + 5)]
+        held += [await connection(port, SLOW["headers"], "127.0.0.2") for _ in range(REFUSED_CONNECTIONS + 5)]
         assert await answered(port, "127.0.0.2", 0)
         for _, each in held:
             each.close()

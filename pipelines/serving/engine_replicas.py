@@ -1,0 +1,129 @@
+"""Engines of the endpoint: in the process of a search replica, or in Ray Serve replicas of their own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+from ray import serve
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+
+from pipelines.actors.engine_start import start_slot
+from vgs_ray.config import Engine, Recipe, Resources, Sampling
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines import build_policy, build_value
+from vgs_ray.engines.interface import Completion, Policy, Score, Value
+from vgs_ray.models import model_path
+
+DRAIN_S = 60.0
+"""Time that running searches have to finish when the endpoint ends."""
+EXIT_DELAY_S = 1.0
+"""Time between an engine's failure and the exit of its process, in which its calls receive the error."""
+STICKY_ROUTER = RequestRouterConfig(
+    request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+)
+"""Sends the blocks of one search to the replica that caches its prefixes, unless that replica is full or gone."""
+TARGET_LOAD = 0.7
+"""Share of an engine's batch that autoscaling keeps filled."""
+UPSCALE_S = 10.0
+"""Time above the target load until a replica is added. Ray's default of 30 s would only delay it: loading an engine is slow."""
+
+log = logging.getLogger(__name__)
+
+
+class PolicyReplica:
+    """A policy engine, which all search replicas share."""
+
+    def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
+        with start_slot(resources):
+            self.policy = build_policy(model, engine, logprobs=False)
+        exit_on_failure(self.policy)
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        """As `Policy.extend`. Cancelling the call aborts the sequence."""
+        return await self.policy.extend(prefix, sampling, seed)
+
+    async def load(self) -> tuple[int, float]:
+        """Number of unfinished sequences, and the used share of the KV cache."""
+        return self.policy.loop.unfinished, self.policy.kv_usage
+
+
+class ValueReplica:
+    """A value engine, which all search replicas share."""
+
+    def __init__(self, model: str, engine: Engine, resources: Resources, policy: str) -> None:
+        with start_slot(resources):
+            self.value = build_value(model, engine, policy)
+        exit_on_failure(self.value)
+
+    async def score(self, tokens: Tokens) -> Score:
+        """As `Value.score`. Cancelling the call aborts the sequence."""
+        return await self.value.score(tokens)
+
+    async def score_each(self, tokens: Tokens) -> list[Score]:
+        """As `Value.score_each`."""
+        return await self.value.score_each(tokens)
+
+
+def engine_deployment(
+    replica: type, name: str, engine: Engine, resources: Resources, max_replicas: int
+) -> serve.Deployment:
+    """Replicas with one engine each: `resources.replicas` of them, or up to `max_replicas` under load.
+
+    Each beam in flight is one ongoing request of Ray Serve, so autoscaling counts beams.
+    """
+    size: dict[str, Any] = {"num_replicas": resources.replicas}
+    if max_replicas > resources.replicas:
+        scaling = AutoscalingConfig(
+            min_replicas=resources.replicas, max_replicas=max_replicas,
+            target_ongoing_requests=TARGET_LOAD * engine.max_num_seqs, upscale_delay_s=UPSCALE_S,
+        )  # fmt: skip
+        size = {"autoscaling_config": scaling}
+    return serve.deployment(
+        replica,
+        name=name,
+        max_ongoing_requests=engine.max_num_seqs,
+        max_constructor_retry_count=1,
+        request_router_config=STICKY_ROUTER,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=DRAIN_S,
+        ray_actor_options=actor_options(resources),
+        **size,
+    )
+
+
+def actor_options(resources: Resources) -> dict[str, Any]:
+    """Resources that Ray reserves for one replica."""
+    return {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+
+
+def build_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
+    """Both engines in this process."""
+    model = model_path(recipe.policy.model)
+    with start_slot(recipe.serve.resources):
+        policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
+        value = build_value(value_folder, recipe.serve.value_engine, model)
+    exit_on_failure(policy, value)
+    return policy, value
+
+
+def exit_on_failure(*engines: Policy | Value) -> None:
+    """Exit this process after one of its engines fails.
+
+    Ray Serve replaces a replica at once if its process exits, but takes half a minute to notice an unhealthy one.
+    """
+    for engine in engines:
+        loop = getattr(engine, "loop", None)  # a random scorer has none
+        if loop is not None:
+            threading.Thread(target=_exit_after, args=(loop.failed,), name="exit on failure", daemon=True).start()
+
+
+def _exit_after(failed: threading.Event) -> None:
+    failed.wait()
+    log.error("an engine failed; its replica exits")
+    time.sleep(EXIT_DELAY_S)
+    logging.shutdown()
+    os._exit(1)

@@ -155,7 +155,11 @@ async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) 
 
 
 def test_how_many_replicas_may_end_under_one_call() -> None:
-    score, first, later = SearchContext("a", retryable=False), SearchContext("b"), SearchContext("c", answered={"value"})
+    score, first, later = (
+        SearchContext("a", retryable=False),
+        SearchContext("b"),
+        SearchContext("c", answered={"value"}),
+    )
     allowed = {(failed, at): max_deaths(search, "value", failed)
                for failed in (True, False) for at, search in enumerate((score, first, later))}  # fmt: skip
     assert allowed == {(True, 0): 1, (True, 1): 1, (True, 2): 2, (False, 0): 1, (False, 1): 2, (False, 2): 3}

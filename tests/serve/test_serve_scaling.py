@@ -41,7 +41,7 @@ def policies(apart_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(engine_replicas, "UPSCALE_S", 1.0)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas cannot import a test
     deployment = engine_replicas.engine_deployment(
-        SlowPolicy, "policy", Engine(max_num_seqs=4), Resources(num_cpus=0.01), 2
+        SlowPolicy, "policy", Engine(max_num_seqs=4), Resources(num_cpus=0.01, num_gpus=0), 2
     )
     yield serve.run(deployment.bind(), name="scaling", route_prefix=None)
     serve.delete("scaling")

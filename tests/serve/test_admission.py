@@ -1,4 +1,4 @@
-"""Room for beams: never more than there is, in the order of arrival, nothing lost; through HTTP, a search that waits."""
+"""Admission: a maximum of beams, first in first out; over HTTP, a search that waits in the queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS = st.lists(st.integers(1, 12) | st.tuples(st.just("leave"), st.integers(0,
 
 
 @given(STEPS, st.integers(1, 16), st.integers(0, 4))
-def test_beams_are_never_too_many_and_served_in_turn(steps: list[Any], most: int, most_waiting: int) -> None:
+def test_beams_are_limited_and_admitted_in_order(steps: list[Any], most: int, most_waiting: int) -> None:
     admission = Admission(most, most_waiting)
     here: list[Place] = []  # in the order of arrival
     for step in steps:
@@ -36,7 +36,7 @@ def test_beams_are_never_too_many_and_served_in_turn(steps: list[Any], most: int
         assert admission.running == sum(place.beams for place in running)
         assert admission.running <= most or len(running) == 1
         assert admission.waiting == len(waiting) <= most_waiting
-        if waiting:  # the first one in the queue really has no room
+        if waiting:  # the first one in the queue does not fit
             assert running
             assert admission.running + waiting[0].beams > most
         assert 1 <= admission.retry_s() <= MAX_RETRY_S
@@ -54,7 +54,7 @@ def test_a_large_search_is_not_passed_by_small_ones() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_searches_that_find_no_room_wait_and_the_next_are_refused(stream: bool) -> None:
+async def test_searches_wait_in_the_queue_and_are_refused_when_it_is_full(stream: bool) -> None:
     policy = Moody(WORLD)
     async with scripted_client(scripted_searcher(policy), max_beams=8, max_waiting=2) as client:
 

@@ -1,4 +1,4 @@
-"""jobs/grafana.json draws what the endpoint counts."""
+"""jobs/grafana.json shows all metrics of the endpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vgs_ray.serve.metrics import METRICS
 DASHBOARD: dict[str, Any] = json.loads((Path(__file__).parents[2] / "jobs/grafana.json").read_text())
 PREFIX = "vgs_ray"
 NAMED = re.compile(r"\$\{prefix\}(\w+)(?:\{(\w+)=~?\"([^\"]+)\"\})?")
-"""A metric, and its label with the wanted values."""
+"""A metric, and its label with the selected values."""
 
 
 def expressions() -> list[str]:
@@ -25,7 +25,7 @@ def expressions() -> list[str]:
 
 
 async def exposed() -> list[Family]:
-    """What /metrics says after a search."""
+    """Metrics after a search."""
     async with scripted_client() as client:
         assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
         return list(text_string_to_metric_families((await client.get("/metrics")).text))
@@ -49,12 +49,12 @@ async def test_every_metric_is_drawn() -> None:
     drawn = {PREFIX + name for expression in expressions() for name, _, _ in NAMED.findall(expression)}
     endings = ("", "_total", "_bucket")
     assert not [metric.name for metric in METRICS if not drawn & {metric.name + end for end in endings}]
-    # The client library adds the time at which each counter and histogram was made.
+    # The client library adds the creation time of each counter and histogram.
     names = {family.name for family in await exposed() if not family.name.endswith("_created")}
     assert names == {metric.name for metric in METRICS}
 
 
-def test_panels_have_places_of_their_own() -> None:
+def test_panels_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
     cells = [

@@ -1,4 +1,4 @@
-"""HAProxy as the ingress: when it is, what is said for a replica that is gone, and its end."""
+"""HAProxy as the ingress: when it is used, its configuration, its error replies, and its exit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ listen stats
 """
 
 
-def test_the_environment_and_the_host_decide_whether_haproxy_stands_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_and_the_host_select_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
     with haproxy_in_front(Serve(host="127.0.0.1")):
         assert os.environ[SWITCH] == "1"
         assert Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.stat().st_mode & 0o077 == 0
@@ -50,9 +50,9 @@ def test_the_environment_and_the_host_decide_whether_haproxy_stands_in_front(mon
     with haproxy_in_front(Serve(host="127.0.0.1")):
         assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "1234"
     assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "1234"
-    with haproxy_in_front(Serve(host="10.0.0.1")):  # replicas would listen there only
+    with haproxy_in_front(Serve(host="10.0.0.1")):  # replicas would listen only there
         assert SWITCH not in os.environ
-    monkeypatch.setenv(SWITCH, "1")  # asked for in so many words it is ours too, not Ray's own with its fixed ports
+    monkeypatch.setenv(SWITCH, "1")  # if set explicitly, it still has this project's settings
     with haproxy_in_front(Serve(host="127.0.0.1")):
         assert "RAY_SERVE_HAPROXY_SOCKET_PATH" in os.environ
     monkeypatch.setenv(SWITCH, "0")
@@ -71,7 +71,7 @@ def test_a_cluster_that_was_started_for_haproxy_needs_every_interface(monkeypatc
         check_nodes("127.0.0.1", 2)
 
 
-def test_what_haproxy_says_itself_is_one_whole_reply_in_the_layout_of_openai() -> None:
+def test_the_reply_without_a_replica_has_openais_format() -> None:
     head, _, body = no_replica_reply().decode().partition("\r\n\r\n")
     status, *fields = head.split("\r\n")
     assert status == "HTTP/1.1 503 Service Unavailable"
@@ -82,7 +82,7 @@ def test_what_haproxy_says_itself_is_one_whole_reply_in_the_layout_of_openai() -
 
 
 @pytest.mark.parametrize("host", ["*", "127.0.0.1", "10.0.0.1"])
-def test_what_is_changed_in_rays_configuration(host: str) -> None:
+def test_patches_of_rays_configuration(host: str) -> None:
     from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
     config = re.sub(r"{{ config\.\w*frontend_host }}", host, HAPROXY_CONFIG_TEMPLATE)
@@ -111,7 +111,7 @@ def test_what_is_changed_in_rays_configuration(host: str) -> None:
     assert "sc_conn_cur(0)" not in patched(config, Limits(12.5, 0, 1234))
 
 
-def test_limits_of_haproxy_come_from_the_recipe_and_fit_the_files_that_it_may_open() -> None:
+def test_haproxys_limits_come_from_the_recipe_and_the_open_files() -> None:
     assert Limits.from_environment({}, 1_000_000) == Limits(
         Serve.request_timeout_s, Serve.connections_per_address, 20_000
     )
@@ -123,7 +123,7 @@ def test_limits_of_haproxy_come_from_the_recipe_and_fit_the_files_that_it_may_op
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
-def test_haproxy_answers_where_nobody_does_and_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+def test_haproxy_replies_without_a_replica_and_ends_with_its_parent(tmp_path: Path) -> None:
     port, stats, metrics = free_ports(3)
     (tmp_path / "haproxy.cfg").write_text(CONFIG.format(folder=tmp_path, port=port, stats=stats, metrics=metrics))
     program = [str(Path(sys.executable).with_name(PROGRAM)), "-db", "-f", str(tmp_path / "haproxy.cfg")]
@@ -131,7 +131,7 @@ def test_haproxy_answers_where_nobody_does_and_ends_with_the_process_that_starte
     with subprocess.Popen([sys.executable, "-c", starts], stdin=-1, stdout=-1, stderr=-3, text=True) as parent:
         assert parent.stdout
         haproxy = psutil.Process(int(parent.stdout.readline()))
-        transport = httpx.HTTPTransport(retries=5)  # of the connection, while it starts
+        transport = httpx.HTTPTransport(retries=5)  # connection attempts while it starts
         with httpx.Client(transport=transport, trust_env=False) as client:
             reply = client.get(f"http://127.0.0.1:{port}/v1/models")
         assert reply.status_code == 503

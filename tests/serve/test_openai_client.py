@@ -1,4 +1,4 @@
-"""What users of the `openai` package meet: errors, retries, timeouts, streams, the asynchronous client; against a real server."""
+"""The `openai` package with the endpoint: errors, retries, timeouts, streams, and the asynchronous client."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_an_asynchronous_stream_adds_up(served: Served) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
 
 
-def test_an_impatient_client_raises_and_its_search_ends(served: Served) -> None:
+def test_a_client_timeout_cancels_the_search(served: Served) -> None:
     started, cancelled = served.policy.started, served.policy.cancelled
     with pytest.raises(openai.APITimeoutError):
         served.client.with_options(timeout=0.5).chat.completions.create(model="vgs", messages=problem(HANG))
@@ -82,9 +82,9 @@ def test_closing_a_stream_ends_its_search(served: Served) -> None:
     wait_until(lambda: served.policy.cancelled - cancelled == begun, seconds=1.0)
 
 
-def test_a_refused_client_comes_again_and_is_answered() -> None:
+def test_a_refused_client_retries() -> None:
     with serving(replace(SETTINGS, max_beams=8)) as server:
-        stream = ask(server, HANG, stream=True)  # takes all beams
+        stream = ask(server, HANG, stream=True)  # occupies all beams
         next(iter(stream))
         wait_until(lambda: server.policy.started > 0)
         with pytest.raises(openai.RateLimitError, match="8 beams are running") as refused:
@@ -96,11 +96,11 @@ def test_a_refused_client_comes_again_and_is_answered() -> None:
             model="vgs", messages=problem("3")
         )
         assert reply.choices[0].message.content
-        assert time.monotonic() - began >= DEFAULT_RETRY_S - 1  # the client waited as long as it was told
+        assert time.monotonic() - began >= DEFAULT_RETRY_S - 1  # the client waited as long as Retry-After requires
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_crowd_takes_no_more_beams_than_there_are(stream: bool) -> None:
+async def test_many_clients_never_exceed_max_beams(stream: bool) -> None:
     with serving(replace(SETTINGS, max_beams=20)) as server:  # two searches of 8 beams
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=1) as client:
 
@@ -113,7 +113,7 @@ async def test_a_crowd_takes_no_more_beams_than_there_are(stream: bool) -> None:
         assert server.policy.started == 16
         assert sum(isinstance(end, openai.RateLimitError) for end in ends) == AT_ONCE - 2
         wait_until(lambda: server.policy.cancelled == 16, seconds=1.0)
-        for _ in range(3):  # the room is free again
+        for _ in range(3):  # the beams are released
             assert ask(server).choices[0].finish_reason == "stop"
 
 
@@ -137,7 +137,7 @@ def test_errors_are_of_the_clients_classes(
     assert error.value.body["message"]
 
 
-def test_a_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_key_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "right")
     with serving() as server:
         with pytest.raises(openai.AuthenticationError, match="API key"):
@@ -165,7 +165,7 @@ def test_failures_are_internal_server_errors(served: Served, asked: str, search:
 
 
 def running(server: Served) -> float:
-    """Calls of both engines, and beams, that the server itself counts as under way."""
+    """Running calls and beams in the server's metrics."""
     lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     names = ("vgs_ray_calls_running", "vgs_ray_beams_running")
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(names))

@@ -1,4 +1,4 @@
-"""The endpoint against its own OpenAPI document: whatever a client that reads it sends, the reply is one that it describes."""
+"""Replies conform to the endpoint's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from vgs_ray.serve.limits import MAX_BODY_BYTES
 
 
 def no_failure(_context: Any, response: schemathesis.Response, _case: Case) -> None:
-    """A deadline of a billionth of a second is valid, and 504 the answer to it; no other 5xx is one."""
+    """The only 5xx allowed is 504, for a very short deadline."""
     assert response.status_code < 500 or response.status_code == 504, response.text
 
 
@@ -83,7 +83,7 @@ def test_replies_are_as_described(case: Case) -> None:
 
 
 def fitted(body: dict[str, Any]) -> dict[str, Any]:
-    """A valid body that this server also has the model and the room for, which a generator hardly ever guesses."""
+    """The body with this server's model and within its limits, which generated values rarely match."""
     body = {**body, "model": "vgs"}
     if "messages" in body:
         body["messages"] = [*body["messages"][1:], {"role": "user", "content": "3"}]
@@ -101,7 +101,7 @@ def test_searches_and_streams_were_among_them() -> None:
     assert seen["/v1/score", 200, "application/json"] >= 5
 
 
-def test_the_document_has_our_errors_alone() -> None:
+def test_the_document_has_no_errors_of_fastapi() -> None:
     document = app.openapi()
     assert {
         "/v1/chat/completions",
@@ -169,7 +169,7 @@ async def test_events_are_as_described(path: str, prompt: dict[str, Any]) -> Non
         (504, "POST", CHAT, chat(HANG, search={"deadline_s": 0.05})),
     ],
 )
-async def test_what_a_well_server_never_says_is_described_too(
+async def test_errors_of_an_unhealthy_server_are_described(
     monkeypatch: pytest.MonkeyPatch, status: int, method: str, path: str, body: Any
 ) -> None:
     if status == 401:
@@ -179,6 +179,6 @@ async def test_what_a_well_server_never_says_is_described_too(
     reply = await reply_of(value, method, path, body, busy)
     assert reply.status_code == status
     described = schema[path.replace("gpt", "{name}")]["POST" if method == "PUT" else method]
-    described.validate_response(reply)  # raises what does not conform
+    described.validate_response(reply)  # raises if it does not conform
     told = app.openapi()["paths"][described.path][described.method]["responses"][str(status)]
     assert all(name in reply.headers for name in told.get("headers", ()))

@@ -1,4 +1,4 @@
-"""Which calls are repeated when an engine's replica ends, on Ray Serve: none that may be the cause on more than one replica.
+"""Which calls are repeated when an engine replica of Ray Serve dies. A call that may be the cause ends one replica at most.
 
 The engines are real loops and real processes, over a stepper that breaks where a token says so.
 """
@@ -29,7 +29,7 @@ LIMIT_S = 60.0
 
 
 class Stepper:
-    """Answers with the last token; `BREAKS` raises in a step, `VANISHES` ends the process in one, `SLOW` takes a second."""
+    """Returns the last token. `BREAKS` raises in a step, `VANISHES` kills the process in a step, `SLOW` takes a second."""
 
     def __init__(self) -> None:
         self.held: dict[str, tuple[float, list[int]]] = {}
@@ -72,7 +72,7 @@ def replicas(apart_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         Replica, name="value", num_replicas=3, max_ongoing_requests=32, request_router_config=STICKY_ROUTER,
         ray_actor_options={"num_cpus": 0.01},
     )  # fmt: skip
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas can't import a test
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # replicas cannot import a test
     yield serve.run(deployment.bind(str(folder)), name="poison", route_prefix=None), folder
     serve.delete("poison")
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -92,13 +92,13 @@ def _lives(pid: int) -> bool:
 
 
 class Fleet:
-    """Two or three replicas, and how many have ended since the start, those that began in between among them."""
+    """Two or three replicas, and the number of deaths since the start, including replicas that were started later."""
 
     def __init__(self, handle: Any, folder: Path) -> None:
         self.value, self.folder, self.ended_before = RemoteValue(handle, LIMIT_S), folder, dead(folder)
 
     async def score(self, token: int, search: SearchContext) -> float:
-        """In a task of its own, so that each call has its own search."""
+        """Score in a separate task, so that each call has its own search context."""
 
         async def call() -> float:
             SEARCH_CONTEXT.set(search)
@@ -107,7 +107,7 @@ class Fleet:
         return await asyncio.create_task(call())
 
     async def ended(self, most: int) -> int:
-        """How many, once no more of them could still be on their way out."""
+        """The number of deaths, after a pause for further ones."""
         deadline = time.monotonic() + 20.0
         while len(dead(self.folder) - self.ended_before) < most and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -119,14 +119,14 @@ class Fleet:
 async def fleet(replicas: tuple[Any, Path]) -> Fleet:
     handle, folder = replicas
     async with asyncio.timeout(LIMIT_S):
-        while len(living(folder)) < 2:  # the one that ended before may still be on its way back
+        while len(living(folder)) < 2:  # the replacement of the previous dead replica may still be starting
             await asyncio.sleep(0.1)
     return Fleet(handle, folder)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("token", [BREAKS, VANISHES])
-async def test_a_score_ends_one_replica_at_most(fleet: Fleet, token: int) -> None:
+async def test_a_score_kills_at_most_one_replica(fleet: Fleet, token: int) -> None:
     with pytest.raises(EngineDied, match="may be the cause"):
         await fleet.score(token, SearchContext("score", retryable=False))
     assert await fleet.ended(1) == 1
@@ -134,7 +134,7 @@ async def test_a_score_ends_one_replica_at_most(fleet: Fleet, token: int) -> Non
 
 @pytest.mark.timeout(600)
 async def test_the_first_call_of_a_search_that_breaks_its_engine_is_not_repeated_and_others_go_on(fleet: Fleet) -> None:
-    name = "same"  # the router keeps calls of one name on one replica
+    name = "same"  # the router sends all calls of a session to one replica
     known = SearchContext(name)
     await fleet.score(PLAIN, known)
     waiting = [asyncio.create_task(fleet.score(SLOW, known)) for _ in range(8)]
@@ -146,7 +146,7 @@ async def test_the_first_call_of_a_search_that_breaks_its_engine_is_not_repeated
 
 
 @pytest.mark.timeout(600)
-async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) -> None:
+async def test_calls_are_repeated_when_a_replica_is_killed(fleet: Fleet) -> None:
     waiting = [asyncio.create_task(fleet.score(SLOW, SearchContext(str(name)))) for name in range(12)]
     await asyncio.sleep(0.3)
     os.kill(min(living(fleet.folder)), signal.SIGKILL)
@@ -154,7 +154,7 @@ async def test_calls_go_on_where_a_replica_is_killed_from_outside(fleet: Fleet) 
     assert await fleet.ended(1) == 1
 
 
-def test_how_many_replicas_may_end_under_one_call() -> None:
+def test_max_deaths() -> None:
     score, first, later = (
         SearchContext("a", retryable=False),
         SearchContext("b"),

@@ -1,4 +1,4 @@
-"""The endpoint through a real server and real clients, with scripted engines."""
+"""Searches, errors and disconnects, with scripted engines, a server and clients."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_usage_counts_what_the_engines_did(served: Served) -> None:
 
 
 async def test_flops_are_counted_from_the_tokens() -> None:
-    # One weight and no attention: 2 FLOPs for each token that is forwarded.
+    # One weight and no attention: 2 FLOPs for each forwarded token.
     one = ModelSize(params=1, layers=0, hidden=0)
     for sizes, of_policy, of_value in ((ModelSizes(one, one), 2, 2), (ModelSizes(one, NO_MODEL), 2, 0)):
         policy, value = Moody(WORLD), ScriptedValue(WORLD)
@@ -136,7 +136,7 @@ def test_models_and_health(served: Served) -> None:
 NEUTRAL = {"n": 1, "stream": False, "stop": None, "tools": [], "logprobs": False, "presence_penalty": 0.0, "user": "me"}
 
 
-def test_options_that_ask_for_nothing_pass(served: Served) -> None:
+def test_options_without_effect_are_accepted(served: Served) -> None:
     assert served.post(**NEUTRAL, temperature=0, top_p=1).status_code == 200
 
 
@@ -213,7 +213,7 @@ def test_bad_input_is_named(served: Served, body: dict[str, Any], param: str | N
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_what_is_no_request_gets_an_error_in_the_same_layout(served: Served, body: bytes) -> None:
+def test_invalid_bodies_get_an_error_in_openais_format(served: Served, body: bytes) -> None:
     url = f"{served.url}/v1/chat/completions"
     reply = httpx.post(url, content=body, headers={"content-type": "application/json"})
     assert reply.status_code == 400, reply.text
@@ -233,7 +233,7 @@ def test_the_official_client_raises_its_own_errors(served: Served) -> None:
 
 
 @pytest.mark.parametrize(("problem", "status"), [(DIE, 503), (BREAK, 500)])
-def test_failures_tell_an_id_and_nothing_else(served: Served, problem: str, status: int, caplog: Any) -> None:
+def test_failures_reveal_only_an_error_id(served: Served, problem: str, status: int, caplog: Any) -> None:
     reply = served.post(messages=[{"role": "user", "content": problem}])
     assert reply.status_code == status
     message = reply.json()["error"]["message"]
@@ -244,7 +244,7 @@ def test_failures_tell_an_id_and_nothing_else(served: Served, problem: str, stat
     assert served.post().status_code == 200
 
 
-async def test_many_at_once(served: Served) -> None:
+async def test_concurrent_searches(served: Served) -> None:
     async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=20) as client:
         messages: Any = [{"role": "user", "content": "3"}]
         calls = [client.chat.completions.create(model="scripted", messages=messages, seed=i % 4) for i in range(20)]
@@ -253,7 +253,7 @@ async def test_many_at_once(served: Served) -> None:
     assert all(leaves[i] == leaves[i % 4] for i in range(20))
 
 
-def test_a_client_that_goes_away_ends_its_search(served: Served) -> None:
+def test_a_disconnect_cancels_the_search(served: Served) -> None:
     host, port = served.url.removeprefix("http://").split(":")
     started, cancelled = served.policy.started, served.policy.cancelled
     connection = http.client.HTTPConnection(host, int(port))
@@ -265,7 +265,7 @@ def test_a_client_that_goes_away_ends_its_search(served: Served) -> None:
     wait_until(lambda: served.policy.cancelled == cancelled + 8)
 
 
-async def test_health_says_which_engine_is_gone() -> None:
+async def test_health_names_the_unavailable_engine() -> None:
     class Gone(ScriptedValue):
         async def score(self, tokens: Tokens) -> Any:
             raise EngineDied("gone")

@@ -1,4 +1,4 @@
-"""Who may ask, from where, and what is written down: API keys, other origins, the pages that need no key, how much, the log."""
+"""Access to the endpoint: API keys, hosts, origins, paths without a key, body size, and the log of requests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def with_host(served: Served, host: str, **more: Any) -> httpx.Response:
     return httpx.get(f"{served.url}/v1/models", headers={"host": host, **more}, timeout=10)
 
 
-def test_a_loopback_server_without_keys_answers_to_its_own_names(served: Served) -> None:
+def test_a_loopback_server_without_keys_accepts_only_its_own_names(served: Served) -> None:
     for host in OWN:
         assert with_host(served, host).status_code == 200, host
     for host in FOREIGN:
@@ -72,7 +72,7 @@ def test_a_health_check_without_a_host_is_answered(served: Served) -> None:
 
 
 @pytest.mark.parametrize(("host", "key"), [("127.0.0.1", "key"), ("0.0.0.0", "")])
-async def test_servers_that_others_may_reach_are_asked_by_any_name(
+async def test_servers_that_others_can_reach_accept_any_host_name(
     monkeypatch: pytest.MonkeyPatch, host: str, key: str
 ) -> None:
     monkeypatch.setenv(KEYS, key)
@@ -92,7 +92,7 @@ async def test_digests_of_keys_close_it_where_the_environment_has_none(monkeypat
             assert reply.status_code == status, key
 
 
-def test_an_endpoint_that_others_reach_without_a_key_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_for_an_open_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "VGS_RAY_API_KEYS" in open_access_warning("0.0.0.0")
     assert not open_access_warning("127.0.0.1")
     monkeypatch.setenv(KEYS, "first")
@@ -100,7 +100,7 @@ def test_an_endpoint_that_others_reach_without_a_key_is_told(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("asked_for", [False, True])
-async def test_problems_are_logged_only_where_that_is_asked_for(asked_for: bool, caplog: Any) -> None:
+async def test_problems_are_logged_only_if_configured(asked_for: bool, caplog: Any) -> None:
     caplog.set_level(logging.DEBUG)
     body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "a secret problem"}]}
     async with scripted_client(log_requests=asked_for) as client:
@@ -126,10 +126,10 @@ STAINLESS = (
     "timeout",
     "helper-method",
 )
-"""Headers that OpenAI's client for JavaScript adds, without their prefix."""
+"""Headers of OpenAI's JavaScript client, without their prefix."""
 
 
-async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_configured_origins_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "key")
     allowed = "access-control-allow-origin"
     question = {
@@ -140,7 +140,9 @@ async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytes
     async with scripted_client() as client:
         assert allowed not in (await client.options("/v1/chat/completions", headers=question)).headers
     async with scripted_client(cors_origins=("https://chat.example",)) as client:
-        before = await client.options("/v1/chat/completions", headers=question)  # browsers send no key with it
+        before = await client.options(
+            "/v1/chat/completions", headers=question
+        )  # browsers send no key with a preflight request
         assert (before.status_code, before.headers[allowed]) == (200, "https://chat.example")
         of_openai_js = ",".join(f"x-stainless-{name}" for name in STAINLESS)
         asked = {"access-control-request-headers": f"authorization,content-type,openai-organization,{of_openai_js}"}
@@ -157,7 +159,7 @@ async def test_pages_of_other_origins_are_let_in_by_name_only(monkeypatch: pytes
         assert allowed not in (await client.get("/v1/models", headers={"origin": "https://other.example"})).headers
 
 
-async def test_the_documentation_asks_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_documentation_loads_nothing_from_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEYS, "key")  # browsers open it without one
     async with scripted_client() as client:
         page = await client.get("/docs")

@@ -1,4 +1,4 @@
-"""What clients that were written for other servers send: lists of one prompt, token ids, large limits, vLLM's fields, headers."""
+"""Requests of clients for other servers: lists of one prompt, token ids, large limits, vLLM's fields, headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vgs_ray.serve.search_spec import resolve_search
 
 CHAT, COMPLETIONS, SCORE = "chat/completions", "completions", "score"
 HALF = "\ud83e"
-"""Half of a surrogate pair."""
+"""An unpaired surrogate."""
 
 
 def post(served: Served, route: str, body: dict[str, Any], **more: Any) -> httpx.Response:
@@ -112,7 +112,7 @@ def test_ids_are_checked_like_one_by_one(ids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("wrong", [1.0, "1", None, (1,), float("nan")])
-def test_what_is_no_integer_is_no_id(wrong: Any) -> None:
+def test_ids_must_be_integers(wrong: Any) -> None:
     with pytest.raises(UnknownToken, match="token 1 has"):
         check_tokens((1, wrong), VOCABULARY)
 
@@ -145,7 +145,7 @@ def test_neutral_options_of_a_stream_pass(served: Served, options: Any) -> None:
     assert list(ask(served, stream=True, stream_options=options))
 
 
-def test_padding_that_is_not_sent_is_refused_by_name(served: Served) -> None:
+def test_obfuscation_is_refused(served: Served) -> None:
     for asked, said in ((True, "leave it out or send false"), (0, "boolean"), ("false", "boolean")):
         reply = post(served, CHAT, {"stream": True, "stream_options": {"include_obfuscation": asked}})
         refused(reply, "stream_options.include_obfuscation", said)
@@ -179,7 +179,7 @@ def test_vllms_fields_reach_the_sampling() -> None:
 @pytest.mark.parametrize(
     "field", ["stop_token_ids", "min_tokens", "allowed_token_ids", "bad_words", "guided_json", "use_beam_search"]
 )
-def test_fields_that_are_not_honoured_are_named(served: Served, field: str) -> None:
+def test_unsupported_fields_are_named(served: Served, field: str) -> None:
     refused(post(served, CHAT, {field: [256]}), field, "not a known field")
     refused(post(served, CHAT, {"logit_bias": {"256": 5}}), "logit_bias", "leave logit_bias out")
 
@@ -188,7 +188,7 @@ def test_fields_that_are_not_honoured_are_named(served: Served, field: str) -> N
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "text/json", "application/jsonp"]
 )
 @pytest.mark.parametrize("route", [CHAT, COMPLETIONS, SCORE])
-def test_a_body_that_is_not_announced_as_json_is_told_so(served: Served, route: str, kind: str | None) -> None:
+def test_other_content_types_are_refused(served: Served, route: str, kind: str | None) -> None:
     headers = {"content-type": kind} if kind else {}
     reply = httpx.post(f"{served.url}/v1/{route}", content=b'{"model": "scripted"}', headers=headers, timeout=20)
     assert reply.status_code == 400
@@ -199,7 +199,7 @@ def test_a_body_that_is_not_announced_as_json_is_told_so(served: Served, route: 
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
-def test_json_has_several_names(served: Served, kind: str) -> None:
+def test_json_content_types(served: Served, kind: str) -> None:
     assert post(served, CHAT, {}, headers={"content-type": kind}).status_code == 200
 
 
@@ -223,11 +223,11 @@ def test_json_has_several_names(served: Served, kind: str) -> None:
         (SCORE, {"input": ["a", f"{HALF}b"]}, "input"),
     ],
 )
-def test_half_of_a_surrogate_pair_is_named(served: Served, route: str, body: Any, param: str | None) -> None:
+def test_an_unpaired_surrogate_is_named(served: Served, route: str, body: Any, param: str | None) -> None:
     refused(post(served, route, body), param, "unpaired surrogate")
 
 
-def test_characters_that_are_only_odd_are_read(served: Served) -> None:
+def test_unusual_characters_are_accepted(served: Served) -> None:
     for text in (
         "\0",
         "a\0b",
@@ -290,6 +290,6 @@ def test_raw_prompts_of_token_ids_are_searched_with_events(served: Served) -> No
     assert decode(tuple(chosen.token_ids)).endswith("}") == (chosen.state == "finished")
 
 
-def test_the_official_client_hears_what_is_wrong(served: Served) -> None:
+def test_the_official_client_gets_the_message(served: Served) -> None:
     with pytest.raises(openai.BadRequestError, match="ids are 0 to"):
         served.client.completions.create(model="scripted", prompt=[[VOCABULARY]], stream=True)

@@ -1,4 +1,4 @@
-"""Any body gets a reply in OpenAI's layout: no 500, no hang, whatever the fields hold."""
+"""Every body gets a reply in OpenAI's format, without a 500 and without a hang."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scripted_server import SETTINGS, VOCABULARY, Served
 
 TEXT = st.text(st.characters(codec="utf-8") | st.characters(categories=["Cs"]) | st.just("\0"), max_size=20)
-"""With halves of surrogate pairs, which JSON can write."""
+"""Includes unpaired surrogates, which JSON can encode."""
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 JSON = st.recursive(
     SCALARS,
@@ -56,7 +56,7 @@ FIELDS = {
     **dict.fromkeys(("stop", "tools", "logprobs", "user", "metadata", "every_token", "return_text", "anything"), JSON),
 }
 CLIENT = httpx.Client(headers={"content-type": "application/json"}, timeout=20, trust_env=False)
-"""Without the header no body would be read."""
+"""Bodies with other content types are not read."""
 ROUTES = {
     "/v1/chat/completions": ("model", "messages"),
     "/v1/completions": ("model", "prompt"),

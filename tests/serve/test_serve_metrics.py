@@ -1,4 +1,4 @@
-"""What /metrics counts: searches by how they ended, tokens and FLOPs as the replies tell them, times, and refused requests."""
+"""Metrics: searches by outcome, tokens and FLOPs as in the replies, durations, and refused requests."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_metrics_are_the_sum_of_the_replies() -> None:
 
 
 async def test_a_cancelled_search_has_counted_what_it_spent() -> None:
-    policy = HangsAfterTwoBlocks(WORLD)  # two rounds come, the third one never
+    policy = HangsAfterTwoBlocks(WORLD)  # the third round never ends
     async with asked(policy) as server:
         running = asyncio.create_task(server.ask())
         while policy.started < 8:
@@ -100,7 +100,7 @@ async def test_a_cancelled_search_has_counted_what_it_spent() -> None:
         (LONG, {"stream": True}, "refused"),
     ],
 )
-async def test_searches_are_counted_by_how_they_ended(problem: str, body: dict[str, Any], end: str) -> None:
+async def test_searches_are_counted_by_outcome(problem: str, body: dict[str, Any], end: str) -> None:
     async with asked(HangsAfterTwoBlocks(WORLD) if body.get("search") else None) as server:
         await server.ask(problem, **body)
         now = await server.numbers()
@@ -132,7 +132,7 @@ async def test_refused_requests_are_counted_by_status(monkeypatch: pytest.Monkey
     assert refused == {"400": 1, "401": 1, "404": 2, "408": 0, "413": 1, "429": 2}
 
 
-async def test_a_mirror_hears_the_same() -> None:
+async def test_a_mirror_receives_every_change() -> None:
     heard: dict[tuple[str, str], float] = {}
 
     def mirror(metric: Metric, amount: float, label: str) -> None:

@@ -1,4 +1,4 @@
-"""Policy and value replicas of their own on Ray Serve: one replica for each search, and none lost by kills."""
+"""Policy and value replicas on Ray Serve: a search stays on one replica, and kills lose no search."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from vgs_ray.search.flops import NO_MODEL, model_size
 
 
 def answers(replies: list[dict[str, Any]]) -> list[list[tuple[str | None, int]]]:
-    """What of a reply does not depend on which replica wrote it; values differ in their last digits by batch."""
+    """The parts of replies that do not depend on the replica. The last digits of values depend on the batch."""
     return [[(leaf["answer"], leaf["tokens"]) for leaf in reply["vgs_ray"]["leaves"]] for reply in replies]
 
 
 @pytest.fixture(scope="module")
 def first(apart_url: str) -> list[dict[str, Any]]:
-    """Replies of an undisturbed endpoint."""
+    """Replies without kills."""
     return ask_all(apart_url)
 
 
@@ -47,7 +47,7 @@ def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict
     for reply in first:
         usage = reply["usage"]
         read = reply["vgs_ray"]["usage"]
-        # Were blocks spread over both policies, half of the prefixes would be forwarded again by the other one.
+        # If blocks were spread over both policies, each would have to forward half of the prefixes again.
         assert read["cached"] > usage["completion_tokens"]
         forwarded = read["generated"] + read["prefilled"]
         size = model_size(model_path("sandbox:ref"))
@@ -56,9 +56,9 @@ def test_engines_have_processes_of_their_own_and_searches_stick(first: list[dict
 
 @pytest.mark.timeout(600)
 def test_rays_agent_has_the_metrics_of_all_search_replicas(first: list[dict[str, Any]]) -> None:
-    """Comes before all tests but that of the same searches: it counts everything that the endpoint has done."""
+    """Must run before other tests send requests: it checks the totals of the endpoint."""
     deadline = time.monotonic() + 60
-    while (now := agent_sums()).get("ray_vgs_ray_searches_totaldone", 0) < len(first):  # told every few seconds
+    while (now := agent_sums()).get("ray_vgs_ray_searches_totaldone", 0) < len(first):  # exported every few seconds
         assert time.monotonic() < deadline, now
         time.sleep(0.5)
     for kind in ("generated", "scored"):
@@ -69,7 +69,7 @@ def test_rays_agent_has_the_metrics_of_all_search_replicas(first: list[dict[str,
 
 
 def agent_sums() -> dict[str, float]:
-    """Over replicas, by name and label."""
+    """Sums over replicas, by name and label."""
     node = ray.nodes()[0]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     found: dict[str, float] = {}
@@ -103,7 +103,7 @@ def test_a_stop_string_ends_what_a_real_policy_writes(apart_url: str) -> None:
     assert cut["message"]["content"] == ""
 
 
-def test_values_after_each_token_come_out_of_the_replicas(apart_url: str) -> None:
+def test_replicas_return_values_after_each_token(apart_url: str) -> None:
     def scores(**more: Any) -> list[list[float]]:
         body = {"model": "vgs", **more}
         reply = httpx.post(f"{apart_url}/score", json=body, timeout=LIMIT_S, trust_env=False)
@@ -148,7 +148,7 @@ def test_vllms_sampling_fields_reach_the_policy(apart_url: str) -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_fifty_official_clients_at_once_come_through_the_ingress(apart_url: str) -> None:
+async def test_the_ingress_serves_fifty_concurrent_official_clients(apart_url: str) -> None:
     async def streamed(client: openai.AsyncOpenAI, seed: int) -> tuple[str, int]:
         stream = await client.chat.completions.create(
             model="policy", messages=[{"role": "user", "content": PROBLEMS[seed % len(PROBLEMS)]}], seed=seed, stream=True,
@@ -181,15 +181,15 @@ def test_a_search_that_ends_early_frees_its_memory_within_a_second(apart_url: st
     goes = end == "the client goes"
     search = {"budget": 128, "block": 1, "seed": 77, **({"events": True} if goes else {"deadline_s": 1.5})}
     body = {"model": "vgs", "messages": [{"role": "user", "content": PROBLEMS[0]}], "search": search, "stream": True}
-    assert held() == (0, 0)  # also makes the handle, which takes a second
+    assert held() == (0, 0)  # also creates the handle, which takes a second
     took = []
-    while len(took) < 3 and min(took, default=9.0) > 1.0:  # on a busy machine, a question to a replica may take as long
+    while len(took) < 3 and min(took, default=9.0) > 1.0:  # on a busy machine, a call to a replica can take as long
         with httpx.stream(
             "POST", f"{apart_url}/chat/completions", json=body, timeout=LIMIT_S, trust_env=False
         ) as reply:
             if goes:
                 nodes = (line for line in reply.iter_lines() if "vgs_ray.node" in line)
-                # Not at the first one only: there are moments at which all blocks are with the value model.
+                # Check at several blocks: at times, the value model has all of them.
                 assert any(all(held()) for _ in islice(nodes, 20))
             else:
                 assert any(all(held()) for _ in range(20))
@@ -202,9 +202,9 @@ def test_a_search_that_ends_early_frees_its_memory_within_a_second(apart_url: st
 
 
 def held() -> tuple[int, float]:
-    """Sequences in the policies' engines, and the shares of their memory that these hold.
+    """Unfinished sequences of the policy engines, and the used shares of their KV caches.
 
-    Asked under many names, so that both replicas are among those that answer.
+    Calls with many session ids reach both replicas.
     """
     handle = serve.get_deployment_handle("policy", APPLICATION)
     asked = [handle.options(method_name="load", session_id=str(name)).remote() for name in range(12)]

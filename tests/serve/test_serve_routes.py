@@ -1,4 +1,4 @@
-"""Streams, presets, deadlines, scores, metrics and keys of the endpoint, through a real server and the official client."""
+"""Streams, presets, deadlines, metrics and admission of the endpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from vgs_ray.serve.search_spec import SearchSpec
 SEED: Any = {"search": {"seed": 5}}
 
 
-def test_a_stream_says_what_the_reply_says(served: Served) -> None:
+def test_a_stream_has_the_content_of_the_reply(served: Served) -> None:
     whole = ask(served, extra_body=SEED)
     chunks = list(ask(served, stream=True, stream_options={"include_usage": True}, extra_body=SEED))
     deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
@@ -85,7 +85,7 @@ def test_events_are_the_tree(served: Served) -> None:
     assert times == sorted(times)
 
 
-def test_the_first_event_says_how_the_search_runs(served: Served) -> None:
+def test_the_first_event_describes_the_search(served: Served) -> None:
     (event, data), *_ = frames(served, search={"events": True, "budget": 16})
     assert event == "vgs_ray.start"
     start = json.loads(data)
@@ -108,7 +108,7 @@ def test_the_official_client_reads_a_stream_with_events(served: Served) -> None:
     assert "".join(said) == ask(served, extra_body=SEED).choices[0].message.content
 
 
-def test_an_error_in_a_stream_is_told_there(served: Served) -> None:
+def test_an_error_in_a_stream_is_an_event(served: Served) -> None:
     with pytest.raises(openai.APIError, match="an engine is unavailable"):
         list(ask(served, DIE, stream=True))
     with pytest.raises(openai.APIError, match="shorten the problem"):
@@ -130,14 +130,14 @@ def test_a_client_that_stops_reading_ends_its_search(served: Served) -> None:
 @pytest.mark.parametrize(
     ("model", "leaves"), [("vgs", 4), ("vgs-fast", 2), ("best-of-n", 8), ("majority", 8), ("policy", 1)]
 )
-def test_a_model_name_is_a_way_to_search(served: Served, model: str, leaves: int) -> None:
+def test_model_names_are_presets(served: Served, model: str, leaves: int) -> None:
     messages: Any = [{"role": "user", "content": "3"}]
     reply = served.client.chat.completions.create(model=model, messages=messages)
     assert reply.model == model
     assert len(reply.model_extra["vgs_ray"]["leaves"]) == leaves
 
 
-def test_what_a_request_says_is_stronger_than_its_preset(served: Served) -> None:
+def test_a_request_overrides_its_preset(served: Served) -> None:
     messages: Any = [{"role": "user", "content": "3"}]
     for model, search, leaves in (
         ("vgs-fast", {"budget": 16}, 8), ("majority", {"budget": 3}, 3), ("policy", {"method": "beam"}, 4),
@@ -147,7 +147,7 @@ def test_what_a_request_says_is_stronger_than_its_preset(served: Served) -> None
         assert len(reply.model_extra["vgs_ray"]["leaves"]) == leaves
 
 
-def test_completions_continue_the_prompt_as_it_stands(served: Served) -> None:
+def test_completions_continue_the_prompt(served: Served) -> None:
     reply = served.client.completions.create(model="scripted", prompt="start", seed=1)
     assert reply.usage.prompt_tokens == len(tokenize("start"))
     assert reply.choices[0].text.startswith("<think>")
@@ -163,7 +163,7 @@ def spec(**more: Any) -> SearchSpec:
     return SearchSpec("3", "beam", "weighted_majority", settings.beam, 8, settings.sampling, 1, **more)
 
 
-async def test_a_deadline_gives_what_there_is() -> None:
+async def test_a_deadline_returns_the_best_answer_so_far() -> None:
     policy = HangsAfterTwoBlocks(WORLD)
     found = await scripted_searcher(policy).solve(spec(deadline_s=0.3))
     assert found.late
@@ -211,7 +211,7 @@ def test_metrics_count_searches_and_tokens(served: Served) -> None:
     assert httpx.get(f"{served.url}/readyz").json() == {"status": "ready"}
 
 
-async def test_a_full_server_says_when_to_come_again() -> None:
+async def test_a_full_server_sends_retry_after() -> None:
     policy = Moody(WORLD)
     body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": HANG}]}
     async with scripted_client(scripted_searcher(policy), max_beams=20) as client:
@@ -228,6 +228,6 @@ async def test_a_full_server_says_when_to_come_again() -> None:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        async with asyncio.timeout(5):  # the room is free again
+        async with asyncio.timeout(5):  # the beams are released
             while (await post(json={**body, "messages": small["messages"]})).status_code != 200:
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Values over HTTP, with the text of tokens, against a real server with scripted engines."""
+"""Score requests, with the text of tokens."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_tokens_have_the_text_that_all_of_them_have() -> None:
      ({"input": [[3, 0]], "every_token": True, "from_token": 2}, "from_token"),
      ({"input": ["a"], "from_token": 1}, "every_token")],
 )  # fmt: skip
-def test_what_can_not_be_scored_is_named(served: Served, body: dict[str, Any], named: str) -> None:
+def test_invalid_input_is_named(served: Served, body: dict[str, Any], named: str) -> None:
     reply = score(served, **body)
     assert reply.status_code in (400, 404)
     assert named in reply.json()["error"]["message"]

@@ -1,6 +1,6 @@
-"""Slow clients: they are ended with a reply that says why, hold nothing of others meanwhile, and patient ones are not cut off.
+"""Slow clients get an error and do not delay others. Clients that wait for a long reply are not cut off.
 
-Real HAProxy, with what `vgs-haproxy` makes of the parts of Ray's configuration that matter, before a real server.
+HAProxy, with a configuration that `vgs-haproxy` patches, in front of a server.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ SLOW = {
 
 
 class Sent:
-    """How much of an endless reply has left the server, and whether it has ended."""
+    """Bytes of an endless reply that the server has sent, and whether the reply has ended."""
 
     def __init__(self) -> None:
         self.bytes, self.ended = 0, False
@@ -73,13 +73,13 @@ class Sent:
             while True:
                 self.bytes += 65_536
                 yield b"x" * 65_536
-                await asyncio.sleep(0)  # uvicorn takes what is sent to nobody without a pause
+                await asyncio.sleep(0)  # uvicorn accepts data for a disconnected client without waiting
         finally:
             self.ended = True
 
 
 def application(sent: Sent) -> Any:
-    """The endpoint, with two routes more: a reply that takes its time, whole or as a stream, and one without an end."""
+    """The endpoint with two more routes: a slow reply, at once or as a stream, and an endless one."""
     app = create_app(scripted_searcher(), replace(SETTINGS, request_timeout_s=DEADLINE_S))
 
     @app.get("/patient")
@@ -155,7 +155,7 @@ async def connection(
 
 
 async def ending(port: int, beginning: bytes, address: str = "127.0.0.1") -> tuple[int, str, float]:
-    """Status, error code and seconds until a client was answered that sends a byte every now and then."""
+    """Status, error code and seconds until the reply to a client that sends a byte every 0.4 s."""
     began = time.monotonic()
     reader, writer = await connection(port, beginning, address)
     answer = asyncio.create_task(reply(reader))
@@ -171,7 +171,7 @@ async def ending(port: int, beginning: bytes, address: str = "127.0.0.1") -> tup
 
 
 def code_of(body: bytes) -> str:
-    """The error's code; empty for a page of HAProxy's own."""
+    """The error's code; empty for HAProxy's own pages."""
     return str(json.loads(body)["error"]["code"]) if body.startswith(b"{") else ""
 
 
@@ -184,7 +184,7 @@ async def reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("addresses", [1, 50])
-async def test_a_crowd_of_slow_clients_is_ended_in_time_and_nobody_waits_for_it(port: int, addresses: int) -> None:
+async def test_slow_clients_get_an_error_in_time_and_do_not_delay_others(port: int, addresses: int) -> None:
     kinds = ("headers", "body", "large body")
     crowd = [
         asyncio.create_task(ending(port, SLOW[kind], f"127.0.{number % addresses}.1"))
@@ -199,7 +199,7 @@ async def test_a_crowd_of_slow_clients_is_ended_in_time_and_nobody_waits_for_it(
             "/v1/chat/completions", content=ASKED, headers={"content-type": "application/json"}
         )
         assert answered.status_code == 200
-    if time.monotonic() < began + DEADLINE_S - 0.2:  # else this machine is too slow to tell
+    if time.monotonic() < began + DEADLINE_S - 0.2:  # otherwise this machine is too slow for the check
         assert not any(task.done() for task in crowd)
     for status, code, seconds in await asyncio.gather(*crowd):
         assert status == 408
@@ -208,7 +208,7 @@ async def test_a_crowd_of_slow_clients_is_ended_in_time_and_nobody_waits_for_it(
 
 
 @pytest.mark.parametrize("kind", SLOW)
-async def test_each_kind_of_slow_request_is_told_what_it_lacks(port: int, kind: str) -> None:
+async def test_the_error_of_each_kind_of_slow_request(port: int, kind: str) -> None:
     status, code, _ = await ending(port, SLOW[kind])
     told = {
         "headers": (408, ""),
@@ -230,7 +230,7 @@ async def test_clients_that_wait_for_a_long_reply_are_not_cut_off(port: int, str
     assert answered.text.endswith("done")
 
 
-async def test_a_client_that_does_not_read_its_reply_is_ended_and_little_is_kept_for_it(port: int, sent: Sent) -> None:
+async def test_a_client_that_does_not_read_its_reply_is_disconnected(port: int, sent: Sent) -> None:
     _, writer = await connection(port, b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
     for _ in range(100):
         if sent.ended:
@@ -238,10 +238,10 @@ async def test_a_client_that_does_not_read_its_reply_is_ended_and_little_is_kept
         await asyncio.sleep(0.1)
     writer.close()
     assert sent.ended
-    assert sent.bytes < 32 * 2**20  # in the sockets' buffers, HAProxy's and the server's
+    assert sent.bytes < 32 * 2**20  # in the buffers of sockets, HAProxy and server
 
 
-async def test_an_address_with_too_many_connections_is_told_so_and_others_are_served(bare: int, tmp_path: Path) -> None:
+async def test_an_address_with_too_many_connections_gets_429_and_others_are_served(bare: int, tmp_path: Path) -> None:
     most = 20
     with haproxy(tmp_path, f":{bare}", per_address=most, deadline_s=30, unread_s=30) as port:
         held = [await connection(port, SLOW["headers"], "127.0.0.2") for _ in range(most)]
@@ -255,9 +255,9 @@ async def test_an_address_with_too_many_connections_is_told_so_and_others_are_se
 
 
 async def answered(port: int, address: str, status: int) -> bool:
-    """Whether connections of this address are soon answered so; 0 where they are closed without a word.
+    """Whether connections of this address soon get this status; 0 if they are closed without a reply.
 
-    Connections that were opened before are counted soon after, not at once.
+    HAProxy counts earlier connections with a delay.
     """
     for _ in range(50):
         found = await status_of(port, address)
@@ -274,7 +274,7 @@ async def status_of(port: int, address: str) -> int:
         status, body = await reply(reader)
         if status == 429:
             assert code_of(body) == "too_many_connections"
-            assert await reader.read() == b""  # closed: it would else stay one too many
+            assert await reader.read() == b""  # closed, so that it does not count any more
         return status
     except (asyncio.IncompleteReadError, ConnectionError):
         return 0
@@ -283,13 +283,13 @@ async def status_of(port: int, address: str) -> int:
             writer.close()
 
 
-async def test_requests_one_behind_the_other_are_all_answered(port: int) -> None:
+async def test_pipelined_requests_are_all_answered(port: int) -> None:
     reader, writer = await connection(port, 3 * WHOLE)
     assert [(await reply(reader))[0] for _ in range(3)] == [200] * 3
     writer.close()
 
 
-async def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(port: int) -> None:
+async def test_expect_100_continue(port: int) -> None:
     head = WHOLE.removesuffix(ASKED).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
     reader, writer = await connection(port, head)
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
@@ -298,7 +298,7 @@ async def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(port: 
     writer.close()
 
 
-async def test_a_client_that_closes_its_side_has_gone_away(port: int) -> None:
+async def test_a_client_that_closes_its_side_is_disconnected(port: int) -> None:
     reader, writer = await connection(port, b"GET /patient HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await asyncio.sleep(0.2)
     writer.write_eof()

@@ -1,4 +1,4 @@
-"""Stop strings and `n`: an answer ends where it would have been cut, whatever blocks and pieces it is written in."""
+"""Stop strings and `n`: an answer ends at the same place for all sizes of blocks and pieces."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STOPS = st.lists(st.text(alphabet="ab</é猫", min_size=1, max_size=4), min_size
 
 
 class Writer:
-    """A policy that writes one text, a token for each of its bytes, and then stops."""
+    """A policy that generates one text, one token for each byte, and then stops."""
 
     def __init__(self, text: str) -> None:
         self.response, self.usage, self.asked = tuple(text.encode()), Usage(), 0
@@ -43,7 +43,7 @@ def decode(tokens: Tokens) -> str:
 
 
 def pieces(tokens: Tokens) -> list[str]:
-    """As `Searcher.pieces`: a character belongs to the last of its bytes."""
+    """As `Searcher.pieces`: the last byte of a character has its text."""
     texts, held = [], b""
     for token in tokens:
         held += bytes([token])
@@ -108,7 +108,7 @@ def test_the_reply_ends_before_the_stop_string(served: Served) -> None:
     assert text(stop="nowhere") == text(stop=[]) == whole
 
 
-def test_a_stop_string_is_told_and_paid(served: Served) -> None:
+def test_tokens_after_a_stop_string_count_in_the_usage(served: Served) -> None:
     body: dict[str, Any] = {"model": "policy", "prompt": "abc", "seed": 5, "max_tokens": 30}
     whole = served.client.completions.create(**body)
     short = served.client.completions.create(**body, stop=whole.choices[0].text[9:12])

@@ -197,7 +197,7 @@ def test_second_run_with_another_configuration_is_refused(finished: tuple[Recipe
     again = start(Path(recipe.root), "--train.lr", "0.5")
     output, _ = again.communicate(timeout=LIMIT_S)
     assert again.returncode == 2
-    assert "config.lr was 0.001 and is now 0.5" in output
+    assert "lr was 0.001 and is now 0.5" in output
     assert "--run-name" in output
 
 

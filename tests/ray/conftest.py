@@ -11,7 +11,7 @@ import ray
 from pipelines.session import ray_session
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_sessions() -> Iterator[ExitStack]:
     with ExitStack() as sessions:
         yield sessions

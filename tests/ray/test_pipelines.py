@@ -55,10 +55,9 @@ def kill_when(ready: Callable[[], bool], root: Path, after_s: float) -> None:
     process.wait()
 
 
-MOMENTS = {  # files that appear when the stage has begun its work, and seconds to wait then; test_kills has roll_in and verify
+MOMENTS = {  # files that appear when the stage has begun its work, and seconds to wait then; test_kills has other stages
     "clean": ("_started.json", 0.2),
     "roll_out": ("part-*.parquet", 0.0),
-    "label": ("_started.json", 0.2),
     "train": ("checkpoints/step-*", 0.0),
     "evaluate": ("part-*.parquet", 0.0),
 }
@@ -70,7 +69,7 @@ SEARCHED_BEFORE: dict[str, str] = {}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
-    """A run that was killed in five of its stages, and then ran to its end."""
+    """A run that was killed in four of its stages, and then ran to its end."""
     root = tmp_path_factory.mktemp("runs")
     recipe = recipe_in(root)
     for stage, (pattern, after_s) in MOMENTS.items():

@@ -110,13 +110,21 @@ def progress(
         stop = threading.Event()
         bar.n = bar.initial = count()
 
+        def update() -> None:
+            if note:
+                bar.set_postfix_str(note(), refresh=False)
+            bar.update(count() - bar.n)
+            if on_terminal:
+                bar.refresh()
+
         def follow() -> None:
             while not stop.wait(0.5):
-                if note:
-                    bar.set_postfix_str(note(), refresh=False)
-                bar.update(count() - bar.n)
-                if on_terminal:
-                    bar.refresh()
+                try:
+                    update()
+                except BrokenPipeError:  # standard error is closed, and tqdm has raised while it held its lock
+                    bar.disable = True
+                    tqdm.get_lock().release()
+                    return
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()

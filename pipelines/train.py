@@ -6,6 +6,9 @@ Training resumes from its last checkpoint after a failure, and with fewer worker
 from __future__ import annotations
 
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +60,24 @@ def train_value_model(recipe: Recipe, stage: Stage) -> None:
         progress("train", config.steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
     ):
         data = build_store(recipe, stage.folder / "store")
-        diverged = trainer(recipe).fit().return_value
+        with interruptible():
+            diverged = trainer(recipe).fit().return_value
     if diverged:
         raise UserError(diverged)
     shutil.rmtree(stage.folder / "store")
     stage.close(classes=data["classes"], **summarize_run(read_metrics(log)), too_long=data["too_long"])
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C. Ray Train aborts the run, but exits with status 0, and keeps its signal handler."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:

@@ -115,22 +115,26 @@ def show_search(url: str, body: dict[str, Any], console: Console) -> dict[str, A
 
 
 def show_result(result: dict[str, Any], console: Console) -> None:
-    """Print the answer, the votes and the usage."""
-    value = "unknown" if result["value"] is None else f"{result['value']:.3f}"
-    votes = "   ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in result["votes"][:5])
-    rows = {
-        "answer": result["answer"] or "none",
-        "value": f"{value}   P(correct) by the value model",
-        "votes": votes or "none",
-        "usage": spent(result, result["tokens"]),
-    }
+    """Print the text of a reply and what `result_rows` says about it."""
     if result["text"]:
         console.print(result["text"], markup=False)
-    for name, text in rows.items():
+    for name, text in result_rows(result, result["tokens"]).items():
         console.print(f"{name:<9} {text}", markup=False, highlight=False)
 
 
-def spent(result: dict[str, Any], usage: dict[str, Any]) -> str:
+def result_rows(result: dict[str, Any], usage: dict[str, Any]) -> dict[str, str]:
+    """The answer, its value, the votes and the usage as text, from a reply's `vgs_ray` and its usage."""
+    value = "unknown" if result["value"] is None else f"{result['value']:.3f}"
+    votes = "   ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in result["votes"][:5])
+    return {
+        "answer": result["answer"] or "none",
+        "value": f"{value}   P(correct) by the value model",
+        "votes": votes or "none",
+        "usage": usage_text(result, usage),
+    }
+
+
+def usage_text(result: dict[str, Any], usage: dict[str, Any]) -> str:
     """The cost of a search in one line, from a reply's `vgs_ray` and its usage. FLOPs are left out if the server has none."""
     flops = "" if result["flops"] is None else f", {result['flops']:.2e} FLOPs"
     return (

@@ -18,7 +18,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from pipelines.ask import spent
+from pipelines.ask import result_rows
 from pipelines.cli import cli, parse
 from pipelines.serving.address import base_url, check_address, check_nodes, open_access_warning
 from pipelines.serving.application import application
@@ -140,18 +140,9 @@ def ask_once(recipe: Recipe, problem: str) -> None:
 
 def formatted_reply(problem: str, url: str, reply: dict[str, Any]) -> str:
     """A reply for the terminal."""
-    search = reply["vgs_ray"]
     text = " ".join(problem.split())
-    value = "unknown" if search["value"] is None else f"{search['value']:.3f}"
-    votes = "  ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in search["votes"][:5])
-    lines = {
-        "asked": url,
-        "problem": text if len(text) <= PROBLEM_CHARS else f"{text[: PROBLEM_CHARS - 3]}...",
-        "answer": search["answer"] or "none",
-        "value": f"{value}   P(correct) by the value model",
-        "votes": votes or "none",
-        "usage": spent(search, reply["usage"]),
-    }
+    shown = text if len(text) <= PROBLEM_CHARS else f"{text[: PROBLEM_CHARS - 3]}..."
+    lines = {"asked": url, "problem": shown, **result_rows(reply["vgs_ray"], reply["usage"])}
     return "\n".join(f"{name:<9} {line}" for name, line in lines.items())
 
 

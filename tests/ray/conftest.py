@@ -1,30 +1,33 @@
-"""One Ray session for all files that need nothing but a local Ray: starting and ending one takes five seconds."""
+"""One Ray session for all files that only need a local Ray: to start and end one takes five seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import ray
 
 from pipelines.session import ray_session
 
-
-@pytest.fixture(scope="package")
-def ray_sessions() -> Iterator[ExitStack]:
-    with ExitStack() as sessions:
-        yield sessions
+SESSIONS = ExitStack()
 
 
 @pytest.fixture(scope="module")
-def local_ray(ray_sessions: ExitStack) -> None:
-    """Opens the shared session, unless it is open."""
+def local_ray() -> None:
+    """Open the shared session unless it is open."""
     if not ray.is_initialized():
-        ray_sessions.enter_context(ray_session())
+        SESSIONS.enter_context(ray_session())
 
 
 @pytest.fixture
-def no_ray(ray_sessions: ExitStack) -> None:
-    """Ends the shared session, for tests that connect to a cluster of their own."""
-    ray_sessions.close()
+def no_ray() -> None:
+    """End the shared session, for tests that connect to a cluster of their own."""
+    SESSIONS.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End the shared session after the last test of this folder: it changes the environment."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        SESSIONS.close()

@@ -124,21 +124,31 @@ def interrupt_after(steps: int, log: Path) -> None:
 def test_interrupted_training_continues_with_another_number_of_workers(
     local_ray: None, toy_run: Recipe, backbone: str, tables: Path, tmp_path: Path
 ) -> None:
-    log = toy_run.folder / "train" / "metrics.jsonl"
-    threading.Thread(target=interrupt_after, args=(4, log), daemon=True).start()
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(toy_run)
-    assert signal.getsignal(signal.SIGINT) is handler, "a later stage can be interrupted as well"
-    assert not (toy_run.folder / "train" / "_stage.json").exists()
-    more = replace(toy_run, train=replace(toy_run.train, workers=2, checkpoint_every=4))
+    folder = toy_run.folder / "train"
+    train.run(replace(toy_run, train=replace(toy_run.train, checkpoint_every=4, checkpoints_kept=3)))
+    (folder / "_stage.json").unlink()  # as if it had been interrupted after its fourth step
+    for later in ("step-0000008", "step-0000012"):
+        shutil.rmtree(folder / "checkpoints" / later)
+    more = replace(toy_run, train=replace(toy_run.train, workers=2))
     train.run(more)
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    assert {row["workers"] for row in rows} == {1, 2}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows if row["workers"] == 2} == set(range(5, 13))
     losses = {row["step"]: row["loss"] for row in rows}
     whole = run(backbone, tables, tmp_path / "whole", toy_run.train)
     assert [losses[step] for step in range(1, 13)] == pytest.approx(whole, abs=1e-5)
     assert manifest(more, "train")["operation"]["train.workers"] == 2
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_interrupts_training_and_later_stages(local_ray: None, toy_run: Recipe) -> None:
+    endless = replace(toy_run, train=replace(toy_run.train, steps=100_000))
+    log = endless.folder / "train" / "metrics.jsonl"
+    threading.Thread(target=interrupt_after, args=(4, log), daemon=True).start()
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(endless)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not (endless.folder / "train" / "_stage.json").exists()
 
 
 def test_a_finished_model_may_be_pushed_later(toy_run: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Engine, Resources, Sampling
 from vgs_ray.engines import build_policy
 from vgs_ray.engines.interface import Usage
-from vgs_ray.errors import UserError
+from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import model_path
 
 BLOCK_ROWS = 128
@@ -114,7 +114,7 @@ class Totals:
                 raise UserError(
                     f"{self.errors} of {self.rows} rows failed, and {self.stage}.max_error_share is {self.max_error_share}; the "
                     "column `error` of the table has the reasons. To keep the failed rows, run the command again with a "
-                    f"higher --{self.stage.replace('_', '-')}.max-error-share; to sample them again, remove the stage's folder"
+                    f"higher {option_name(f'{self.stage}.max_error_share')}; to sample them again, remove the stage's folder"
                 )
 
 

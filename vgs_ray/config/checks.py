@@ -16,7 +16,7 @@ from vgs_ray.config import Evaluate, Recipe, RollIn, Serve
 from vgs_ray.config.lengths import length_faults
 from vgs_ray.config.placement import placement_faults
 from vgs_ray.data.source_names import benchmark_label
-from vgs_ray.errors import UserError
+from vgs_ray.errors import UserError, option_name
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -46,12 +46,7 @@ def _ranges(recipe: Recipe) -> Iterator[str]:
                 continue  # an item is wrong, and is named by itself
             name = ".".join(map(str, fault["loc"][1:]))
             rule = re.sub(r"^\w+ should ", "must ", fault["msg"]).partition(" after validation")[0]
-            yield f"{name} is {fault['input']!r}; it {rule}: pass another {_option(name)}"
-
-
-def _option(field: str) -> str:
-    """The option that sets a field. An item of a list is set with the whole list."""
-    return f"--{re.sub(r'[.][0-9]+$', '', field).replace('_', '-')}"
+            yield f"{name} is {fault['input']!r}; it {rule}: pass another {option_name(name)}"
 
 
 def _relations(recipe: Recipe) -> Iterator[str]:
@@ -101,7 +96,7 @@ def _places(recipe: Recipe) -> Iterator[str]:
         if "://" in value:
             yield (
                 f"{field} is {value!r}; URLs are not read: download it, and pass the local path or the Hugging Face id with "
-                f"{_option(field)}"
+                f"{option_name(field)}"
             )
 
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from docstring_parser import parse, parse_from_object
 
-from vgs_ray.config.options import Option, option_name, options_of
+from vgs_ray.config.options import Option, options_of
+from vgs_ray.errors import option_name
 
 NARROWEST, WIDEST, WITHOUT_TERMINAL = 80, 120, 100
 """Columns."""
@@ -47,7 +48,8 @@ def _group(owner: type, options: list[Option], whole: bool) -> Iterator[str]:
     width = min(max(shutil.get_terminal_size((WITHOUT_TERMINAL, 0)).columns, NARROWEST), WIDEST) - 1
     prefixes = list(dict.fromkeys(_unnumbered(option.path[:-1]) for option in options))
     nested = any(len(prefix) > 1 for prefix in prefixes)
-    places = f": {', '.join(f'{option_name(prefix)}.FIELD' for prefix in prefixes)}" if nested else ""
+    names = [f"{option_name('.'.join(prefix))}.FIELD" for prefix in prefixes]
+    places = f": {', '.join(names)}" if nested else ""
     yield textwrap.fill(f"{summary(owner).partition('. ')[0].rstrip('.')}{places}", width, break_on_hyphens=False)
     by_field: dict[str, list[Option]] = {}
     for option in options:

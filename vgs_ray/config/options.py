@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import tyro
 
 from vgs_ray.config import Recipe
-from vgs_ray.errors import UserError
+from vgs_ray.errors import UserError, option_name
 
 LEAST_SIMILARITY, MARGIN, MOST_SUGGESTIONS = 0.6, 0.03, 4
 """Suggested are names within the margin of the most similar one, on a scale from 0 to 1."""
@@ -30,15 +30,11 @@ class Option(NamedTuple):
 
     @property
     def name(self) -> str:
-        return option_name(self.path)
+        return option_name(".".join(self.path))
 
     def is_in(self, section: str) -> bool:
         """Whether it sets the field at this dotted path, or one below it."""
         return f"{'.'.join(self.path)}.".startswith(f"{section}.")
-
-
-def option_name(path: Iterable[str]) -> str:
-    return "--" + ".".join(path).replace("_", "-")
 
 
 def options_of(config: Any, path: tuple[str, ...] = ()) -> Iterator[Option]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vgs_ray.errors import UserError
+from vgs_ray.errors import UserError, option_name
 
 if TYPE_CHECKING:
     from vgs_ray.config import Evaluate, Recipe, Serve
@@ -45,13 +45,13 @@ def placement_faults(recipe: Recipe) -> Iterator[str]:
     for name in dict.fromkeys([*(f"{resources}.num_gpus" for _, resources in pairs), "train.gpus_per_worker"]):
         gpus = _value(recipe, name)
         if gpus > 1 and gpus % 1:
-            yield f"{name} is {gpus:g}; Ray reserves a part of one GPU or whole GPUs: pass {_option(name)} {int(gpus)}"
+            yield f"{name} is {gpus:g}; Ray reserves a part of one GPU or whole GPUs: pass {option_name(name)} {int(gpus)}"
     for engine, resources in pairs:
         split, gpus = _value(recipe, f"{engine}.tensor_parallel_size"), _value(recipe, f"{resources}.num_gpus")
         if gpus and split > max(1, gpus):
             yield (
                 f"{engine}.tensor_parallel_size is {split} and {resources}.num_gpus is {gpus:g}; an engine that is split over "
-                f"GPUs needs all of them: pass {_option(resources)}.num-gpus {split}"
+                f"GPUs needs all of them: pass {option_name(resources)}.num-gpus {split}"
             )
     yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
     yield from _shared_memory("serve", recipe.serve, _share_a_gpu(recipe.serve))
@@ -81,10 +81,6 @@ def _value(recipe: Recipe, name: str) -> Any:
     for part in name.split("."):
         value = value[int(part)] if part.isdecimal() else getattr(value, part)
     return value
-
-
-def _option(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
 
 
 def _share_a_gpu(config: Serve) -> bool:

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from vgs_ray.config import Recipe
-from vgs_ray.errors import UserError
+from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import RANDOM, model_path
 from vgs_ray.models.folder import CONFIG, VOCABULARY, check_value_folder, is_path, model_type
 
@@ -62,7 +62,7 @@ def _check(field: str, model: str, policy: bool) -> None:
         path = model_path(model)
     except ValueError as error:
         raise UserError(f"{field} is {model!r}: {error}") from None
-    subject, remedy = f"{field} is {model!r}", f"pass another --{field.replace('_', '-')}"
+    subject, remedy = f"{field} is {model!r}", f"pass another {option_name(field)}"
     if Path(path).is_dir():
         _check_folder(subject, Path(path), policy, remedy)
     elif Path(path).exists() or is_path(path):

@@ -23,7 +23,7 @@ from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
 from vgs_ray.config import Recipe
-from vgs_ray.data.files import atomic_file, flush_to_disk, write_atomically
+from vgs_ray.data.files import atomic_file, write_atomically
 from vgs_ray.data.schemas import TABLES
 from vgs_ray.errors import UserError
 
@@ -104,15 +104,14 @@ class StageTable(NamedTuple):
             return
         rows = rows.select(self.schema.names).cast(self.schema)
         path = self.part_path(name or part_name(rows[self.key].to_pylist()))
-        with atomic_file(path) as temporary:
+        with atomic_file(path, self._check_writer) as temporary:
             pq.write_table(rows, temporary, compression="zstd")
-            flush_to_disk(
-                temporary
-            )  # takes time, so it comes before the check, and the rename follows the check at once
-            if self.writer and (self.folder / WRITER).read_text() != self.writer:
-                raise Displaced(
-                    f"another command now writes {self.folder}; this process stops, and no committed row is lost"
-                )
+
+    def _check_writer(self) -> None:
+        if self.writer and (self.folder / WRITER).read_text() != self.writer:
+            raise Displaced(
+                f"another command now writes {self.folder}; this process stops, and no committed row is lost"
+            )
 
 
 def part_name(ids: Sequence[object]) -> str:

@@ -10,21 +10,28 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to. It replaces `path` at the end of the block, or is deleted if the block raises."""
+def atomic_file(path: Path, before_rename: Callable[[], None] | None = None) -> Iterator[Path]:
+    """A temporary path to write to. It replaces `path` at the end of the block, or is deleted if the block raises.
+
+    Args:
+        path: the file to write or replace.
+        before_rename: called when the data is on disk, immediately before the rename; no rename follows if it raises.
+    """
     temporary = _temporary(path)
     try:
         yield temporary
-        flush_to_disk(temporary)
+        _flush(temporary)
+        if before_rename:
+            before_rename()
         os.replace(temporary, path)
-        flush_to_disk(path.parent)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -44,10 +51,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def publish_folder(temporary: Path, folder: Path) -> None:
     """Flush a folder and all that it contains to disk, then rename it to `folder`, which is deleted first if it exists."""
     for path in (*temporary.rglob("*"), temporary):
-        flush_to_disk(path)
+        _flush(path)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
-    flush_to_disk(folder.parent)
+    _flush(folder.parent)
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -61,7 +68,7 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1) + "\n")
 
 
-def flush_to_disk(path: Path) -> None:
+def _flush(path: Path) -> None:
     """fsync of a file or of a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -141,3 +141,10 @@ def test_changed_weights_of_a_large_file_are_noticed(
     assert content_of(str(tmp_path)) == before
     save_file({**weights, changed: weights[changed] + 1}, tmp_path / "model.safetensors")
     assert content_of(str(tmp_path)) != before
+
+
+def test_a_damaged_large_file_has_a_content_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages ask for the content before they check the model, whose error is the one to show."""
+    monkeypatch.setattr(content, "SMALL_BYTES", 1000)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 5000)
+    assert content_of(str(tmp_path)).startswith("content:")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 from vgs_ray.models import model_path
-from vgs_ray.models.folder import CONFIG, TOKENIZER_FILES
+from vgs_ray.models.folder import CONFIG, TOKENIZER_FILES, check_header
 
 SMALL_BYTES = 64 * 2**20
 """Files up to this size are read whole."""
 SAMPLE_BYTES = 4096
 """Bytes read from each tensor of a larger file."""
 SAMPLES = 1024
-"""Samples of a larger file that is not in safetensors format."""
+"""Samples of a larger file without a readable safetensors header."""
 READ = (CONFIG, *TOKENIZER_FILES, "*.safetensors", "*.bin", "*.index.json")
 """Files that determine what a model computes and how text becomes tokens."""
 
@@ -55,12 +56,12 @@ def _pieces(file: Path, size: int) -> Iterator[bytes]:
 
 
 def _samples(file: Path, size: int) -> list[int]:
-    """Positions to read at: the start of each tensor, or evenly spaced ones."""
-    if file.suffix != ".safetensors":
-        return [size * index // SAMPLES for index in range(SAMPLES)]
-    with file.open("rb") as content:
-        length = int.from_bytes(content.read(8), "little")
-        tensors = json.loads(content.read(min(length, size)))
-    starts = {8 + length + entry["data_offsets"][0] for name, entry in tensors.items() if name != "__metadata__"}
-    header = range(0, 8 + length, SAMPLE_BYTES)
-    return [*header, *sorted(starts)]
+    """Positions to read at: the header and the start of each tensor, or evenly spaced ones in any other file."""
+    with suppress(ValueError):  # not in safetensors format, or damaged, which loading reports
+        check_header(file)
+        with file.open("rb") as content:
+            length = int.from_bytes(content.read(8), "little")
+            tensors = json.loads(content.read(length))
+        starts = {8 + length + entry["data_offsets"][0] for name, entry in tensors.items() if name != "__metadata__"}
+        return [*range(0, 8 + length, SAMPLE_BYTES), *sorted(starts)]
+    return [size * index // SAMPLES for index in range(SAMPLES)]

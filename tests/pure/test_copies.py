@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import DATA
 
 from vgs_ray.cleaning.contamination import GRAM, grams, index_benchmarks, overlap
 from vgs_ray.cleaning.copies import (
@@ -23,7 +23,6 @@ from vgs_ray.cleaning.copies import (
 )
 from vgs_ray.data.ids import problem_id
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data of the tests is not at {DATA}")
 
 MERCHANT = (

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import DATA
 
 from vgs_ray.grade import (
     MAX_SOLUTION_CHARS,
@@ -26,7 +26,6 @@ from vgs_ray.grade import (
     quick_equivalent,
 )
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data of the tests is not at {DATA}")
 
 

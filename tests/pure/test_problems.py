@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import DATA
 
 from vgs_ray.cleaning.rules import REASONS, boxed_answer, check
 from vgs_ray.grade import boxes
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data of the tests is not at {DATA}")
 
 GOOD = {"problem": "What is $3+4$?", "answer": "7", "solution": r"It is $\boxed{7}$."}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from real_data import DATA
 
 from pipelines.errors import line_of
 from pipelines.evaluate import all_problems, benchmark_sources
@@ -21,7 +22,7 @@ from vgs_ray.evaluate.benchmarks import BENCHMARKS, benchmark_source, final_answ
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "benchmarks"
+BENCHMARK_DATA = DATA / "benchmarks"
 SIZES = {"aime-24": 30, "aime-25": 30, "hmmt-feb-24": 30, "hmmt-feb-25": 30, "math-500": 500, "gsm8k": 1319}
 
 
@@ -53,9 +54,12 @@ def test_an_answer_follows_its_rationale(text: str | None, answer: str) -> None:
     assert final_answer(text) == answer
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} does not exist: real benchmarks are not part of the repository")
+@pytest.mark.skipif(
+    not BENCHMARK_DATA.is_dir(),
+    reason=f"{BENCHMARK_DATA} does not exist: real benchmarks are not part of the repository",
+)
 def test_real_benchmarks_are_read_from_a_folder() -> None:
-    copies = benchmark_sources(Evaluate(benchmarks=tuple(SIZES), benchmark_folder=str(DATA)))
+    copies = benchmark_sources(Evaluate(benchmarks=tuple(SIZES), benchmark_folder=str(BENCHMARK_DATA)))
     problems, count = all_problems(copies, limit=0)
     rows = problems.to_pandas()
     assert count == len(rows) == sum(SIZES.values())

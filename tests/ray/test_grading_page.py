@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from agreement import disagreements, pairs_of
+from real_data import DATA
 
 from vgs_ray.answers.judge import Judge
 from vgs_ray.grade import compare
@@ -17,7 +18,6 @@ PAGE = (ROOT / "docs" / "grading.md").read_text()
 ANSWERS = re.findall(
     r"^\| `(.+?)` \| `(.+?)` \| (equal|different|unknown) \| ", PAGE.partition("## Agreement")[0], re.M
 )
-DATA = ROOT.parent / "shared" / "data"
 JUDGED = ("vgs_ray/grade.py", "vgs_ray/answers/compare.py", "vgs_ray/answers/judge.py", "pipelines/verify.py")
 
 

@@ -14,7 +14,7 @@ command -v "$PYTHON" >/dev/null 2>&1 || stop "python3 is not installed: install 
 log=.venv/setup.log
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv || stop "$PYTHON cannot create a virtual environment: install its venv module"
 echo "setup: installing pinned packages into .venv, a few minutes (details: $log)"
-.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[cpu,dev]' >"$log" 2>&1 &
+.venv/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[cpu,svpo,dev]' >"$log" 2>&1 &
 install=$!
 trap 'kill $install 2>/dev/null || true' INT TERM
 started=$SECONDS

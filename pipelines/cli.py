@@ -14,7 +14,7 @@ from tabulate import tabulate
 from pipelines.errors import line_of
 from pipelines.recipes import RECIPES
 from pipelines.tables.stage import only_writer
-from vgs_ray.config import STAGES, Recipe
+from vgs_ray.config import Recipe
 from vgs_ray.config.checks import URL, check_recipe
 from vgs_ray.config.help import help_text, summary
 from vgs_ray.config.options import parse_options
@@ -81,7 +81,7 @@ def _help(command: str, recipe: Recipe, flags: Any, whole: bool) -> str:
         return "\n\n".join([*parts, help_text(recipe)])
     parts.append(help_text(recipe, (*RUN_FIELDS, *FIELDS[name])))
     if name == "run":
-        stages = [(f"  {stage}", summary(type(getattr(recipe, stage)))) for stage in (*STAGES, "serve")]
+        stages = [(f"  {stage}", summary(type(getattr(recipe, stage)))) for stage in (*recipe.stages, "serve")]
         parts += [f"Stages, in this order:\n{_columns(stages)}"]
         parts += [f"python -m pipelines.STAGE {recipe.name} --help lists the fields of one stage."]
     return "\n\n".join([*parts, "--help-all describes the fields of all sections; every command accepts all of them."])

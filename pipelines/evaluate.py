@@ -143,9 +143,16 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     return write_report(out.folder, results, answer_statistics(searches), resamples=config.bootstrap, seed=recipe.seed)
 
 
+def inputs_of(recipe: Recipe) -> tuple[str, ...]:
+    """The stages that write the models of the evaluation."""
+    config = recipe.evaluate
+    written = {"train": not config.value_model, "tune": not config.policy}
+    return tuple(stage for stage, needed in written.items() if needed and stage in recipe.stages)
+
+
 def run(recipe: Recipe) -> None:
     config = recipe.evaluate
-    stage = open_stage(recipe, "evaluate", inputs=() if config.value_model else ("train",))
+    stage = open_stage(recipe, "evaluate", inputs=inputs_of(recipe))
     if stage is None:
         return
     out = stage_table(recipe, "evaluate")

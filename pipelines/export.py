@@ -162,7 +162,7 @@ def write_layout(recipe: Recipe, folder: Path, write: Writer) -> SplitCounts:
             f"{folder.name} would be empty: export.responses is {recipe.export.responses}, and no problem of {recipe.folder} has "
             "so many labels: lower it, or pass 0 to write all labels"
         )
-    manifests = {name: read_manifest(recipe.folder / name / "_stage.json") for name in INPUTS}
+    manifests = {name: read_manifest(recipe.stage_folder(name) / "_stage.json") for name in INPUTS}
     card = data_card(folder.name, recipe.folder.name, manifests, counts, recipe.export.license)
     (folder / "README.md").write_text(card)
     return counts

@@ -76,7 +76,7 @@ def bytes_per_row(recipe: Recipe) -> dict[str, float]:
 
 def counts_of(recipe: Recipe, stage: str) -> dict[str, Any]:
     """Counts in a stage's manifest; empty if the stage is not finished."""
-    path = recipe.folder / stage / "_stage.json"
+    path = recipe.stage_folder(stage) / "_stage.json"
     return dict(read_manifest(path)["counts"]) if path.exists() else {}
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +70,7 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
             is full.
     """
     check_recipe(recipe)
-    folder = recipe.folder / name
+    folder = recipe.stage_folder(name)
     now = description(recipe, name, {stage: _fingerprint(recipe, stage) for stage in inputs})
     if (folder / "_stage.json").exists():
         done = read_manifest(folder / "_stage.json")
@@ -131,7 +131,7 @@ def _short(value: Any) -> str:
 
 def _fingerprint(recipe: Recipe, stage: str) -> str:
     """A short hash of the identity and the inputs of a complete stage."""
-    path = recipe.folder / stage / "_stage.json"
+    path = recipe.stage_folder(stage) / "_stage.json"
     if not path.exists():
         raise UserError(
             f"{path} is missing, so stage {stage!r} is not complete: run python -m pipelines.{stage} {recipe.name} first"
@@ -177,16 +177,25 @@ def _count(name: str, value: Any) -> str:
 
 @contextmanager
 def only_writer(recipe: Recipe) -> Iterator[None]:
-    """Hold the lock of the run, and wait while another process holds it. The lock ends with the process that holds it."""
+    """Hold the locks of the run and of its base run, and wait while another process holds one. A lock ends with its holder."""
     check_recipe(recipe)
-    _prepare_folder(recipe.folder, keep_parts=True)
-    lock, holder = FileLock(recipe.folder / ".lock"), recipe.folder / ".lock_holder"
+    with ExitStack() as locks:
+        locks.enter_context(_locked(recipe.folder))
+        if recipe.base_stages:
+            locks.enter_context(_locked(Path(recipe.root) / recipe.base_run))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    _prepare_folder(folder, keep_parts=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".lock_holder"
     while not lock.is_locked:
         try:
             lock.acquire(blocking=False)
         except Timeout:
             pid = holder.read_text() if holder.exists() else "unknown"
-            print(f"process {pid} is working on {recipe.folder}: waiting for it to end", flush=True)
+            print(f"process {pid} is working on {folder}: waiting for it to end", flush=True)
             time.sleep(5)
     try:
         write_atomically(holder, str(os.getpid()))

@@ -151,8 +151,11 @@ LAYOUT = {
     "roll_out": ("", "roll_outs", "roll_out_id"),
     "verify": ("", "verified", "roll_out_id"),
     "label": ("", "labels", "roll_out_id"),
+    "trees": ("", "trees", "tree_id"),
+    "pairs": ("", "pairs", "pair_id"),
     "evaluate": ("", "searches", "search_id"),
     "dropped": ("clean/problems_dropped", "problems_dropped", "row"),
+    "unpaired": ("pairs/unpaired_trees", "unpaired_trees", "tree_id"),
 }
 """Folder (by default the stage's name), schema and id column of the table of each stage."""
 
@@ -160,7 +163,8 @@ LAYOUT = {
 def stage_table(recipe: Recipe, stage: str) -> StageTable:
     """The table of a stage."""
     folder, name, key = LAYOUT[stage]
-    return StageTable(recipe.folder / (folder or stage), name, key)
+    first, *rest = (folder or stage).split("/")
+    return StageTable(recipe.stage_folder(first).joinpath(*rest), name, key)
 
 
 def committed_ids(table: StageTable) -> pa.Array:

@@ -31,11 +31,17 @@ OPERATION = {
         "shard_size", "reshard", "activation_checkpointing", "compile", "attention", "checkpoint_every", "checkpoints_kept",
         "async_checkpoints", "validate_every", "position_bin", "trackers", "push_to",
     },
-    "evaluate": {"model", "value_model", "concurrent"} | ENGINE | RESOURCES,
+    "trees": {"model", "value_model", "concurrent", "max_error_share"} | ENGINE | RESOURCES,
+    "pairs": {"model"},
+    "tune": {
+        "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "checkpoint_every",
+    },
+    "evaluate": {"model", "policy", "value_model", "concurrent"} | ENGINE | RESOURCES,
     "export": {"hub"},
 }  # fmt: skip
 """Fields that do not identify rows. A new field has to be added here or in `IDENTITY`."""
 SAMPLING = {"temperature", "top_p", "max_tokens", "stop_token_ids", "top_k", "min_p", "repetition_penalty"}
+MCTS = {"simulations", "width", "depth", "block", "delimiter", "c_puct", "parallel", "prior", "back_up"}
 BEAM = {"keep", "branch", "block", "groups", "delimiter", "rank", "finished", "choose"}
 IDENTITY = {
     "clean": {
@@ -51,8 +57,15 @@ IDENTITY = {
         "seed", "loss", "max_length", "batch_size", "steps", "lr", "min_lr_share", "warmup_share", "min_warmup_steps",
         "betas", "eps", "weight_decay", "clip_norm", "dropout", "attention_dropout", "trained_layers", "group_size",
     },
+    "trees": {"seed", "instruction", "timeout_s", "memory_gib", "per_problem", "max_model_len", "dtype"} | SAMPLING | MCTS,
+    "pairs": {"kind", "min_margin", "min_visits", "per_problem"},
+    "tune": {
+        "seed", "loss", "beta", "sft_weight", "value_weight", "margin_weight", "margin", "dropout", "max_length", "batch_size",
+        "epochs", "lr", "head_lr", "warmup_share", "weight_decay", "clip_norm", "bf16",
+    },
     "evaluate": {
         "seed", "instruction", "timeout_s", "memory_gib", "benchmarks", "benchmark_folder", "limit", "samples", "budgets",
+        "greedy",
         "confidence", "bootstrap", "variants", "max_model_len", "dtype",
     } | SAMPLING | BEAM,
     "export": {"responses", "shard_mib", "license"},
@@ -106,7 +119,7 @@ def test_resources_and_engines_of_a_generator_are_told_apart() -> None:
 def test_limits_of_the_judge_identify_what_it_judged() -> None:
     slower = replace(sandbox(), judge=JudgeLimits(timeout_s=60.0))
     changed = {stage for stage in IDENTITY if slower.identity(stage) != sandbox().identity(stage)}
-    assert changed == {"clean", "verify", "evaluate"}
+    assert changed == {"clean", "verify", "trees", "evaluate"}
 
 
 def copied(folder: Path) -> Path:

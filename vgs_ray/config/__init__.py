@@ -18,15 +18,16 @@ from vgs_ray.config.data import (
 from vgs_ray.config.engine import Engine
 from vgs_ray.config.evaluate import Evaluate
 from vgs_ray.config.plan import PlanAssumptions
-from vgs_ray.config.recipe import STAGES, Recipe
+from vgs_ray.config.recipe import STAGES, SVPO_STAGES, Recipe
 from vgs_ray.config.resources import Resources
 from vgs_ray.config.sampling import Sampling
-from vgs_ray.config.search import Beam, Mcts, Rebase, Variant
+from vgs_ray.config.search import Beam, Mcts, Rebase, Variant, alphamath
 from vgs_ray.config.serve import Serve
+from vgs_ray.config.svpo import Pairs, Trees, Tune
 from vgs_ray.config.train import Train
 
 __all__ = [
-    "STAGES", "Beam", "Clean", "Engine", "Evaluate", "Export", "Generator", "ImportVM", "JudgeLimits", "Label", "Mcts",
-    "PlanAssumptions", "Rebase", "Recipe", "ReferencePolicy", "Resources", "RollIn", "RollOut", "Sampling", "Serve", "Train",
-    "Variant", "Verify",
+    "STAGES", "SVPO_STAGES", "Beam", "Clean", "Engine", "Evaluate", "Export", "Generator", "ImportVM", "JudgeLimits", "Label",
+    "Mcts", "Pairs", "PlanAssumptions", "Rebase", "Recipe", "ReferencePolicy", "Resources", "RollIn", "RollOut", "Sampling",
+    "Serve", "Train", "Trees", "Tune", "Variant", "Verify", "alphamath",
 ]  # fmt: skip

@@ -78,6 +78,11 @@ def _places(recipe: Recipe) -> Iterator[str]:
             f"run_name is {name!r}; it names one folder, with at most 100 letters, digits, '_', '-' and '.', and no '.' "
             "or '-' at the start: pass another --run-name"
         )
+    if recipe.base_stages and (not NAME.fullmatch(recipe.base_run) or recipe.base_run == name):
+        yield (
+            f"base_run is {recipe.base_run!r} and run_name is {name!r}; stages {', '.join(recipe.base_stages)} are taken from "
+            "another run in the same root: pass another --base-run or --run-name"
+        )
     if URL.match(recipe.root) or not recipe.root.isprintable():
         yield (
             f"root is {recipe.root!r}; runs are kept in a folder of a POSIX file system that all nodes share, and object "
@@ -90,7 +95,7 @@ def _places(recipe: Recipe) -> Iterator[str]:
         **{f"clean.exclude.{i}": each for i, each in enumerate(recipe.clean.exclude)},
         **{f"evaluate.benchmarks.{i}": each for i, each in enumerate(recipe.evaluate.benchmarks)},
     }
-    for stage in ("roll_in", "train", "evaluate", "serve"):
+    for stage in ("roll_in", "train", "trees", "tune", "evaluate", "serve"):
         sources |= recipe.models(stage)
     for field, value in sources.items():
         if "://" in value:

@@ -24,15 +24,21 @@ class Evaluate:
     revision); or a source with the columns problem and answer: a .parquet or .jsonl file, or a Hugging Face data set."""
     benchmark_folder: str = ""
     """Folder with local copies of the named benchmarks, such as aime-24.jsonl, for machines without access to Hugging Face."""
+    policy: OptionalModel = ""
+    """Policy to evaluate: folder or Hugging Face id. If empty, the model that stage tune wrote, or `policy.model` in a recipe
+    without that stage."""
     value_model: OptionalModel = ""
     """Folder or Hugging Face id of a value model or a process reward model (Qwen2, Qwen3 or Llama for sequence or token
-    classification). `random` scores at random. If empty, the model that stage train wrote."""
+    classification). `random` scores at random, and `policy` is the value head of the policy itself. If empty, the model that
+    stage train wrote, or `policy` in a recipe without that stage."""
     limit: NonNegativeInt = 0
     """Number of problems from the start of each benchmark; 0 takes all."""
     samples: PositiveInt = 16
     """Independent samples for each problem. Smaller budgets are estimated from subsets of them."""
     beam: Beam = Beam(groups=4)
     """The guided search at the largest budget. Smaller budgets use fewer groups."""
+    greedy: bool = False
+    """Also sample one answer at temperature 0."""
     variants: tuple[Variant, ...] = ()
     """Additional searches. The budget of a tree search is the maximum number of blocks that it samples."""
     budgets: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (4, 8, 16)

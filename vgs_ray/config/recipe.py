@@ -23,9 +23,13 @@ from vgs_ray.config.lengths import longest_sequence
 from vgs_ray.config.plan import PlanAssumptions
 from vgs_ray.config.ranges import NonEmptyStr, Seed
 from vgs_ray.config.serve import Serve
+from vgs_ray.config.svpo import Pairs, Trees, Tune
 from vgs_ray.config.train import Train
 
 STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate")
+"""Stages of a value model from roll-outs (VGS, TVM), in order."""
+SVPO_STAGES = ("clean", "trees", "pairs", "tune", "evaluate")
+"""Stages of step-level value preference optimization, in order."""
 SHARED = {
     "clean": ("seed", "judge"),
     "roll_in": ("seed", "instruction"),
@@ -33,6 +37,9 @@ SHARED = {
     "verify": ("policy", "judge"),
     "label": (),
     "train": ("seed",),
+    "trees": ("seed", "instruction", "policy", "judge"),
+    "pairs": ("policy",),
+    "tune": ("seed", "policy"),
     "evaluate": ("seed", "instruction", "policy", "judge"),
     "serve": ("seed", "instruction", "policy", "judge"),
     "export": (),
@@ -50,6 +57,12 @@ class Recipe:
     """Folder of all runs. The command line makes it absolute."""
     run_name: str = ""
     """Folder of this run in `root`; the recipe's name if empty."""
+    stages: tuple[NonEmptyStr, ...] = STAGES
+    """Stages of the run, in order."""
+    base_run: str = ""
+    """Run in `root` whose tables of the stages `base_stages` this run uses. Such a stage is run there if it is not complete."""
+    base_stages: tuple[NonEmptyStr, ...] = ()
+    """Stages of `base_run` that this run uses instead of its own."""
     seed: Seed = 0
     """Seed of the run. The seed of each row is derived from it and the row's id."""
     instruction: str = ""
@@ -62,6 +75,9 @@ class Recipe:
     verify: Verify = field(default_factory=Verify)
     label: Label = field(default_factory=Label)
     train: Train = field(default_factory=Train)
+    trees: Trees = field(default_factory=Trees)
+    pairs: Pairs = field(default_factory=Pairs)
+    tune: Tune = field(default_factory=Tune)
     evaluate: Evaluate = field(default_factory=Evaluate)
     serve: Serve = field(default_factory=Serve)
     export: Export = field(default_factory=Export)
@@ -72,6 +88,10 @@ class Recipe:
     def folder(self) -> Path:
         """`{root}/{run_name}`."""
         return Path(self.root) / (self.run_name or self.name)
+
+    def stage_folder(self, stage: str) -> Path:
+        """`{root}/{run_name}/{stage}`, or the stage's folder in `base_run`."""
+        return (Path(self.root) / self.base_run if stage in self.base_stages else self.folder) / stage
 
     @property
     def resolved_train(self) -> Train:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from vgs_ray.config.ranges import NonEmptyStr, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -55,6 +55,30 @@ class Mcts:
     """Weight of the exploration term."""
     parallel: PositiveInt = 4
     """Descents that run in parallel. Each counts the unfinished ones as visits without a value."""
+    prior: Literal["uniform", "likelihood"] = "uniform"
+    """Prior of a block: 1 / `width`, or exp(mean log-probability of its tokens) as in AlphaMath (arXiv 2405.03553)."""
+    back_up: Literal["blocks", "prefix"] = "blocks"
+    """Values that a descent backs up: those of all blocks that it samples, in [0, 1]; or only that of the prefix that it expands,
+    in [-1, 1], and those of finished answers, which are not selected again (AlphaMath)."""
+
+
+def alphamath(**changes: Any) -> Mcts:
+    """The tree search of AlphaMath (arXiv 2405.03553), on which SVPO builds (arXiv 2406.10858).
+
+    Args:
+        changes: fields of `Mcts` with other values.
+    """
+    published = Mcts(
+        simulations=40,
+        width=5,
+        depth=8,
+        delimiter="\n\n",
+        c_puct=1.25,
+        parallel=1,
+        prior="likelihood",
+        back_up="prefix",
+    )
+    return replace(published, **changes)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,56 @@ LABELS = pa.schema(
     ]
 )
 
+TREES = pa.schema(
+    [
+        pa.field("tree_id", pa.string(), nullable=False),  # {problem_id}/tree/{index}
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # train | validation
+        pa.field("policy", pa.string(), nullable=False),  # folder or hub id
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("prompt", TOKENS, nullable=False),
+        # The nodes below the root, in the order of their ids, which start at 1. The root has the id 0.
+        pa.field("parents", pa.list_(pa.int32()), nullable=False),
+        pa.field("tokens", pa.list_(TOKENS), nullable=False),  # of the block alone
+        pa.field("states", pa.list_(pa.string()), nullable=False),  # kept | finished | length
+        pa.field("logprobs", pa.list_(pa.float32()), nullable=False),  # mean log-probability of the tokens
+        pa.field("values", pa.list_(pa.float32()), nullable=False),  # of the value model, in [0, 1]; null without one
+        pa.field("q", pa.list_(pa.float32()), nullable=False),  # in [-1, 1]; null without a visit
+        pa.field("visits", pa.list_(pa.int32()), nullable=False),
+        pa.field("outcomes", pa.list_(pa.string()), nullable=False),  # of leaves; null for other nodes
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),  # {tree_id}/{id of chosen}/{id of rejected}
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("tree_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # train | validation
+        pa.field("prompt_ids", TOKENS, nullable=False),  # the prompt of the policy and the shared prefix of the answer
+        pa.field("chosen_ids", TOKENS, nullable=False),
+        pa.field("rejected_ids", TOKENS, nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),  # this field and the next two: the same as text
+        pa.field("chosen", pa.string(), nullable=False),
+        pa.field("rejected", pa.string(), nullable=False),
+        pa.field("q_chosen", pa.float32(), nullable=False),  # in [-1, 1]
+        pa.field("q_rejected", pa.float32(), nullable=False),
+        pa.field("visits_chosen", pa.int32(), nullable=False),
+        pa.field("visits_rejected", pa.int32(), nullable=False),
+        pa.field("depth", pa.int32(), nullable=False),  # blocks before the pair
+    ]
+)
+
+UNPAIRED_TREES = pa.schema(
+    [
+        pa.field("tree_id", pa.string(), nullable=False),
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
 SEARCHES = pa.schema(
     [
         pa.field("search_id", pa.string(), nullable=False),  # {benchmark}/{problem_id}/{explorer}
@@ -127,5 +177,8 @@ TABLES = {
     "roll_outs": ROLL_OUTS,
     "verified": VERIFIED,
     "labels": LABELS,
+    "trees": TREES,
+    "pairs": PAIRS,
+    "unpaired_trees": UNPAIRED_TREES,
     "searches": SEARCHES,
 }

@@ -39,24 +39,6 @@ SEARCH_CONTEXT: ContextVar[SearchContext | None] = ContextVar("SEARCH_CONTEXT", 
 """The search of the current asyncio task."""
 
 
-class Completion(NamedTuple):
-    """A policy's continuation of a prefix.
-
-    Attributes:
-        tokens: new tokens only, with the end-of-sequence token.
-        finished: whether the last token is an end-of-sequence token.
-        finish_reason: why generation ended.
-        mean_logprob: mean natural log-probability of the tokens; 0.0 without tokens, NaN if the engine does not compute it.
-        prefilled: tokens of the prefix that the engine forwarded; the others were cached.
-    """
-
-    tokens: Tokens
-    finished: bool
-    finish_reason: FinishReason
-    mean_logprob: float
-    prefilled: int = 0
-
-
 class Score(NamedTuple):
     """A value model's score of a prefix.
 
@@ -69,6 +51,26 @@ class Score(NamedTuple):
     value: float
     probs: tuple[float, ...] = ()
     scored: int = 0
+
+
+class Completion(NamedTuple):
+    """A policy's continuation of a prefix.
+
+    Attributes:
+        tokens: new tokens only, with the end-of-sequence token.
+        finished: whether the last token is an end-of-sequence token.
+        finish_reason: why generation ended.
+        mean_logprob: mean natural log-probability of the tokens; 0.0 without tokens, NaN if the engine does not compute it.
+        prefilled: tokens of the prefix that the engine forwarded; the others were cached.
+        score: of the prefix with these tokens, from an engine whose policy has a value head; None otherwise.
+    """
+
+    tokens: Tokens
+    finished: bool
+    finish_reason: FinishReason
+    mean_logprob: float
+    prefilled: int = 0
+    score: Score | None = None
 
 
 @dataclass

@@ -5,6 +5,8 @@ from vgs_ray.sandbox import policy_path
 
 RANDOM = "random"
 """A scorer that draws its values at random, in place of a value model."""
+OWN_HEAD = "policy"
+"""The value head of the policy itself, in place of a value model."""
 
 
 def model_path(model: str) -> str:

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from vgs_ray.config import Recipe
 from vgs_ray.errors import UserError, option_name
-from vgs_ray.models import RANDOM, model_path
+from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.models.folder import CONFIG, VOCABULARY, check_value_folder, is_path, model_type
 
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -35,19 +35,30 @@ def check_models(recipe: Recipe, stage: str) -> None:
         UserError: a folder that contains no model, or an id that does not exist or can't be looked up.
     """
     for field, model in recipe.models(stage).items():
-        if model != RANDOM:
+        if model not in (RANDOM, OWN_HEAD):
             _check(field, model, policy=field.endswith(".model"))
 
 
+def evaluated_policy(recipe: Recipe) -> str:
+    """The policy that evaluation and the endpoint use; by default the one that stage tune wrote, if the recipe has that stage."""
+    if recipe.evaluate.policy:
+        return recipe.evaluate.policy
+    return str(recipe.stage_folder("tune") / "model") if "tune" in recipe.stages else recipe.policy.model
+
+
 def value_model(recipe: Recipe, model: str = "") -> str:
-    """The folder or Hugging Face id of a value model; without a name, the folder that stage train wrote.
+    """The folder or Hugging Face id of a value model.
+
+    Without a name, it is the folder that stage train wrote, or the policy's own value head if the recipe has no such stage.
 
     Raises:
         UserError: the folder doesn't exist, a file is missing, or the weights are PyTorch pickles.
     """
-    if model == RANDOM or (model and not Path(model).is_dir() and not is_path(model)):
+    if not model and "train" not in recipe.stages:
+        return OWN_HEAD
+    if model in (RANDOM, OWN_HEAD) or (model and not Path(model).is_dir() and not is_path(model)):
         return model
-    folder = Path(model).absolute() if model else recipe.folder / "train" / "value_model"
+    folder = Path(model).absolute() if model else recipe.stage_folder("train") / "value_model"
     try:
         check_value_folder(folder)
     except ValueError as error:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from vgs_ray.models import model_path
-from vgs_ray.models.folder import CONFIG, TOKENIZER_FILES, check_header
+from vgs_ray.models.folder import CONFIG, TOKENIZER_FILES, VALUE_HEAD, check_header
 
 SMALL_BYTES = 64 * 2**20
 """Files up to this size are read whole."""
@@ -17,7 +17,7 @@ SAMPLE_BYTES = 4096
 """Bytes read from each tensor of a larger file."""
 SAMPLES = 1024
 """Samples of a larger file without a readable safetensors header."""
-READ = (CONFIG, *TOKENIZER_FILES, "*.safetensors", "*.bin", "*.index.json")
+READ = (CONFIG, *TOKENIZER_FILES, "*.safetensors", "*.bin", "*.index.json", f"{VALUE_HEAD}/*")
 """Files that determine what a model computes and how text becomes tokens."""
 
 

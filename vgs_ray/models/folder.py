@@ -14,6 +14,8 @@ from typing import Any
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = "pytorch_model*.bin"
+VALUE_HEAD = "value_head"
+"""Folder in that of a policy with the weights of its value head, so that other software loads the policy without it."""
 VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 """Files one of which every tokenizer has."""
 TOKENIZER_FILES = (*VOCABULARY, "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja")

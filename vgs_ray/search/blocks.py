@@ -24,12 +24,14 @@ class Block(NamedTuple):
         score: from the value model; None without one.
         state: of its node, unless the explorer prunes it.
         prefilled: tokens of the prefix that the policy forwarded.
+        logprob: mean log-probability of the tokens; None if the engine does not compute it.
     """
 
     tokens: Tokens
     score: Score | None
     state: State
     prefilled: int
+    logprob: float | None = None
 
     @property
     def value(self) -> float | None:
@@ -66,8 +68,12 @@ class BlockSampler:
         completion = await self.policy.extend(
             tokens, replace(self.sampling, max_tokens=requested), stable_seed(self.seed, round, lane)
         )
-        score = await self.value.score(tokens + completion.tokens) if self.value else None
-        return Block(completion.tokens, score, self._state(prefix, completion, requested), completion.prefilled)
+        score = completion.score
+        if score is None and self.value:
+            score = await self.value.score(tokens + completion.tokens)
+        state = self._state(prefix, completion, requested)
+        logprob = None if math.isnan(completion.mean_logprob) else completion.mean_logprob
+        return Block(completion.tokens, score, state, completion.prefilled, logprob)
 
     def add(self, parent: Node, block: Block, *, group: int, round: int, index: int) -> Node:
         """Append the block to the tree, below `parent`."""

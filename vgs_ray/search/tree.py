@@ -36,6 +36,7 @@ class Node:
         state: see `State`.
         prefilled: tokens of its prefix that the policy forwarded; the others were cached.
         scored: tokens that the value model forwarded to score it, its own included.
+        logprob: mean log-probability of its tokens; None if the engine did not compute it.
     """
 
     id: int
@@ -49,6 +50,7 @@ class Node:
     state: State
     prefilled: int
     scored: int
+    logprob: float | None = None
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -87,6 +89,7 @@ class Tree:
         score: Score | None,
         state: State,
         prefilled: int = 0,
+        logprob: float | None = None,
     ) -> Node:
         """Append a block below `parent` and call the listener with it.
 
@@ -98,7 +101,9 @@ class Tree:
         value = None if score is None or math.isnan(score.value) else score.value
         probs = () if value is None or score is None else tuple(score.probs)
         scored = score.scored if score else 0
-        node = Node(len(self.nodes), parent, group, round, index, tuple(tokens), value, probs, state, prefilled, scored)
+        node = Node(
+            len(self.nodes), parent, group, round, index, tuple(tokens), value, probs, state, prefilled, scored, logprob
+        )
         self.nodes.append(node)
         self._starts.append(self.end(parent))
         if self._listener:
@@ -108,7 +113,7 @@ class Tree:
     def copy(self, node: Node) -> None:
         """Append a copy of a node of another tree. Nodes must be copied in the order of their ids."""
         score = Score(math.nan if node.value is None else node.value, node.probs, node.scored)
-        place = {name: getattr(node, name) for name in ("group", "round", "index", "state", "prefilled")}
+        place = {name: getattr(node, name) for name in ("group", "round", "index", "state", "prefilled", "logprob")}
         self.add(node.parent or ROOT, tokens=node.tokens, score=score, **place)
 
     def cut(self) -> Tree:
@@ -188,5 +193,6 @@ class Tree:
             value = math.nan if node["value"] is None else node["value"]
             score = Score(value, tuple(node["probs"]), node["scored"])
             place = {key: node[key] for key in ("group", "round", "index", "state", "prefilled")}
+            place["logprob"] = node.get("logprob")  # trees of earlier versions have none
             tree.add(node["parent"], tokens=tuple(node["tokens"]), score=score, **place)
         return tree

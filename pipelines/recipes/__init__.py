@@ -1,0 +1,16 @@
+"""Recipes: functions that return a full configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.recipes.sandbox import sandbox, sandbox_methods
+from pipelines.recipes.smollm import EXAMPLES, smollm
+from pipelines.recipes.vgs import vgs
+from vgs_ray.config import Recipe
+
+__all__ = ["EXAMPLES", "RECIPES", "sandbox", "sandbox_methods", "smollm", "vgs"]
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    recipe.__name__: recipe for recipe in (sandbox, sandbox_methods, smollm, vgs)
+}

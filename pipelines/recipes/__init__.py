@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from pipelines.recipes.sandbox import sandbox, sandbox_methods
 from pipelines.recipes.smollm import EXAMPLES, smollm
+from pipelines.recipes.svpo import svpo
 from pipelines.recipes.vgs import vgs
 from vgs_ray.config import Recipe
 
-__all__ = ["EXAMPLES", "RECIPES", "sandbox", "sandbox_methods", "smollm", "vgs"]
+__all__ = ["EXAMPLES", "RECIPES", "sandbox", "sandbox_methods", "smollm", "svpo", "vgs"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (sandbox, sandbox_methods, smollm, vgs)
+    recipe.__name__: recipe for recipe in (sandbox, sandbox_methods, smollm, svpo, vgs)
 }

@@ -23,7 +23,7 @@ from vgs_ray.config.search import Mcts, alphamath
 
 @dataclass(frozen=True)
 class Trees:
-    """Search trees of training problems, with the outcome of each finished answer."""
+    """Search trees of training problems, with outcomes."""
 
     per_problem: PositiveInt = 10
     """Trees for each problem."""

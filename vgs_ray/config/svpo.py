@@ -63,7 +63,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Tune:
-    """Train the policy on preference pairs, together with a value head on its last hidden state."""
+    """Train the policy on preference pairs, together with a value head."""
 
     init: OptionalModel = ""
     """Model to start from, which is also the reference of DPO. If empty, the policy."""

@@ -1,4 +1,5 @@
-"""Start engines: `build_policy` and `build_value` turn a model and a `config.Engine` into a running `Policy` or `Value`.
+"""Start engines: `build_policy` and `build_value` turn a model and a `config.Engine` into a running `Policy` or `Value`, and
+`build_engines` starts both for a search.
 
 `interface` defines the two protocols, `vllm` implements them, and `loop` is the thread that steps an engine. vLLM is imported
 when an engine starts.
@@ -6,15 +7,54 @@ when an engine starts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vgs_ray import config
 from vgs_ray.engines.random_value import RandomValue
-from vgs_ray.models import RANDOM
+from vgs_ray.models import OWN_HEAD, RANDOM
 
 if TYPE_CHECKING:
     from vgs_ray.engines.vllm import VllmPolicy, VllmValue
     from vgs_ray.engines.vocabularies import TranslatedValue
+
+
+class Engines(NamedTuple):
+    """The engines of a search; `policy is value` if one engine is both."""
+
+    policy: VllmPolicy
+    value: VllmValue | RandomValue | TranslatedValue
+
+    def close(self) -> None:
+        """Stop each engine once and free its memory."""
+        self.policy.close()
+        if self.value is not self.policy:
+            self.value.close()
+
+
+def build_engines(
+    policy: str, value: str, policy_engine: config.Engine, value_engine: config.Engine, logprobs: bool = True
+) -> Engines:
+    """Start the engines of a search, and wait until they are ready. Call `close()` to stop them.
+
+    Args:
+        policy: folder or hub id of the policy.
+        value: folder or hub id of the value model, `random`, or `OWN_HEAD` for the value head of the policy itself: then one
+            engine with the settings `policy_engine` is both, and its completions have a `score`.
+        policy_engine: configuration of the policy's engine.
+        value_engine: configuration of the value model's engine.
+        logprobs: as in `VllmPolicy`.
+
+    Raises:
+        ValueError: `value` is `OWN_HEAD` and the policy has no value head.
+    """
+    if value == OWN_HEAD:
+        raise NotImplementedError(f"the value model is {OWN_HEAD!r}: an engine with a value head is not available yet")
+    started = build_policy(policy, policy_engine, logprobs)
+    try:
+        return Engines(started, build_value(value, value_engine, policy))
+    except BaseException:
+        started.close()
+        raise
 
 
 def build_policy(model: str, engine: config.Engine, logprobs: bool = True) -> VllmPolicy:

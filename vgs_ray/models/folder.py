@@ -50,7 +50,7 @@ def model_type(folder: Path) -> str:
     file = folder / CONFIG
     if not file.is_file():
         raise ValueError(f"{folder} has no {CONFIG}; a model's folder contains one next to its weights: check the path")
-    config = _json(file)
+    config = read_json(file)
     if "model_type" not in config:
         raise ValueError(f"{file} names no model_type, which Transformers needs: add it")
     return str(config["model_type"])
@@ -90,7 +90,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
-    names = _json(index).get("weight_map")
+    names = read_json(index).get("weight_map")
     if not names or not isinstance(names, dict):
         raise ValueError(f"{index} has no weight_map; it must map each tensor to a file: download it again")
     files = sorted(set(map(str, names.values())))
@@ -123,7 +123,12 @@ def check_header(file: Path) -> None:
         raise ValueError(f"{file} is damaged ({error}): copy or download it again") from None
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: the file holds no JSON object.
+    """
     try:
         content = json.loads(file.read_text())
     except ValueError as error:  # also of bytes that are not UTF-8

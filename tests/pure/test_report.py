@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from vgs_ray.config import Beam, Evaluate, Mcts, Sampling, Variant
@@ -190,7 +191,13 @@ async def test_report_of_scripted_searches(tmp_path: Path) -> None:
     assert "`vgs_weighted_majority` − `majority`" in text
     figures = [f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")]
     files = {path.name: path for path in (tmp_path / "evaluate").iterdir()}
-    assert sorted(files) == [*figures, "report.csv", "report.json", "report.md", "report.tex"]
+    assert sorted(files) == [*figures, "per_problem.parquet", "report.csv", "report.json", "report.md", "report.tex"]
+    problems = pq.read_table(files["per_problem.parquet"]).to_pylist()
+    for row in report["rows"]:
+        correct = [
+            each["correct"] for each in problems if (each["method"], each["budget"]) == (row["method"], row["budget"])
+        ]
+        assert (len(correct), np.mean(correct)) == (row["problems"], pytest.approx(row["accuracy"]))
     for name in figures:
         assert files[name].read_bytes().startswith(b"%PDF" if name.endswith("pdf") else b"\x89PNG")
     with files["report.csv"].open() as file:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
 
 from vgs_ray.data.files import atomic_file, write_atomically, write_json
@@ -21,6 +22,14 @@ from vgs_ray.evaluate.statistics import Interval, average, difference, interval
 from vgs_ray.search.flops import mean_cost
 
 JSON, CSV, MARKDOWN, LATEX = "report.json", "report.csv", "report.md", "report.tex"
+PER_PROBLEM = "per_problem.parquet"
+"""Expected correctness of each problem, from which runs are compared problem by problem."""
+PER_PROBLEM_SCHEMA = pa.schema(
+    {
+        "benchmark": pa.string(), "method": pa.string(), "budget": pa.int64(), "problem_id": pa.string(),
+        "correct": pa.float64(),
+    }
+)  # fmt: skip
 AVERAGE = "average"
 """Name of the average over several benchmarks."""
 
@@ -62,6 +71,17 @@ def _row(benchmark: str, results: list[MethodResult], accuracy: Interval) -> Row
         "flops": cost.flops,
         "seconds": sum(result.seconds for result in results) / len(results),
     }
+
+
+def per_problem(results: Iterable[MethodResult]) -> pa.Table:
+    """A row for each benchmark, method, budget and problem, as `PER_PROBLEM_SCHEMA`."""
+    rows = [
+        (result.benchmark, result.method, result.budget, problem, correct)
+        for result in results
+        for problem, correct in zip(result.problem_ids, result.correct, strict=True)
+    ]
+    columns = zip(*rows, strict=True)
+    return pa.table(dict(zip(PER_PROBLEM_SCHEMA.names, columns, strict=True)), schema=PER_PROBLEM_SCHEMA)
 
 
 def comparison_rows(results: Iterable[MethodResult], resamples: int = 2000, seed: int = 0) -> list[Row]:
@@ -120,6 +140,8 @@ def write_report(
     draw_figures(report, folder)
     with atomic_file(folder / CSV) as temporary:
         write_csv(pa.Table.from_pylist(report["rows"]), temporary)
+    with atomic_file(folder / PER_PROBLEM) as temporary:
+        pq.write_table(per_problem(results), temporary)
     write_atomically(folder / LATEX, latex(report["rows"]))
     write_atomically(folder / MARKDOWN, markdown(report))
     write_json(folder / JSON, report)

@@ -54,7 +54,7 @@ class Mcts:
     c_puct: NonNegativeFloat = 1.25
     """Weight of the exploration term."""
     parallel: PositiveInt = 4
-    """Descents that run in parallel. Each counts the unfinished ones as visits without a value."""
+    """Descents that run in parallel. Each counts the unfinished ones as visits with the lowest value."""
     prior: Literal["uniform", "likelihood"] = "uniform"
     """Prior of a block: 1 / `width`, or exp(mean log-probability of its tokens) as in AlphaMath (arXiv 2405.03553)."""
     back_up: Literal["blocks", "prefix"] = "blocks"

@@ -110,6 +110,19 @@ class Tree:
             self._listener(node)
         return node
 
+    def set_score(self, id: int, score: Score) -> None:
+        """Store the score of a node that was added without one. The listener is not called again."""
+        missing = math.isnan(score.value)
+        value, probs = (None, ()) if missing else (score.value, tuple(score.probs))
+        self.nodes[id] = replace(self.nodes[id], value=value, probs=probs, scored=score.scored)
+
+    def children(self) -> list[list[Node]]:
+        """The children of each node, by its id, in the order of their indices."""
+        found: list[list[Node]] = [[] for _ in self.nodes]
+        for node in self.nodes[1:]:
+            found[node.parent or ROOT].append(node)
+        return [sorted(nodes, key=lambda node: node.index) for nodes in found]
+
     def copy(self, node: Node) -> None:
         """Append a copy of a node of another tree. Nodes must be copied in the order of their ids."""
         score = Score(math.nan if node.value is None else node.value, node.probs, node.scored)
@@ -133,14 +146,17 @@ class Tree:
         """Number of response tokens up to the end of this node: the length of its path."""
         return self._starts[id] + len(self.nodes[id].tokens)
 
+    def ancestors(self, id: int) -> list[int]:
+        """Ids from this node up to the root, both included."""
+        ids, parent = [id], self.nodes[id].parent
+        while parent is not None:
+            ids.append(parent)
+            parent = self.nodes[parent].parent
+        return ids
+
     def path(self, id: int) -> Tokens:
         """Response tokens from the root to the end of this node, without the prompt."""
-        blocks: list[Tokens] = []
-        at: int | None = id
-        while at is not None:
-            blocks.append(self.nodes[at].tokens)
-            at = self.nodes[at].parent
-        return tuple(token for block in reversed(blocks) for token in block)
+        return tuple(token for at in reversed(self.ancestors(id)) for token in self.nodes[at].tokens)
 
     def leaves(self) -> list[Node]:
         """Answers that ended, finished or cut off, sorted by (group, round, index)."""

@@ -22,6 +22,7 @@ from vgs_ray.config import Beam, Mcts, Rebase, Recipe
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.engines import build_policy, build_value
 from vgs_ray.models import model_path
+from vgs_ray.models.checks import evaluated_policy
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
 from vgs_ray.search.explore import beam, mcts, rebase, sample
 from vgs_ray.search.tree import Tree
@@ -35,7 +36,7 @@ class SearchActor:
     def __init__(self, recipe: Recipe, value_model: str, out: StageTable) -> None:
         self.out = out
         self.recipe, self.config = recipe, recipe.evaluate
-        model = model_path(recipe.policy.model)
+        model = model_path(evaluated_policy(recipe))
         self.tokenizer = load_tokenizer(model)
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
@@ -82,6 +83,10 @@ class SearchActor:
         if explorer == "sample":
             return await sample(
                 self.policy, self.value, prompt, count=self.config.samples, sampling=sampling, seed=seed
+            )
+        if explorer == "greedy":
+            return await sample(
+                self.policy, self.value, prompt, count=1, sampling=replace(sampling, temperature=0.0), seed=seed
             )
         shape = self.shapes[explorer]
         sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))

@@ -111,7 +111,7 @@ class Variant:
     def __post_init__(self) -> None:
         if sum(shape is not None for shape in (self.beam, self.mcts, self.rebase)) != 1:
             raise ValueError(f"variant {self.name!r} must have exactly one of beam, mcts and rebase: set one of them")
-        if self.name in ("sample", "beam", "vgs"):
+        if self.name in ("sample", "beam", "vgs", "greedy"):
             raise ValueError(f"variant {self.name!r} has the name of a built-in search: rename it")
 
     @property

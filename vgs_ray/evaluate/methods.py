@@ -3,8 +3,8 @@
 In: one `GradedSearch` for each problem and explorer. Out: one `MethodResult` for each method and budget.
 
 A method is an explorer and a selector. A budget B is a run of B / width groups. A group of `sample` or `greedy` is one answer
-(width 1); a group of `beam` samples `keep * branch` blocks a round. The searched groups are cut into disjoint runs in order, and the result is
-the mean over the runs.
+(width 1); a group of `beam` samples `keep * branch` blocks a round. The searched groups are cut into disjoint runs in order, and
+the result is the mean over the runs.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class ValueReplica:
 
     def __init__(self, model: str, engine: Engine, resources: Resources, policy: str) -> None:
         with start_slot(resources):
-            self.value = build_value(model, engine, policy)
+            self.value: Any = build_value(model, engine, policy)
         exit_on_failure(self.value)
 
     async def score(self, tokens: Tokens) -> Score:

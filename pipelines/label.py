@@ -1,15 +1,17 @@
-"""label: `verified` -> `labels`, the classes that training learns, and with `token_values` a value for each token.
+"""label: `verified` -> `labels`, the classes that training learns, and for some kinds a value for each token.
 
 A roll-out with an unknown outcome gets no label and does not count in values. All roll-outs of a problem are labelled together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
@@ -20,17 +22,22 @@ from vgs_ray.config import Label, Recipe
 from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import LABELS
 from vgs_ray.errors import UserError
-from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, outcome_labels
-from vgs_ray.labels.token_values import token_values
+from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, of_first_roll_ins, outcome_labels
+from vgs_ray.labels.token_values import outcome_values, step_values, token_values
+from vgs_ray.models import model_path
+from vgs_ray.prompts import delimiter_tokens, load_tokenizer
 
-BATCH_ROWS = {"outcome": 32_768, "token_values": 1024}  # by kind; a batch for token_values holds tokens
+BATCH_ROWS, BATCH_ROWS_WITH_TOKENS = 32_768, 1024
 
 
-def label_problems(batch: ProblemBatch, tables: dict[str, StageTable], config: Label) -> pa.Table:
-    """The rows of `labels` for a batch of problems."""
-    with_tokens = ["tokens"] if config.kind == "token_values" else []
-    columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", *with_tokens]
+def label_problems(
+    batch: ProblemBatch, tables: dict[str, StageTable], config: Label, delimiters: tuple[int, ...]
+) -> pa.Table:
+    """The rows of `labels` for a batch of problems. `delimiters` are the tokens that end a step."""
+    with_values = config.kind != "outcome"
+    columns = ["roll_out_id", "roll_in_id", "problem_id", "cut", *(["tokens"] if with_values else [])]
     rows = batch.read_rows(tables["roll_out"], columns).sort_by("roll_out_id")
+    rows = rows.filter(of_first_roll_ins(rows["roll_out_id"], config.paths))
     outcomes = align(batch.read_rows(tables["verify"], ["roll_out_id", "outcome"]), "roll_out_id", rows["roll_out_id"])
     splits = align(batch.read_rows(tables["clean"], ["problem_id", "split"]), "problem_id", rows["problem_id"])
     labels = outcome_labels(outcomes["outcome"])
@@ -40,12 +47,13 @@ def label_problems(batch: ProblemBatch, tables: dict[str, StageTable], config: L
     rows = rows.append_column("split", splits["split"]).append_column("label", labels)
     rows = rows.filter(pc.and_(pc.is_valid(labels), pc.invert(is_dropped)))
     values = pa.nulls(len(rows), LABELS.field("values").type)
-    if config.kind == "token_values":
-        values = completion_values(rows, batch.read_rows(tables["roll_in"], ["roll_in_id", "tokens"]))
+    if with_values:
+        roll_ins = batch.read_rows(tables["roll_in"], ["roll_in_id", "tokens"])
+        values = completion_values(rows, roll_ins, config, delimiters)
     return rows.append_column("values", values).select(LABELS.names).cast(LABELS)
 
 
-def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
+def completion_values(rows: pa.Table, roll_ins: pa.Table, config: Label, delimiters: tuple[int, ...]) -> pa.Array:
     """The values of the tokens of each completion.
 
     Values are computed on paths, which are a roll-in up to the cut plus the completion, so roll-outs share prefixes.
@@ -58,22 +66,49 @@ def completion_values(rows: pa.Table, roll_ins: pa.Table) -> pa.Array:
     for problem in np.unique(problems):
         members = np.flatnonzero(problems == problem).tolist()
         paths = [np.concatenate([roll_in_tokens[roll_in_ids[row]][: cuts[row]], completions[row]]) for row in members]
-        for row, path_values in zip(members, token_values(paths, correct[members].tolist()), strict=True):
-            values[row] = path_values[cuts[row] :].astype(np.float32)
+        of_paths = path_values(paths, correct[members].tolist(), config, delimiters)
+        for row, each in zip(members, of_paths, strict=True):
+            values[row] = each[cuts[row] :].astype(np.float32)
     return ragged(values, pa.float32())
+
+
+def path_values(
+    paths: Sequence[NDArray[np.int32]], correct: Sequence[bool], config: Label, delimiters: tuple[int, ...]
+) -> list[NDArray[np.float64]]:
+    """The values of the tokens of one problem's paths."""
+    if config.kind == "step_values":
+        return step_values(paths, correct, delimiters)
+    return outcome_values(paths, correct) if config.kind == "outcome_values" else token_values(paths, correct)
+
+
+def step_ends(recipe: Recipe) -> tuple[int, ...]:
+    """The tokens that end a step; none for other label kinds.
+
+    Raises:
+        UserError: no token of the reference policy ends with the delimiter.
+    """
+    if recipe.label.kind != "step_values":
+        return ()
+    try:
+        return delimiter_tokens(load_tokenizer(model_path(recipe.policy.model)), recipe.label.delimiter)
+    except ValueError as error:
+        raise UserError(f"label.delimiter can't be used: {error}") from error
 
 
 def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "label", inputs=("clean", "roll_in", "roll_out", "verify"), keep_parts=False)
     if stage is None:
         return
-    out = stage_table(recipe, "label")
-    names = ("roll_out", "verify", "clean", *(("roll_in",) if recipe.label.kind == "token_values" else ()))
+    out, config, delimiters = stage_table(recipe, "label"), recipe.label, step_ends(recipe)
+    with_values = config.kind != "outcome"
+    names = ("roll_out", "verify", "clean", *(["roll_in"] if with_values else []))
     tables = {name: stage_table(recipe, name) for name in names}
     verified = tables["verify"]
     with ray_session(folder=stage.folder), progress("label", verified.count_rows(), out.count_rows):
-        batches = ProblemFiles.scan(tables.values()).batches(BATCH_ROWS[recipe.label.kind])
-        write_dataset(map_problems(batches, label_problems, tables=tables, config=recipe.label), out.write_part)
+        max_rows = BATCH_ROWS_WITH_TOKENS if with_values else BATCH_ROWS
+        batches = ProblemFiles.scan(tables.values()).batches(max_rows)
+        labelled = map_problems(batches, label_problems, tables=tables, config=config, delimiters=delimiters)
+        write_dataset(labelled, out.write_part)
     if not out.count_rows():
         raise UserError(
             f"no roll-out of {recipe.folder} got a label, and training needs some; outcomes: "
@@ -82,16 +117,19 @@ def run(recipe: Recipe) -> None:
         )
     stage.close(
         rows=out.count_rows(),
-        **left_out(verified, out),
+        **left_out(verified, out, config.paths),
         labels=value_counts(out, "label"),
         splits=value_counts(out, "split"),
     )
 
 
-def left_out(verified: StageTable, labels: StageTable) -> dict[str, Any]:
-    """Roll-outs without a label, by reason: their outcome is unknown, or their problem is hopeless and was dropped."""
-    unknown = value_counts(verified, "outcome").get("unknown", 0)
-    return {"left_out": {"unknown": unknown, "hopeless": verified.count_rows() - labels.count_rows() - unknown}}
+def left_out(verified: StageTable, labels: StageTable, paths: int) -> dict[str, Any]:
+    """Roll-outs without a label, by reason: another path, an unknown outcome, or a hopeless problem that was dropped."""
+    rows = verified.read(["roll_out_id", "outcome"])
+    used = rows.filter(of_first_roll_ins(rows["roll_out_id"], paths))
+    unknown = pc.sum(pc.equal(used["outcome"], "unknown"), min_count=0).as_py()
+    other = {"other_paths": len(rows) - len(used)} if paths else {}
+    return {"left_out": {**other, "unknown": unknown, "hopeless": len(used) - labels.count_rows() - unknown}}
 
 
 if __name__ == "__main__":

@@ -99,7 +99,9 @@ def assumptions(recipe: Recipe) -> dict[str, Assumed]:
             f"{defaults.ROLL_IN_SHARE} of the maximum",
         ),
         "roll-out tokens": chosen(
-            plan.roll_out_tokens, mean_length(roll_outs, "tokens"), defaults.ROLL_OUT_SHARE * longest[1],
+            plan.roll_out_tokens,
+            None if recipe.roll_out.whole else mean_length(roll_outs, "tokens"),
+            defaults.ROLL_OUT_SHARE * longest[1],
             f"{defaults.ROLL_OUT_SHARE} of the maximum",
         ),
         "unknown share": unknown_share(recipe),

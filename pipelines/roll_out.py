@@ -1,20 +1,32 @@
-"""roll_out: `roll_ins` -> `roll_outs`, completions that the reference policy samples from cuts of each roll-in."""
+"""roll_out: `roll_ins` -> `roll_outs`, completions that the reference policy samples from cuts of each roll-in.
+
+With `roll_out.whole`, each roll-in is also a row of its own, with the cut 0. No engine starts for these rows.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from pipelines.actors.sampling import Totals, sample_blocks
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.stage import open_stage
-from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
+from pipelines.tables.stage_table import (
+    StageTable,
+    committed_ids,
+    drop_committed,
+    stage_table,
+    value_counts,
+    write_dataset,
+)
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_out_id, stable_seed
-from vgs_ray.data.schemas import ROLL_OUT_REQUESTS
+from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
 from vgs_ray.labels.outcomes import cut_positions
 
 
@@ -51,17 +63,34 @@ def pending_requests(roll_ins: StageTable, recipe: Recipe, committed: ray.Object
     return roll_ins.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
 
 
+def copy_whole(roll_ins: StageTable, out: StageTable, committed: ray.ObjectRef) -> None:
+    """Commit each roll-in that is not committed yet as a roll-out with the cut 0."""
+
+    def copied(batch: pa.Table) -> pa.Table:
+        ids = pc.binary_join_element_wise(batch["roll_in_id"].cast(pa.string()), "whole", "/")
+        rows = batch.append_column("roll_out_id", ids)
+        rows = rows.append_column("cut", pa.array(np.zeros(len(rows), np.int32)))
+        return drop_committed(rows, "roll_out_id", ray.get(committed)).select(ROLL_OUTS.names)
+
+    columns = [name for name in ROLL_OUTS.names if name not in ("roll_out_id", "cut")]
+    rows = roll_ins.ray_dataset(columns).map_batches(copied, batch_format="pyarrow", batch_size=1024)
+    write_dataset(rows, out.write_part)
+
+
 def run(recipe: Recipe) -> None:
     config = recipe.roll_out
     stage = open_stage(recipe, "roll_out", inputs=("roll_in",))
     if stage is None:
         return
     roll_ins, out = stage_table(recipe, "roll_in"), stage_table(recipe, "roll_out").claim()
-    expected = roll_ins.count_rows() * config.cuts
+    expected = roll_ins.count_rows() * (config.cuts + config.whole)
     totals = Totals("roll_out", config.max_error_share)
     with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=totals.note):
-        if out.count_rows() < expected:
-            requests = pending_requests(roll_ins, recipe, ray.put(committed_ids(out)))
+        committed = ray.put(committed_ids(out))
+        if config.whole:
+            copy_whole(roll_ins, out, committed)
+        if config.cuts and out.count_rows() < expected:
+            requests = pending_requests(roll_ins, recipe, committed)
             totals.run(
                 sample_blocks(requests, recipe.policy.model, config.engine, config.resources, config.sampling, out)
             )

@@ -24,6 +24,7 @@ from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe, Train
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
+from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, progress_text, read_metrics, summarize_run
 from vgs_ray.value.training.store import Sources, copy_part, part_copies, write_indexes
@@ -53,14 +54,14 @@ def train_value_model(recipe: Recipe, stage: Stage) -> None:
     Raises:
         UserError: the data can't be trained on, or the loss diverged.
     """
-    config = recipe.train
     log = stage.folder / METRICS_LOG
-    with (
-        ray_session(folder=stage.folder),
-        progress("train", config.steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
-    ):
-        data = build_store(recipe, stage.folder / "store")
-        with interruptible():
+    with ray_session(folder=stage.folder):
+        with progress("train", None, lambda: 0, note=lambda: "copying the tables"):
+            data = build_store(recipe, stage.folder / "store")
+        with (
+            progress("train", data["steps"], lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
+            interruptible(),
+        ):
             diverged = trainer(recipe).fit().return_value
     if diverged:
         raise UserError(diverged)
@@ -80,12 +81,12 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
+def build_store(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Copy the tables into the training store, one task per part, and check that training can start.
 
     Returns:
         `classes`: number of training sequences by class. `too_long`: number of sequences of both splits that are longer than
-        `max_length`: `cut` there, or `left_out`. A warning is printed if there are any.
+        `max_length`: `cut` there, or `left_out`. A warning is printed if there are any. `steps`: number of optimizer steps.
 
     Raises:
         UserError: there is nothing to train on, or nothing to validate on within `max_length`.
@@ -98,7 +99,7 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
     config = recipe.resolved_train
     train, validation = open_splits(folder, config)
     try:
-        classes = train.counts(train.units())
+        classes, steps = train.counts(train.units()), with_steps(config, train).steps
         validation.held_out(HELD_OUT)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -110,7 +111,7 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, dict[str, int]]:
             f"warning: {cut + left_out:,} sequences are longer than train.max_length={config.max_length:,} tokens: {cut:,} are "
             f"truncated, {left_out:,} are left out; raise train.max_length to use them whole"
         )
-    return {"classes": classes, "too_long": {"cut": cut, "left_out": left_out}}
+    return {"classes": classes, "too_long": {"cut": cut, "left_out": left_out}, "steps": steps}
 
 
 def trainer(recipe: Recipe) -> TorchTrainer:

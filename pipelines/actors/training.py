@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import ray.train
 import ray.train.torch
 import torch
 from torch import Tensor
 
-from vgs_ray.config import Recipe
+from vgs_ray.config import Recipe, Train
 from vgs_ray.models import model_path
 from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.publish import model_card, save_value_model
+from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.loop import DIVERGED, LossDivergedError, Report, fit
 from vgs_ray.value.training.metrics import Predictions
@@ -37,12 +39,12 @@ def train_worker(config: dict[str, Recipe]) -> str:
     Returns:
         Why the loss diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
     """
-    recipe = config["recipe"]
-    settings, folder = recipe.resolved_train, recipe.folder / "train"
-    device = ray.train.torch.get_device()
+    recipe, device = config["recipe"], ray.train.torch.get_device()
+    folder = recipe.folder / "train"
+    train, validation = open_splits(folder / "store", recipe.resolved_train)
+    settings = with_steps(recipe.resolved_train, train)
     attention = choose_attention(settings.attention, device, settings.attention_dropout)
     worker = _worker(device, attention)
-    train, validation = open_splits(folder / "store", settings)
     held_out = validation.held_out(HELD_OUT)
     model = ValueModel.from_backbone(
         model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention,
@@ -50,13 +52,14 @@ def train_worker(config: dict[str, Recipe]) -> str:
     ).to(device)  # fmt: skip
     try:
         examples = [validation.example(index) for index in held_out]
-        fit(model, settings, train, examples, folder / "checkpoints", recipe.seed, worker, _reporter(recipe, worker))
+        report = _reporter(settings, folder, worker)
+        fit(model, settings, train, examples, folder / "checkpoints", recipe.seed, worker, report)
     except LossDivergedError as error:
         return f"{error}; {folder / 'checkpoints' / DIVERGED} lists all ids"
     weights = whole_weights(model)
     if worker.rank == 0:
         counts = {"train": train.counts(train.units()), "validation": validation.counts(held_out)}
-        _save(model, weights, recipe, counts)
+        _save(model, weights, settings, folder, counts)
     return ""
 
 
@@ -68,10 +71,9 @@ def _worker(device: torch.device, attention: str) -> Worker:
     return Worker(context.get_world_rank(), context.get_world_size(), device, choose_layout(attention, device))
 
 
-def _reporter(recipe: Recipe, worker: Worker) -> Report:
+def _reporter(settings: Train, folder: Path, worker: Worker) -> Report:
     """A function that writes a step's metrics to the log and the trackers, and the files of a validation."""
-    settings, folder = recipe.resolved_train, recipe.folder / "train"
-    track = open_trackers(settings.trackers, folder, recipe.folder.name, asdict(settings))
+    track = open_trackers(settings.trackers, folder, folder.parent.name, asdict(settings))
     if worker.rank == 0:
         repair_log(folder / METRICS_LOG)
 
@@ -84,9 +86,10 @@ def _reporter(recipe: Recipe, worker: Worker) -> Report:
     return report
 
 
-def _save(model: ValueModel, weights: dict[str, Tensor], recipe: Recipe, counts: dict[str, dict[str, int]]) -> None:
-    settings, folder = recipe.resolved_train, recipe.folder / "train"
+def _save(
+    model: ValueModel, weights: dict[str, Tensor], settings: Train, folder: Path, counts: dict[str, dict[str, int]]
+) -> None:
     last = last_validation(read_metrics(folder / METRICS_LOG))
     metrics = {name: last[name] for name in REPORTED if name in last}
-    card = model_card(recipe.folder.name, asdict(settings), int(last.get("step", 0)), metrics, counts)
+    card = model_card(folder.parent.name, asdict(settings), int(last.get("step", 0)), metrics, counts)
     save_value_model(model, weights, settings.init, card, folder / "value_model")

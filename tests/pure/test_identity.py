@@ -25,7 +25,7 @@ OPERATION = {
     "roll_in": {"max_error_share", "generators.model"} | ENGINE | RESOURCES | {"generators.resources"},
     "roll_out": {"max_error_share", "model"} | ENGINE | RESOURCES,
     "verify": {"workers", "model"},
-    "label": set(),
+    "label": {"model"},
     "train": {
         "init", "micro_tokens", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "timeout_s",
         "shard_size", "reshard", "activation_checkpointing", "compile", "attention", "checkpoint_every", "checkpoints_kept",
@@ -50,12 +50,13 @@ IDENTITY = {
     },
     "roll_in": {"seed", "instruction", "generators.name", "generators.share", "generators.engine", "per_problem"}
     | {"max_model_len", "dtype"} | SAMPLING,
-    "roll_out": {"seed", "scheme", "cuts", "positions", "max_model_len", "dtype"} | SAMPLING,
+    "roll_out": {"seed", "scheme", "cuts", "whole", "positions", "max_model_len", "dtype"} | SAMPLING,
     "verify": {"timeout_s", "memory_gib"},
-    "label": {"kind", "hopeless_share"},
+    "label": {"kind", "hopeless_share", "delimiter", "paths"},
     "train": {
-        "seed", "loss", "max_length", "batch_size", "steps", "lr", "min_lr_share", "warmup_share", "min_warmup_steps",
-        "betas", "eps", "weight_decay", "clip_norm", "dropout", "attention_dropout", "trained_layers", "group_size",
+        "seed", "loss", "max_length", "batch_size", "steps", "epochs", "lr", "min_lr_share", "warmup_share",
+        "min_warmup_steps", "betas", "eps", "weight_decay", "clip_norm",
+        "dropout", "attention_dropout", "trained_layers", "group_size",
     },
     "trees": {"seed", "instruction", "timeout_s", "memory_gib", "per_problem", "max_model_len", "dtype"} | SAMPLING | MCTS,
     "pairs": {"kind", "min_margin", "min_visits", "per_problem"},
@@ -96,11 +97,11 @@ def test_every_field_is_identity_or_operation_by_design(stage: str) -> None:
 def test_every_stage_names_the_models_it_loads(name: str) -> None:
     recipe = replace(RECIPES[name](), policy=ReferencePolicy("the policy"))
     policy = {"policy.model": "the policy"}
-    assert recipe.models("clean") == recipe.models("label") == {}
+    assert recipe.models("clean") == {}
     assert recipe.models("roll_in") == {
         f"roll_in.generators.{at}.model": each.model for at, each in enumerate(recipe.roll_in.generators)
     }
-    assert recipe.models("roll_out") == recipe.models("verify") == recipe.models("evaluate") == policy
+    assert all(recipe.models(stage) == policy for stage in ("roll_out", "verify", "label", "evaluate"))
     assert recipe.models("train") == {"train.init": recipe.train.init}
     scored = replace(recipe, evaluate=replace(recipe.evaluate, value_model="a scorer"))
     assert scored.models("evaluate") == {**policy, "evaluate.value_model": "a scorer"}

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vgs_ray.labels.outcomes import cut_positions, outcome_labels
-from vgs_ray.labels.token_values import token_values
+from vgs_ray.labels.outcomes import cut_positions, of_first_roll_ins, outcome_labels
+from vgs_ray.labels.token_values import outcome_values, step_values, token_values
 
 PATHS = st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=6), st.booleans()), max_size=12)
 
@@ -73,14 +73,38 @@ def test_token_values_by_hand() -> None:
     ]
 
 
+@given(PATHS)
+def test_step_values_are_token_values_at_the_ends_of_steps(drawn: list[tuple[list[int], bool]]) -> None:
+    paths, correct = [path for path, _ in drawn], [ok for _, ok in drawn]
+    found = step_values(paths, correct, delimiters=[0, 2])
+    for path, values, expected in zip(paths, found, brute_force(paths, correct), strict=True):
+        ends = [place for place, token in enumerate(path) if token in (0, 2) or place + 1 == len(path)]
+        assert np.flatnonzero(~np.isnan(values)).tolist() == ends
+        assert values[ends].tolist() == [expected[place] for place in ends]
+
+
+@given(PATHS)
+def test_outcome_values_are_the_outcome_at_every_token(drawn: list[tuple[list[int], bool]]) -> None:
+    values = outcome_values([path for path, _ in drawn], [ok for _, ok in drawn])
+    assert [each.tolist() for each in values] == [[float(ok)] * len(path) for path, ok in drawn]
+
+
+def test_first_roll_ins_are_those_of_the_lowest_indices() -> None:
+    ids = pa.chunked_array([["p/a/b/10/whole", "p/ref/9/0", "p/ref/0/11"], ["q/ref/2/whole"]])
+    assert of_first_roll_ins(ids, 10).to_pylist() == [False, True, True, True]
+    assert of_first_roll_ins(ids, 2).to_pylist() == [False, False, True, False]
+    assert of_first_roll_ins(ids, 0).to_pylist() == [True] * 4
+
+
 def test_token_values_of_long_paths() -> None:
     long = [7] * 50_000
     assert values_of([long, long], [True, False]) == [[0.5] * 50_000] * 2
 
 
-def test_token_values_need_one_outcome_each() -> None:
+@pytest.mark.parametrize("values", [token_values, outcome_values])
+def test_values_need_one_outcome_each(values) -> None:
     with pytest.raises(ValueError, match="2 paths have 1 outcomes"):
-        token_values([[1], [2]], [True])
+        values([[1], [2]], [True])
 
 
 TREES = st.recursive(

@@ -83,6 +83,24 @@ def test_values_are_at_their_tokens_and_a_ranking_uses_the_last_token(layout) ->
     assert ranked.position_ids[ranked.weights > 0].tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(sizes=lengths, data=st.data())
+def test_tokens_without_a_value_have_no_weight(layout, sizes: list[int], data: st.DataObject) -> None:
+    examples = []
+    for each in examples_of(sizes):
+        count = len(each.tokens) - each.target_start
+        values = data.draw(st.lists(st.sampled_from([0.25, np.nan]), min_size=count, max_size=count))
+        examples.append(each._replace(values=np.array(values, np.float32)))
+    batch = lay_out(examples, layout)
+    assert np.isfinite(batch.values).all()
+    for index, each in enumerate(examples):
+        here = batch.input_ids == index + 1
+        targets = np.append(np.zeros(each.target_start, bool), ~np.isnan(each.values))
+        assert ((batch.weights[here] > 0) == targets).all()
+        assert (batch.values[here][targets] == 0.25).all()
+        assert batch.weights[here].sum() == pytest.approx(float(targets.any()), abs=1e-5)
+
+
 def test_an_idle_worker_runs_one_token_without_a_target() -> None:
     partition = make_partition([30], 2, 40, "packed")
     assert partition.packs == [[[0]], [[]]]

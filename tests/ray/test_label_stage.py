@@ -21,6 +21,8 @@ from vgs_ray.data.order import by_locality
 from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import OUTCOME_CLASSES, hopeless_problems, keeps_hopeless, outcome_labels
 from vgs_ray.labels.token_values import token_values
+from vgs_ray.prompts import delimiter_tokens, load_tokenizer
+from vgs_ray.sandbox import policy_path
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -77,6 +79,36 @@ def test_token_values_equal_those_computed_from_the_paths(tmp_path: Path) -> Non
         values = token_values(paths, [row["label"] == 1 for row in rows])
         for row, out, expected in zip(rows, outs, values, strict=True):
             assert row["values"] == pytest.approx(expected[out["cut"] :].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["outcome_values", "step_values"])
+def test_targets_of_the_baselines_are_in_the_table(tmp_path: Path, kind: str) -> None:
+    delimiter = "3"  # the token 100 of the sandbox is "93"
+    found = labels_of(tmp_path, Label(kind=kind, hopeless_share=1.0, delimiter=delimiter))
+    ends = delimiter_tokens(load_tokenizer(str(policy_path("ref"))), delimiter)
+    tvm = labels_of(tmp_path / "tvm", Label(kind="token_values", hopeless_share=1.0))
+    for identity, row in found.items():
+        tokens, values = by_id("roll_out", "roll_out_id")[identity]["tokens"], np.array(row["values"])
+        if kind == "outcome_values":
+            assert (values == (row["label"] == 1)).all()
+            continue
+        targets = np.isin(tokens, ends) | (np.arange(len(tokens)) == len(tokens) - 1)
+        assert (np.isfinite(values) == targets).all()
+        assert values[targets].tolist() == np.array(tvm[identity]["values"])[targets].tolist()
+
+
+def test_only_the_first_paths_are_used(tmp_path: Path, capsys) -> None:
+    found = labels_of(tmp_path, Label(kind="token_values", hopeless_share=1.0, paths=2))
+    used = {i for i, row in by_id("verify", "roll_out_id").items() if int(i.split("/")[2]) < 2}
+    unknown = {i for i in used if by_id("verify", "roll_out_id")[i]["outcome"] == "unknown"}
+    assert set(found) == used - unknown
+    assert f"left_out: other_paths {PROBLEMS * 2 * CUTS}, unknown {len(unknown)}, hopeless 0" in capsys.readouterr().out
+
+
+def test_a_delimiter_that_no_token_has_is_refused(tmp_path: Path) -> None:
+    recipe = write_run(tmp_path, Label(kind="step_values", delimiter="no such step"))
+    with pytest.raises(UserError, match="label.delimiter can't be used: no token ends with"):
+        label.run(recipe)
 
 
 def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_in_id, roll_out_id
 
 SMALL = shlex.split(
-    "--clean.limit 320 --clean.validation 27 --clean.test 20 --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
+    "--clean.limit 320 --clean.validation 27 --clean.test 20 --roll-out.whole --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
     "--train.validate-every 8 --evaluate.limit 8 --evaluate.samples 8 --evaluate.beam.groups 4 --evaluate.budgets 4 8 "
     "--evaluate.bootstrap 200"
 )
@@ -120,7 +120,8 @@ def test_killed_run_has_exactly_the_ids_that_exist_before_generation(finished: t
     places = assign_generators(recipe.roll_in.generators, recipe.roll_in.per_problem)
     roll_ins = sorted(roll_in_id(problem, place.name, i) for problem in problems for i, place in enumerate(places))
     assert ids(stage_table(recipe, "roll_in")) == roll_ins
-    roll_outs = sorted(roll_out_id(roll_in, cut) for roll_in in roll_ins for cut in range(recipe.roll_out.cuts))
+    cuts = [*range(recipe.roll_out.cuts), "whole"]
+    roll_outs = sorted(roll_out_id(roll_in, cut) for roll_in in roll_ins for cut in cuts)
     assert ids(stage_table(recipe, "roll_out")) == roll_outs
     assert ids(stage_table(recipe, "verify")) == roll_outs
     assert ids(stage_table(recipe, "label")) == roll_outs

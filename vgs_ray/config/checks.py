@@ -54,6 +54,7 @@ def _relations(recipe: Recipe) -> Iterator[str]:
     yield from _places(recipe)
     yield from _uploads(recipe)
     yield from _generators(recipe.roll_in)
+    yield from _labels(recipe)
     yield from placement_faults(recipe)
     yield from length_faults(recipe)
     yield from _evaluation(recipe.evaluate)
@@ -123,6 +124,19 @@ def _generators(config: RollIn) -> Iterator[str]:
         )
     if names and not sum(generator.share for generator in config.generators) > 0:
         yield "roll_in.generators have only shares of 0; one must be positive: raise --roll-in.generators.N.share"
+
+
+def _labels(recipe: Recipe) -> Iterator[str]:
+    """Roll-outs and their labels."""
+    if not recipe.roll_out.cuts and not recipe.roll_out.whole:
+        yield (
+            "roll_out.cuts is 0 and roll_out.whole is False; stage roll_out would write no row: raise --roll-out.cuts or pass "
+            "--roll-out.whole"
+        )
+    if recipe.label.kind == "step_values" and not recipe.label.delimiter:
+        yield (
+            "label.kind is step_values and label.delimiter is empty; steps end at a delimiter: pass --label.delimiter TEXT"
+        )
 
 
 def _evaluation(config: Evaluate) -> Iterator[str]:

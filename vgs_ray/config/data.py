@@ -111,8 +111,10 @@ class RollOut:
     scheme: Literal["cuts", "fan"] = "cuts"
     """`cuts` cuts a roll-in at several positions and completes each prefix once. `fan` cuts it at one position and completes that
     prefix several times."""
-    cuts: PositiveInt = 4
-    """Completions for each roll-in."""
+    cuts: NonNegativeInt = 4
+    """Completions for each roll-in; 0 samples nothing, which needs `whole`."""
+    whole: bool = False
+    """Each roll-in is also a roll-out of its own, with the cut 0 (TVM, arXiv 2407.12863). Its tokens are copied."""
     positions: Literal["uniform", "sqrt"] = "sqrt"
     """Distribution of the positions. The density of `sqrt` is proportional to the square root of the position, which favours late
     ones."""
@@ -138,9 +140,16 @@ class Verify:
 class Label:
     """Outcomes to training labels."""
 
-    kind: Literal["outcome", "token_values"] = "outcome"
-    """`outcome` labels all tokens of a roll-out with its class (VGS, arXiv 2505.17373). `token_values` also gives each token the
-    share of correct roll-outs among those with the same prefix (TVM, arXiv 2407.12863, eq. 8)."""
+    kind: Literal["outcome", "outcome_values", "token_values", "step_values"] = "outcome"
+    """`outcome` labels all tokens of a roll-out with its class (VGS, arXiv 2505.17373). The other kinds add values of tokens.
+    `token_values`: each token has the share of correct paths among those with the same prefix (TVM, arXiv 2407.12863, eq. 8).
+    `outcome_values`: each token has the outcome, 0 or 1 (an outcome reward model). `step_values`: the last token of each step has
+    the share of `token_values`, and other tokens have no value (a process reward model as in Math-Shepherd, arXiv 2312.08935). An
+    incomplete path counts as not correct."""
+    delimiter: str = ""
+    """Text that ends a step, for `step_values`. The last step ends with the path."""
+    paths: NonNegativeInt = 0
+    """Use only the first so many roll-ins of each problem, by their index; 0 uses all."""
     hopeless_share: Share = 0.0
     """Share of the problems without a correct roll-out that is kept, chosen by a hash of the problem's id. arXiv 2505.17373 keeps
     none."""

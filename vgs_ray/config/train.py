@@ -35,8 +35,10 @@ class Train:
     """Sequences in one optimizer step, over all workers."""
     micro_tokens: Annotated[PositiveInt, OPERATION] = 16384
     """Tokens in one forward pass of one worker, at least `max_length`. It determines the peak memory."""
-    steps: PositiveInt = 12170
-    """Number of optimizer steps."""
+    steps: NonNegativeInt = 12170
+    """Number of optimizer steps; 0 takes as many as `epochs` needs."""
+    epochs: PositiveInt = 1
+    """Passes over the training sequences if `steps` is 0. The last step is filled up from the next pass."""
     lr: PositiveFloat = 1e-4
     """Peak learning rate."""
     min_lr_share: Share = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 
 def stable_seed(run_seed: int, *path: str | int) -> int:
@@ -21,5 +22,6 @@ def roll_in_id(problem: str, policy: str, index: int) -> str:
     return f"{problem}/{policy}/{index}"
 
 
-def roll_out_id(roll_in: str, cut_index: int) -> str:
+def roll_out_id(roll_in: str, cut_index: int | Literal["whole"]) -> str:
+    """The id of a completion from a cut, or of the whole roll-in."""
     return f"{roll_in}/{cut_index}"

@@ -60,10 +60,12 @@ ROLL_INS = pa.schema(
 
 ROLL_OUTS = pa.schema(
     [
-        pa.field("roll_out_id", pa.string(), nullable=False),  # {roll_in_id}/{cut index}
+        pa.field("roll_out_id", pa.string(), nullable=False),  # {roll_in_id}/{cut index}, or {roll_in_id}/whole
         pa.field("roll_in_id", pa.string(), nullable=False),
         pa.field("problem_id", pa.string(), nullable=False),
-        pa.field("policy", pa.string(), nullable=False),  # the reference policy: folder or hub id
+        pa.field(
+            "policy", pa.string(), nullable=False
+        ),  # the reference policy: folder or hub id; of a whole roll-in, its `policy`
         pa.field("cut", pa.int32(), nullable=False),  # roll-in tokens before the completion
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("tokens", TOKENS, nullable=False),  # the completion only
@@ -102,7 +104,8 @@ LABELS = pa.schema(
         pa.field("cut", pa.int32(), nullable=False),
         pa.field("split", pa.string(), nullable=False),  # train | validation
         pa.field("label", pa.int8(), nullable=False),  # 0 incorrect, 1 correct, 2 incomplete
-        pa.field("values", pa.list_(pa.float32())),  # one for each completion token; null for kind outcome
+        # One for each completion token, NaN for a token without a value; null for kind outcome.
+        pa.field("values", pa.list_(pa.float32())),
     ]
 )
 
@@ -161,7 +164,7 @@ SEARCHES = pa.schema(
         pa.field("search_id", pa.string(), nullable=False),  # {benchmark}/{problem_id}/{explorer}
         pa.field("benchmark", pa.string(), nullable=False),
         pa.field("problem_id", pa.string(), nullable=False),
-        pa.field("explorer", pa.string(), nullable=False),  # sample | beam | greedy | the name of a variant
+        pa.field("explorer", pa.string(), nullable=False),  # sample | beam | the name of a variant
         pa.field("gold", pa.string(), nullable=False),
         pa.field("tree", pa.string(), nullable=False),  # JSON, see vgs_ray.search.tree
         pa.field("leaves", pa.string(), nullable=False),  # JSON list: node, group, answer, outcome, reason, value

@@ -30,7 +30,8 @@ BYTES_PER_ROW = {
 
 
 class Means(NamedTuple):
-    """Mean lengths in tokens, shares of the roll-outs that get no label, and measured bytes per row by stage."""
+    """Mean lengths in tokens (`roll_out` without whole roll-ins), shares of the roll-outs that get no label, and measured bytes
+    per row by stage."""
 
     prompt: float
     roll_in: float
@@ -135,10 +136,13 @@ def estimate(
         speed: speed of one GPU.
     """
     policies, reference = sizes.policies, sizes.policies[recipe.policy.model]
+    cuts, whole = recipe.roll_out.cuts, int(recipe.roll_out.whole)
     cut, latest = cut_means(recipe.roll_out, means.roll_in)
     rolled = problems - split_sizes(problems, recipe.clean.validation, recipe.clean.test)[1]
     roll_ins = rolled * len(roll_in_models)
-    roll_outs = roll_ins * recipe.roll_out.cuts
+    sampled, roll_outs = roll_ins * cuts, roll_ins * (cuts + whole)
+    completion = (cuts * means.roll_out + whole * means.roll_in) / (cuts + whole)  # mean tokens of a row
+    answer = (cuts * (cut + means.roll_out) + whole * means.roll_in) / (cuts + whole)
     labels = round(roll_outs * (1 - means.unknown - means.hopeless * (1 - recipe.label.hopeless_share)))
     scaled = sum(rolled * means.roll_in * policies[m].params / reference.params for m in roll_in_models)
     costs = [
@@ -152,30 +156,30 @@ def estimate(
         ),
         _sized(
             StageCost(
-                "roll_out", roll_outs, roll_outs * means.roll_out,
-                flops=roll_ins * _forward(reference, means.prompt + latest, 0)
-                + roll_outs * _forward(reference, means.roll_out, means.prompt + cut),
-                hours=speed.generation(roll_outs * means.roll_out),
-            ), means, means.roll_out,
+                "roll_out", roll_outs, sampled * means.roll_out,
+                flops=min(sampled, roll_ins) * _forward(reference, means.prompt + latest, 0)
+                + sampled * _forward(reference, means.roll_out, means.prompt + cut),
+                hours=speed.generation(sampled * means.roll_out),
+            ), means, completion,
         ),
         _sized(StageCost("verify", roll_outs), means, 0),
-        _sized(StageCost("label", labels), means, means.roll_out if recipe.label.kind == "token_values" else 0),
+        _sized(StageCost("label", labels), means, completion if recipe.label.kind != "outcome" else 0),
     ]  # fmt: skip
-    whole = means.prompt + cut + means.roll_out
-    return [*costs, _train(recipe, whole, sizes.value, speed), _evaluate(recipe, benchmark, means, sizes, speed)]
+    train = _train(recipe, labels, means.prompt + answer, sizes.value, speed)
+    return [*costs, train, _evaluate(recipe, benchmark, answer, means, sizes, speed)]
 
 
-def _train(recipe: Recipe, length: float, value: ModelSize, speed: Speed) -> StageCost:
-    sequences = recipe.train.steps * recipe.train.batch_size
+def _train(recipe: Recipe, labels: int, length: float, value: ModelSize, speed: Speed) -> StageCost:
+    config = recipe.train
+    sequences = config.steps * config.batch_size or config.epochs * labels
     flops = 3 * sequences * _forward(value, length, 0)
     return StageCost("train", sequences, sequences * length, None, flops, speed.training(flops))
 
 
-def _evaluate(recipe: Recipe, benchmark: int, means: Means, sizes: Sizes, speed: Speed) -> StageCost:
+def _evaluate(recipe: Recipe, benchmark: int, answer: float, means: Means, sizes: Sizes, speed: Speed) -> StageCost:
     """Two searches per problem: independent samples and a beam search at its budget. Both are scored."""
     config = recipe.evaluate
     responses = benchmark * (config.samples + config.beam.budget)
-    answer = cut_means(recipe.roll_out, means.roll_in)[0] + means.roll_out
     scored = responses * _forward(sizes.value, answer, means.prompt)
     flops = responses * _forward(sizes.policies[recipe.policy.model], answer, means.prompt) + scored
     parts = speed.generation(responses * answer), speed.training(scored)

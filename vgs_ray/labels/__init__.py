@@ -1,1 +1,1 @@
-"""Labels: `outcomes` for the VGS loss (a class for each roll-out), `token_values` for TVM (a value for each token)."""
+"""Labels: `outcomes` for the VGS loss (a class for each roll-out), `token_values` for values of tokens (TVM, ORM, PRM)."""

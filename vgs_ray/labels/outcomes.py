@@ -25,6 +25,12 @@ def hopeless_problems(problem_ids: pa.ChunkedArray, labels: pa.ChunkedArray) -> 
     return problems.filter(pc.invert(pc.is_in(problems, value_set=pc.unique(solved))))
 
 
+def of_first_roll_ins(roll_out_ids: pa.ChunkedArray, count: int) -> pa.ChunkedArray:
+    """Whether each roll-out belongs to the first `count` roll-ins of its problem, by their index; 0 means all roll-ins."""
+    index = pc.struct_field(pc.extract_regex(roll_out_ids, r"/(?P<index>\d+)/[^/]+$"), "index").cast(pa.int64())
+    return pc.less(index, count or 2**31)
+
+
 def keeps_hopeless(problem_id: str, share: float) -> bool:
     """Whether a hopeless problem belongs to the share that is kept. Decided by a hash of its id.
 

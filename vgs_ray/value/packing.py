@@ -1,7 +1,7 @@
 """Layout of sequences of different lengths in micro-batches. Pure numpy.
 
-In: sequences with their targets. Out: micro-batches with token weights. The weighted sum of token losses equals the sum over
-sequences of each sequence's mean loss, so that every way of packing gives the same gradient.
+In: sequences with their targets, which are the tokens with a loss. Out: micro-batches with token weights. The weighted sum of
+token losses equals the sum over sequences of each sequence's mean loss, so that every way of packing gives the same gradient.
 
 There are two layouts. *Packed*: all sequences in one row, with positions that restart for each sequence; for attention that keeps
 sequences apart. *Bucketed*: one row per sequence, padded on the right; for attention that would need a mask over the whole row.
@@ -24,9 +24,10 @@ class Example(NamedTuple):
     Attributes:
         id: id of the roll-out.
         tokens: (length,) int32.
-        target_start: position of the first roll-out token; earlier tokens have no loss.
+        target_start: position of the first roll-out token; earlier tokens are no targets.
         label: class of the finished answer.
-        values: (length - target_start,) float32, a value for each roll-out token; None if there is only a label.
+        values: (length - target_start,) float32, a value for each roll-out token, NaN for one that is no target; None if there is
+            only a label, and all roll-out tokens are targets.
     """
 
     id: str
@@ -79,10 +80,11 @@ def lay_out(examples: Sequence[Example], layout: Layout, last_only: bool = False
         ids[row, begin:end] = example.tokens
         positions[row, begin:end] = np.arange(end - begin)
         labels[row, begin:end] = example.label
-        if example.values is not None:
-            values[row, begin + example.target_start : end] = example.values
-        if start < end:
-            weights[row, start:end] = 1 / (end - start)
+        targets = np.full(end - start, True)
+        if example.values is not None and not last_only:
+            targets = ~np.isnan(example.values)
+            values[row, start:end] = np.where(targets, example.values, 0)
+        weights[row, start:end] = targets / max(targets.sum(), 1)
     return MicroBatch(
         ids, positions, labels, values, weights, layout == "packed", tuple(example.id for example in examples)
     )

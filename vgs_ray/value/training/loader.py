@@ -78,7 +78,7 @@ class Examples:
         tokens[: len(prompt)] = prompt
         tokens[len(prompt) : start] = self._roll_ins[self._in[index]][: start - len(prompt)]
         tokens[start:] = self._roll_outs[self._out[index]][: size - start]
-        if self._value[index] >= 0:
+        if self._value[index] >= 0 and self._loss in ("soft", "mse"):
             values = self._values[self._value[index]][: size - start]
         return Example(self.id(index), tokens, start, int(self.labels[index]), values)
 

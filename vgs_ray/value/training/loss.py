@@ -22,7 +22,7 @@ def summed_loss(model: ValueModel, batch: MicroBatch, loss: Loss, device: torch.
 
     - `outcome` (VGS, arXiv 2505.17373, section 2.1): cross-entropy of the final class, mean over a sequence's roll-out tokens.
     - `soft`, `mse` (TVM, arXiv 2407.12863): cross-entropy or squared error of P(correct) against each token's own value, mean
-      over a sequence's roll-out tokens.
+      over a sequence's roll-out tokens with a value.
     - `bradley_terry`: -log P(the correct answer ranks above the incorrect one), from the last tokens. The micro-batch alternates
       between the correct and the incorrect answer of each pair.
     """

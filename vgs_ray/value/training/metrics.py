@@ -11,15 +11,17 @@ from vgs_ray.calibration import Bin, auc, bin_predictions, brier_score, expected
 
 
 class Predictions(NamedTuple):
-    """Predictions at all roll-out tokens of the held-out examples; arrays of shape (tokens,).
+    """Predictions at the targets of the held-out examples; arrays of shape (tokens,).
+
+    Targets are all roll-out tokens; with label kind `step_values`, the last tokens of steps.
 
     Attributes:
         loss: cross-entropy against the outcome, in nats.
         value: P(correct).
         correct: whether the finished answer is correct.
-        weight: 1 / (roll-out tokens of the sequence).
+        weight: 1 / (targets of the sequence).
         position: position in the sequence, including the prompt.
-        first, last: whether the token is the first or last roll-out token of its sequence.
+        first, last: whether the token is the first or last target of its sequence.
     """
 
     loss: NDArray[np.float32]
@@ -32,11 +34,11 @@ class Predictions(NamedTuple):
 
 
 def summarize(predictions: Predictions) -> dict[str, float]:
-    """Metrics over all roll-out tokens; every sequence has the same weight.
+    """Metrics over all targets; every sequence has the same weight.
 
     Returns:
         `cross_entropy` in nats; `auc`, `brier` and `ece` (expected calibration error) of P(correct) against the outcome;
-        `auc_start` and `auc_end`, the AUC at the first and the last roll-out token alone. An AUC is 0.5 if all outcomes are
+        `auc_start` and `auc_end`, the AUC at the first and the last target alone. An AUC is 0.5 if all outcomes are
         equal.
     """
     loss, value, correct, weight, _, first, last = predictions

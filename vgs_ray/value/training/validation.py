@@ -21,7 +21,7 @@ from vgs_ray.value.training.partition import partition_batch
 
 @torch.no_grad()
 def validate(model: ValueModel, examples: Sequence[Example], config: Train, worker: Worker) -> Predictions | None:
-    """Predict held-out examples, divided among the workers. Rank 0 returns all predictions, other workers return None."""
+    """Predict the targets of held-out examples, divided among the workers. Rank 0 returns all, other workers return None."""
     lengths = np.array([[len(example.tokens)] for example in examples])
     targets = lengths - np.array([[example.target_start] for example in examples])
     partition = partition_batch(lengths, targets, worker.world, config.micro_tokens, worker.layout)
@@ -46,8 +46,8 @@ def _predictions(batch: MicroBatch, logits: Tensor) -> Predictions:
         (batch.labels == CORRECT)[targets],
         batch.weights[targets],
         batch.position_ids[targets].astype(np.int32),
-        first[targets],
-        last[targets],
+        first,
+        last,
     )
 
 
@@ -60,10 +60,9 @@ def _cross_entropy(logits: Tensor, labels: NDArray[np.int64]) -> Tensor:
 
 
 def _ends(targets: NDArray[np.bool_], positions: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the first and the last target of each sequence: the neighbour is no target, or is of another sequence."""
-    before, after = np.roll(targets, 1, 1), np.roll(targets, -1, 1)
-    before[:, 0] = after[:, -1] = False
-    return ~before | (positions == 0), ~after | (np.roll(positions, -1, 1) == 0)
+    """Whether each target is the first and the last one of its sequence. A sequence begins at the position 0."""
+    sequences = np.cumsum(positions == 0)[targets.reshape(-1)]
+    return np.diff(sequences, prepend=-1) != 0, np.diff(sequences, append=-1) != 0
 
 
 def _concatenate(parts: Sequence[Predictions]) -> Predictions:

@@ -107,7 +107,7 @@ def test_only_the_first_paths_are_used(tmp_path: Path, capsys) -> None:
 
 def test_a_delimiter_that_no_token_has_is_refused(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label(kind="step_values", delimiter="no such step"))
-    with pytest.raises(UserError, match="label.delimiter can't be used: no token ends with"):
+    with pytest.raises(UserError, match=r"label\.delimiter can't be used: no token ends with"):
         label.run(recipe)
 
 

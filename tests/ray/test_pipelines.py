@@ -22,7 +22,8 @@ from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_in_id, roll_out_id
 
 SMALL = shlex.split(
-    "--clean.limit 320 --clean.validation 27 --clean.test 20 --roll-out.whole --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
+    "--clean.limit 320 --clean.validation 27 --clean.test 20 --roll-out.whole "
+    "--train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 "
     "--train.validate-every 8 --evaluate.limit 8 --evaluate.samples 8 --evaluate.beam.groups 4 --evaluate.budgets 4 8 "
     "--evaluate.bootstrap 200"
 )

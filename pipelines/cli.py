@@ -29,6 +29,7 @@ FIELDS = {
     "clean": (*SHARED["clean"], "clean", "evaluate.benchmark_folder"),
     "import_vm": ("clean.validation", "import_vm"),
     "plan": ("plan",),
+    "compare": ("seed", "evaluate.bootstrap"),
     "run": ("seed", "instruction", "policy", "judge"),
 }
 """The fields and sections that `--help` of each command lists after `RUN_FIELDS`."""

@@ -80,7 +80,8 @@ def test_vllm_is_imported_in_two_files_at_most() -> None:
 
 
 def test_matplotlib_is_imported_where_it_draws() -> None:
-    assert importers("matplotlib") <= {"vgs_ray/evaluate/plot.py", "vgs_ray/value/training/validation_report.py"}
+    evaluate = {"vgs_ray/evaluate/plot.py", "vgs_ray/evaluate/plot_comparison.py"}
+    assert importers("matplotlib") <= {*evaluate, "vgs_ray/value/training/validation_report.py"}
 
 
 @pytest.mark.parametrize("name", NAMES)

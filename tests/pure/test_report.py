@@ -218,7 +218,7 @@ async def test_the_same_searches_give_the_same_files(tmp_path: Path) -> None:
 
 
 async def test_benchmarks_are_reported_apart_and_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plot, "_save", lambda figure, path: path.touch())  # saving takes most of the time
+    monkeypatch.setattr(plot, "save_figure", lambda figure, path: path.touch())  # saving takes most of the time
     searches = []
     for name, problems in (("easy", range(60)), ("hard", range(12))):
         for problem in problems:

@@ -71,29 +71,29 @@ def markdown(report: Mapping[str, Sequence[Row]]) -> str:
     return "\n\n".join([*parts, _TABLE_NOTE, _METHODS_NOTE, *figures, *answers]) + "\n"
 
 
-def _github(cells: list[list[Any]], heads: list[str], text_columns: int = 1) -> str:
+def github_table(cells: list[list[Any]], heads: list[str], text_columns: int = 1) -> str:
     align = [*["left"] * text_columns, *["right"] * (len(heads) - text_columns)]
     return str(tabulate(cells, heads, "github", disable_numparse=True, colalign=align))
 
 
 def _method_table(rows: Sequence[Row]) -> str:
     heads = ["method", "budget", "accuracy %", "95% interval", "generated", "scored", "FLOPs", "seconds"]
-    return _github([[f"`{row['method']}`", row["budget"], *_accuracy(row), *_costs(row)] for row in rows], heads)
+    return github_table([[f"`{row['method']}`", row["budget"], *_accuracy(row), *_costs(row)] for row in rows], heads)
 
 
 def _difference_table(rows: Sequence[Row]) -> str:
     heads = ["difference", "budget", "points", "95% interval"]
     cells = [
-        [f"`{row['a']}` − `{row['b']}`", row["budget"], f"{100 * row['difference']:+.1f}", _ends(row, "+.1f")]
+        [f"`{row['a']}` − `{row['b']}`", row["budget"], f"{100 * row['difference']:+.1f}", interval_text(row, "+.1f")]
         for row in rows
     ]
-    return _github(cells, heads)
+    return github_table(cells, heads)
 
 
 def _answer_table(rows: Sequence[Row]) -> str:
     lengths, quality = ["tokens", "95th"], ["AUC", "ECE", "Brier"]
     heads = ["benchmark", "search", "answers", *OUTCOMES, *lengths, *quality, "seconds", "failed", "NaN"]
-    return _github([_answer_cells(row) for row in rows], heads, text_columns=2)
+    return github_table([_answer_cells(row) for row in rows], heads, text_columns=2)
 
 
 def _answer_cells(row: Row) -> list[Any]:
@@ -138,10 +138,10 @@ _ANSWERS_NOTE = """\
 
 
 def _accuracy(row: Row, to: str = " to ") -> list[str]:
-    return [f"{100 * row['accuracy']:.1f}", _ends(row, ".1f", to)]
+    return [f"{100 * row['accuracy']:.1f}", interval_text(row, ".1f", to)]
 
 
-def _ends(row: Row, form: str, to: str = " to ") -> str:
+def interval_text(row: Row, form: str, to: str = " to ") -> str:
     return f"{100 * row['low']:{form}}{to}{100 * row['high']:{form}}"
 
 

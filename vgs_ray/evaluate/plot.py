@@ -102,7 +102,7 @@ def draw_accuracy(rows: Sequence[Row], against: Axis, path: Path) -> None:
         _set_texts(axes, rows, against)
         figure.draw_without_rendering()  # fixes the scales that labels are placed by
         _draw_labels(axes, labels)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def draw_calibration(answers: Sequence[Row], path: Path) -> None:
@@ -120,7 +120,7 @@ def draw_calibration(answers: Sequence[Row], path: Path) -> None:
         axes.grid(color="#E4E4E4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="upper left", fontsize=10)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_curve(axes: Axes, calibration: Mapping[str, Any], name: str, colour: str) -> None:
@@ -132,7 +132,7 @@ def _draw_curve(axes: Axes, calibration: Mapping[str, Any], name: str, colour: s
     axes.scatter(x, y, sizes, color=colour, edgecolors="white", zorder=3)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Save as PNG and PDF, without a creation date: equal numbers give equal bytes."""
     for kind, metadata in (("png", None), ("pdf", {"CreationDate": None})):
         with atomic_file(path.with_suffix(f".{kind}")) as temporary:

@@ -1,0 +1,76 @@
+"""Finished answers to validation problems, read from the tables `labels`, `roll_ins` and `roll_outs` without Ray.
+
+Only the ids and labels of the whole tables are read, then the tokens of the chosen rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+
+from pipelines.tables.stage_table import StageTable, stage_table
+from vgs_ray.config import Recipe
+from vgs_ray.evaluate.value_curves import Answer
+from vgs_ray.labels.outcomes import OUTCOME_CLASSES
+
+CORRECT, INCORRECT = OUTCOME_CLASSES["correct"], OUTCOME_CLASSES["incorrect"]
+
+
+def held_out_answers(recipe: Recipe, most: int, delimiters: tuple[int, ...] = ()) -> list[Answer]:
+    """Correct and incorrect answers to problems of the validation split, at most one of each for a problem.
+
+    Whole answers are preferred to completions of a prefix.
+
+    Args:
+        recipe: of the run with the tables.
+        most: number of answers at most; problems are taken in the order of their ids, which are hashes.
+        delimiters: tokens that end a step.
+
+    Returns:
+        Answers sorted by problem id, the correct one first; empty if the tables have none.
+    """
+    labels = stage_table(recipe, "label")
+    if not labels.part_files():
+        return []
+    chosen = choose_rows(_validation_rows(labels))[:most]
+    roll_outs = _rows(stage_table(recipe, "roll_out"), ["tokens"], [row["roll_out_id"] for row in chosen])
+    roll_ins = _rows(stage_table(recipe, "roll_in"), ["prompt", "tokens"], [row["roll_in_id"] for row in chosen])
+    answers = []
+    for row in chosen:
+        roll_in, roll_out = roll_ins[row["roll_in_id"]], roll_outs[row["roll_out_id"]]
+        response = [*roll_in["tokens"][: row["cut"]], *roll_out["tokens"]]
+        ends = tuple(place for place, token in enumerate(response) if token in delimiters)
+        tokens = np.array([*roll_in["prompt"], *response], np.int32)
+        answers.append(Answer(row["problem_id"], tokens, len(roll_in["prompt"]), row["label"] == CORRECT, ends))
+    return answers
+
+
+def _validation_rows(labels: StageTable) -> list[dict[str, Any]]:
+    held_out = (pc.field("split") == "validation") & pc.field("label").isin([CORRECT, INCORRECT])
+    columns = ["problem_id", "roll_in_id", "roll_out_id", "cut", "label"]
+    table = pads.dataset(labels.part_files(), schema=labels.schema).to_table(columns=columns, filter=held_out)
+    return [dict(row) for row in table.to_pylist()]
+
+
+def choose_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each problem with both outcomes a correct row and an incorrect one: the least cut, then the first by id."""
+    first: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row["problem_id"], row["cut"], row["roll_out_id"])):
+        first.setdefault(row["problem_id"], {}).setdefault(row["label"], row)
+    return [by_label[label] for by_label in first.values() if len(by_label) == 2 for label in (CORRECT, INCORRECT)]
+
+
+def _rows(table: StageTable, columns: list[str], ids: list[str]) -> dict[str, dict[str, Any]]:
+    """The rows with these ids. Files without any of them are read no further than their ids."""
+    wanted, found = pa.array(sorted(set(ids)), pa.string()), dict[str, dict[str, Any]]()
+    for file in table.part_files():
+        if pc.any(pc.is_in(pq.read_table(file, columns=[table.key])[table.key], value_set=wanted)).as_py():
+            part = pads.dataset(file, schema=table.schema)
+            rows = part.to_table(columns=[table.key, *columns], filter=pc.field(table.key).isin(wanted))
+            found |= {row[table.key]: row for row in rows.to_pylist()}
+    return found

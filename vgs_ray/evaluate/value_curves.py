@@ -1,0 +1,116 @@
+"""Values of several value models along the same finished answers.
+
+In: answers to held-out problems, and the value after each of their tokens for each run. Out: metrics, mean values by relative
+position, and a few answers in full, as compare.json has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vgs_ray.calibration import auc, brier_score, expected_calibration_error, reliability
+from vgs_ray.evaluate.statistics import interval
+
+POSITIONS = 10
+"""Equal parts of an answer, for the mean values by position."""
+Floats = NDArray[np.float32]
+
+
+class Answer(NamedTuple):
+    """A finished answer to a held-out problem.
+
+    Attributes:
+        problem_id: of the problem.
+        tokens: (length,) of the prompt and the answer.
+        start: position of the first token of the answer.
+        correct: whether the answer is correct.
+        step_ends: positions of the tokens that end a step, counted from the start of the answer.
+    """
+
+    problem_id: str
+    tokens: NDArray[np.int32]
+    start: int
+    correct: bool
+    step_ends: tuple[int, ...] = ()
+
+
+def value_curves(
+    answers: Sequence[Answer], values: Mapping[str, Sequence[Floats]], examples: int = 3
+) -> dict[str, Any]:
+    """Summarize the values of each run along the same answers.
+
+    Args:
+        answers: correct and incorrect ones.
+        values: for each run, P(correct) after each token of each answer; arrays of shape (length of the answer,).
+        examples: number of problems whose answers are returned in full: the first ones by id that have a correct and an
+            incorrect answer.
+
+    Returns:
+        `answers`, `problems`: counts. `runs`: for each run `brier`, `auc` and `ece` over all tokens, where every answer has the
+        same weight, and `correct` and `incorrect`: the mean value in each tenth of an answer with its 95% interval over problems.
+        `examples`: for each problem a correct and an incorrect answer with their values by run.
+    """
+    return {
+        "answers": len(answers),
+        "problems": len({answer.problem_id for answer in answers}),
+        "runs": {run: {**_metrics(answers, each), **_by_outcome(answers, each)} for run, each in values.items()},
+        "examples": [
+            {
+                "problem_id": answers[right].problem_id,
+                "answers": [_example(answers, values, at) for at in (right, wrong)],
+            }
+            for right, wrong in _pairs(answers)[:examples]
+        ],
+    }
+
+
+def _metrics(answers: Sequence[Answer], values: Sequence[Floats]) -> dict[str, float | None]:
+    flat = np.concatenate(values)
+    correct = np.concatenate([np.full(len(each), answer.correct) for answer, each in zip(answers, values, strict=True)])
+    weights = np.concatenate([np.full(len(each), 1 / len(each)) for each in values])
+    return {
+        "brier": brier_score(correct, flat, weights),
+        "auc": auc(correct, flat, weights),
+        "ece": expected_calibration_error(reliability(flat, correct, weights)),
+    }
+
+
+def _by_outcome(answers: Sequence[Answer], values: Sequence[Floats]) -> dict[str, list[dict[str, float]]]:
+    """Mean values by position. Answers of a problem are averaged first, because they are not independent."""
+    curves = {}
+    for outcome, wanted in (("correct", True), ("incorrect", False)):
+        by_problem: dict[str, list[Floats]] = {}
+        for answer, each in zip(answers, values, strict=True):
+            if answer.correct == wanted:
+                by_problem.setdefault(answer.problem_id, []).append(_tenths(each))
+        means = np.array([np.mean(tenths, 0) for tenths in by_problem.values()])
+        curves[outcome] = [interval(column)._asdict() for column in means.T]
+    return curves
+
+
+def _tenths(values: Floats) -> Floats:
+    """Mean value in each of `POSITIONS` equal parts. A part that is shorter than a token takes the token that it is in."""
+    edges = np.linspace(0, len(values), POSITIONS + 1)
+    parts = zip(np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int), strict=True)
+    return np.array([values[begin:end].mean() for begin, end in parts], np.float32)
+
+
+def _pairs(answers: Sequence[Answer]) -> list[tuple[int, int]]:
+    """Positions of the first correct and the first incorrect answer of each problem that has both, by problem id."""
+    first: dict[str, dict[bool, int]] = {}
+    for position, answer in enumerate(answers):
+        first.setdefault(answer.problem_id, {}).setdefault(answer.correct, position)
+    return [(both[True], both[False]) for _, both in sorted(first.items()) if len(both) == 2]
+
+
+def _example(answers: Sequence[Answer], values: Mapping[str, Sequence[Floats]], at: int) -> dict[str, Any]:
+    return {
+        "correct": answers[at].correct,
+        "tokens": answers[at].tokens[answers[at].start :].tolist(),
+        "step_ends": list(answers[at].step_ends),
+        "values": {run: np.round(each[at], 4).tolist() for run, each in values.items()},
+    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,8 @@ def write_comparison(comparison: dict[str, Any], folder: Path) -> None:
 def add_held_out(comparison: dict[str, Any], recipe: Recipe, flags: Flags) -> None:
     """Add `held_out`: the values of each run's value model along the same held-out answers, and their metrics."""
     models = {name: folder for name in flags.runs if (folder := value_folder(Path(recipe.root) / name))}
-    delimiter = delimiter_of(recipe)
-    tokenizer = load_tokenizer(model_path(recipe.policy.model)) if delimiter else None
-    ends = delimiter_tokens(tokenizer, delimiter) if tokenizer else ()
+    tokenizer, delimiter = load_tokenizer(model_path(recipe.policy.model)), delimiter_of(recipe)
+    ends = delimiter_tokens(tokenizer, delimiter) if delimiter else ()
     answers = held_out_answers(recipe, flags.answers, ends) if models else []
     if not answers:
         return
@@ -91,6 +91,9 @@ def add_held_out(comparison: dict[str, Any], recipe: Recipe, flags: Flags) -> No
     starts = [answer.start for answer in answers]
     of_answers = {run: [each[at:] for each, at in zip(every, starts, strict=True)] for run, every in values.items()}
     curves = value_curves(answers, of_answers)
+    for answer in (answer for example in curves["examples"] for answer in example["answers"]):
+        bounds = [0, *(end + 1 for end in answer["step_ends"]), len(answer["tokens"])]
+        answer["steps"] = [tokenizer.decode(answer["tokens"][a:b]).strip() for a, b in pairwise(bounds)]
     comparison["held_out"] = curves
     for model in comparison["value_models"]:
         if model["run"] in curves["runs"]:

@@ -21,10 +21,11 @@ from vgs_ray.labels.outcomes import OUTCOME_CLASSES
 CORRECT, INCORRECT = OUTCOME_CLASSES["correct"], OUTCOME_CLASSES["incorrect"]
 
 
-def held_out_answers(recipe: Recipe, most: int, delimiters: tuple[int, ...] = ()) -> list[Answer]:
-    """Correct and incorrect answers to problems of the validation split, at most one of each for a problem.
+PER_PROBLEM = 4
 
-    Whole answers are preferred to completions of a prefix.
+
+def held_out_answers(recipe: Recipe, most: int, delimiters: tuple[int, ...] = ()) -> list[Answer]:
+    """Correct and incorrect answers to problems of the validation split, `PER_PROBLEM` of each problem whatever their outcome.
 
     Args:
         recipe: of the run with the tables.
@@ -32,7 +33,7 @@ def held_out_answers(recipe: Recipe, most: int, delimiters: tuple[int, ...] = ()
         delimiters: tokens that end a step.
 
     Returns:
-        Answers sorted by problem id, the correct one first; empty if the tables have none.
+        Answers sorted by problem; empty if the tables have none.
     """
     labels = stage_table(recipe, "label")
     if not labels.part_files():
@@ -58,11 +59,12 @@ def _validation_rows(labels: StageTable) -> list[dict[str, Any]]:
 
 
 def choose_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each problem with both outcomes a correct row and an incorrect one: the least cut, then the first by id."""
-    first: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: (row["problem_id"], row["cut"], row["roll_out_id"])):
-        first.setdefault(row["problem_id"], {}).setdefault(row["label"], row)
-    return [by_label[label] for by_label in first.values() if len(by_label) == 2 for label in (CORRECT, INCORRECT)]
+    """The first rows of each problem by id, of different roll-ins as far as there are enough; sorted by problem."""
+    by_problem: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for row in sorted(rows, key=lambda row: (row["problem_id"], row["roll_out_id"])):
+        same = by_problem.setdefault(row["problem_id"], [])
+        same.append((sum(other["roll_in_id"] == row["roll_in_id"] for _, other in same), row))
+    return [row for same in by_problem.values() for _, row in sorted(same, key=lambda ranked: ranked[0])[:PER_PROBLEM]]
 
 
 def _rows(table: StageTable, columns: list[str], ids: list[str]) -> dict[str, dict[str, Any]]:

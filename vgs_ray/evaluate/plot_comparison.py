@@ -23,6 +23,8 @@ from vgs_ray.evaluate.plot import LOOKS, STYLE, save_figure
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#444444", "#882255")
 MARKERS = ("s", "^", "D", "o", "P", "X", "v", "*")
 RIGHT, WRONG = "#0072B2", "#D55E00"
+MAX_STEP_TEXTS = 16
+"""The steps of an answer are written below the axis if there are at most as many."""
 GRID = {"color": "#E4E4E4", "linewidth": 0.8}
 Content = Mapping[str, Any]
 
@@ -117,7 +119,7 @@ def _answers_figure(curves: Content) -> Figure:
     for axes, outcome in zip(grid[0], ("correct answer", "incorrect answer"), strict=True):
         axes.set_title(outcome, loc="left", fontsize=11)
     for axes in grid[-1]:
-        axes.set_xlabel("tokens of the answer; vertical lines end a step")
+        axes.set_xlabel("tokens of the answer; a vertical line is the end of a step")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     return figure
@@ -131,6 +133,9 @@ def _draw_answer(axes: Axes, answer: Content, looks: Mapping[str, _Look]) -> Non
         every = max(1, len(values) // 12)
         axes.plot(positions, values, **looks[run]._asdict(), markevery=every, markersize=4, linewidth=1.4, label=run)
     axes.set(ylim=(0, 1), xlim=(0, len(positions) + 1))
+    if answer.get("steps") and 0 < len(answer["step_ends"]) <= MAX_STEP_TEXTS:
+        ends = [end + 1 for end in answer["step_ends"]]
+        axes.set_xticks(ends, answer["steps"][: len(ends)], rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
 
 
 def _position_figure(curves: Content) -> Figure:

@@ -23,8 +23,8 @@ from vgs_ray.evaluate.plot import LOOKS, STYLE, save_figure
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#444444", "#882255")
 MARKERS = ("s", "^", "D", "o", "P", "X", "v", "*")
 RIGHT, WRONG = "#0072B2", "#D55E00"
-MAX_STEP_TEXTS = 16
-"""The steps of an answer are written below the axis if there are at most as many."""
+MAX_STEP_TEXTS, STEP_TEXT = 16, 20
+"""The last 20 characters of each step are written below the axis, if an answer has at most 16 steps."""
 GRID = {"color": "#E4E4E4", "linewidth": 0.8}
 Content = Mapping[str, Any]
 
@@ -135,7 +135,8 @@ def _draw_answer(axes: Axes, answer: Content, looks: Mapping[str, _Look]) -> Non
     axes.set(ylim=(0, 1), xlim=(0, len(positions) + 1))
     if answer.get("steps") and 0 < len(answer["step_ends"]) <= MAX_STEP_TEXTS:
         ends = [end + 1 for end in answer["step_ends"]]
-        axes.set_xticks(ends, answer["steps"][: len(ends)], rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
+        texts = [step if len(step) <= STEP_TEXT else f"…{step[1 - STEP_TEXT :]}" for step in answer["steps"]]
+        axes.set_xticks(ends, texts[: len(ends)], rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
 
 
 def _position_figure(curves: Content) -> Figure:

@@ -1,13 +1,155 @@
-"""tune: a stage of SVPO."""
+"""tune: train the policy and its value head on the table `pairs` with Ray Train, and save them as a Hugging Face folder.
+
+Training resumes from its last checkpoint after a failure.
+"""
 
 from __future__ import annotations
 
+import math
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from tqdm import tqdm
+
 from pipelines.cli import cli
-from vgs_ray.config import Recipe
+from pipelines.session import progress, ray_session
+from pipelines.tables.stage import Stage, open_stage
+from pipelines.tables.stage_table import stage_table
+from pipelines.train import BAR_FORMAT, interruptible
+from vgs_ray.config import Recipe, Tune
+from vgs_ray.errors import UserError
+from vgs_ray.models import model_path
+from vgs_ray.models.folder import local_folder
+from vgs_ray.prompts import load_tokenizer
+from vgs_ray.value.slot import choose_slot
+from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, read_metrics
+from vgs_ray.value.training.trackers import check_trackers
+from vgs_ray.value.tuning.metrics import last_validation, progress_text
+from vgs_ray.value.tuning.pairs import count_pairs, write_pairs
+from vgs_ray.value.weights import read_config
 
 
 def run(recipe: Recipe) -> None:
-    raise NotImplementedError
+    stage = open_stage(recipe, "tune", inputs=("pairs",))
+    if stage is not None:
+        _check_packages(recipe.tune)
+        tune_policy(recipe, stage)
+
+
+def tune_policy(recipe: Recipe, stage: Stage) -> None:
+    """Train and complete the stage.
+
+    Raises:
+        UserError: the pairs can't be trained on, or the training diverged.
+    """
+    log = stage.folder / METRICS_LOG
+    with ray_session(folder=stage.folder):
+        pairs = prepare_pairs(recipe)
+        steps = optimizer_steps(recipe.tune, pairs["train"])
+        with (
+            progress("tune", steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
+            interruptible(),
+        ):
+            diverged = trainer(recipe).fit().return_value
+    if diverged:
+        raise UserError(diverged)
+    for folder in ("store", "checkpoints"):
+        shutil.rmtree(stage.folder / folder)
+    validation = {name: round(value, 4) for name, value in last_validation(read_metrics(log)).items()}
+    stage.close(pairs=pairs, steps=steps, validation=validation)
+
+
+def optimizer_steps(config: Tune, pairs: int) -> int:
+    """Steps of a run on so many training pairs."""
+    return config.epochs * math.ceil(pairs / config.batch_size)
+
+
+def prepare_pairs(recipe: Recipe) -> dict[str, int]:
+    """Copy the pairs to where the workers read them, and check that training can start.
+
+    Returns:
+        Number of pairs in `train` and `validation`, and of those `left_out` because they are too long. A warning is printed if
+        there are any, and if nothing can be validated on.
+
+    Raises:
+        UserError: there is nothing to train on, or the policy can't have a value head or can't read the pairs.
+    """
+    store, limit = recipe.stage_folder("tune") / "store", recipe.tune.max_length
+    if not store.exists():
+        ray.get(ray.remote(num_cpus=0.5)(write_store).remote(recipe, store))
+    counts = count_pairs(store)
+    if not counts["train"]:
+        raise UserError(
+            f"stage pairs has no pair of at most tune.max_length={limit:,} tokens in the split train ({counts['left_out']:,} are "
+            "longer); training needs one: raise --tune.max-length, or lower --pairs.min-margin in a new run"
+        )
+    if counts["left_out"]:
+        tqdm.write(
+            f"warning: {counts['left_out']:,} pairs are longer than tune.max_length={limit:,} tokens and are left out; raise "
+            "tune.max_length to use them"
+        )
+    if not counts["validation"]:
+        tqdm.write("warning: no pair belongs to a validation problem, so nothing is validated; raise clean.validation")
+    return counts
+
+
+def write_store(recipe: Recipe, store: Path) -> None:
+    """Check the policy, and copy the pairs that fit to `store`.
+
+    Raises:
+        UserError: the policy can't have a value head, or another tokenizer made the pairs.
+    """
+    init = recipe.resolved_tune.init
+    try:
+        folder = local_folder(model_path(init))
+        config = read_config(folder)
+        choose_slot(folder, config)
+    except ValueError as error:
+        raise UserError(f"tune.init is {init!r}: {error}") from None
+    vocabularies = [
+        load_tokenizer(model_path(model)).get_vocab() for model in dict.fromkeys((recipe.policy.model, init))
+    ]
+    if any(each != vocabularies[0] for each in vocabularies):
+        raise UserError(
+            f"tune.init is {init!r}, whose tokenizer differs from that of policy.model, {recipe.policy.model!r}; the pairs are "
+            "token ids of the policy: pass a model with the same tokenizer as --tune.init"
+        )
+    write_pairs(stage_table(recipe, "pairs").part_files(), store, recipe.tune.max_length, config.vocab_size)
+
+
+def trainer(recipe: Recipe) -> TorchTrainer:
+    """Ray Train on the pairs. A failed worker group is restarted from the last checkpoint."""
+    from pipelines.actors.tuning import tune_worker  # loads transformers and TRL, which only the workers need
+
+    config = recipe.tune
+    resources = {"CPU": config.cpus_per_worker}
+    if config.gpus_per_worker:
+        resources["GPU"] = config.gpus_per_worker
+    return TorchTrainer(
+        tune_worker,
+        train_loop_config={"recipe": recipe},
+        scaling_config=ScalingConfig(
+            num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(recipe.stage_folder("tune")),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+
+
+def _check_packages(config: Tune) -> None:
+    if find_spec("trl") is None or find_spec("accelerate") is None:
+        raise UserError("stage tune needs TRL and Accelerate, which are not installed: run pip install '.[svpo]'")
+    try:
+        check_trackers(config.trackers, "tune")
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 if __name__ == "__main__":

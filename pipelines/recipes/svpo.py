@@ -31,7 +31,7 @@ def svpo() -> Recipe:
         pairs=Pairs(min_margin=0.5),
         tune=Tune(
             max_length=512, batch_size=64, micro_batch=16, lr=1e-4, head_lr=1e-3, bf16=False, workers=2, cpus_per_worker=0.25,
-            gpus_per_worker=0.0,
+            gpus_per_worker=0.0, activation_checkpointing=False,
         ),
         evaluate=replace(
             evaluate, limit=200, greedy=True, beam=Beam(keep=1, branch=2, block=64, groups=8, delimiter=STEP),

@@ -35,6 +35,7 @@ OPERATION = {
     "pairs": {"model"},
     "tune": {
         "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "checkpoint_every",
+        "validate_every", "activation_checkpointing", "trackers",
     },
     "evaluate": {"model", "policy", "value_model", "concurrent"} | ENGINE | RESOURCES,
     "export": {"hub"},

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from vgs_ray.config import Evaluate, Recipe, RollIn, Serve
+from vgs_ray.config import Evaluate, Recipe, RollIn, Serve, Tune
 from vgs_ray.config.lengths import length_faults
 from vgs_ray.config.placement import placement_faults
 from vgs_ray.data.source_names import benchmark_label
@@ -64,6 +64,7 @@ def _relations(recipe: Recipe) -> Iterator[str]:
             "clean.answer_column and clean.solution_column are both empty; answers are read from one of them: "
             "pass --clean.answer-column or --clean.solution-column"
         )
+    yield from _tuning(recipe.tune)
     if recipe.train.min_workers > recipe.train.workers:
         yield (
             f"train.min_workers is {recipe.train.min_workers} and train.workers is {recipe.train.workers}; the minimum can't be "
@@ -136,6 +137,15 @@ def _labels(recipe: Recipe) -> Iterator[str]:
     if recipe.label.kind == "step_values" and not recipe.label.delimiter:
         yield (
             "label.kind is step_values and label.delimiter is empty; steps end at a delimiter: pass --label.delimiter TEXT"
+        )
+
+
+def _tuning(config: Tune) -> Iterator[str]:
+    at_once = config.workers * config.micro_batch
+    if config.batch_size % at_once:
+        yield (
+            f"tune.batch_size is {config.batch_size}; it must be a multiple of tune.workers * tune.micro_batch "
+            f"({config.workers} * {config.micro_batch}): change --tune.micro-batch or --tune.batch-size"
         )
 
 

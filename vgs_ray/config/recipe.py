@@ -99,6 +99,11 @@ class Recipe:
         longest = self.train.max_length or longest_sequence(self)
         return replace(self.train, max_length=longest, micro_tokens=max(self.train.micro_tokens, longest))
 
+    @property
+    def resolved_tune(self) -> Tune:
+        """Stage tune with the model that it starts from."""
+        return replace(self.tune, init=self.tune.init or self.policy.model)
+
     def identity(self, stage: str) -> dict[str, Any]:
         """The fields that determine the rows of a stage, by name. Models are in `models`, because their content counts."""
         return {leaf.name: leaf.value for leaf in self._leaves(stage) if leaf.role is Role.IDENTITY}

@@ -112,3 +112,9 @@ class Tune:
     """Number of restarts from the last checkpoint before the stage fails."""
     checkpoint_every: Annotated[PositiveInt, OPERATION] = 100
     """Steps between checkpoints."""
+    validate_every: Annotated[PositiveInt, OPERATION] = 100
+    """Steps between validations."""
+    activation_checkpointing: Annotated[bool, OPERATION] = True
+    """Recompute the activations of each layer in the backward pass."""
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], OPERATION] = ("tensorboard",)
+    """Experiment trackers to log to, in addition to `metrics.jsonl`."""

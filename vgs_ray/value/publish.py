@@ -61,13 +61,18 @@ def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, c
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary, weights)
         (temporary / "README.md").write_text(card)
-        source = Path(model_path(init))
-        if source.is_dir():
-            for name in TOKENIZER_FILES:
-                if (source / name).exists():
-                    shutil.copy(source / name, temporary / name)
-        else:
-            load_tokenizer(init).save_pretrained(temporary)
+        copy_tokenizer(init, temporary)
+
+
+def copy_tokenizer(model: str, folder: Path) -> None:
+    """Copy the tokenizer of a model, with its chat template, to a folder."""
+    source = Path(model_path(model))
+    if source.is_dir():
+        for name in TOKENIZER_FILES:
+            if (source / name).exists():
+                shutil.copy(source / name, folder / name)
+    else:
+        load_tokenizer(model).save_pretrained(folder)
 
 
 def model_card(
@@ -94,13 +99,14 @@ def model_card(
         init=init,
         loss=settings["loss"],
         step=step,
-        validation=_table(("metric", "value"), metrics) if metrics else "No validation was run.",
-        data=_table(("split", "examples", "incorrect", "correct", "incomplete"), counts),
+        validation=table(("metric", "value"), metrics) if metrics else "No validation was run.",
+        data=table(("split", "examples", "incorrect", "correct", "incomplete"), counts),
         settings=json.dumps(settings, indent=1),
     )
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = (columns, ["---"] * len(columns), *rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

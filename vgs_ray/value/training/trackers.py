@@ -11,8 +11,12 @@ Track = Callable[[int, dict[str, float]], None]
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 
 
-def check_trackers(names: Sequence[str]) -> None:
+def check_trackers(names: Sequence[str], stage: str = "train") -> None:
     """Check before training that the packages of the trackers are installed.
+
+    Args:
+        names: names of the trackers.
+        stage: stage whose field `trackers` names them.
 
     Raises:
         ValueError: a package is not installed.
@@ -20,8 +24,8 @@ def check_trackers(names: Sequence[str]) -> None:
     missing = [name for name in names if find_spec(PACKAGES[name]) is None]
     if missing:
         raise ValueError(
-            f"train.trackers names {', '.join(missing)}, whose package is not installed: run pip install '.[tracking]', or "
-            "remove it from train.trackers"
+            f"{stage}.trackers names {', '.join(missing)}, whose package is not installed: run pip install '.[tracking]', or "
+            f"remove it from {stage}.trackers"
         )
 
 

@@ -1,0 +1,52 @@
+"""Preference pairs of a toy task: a chosen side begins with the token 7, a rejected side with the token 9."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.tables.stage import open_stage
+from pipelines.tables.stage_table import stage_table
+from vgs_ray.config import Recipe
+from vgs_ray.data.schemas import PAIRS
+from vgs_ray.value.tuning.pairs import write_pairs
+
+GOOD, BAD, VOCABULARY = 7, 9, 120
+LONGEST = 16
+"""Tokens of the longest pair."""
+
+
+def pair_rows(train: int = 32, validation: int = 8) -> list[dict[str, Any]]:
+    draw = np.random.default_rng(0)
+
+    def tokens(most: int) -> list[int]:
+        return draw.integers(20, VOCABULARY, int(draw.integers(1, most + 1))).tolist()
+
+    shared = {"prompt": "", "chosen": "", "rejected": "", "visits_chosen": 3, "visits_rejected": 2, "depth": 1}
+    return [
+        {"pair_id": f"p{index:02}/tree/0/1/2", "problem_id": f"p{index:02}", "tree_id": f"p{index:02}/tree/0",
+         "split": "train" if index < train else "validation", "prompt_ids": tokens(8), "chosen_ids": [GOOD, *tokens(7)],
+         "rejected_ids": [BAD, *tokens(7)], "q_chosen": draw.uniform(0.2, 1.0), "q_rejected": draw.uniform(-1.0, -0.2), **shared}
+        for index in range(train + validation)
+    ]  # fmt: skip
+
+
+def write_store(folder: Path, rows: list[dict[str, Any]] | None = None) -> Path:
+    """The files that training reads."""
+    part = folder / "part-0.parquet"
+    pq.write_table(pa.Table.from_pylist(rows or pair_rows(), schema=PAIRS), part)
+    write_pairs([str(part)], folder / "store", LONGEST, VOCABULARY)
+    return folder / "store"
+
+
+def write_pairs_stage(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
+    """A complete stage pairs, in two parts."""
+    stage, table = open_stage(recipe, "pairs", inputs=()), stage_table(recipe, "pairs")
+    assert stage is not None
+    for part in (rows[1::2], rows[::2]):
+        table.write_part(pa.Table.from_pylist(part, schema=table.schema))
+    stage.close(rows=len(rows))

@@ -1,0 +1,213 @@
+"""TRL's DPO trainer for a policy with a value head.
+
+In: a policy with its head, pairs as token ids. Out: the trained model, rows of metrics, checkpoints. The values come from the
+last hidden states of the forward pass that gives the log-probabilities. TRL has no public door for token ids and for further
+losses, so this class overrides private methods; pyproject.toml pins TRL.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from transformers import PrinterCallback
+from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from vgs_ray.config import Tune
+from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.tuning.diverged import TuneDivergedError
+from vgs_ray.value.tuning.losses import PairLosses, pair_losses
+from vgs_ray.value.tuning.metrics import ValuePredictions, named_metrics
+
+Report = Callable[[dict[str, float]], None]
+HEAD = "value_head"
+"""Name of the head as a module of the policy."""
+COMPLETE = "complete"
+"""File that marks a checkpoint whose files all workers have written."""
+
+
+@dataclass
+class PairCollator(DataCollatorForPreference):
+    """TRL's batch of token ids, with `q` (2 * pairs,), chosen sides first, and `pair_id`."""
+
+    without_reference: bool = False
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        batch["q"] = torch.tensor([each[side] for side in ("q_chosen", "q_rejected") for each in examples])
+        batch["pair_id"] = [each["pair_id"] for each in examples]
+        if self.without_reference:  # for TRL, which subtracts these from the log-probabilities
+            batch["ref_chosen_logps"] = batch["ref_rejected_logps"] = torch.zeros(len(examples))
+        return batch
+
+
+class TuneTrainer(DPOTrainer):
+    """Trains a policy and its value head by one joint loss.
+
+    The loss is DPO (arXiv 2305.18290, equation 7) + `sft_weight` * the mean over the pairs of the mean negative log-probability
+    of the tokens of chosen (arXiv 2404.19733, equation 2) + `value_weight` * squared error + `margin_weight` * margin loss. With
+    `config.loss` = `sft`, the first term is absent and the second has the weight 1; with `none`, both are absent and the policy
+    is frozen. No reference model is loaded for these two.
+
+    Args:
+        model: the policy and its head.
+        reference: the frozen model of DPO; None for the other losses.
+        config: settings.
+        pairs: training and validation pairs, as `vgs_ray.value.tuning.pairs.open_pairs` returns them; validation may be None.
+        report: called on rank 0 with the metrics of each step, and again with those of a validation after the step added.
+        kwargs: arguments of `DPOTrainer`.
+    """
+
+    def __init__(
+        self,
+        model: PolicyValueModel,
+        reference: Any,
+        config: Tune,
+        pairs: tuple[Any, Any],
+        report: Report,
+        **kwargs: Any,
+    ) -> None:
+        self.optimizer: torch.optim.Optimizer | None
+        self.policy_value, self._config, self._report = model, config, report
+        self._predictions = ValuePredictions()
+        self._row: dict[str, float] = {}
+        self._begin: tuple[float, int] = (time.monotonic(), 0)
+        collator = PairCollator(kwargs["processing_class"].pad_token_id, without_reference=reference is None)
+        super().__init__(
+            model.policy, reference, train_dataset=pairs[0], eval_dataset=pairs[1], data_collator=collator, **kwargs
+        )
+        if config.loss == "none":
+            model.policy.requires_grad_(False)
+        self.remove_callback(PrinterCallback)
+        # After TRL has turned off the dropout of the policy. As a module of the policy, the head is sharded and saved with it.
+        model.policy.add_module(HEAD, model.head.to(self.args.device))
+        model.policy.base_model.register_forward_hook(self._keep_values, with_kwargs=True)
+        model.policy.register_forward_hook(self._keep_log_probs)
+
+    def _keep_values(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        hidden, last = output.last_hidden_state, kwargs["attention_mask"].sum(1) - 1
+        with torch.autocast(hidden.device.type, enabled=False):
+            self._values = self.policy_value.q_values(hidden[torch.arange(len(hidden), device=hidden.device), last])
+
+    def _keep_log_probs(self, module: Any, args: Any, output: Any) -> None:
+        self._log_probs = output.log_probs
+
+    def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        """Nothing to do: the pairs are token ids, whose length stage tune has checked."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *args: Any) -> Any:
+        """Nothing to do: without a reference, the collator gives zeros."""
+        return dataset
+
+    def _send_telemetry(self) -> None:
+        """TRL would report each run to Hugging Face."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL would write one into each checkpoint."""
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW, with another learning rate for the head."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            decaying = set(self.get_decay_parameter_names(model))
+            trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+            groups = []
+            for of_head, lr in ((False, self._config.lr), (True, self._config.head_lr)):
+                for decays, decay in ((True, self._config.weight_decay), (False, 0.0)):
+                    weights = [
+                        weight for name, weight in trained if (HEAD in name) == of_head and (name in decaying) == decays
+                    ]
+                    groups += [{"params": weights, "lr": lr, "weight_decay": decay}] if weights else []
+            self.optimizer = torch.optim.AdamW(groups)
+        return self.optimizer
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Tensor:
+        inputs = dict(inputs)
+        pair_ids, q = inputs.pop("pair_id"), inputs.pop("q")
+        config, mask = self._config, inputs["completion_mask"][:, 1:]
+        policy_loss = super()._compute_loss(model, inputs, False)
+        log_probs, values = self._log_probs, self._values
+        losses = pair_losses(log_probs, mask, values, q, config.margin)
+        sft_weight = {"dpo": config.sft_weight, "sft": 1.0, "none": 0.0}[config.loss]
+        loss = policy_loss + losses.total(sft_weight, config.value_weight, config.margin_weight)
+        self._refuse_nan(loss, torch.stack([*losses, log_probs.sum(1).view(2, -1).sum(0)]).sum(0), pair_ids)
+        self._note(losses, values, q)
+        return loss
+
+    def _refuse_nan(self, loss: Tensor, by_pair: Tensor, pair_ids: list[str]) -> None:
+        """Raise on all workers if the loss of one is not finite."""
+        if bool(self.accelerator.gather(loss.detach().reshape(1)).isfinite().all()):
+            return
+        finite = by_pair.isfinite().tolist()
+        suspects = [name for name, good in zip(pair_ids, finite, strict=True) if not good]
+        if not bool(loss.isfinite()) and not suspects:
+            suspects = pair_ids
+        raise TuneDivergedError("loss", self.state.global_step + 1, gather_object(suspects))
+
+    def _note(self, losses: PairLosses, values: Tensor, q: Tensor) -> None:
+        """Add to the metrics that TRL averages until it logs."""
+        mode = "train" if self.model.training else "eval"
+        by_pair = torch.stack([*losses, *values.view(2, -1), *q.view(2, -1)], dim=1).detach()
+        gathered = self.accelerator.gather_for_metrics(by_pair).float()
+        for name, column in zip(PairLosses._fields, gathered.T, strict=False):
+            self._metrics[mode][name].append(column.mean().item())
+        if mode == "eval":
+            self._predictions.add(gathered[:, len(losses) :].cpu().numpy())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)  # adds TRL's metrics to `logs`
+        if "loss" not in logs and "eval_loss" not in logs:
+            return
+        step = self.state.global_step
+        if not math.isfinite(logs.get("grad_norm", 0.0)):
+            raise TuneDivergedError("gradient norm", step, [])
+        metrics = named_metrics(logs, self._config.loss == "dpo")
+        if "loss" in logs:
+            self._row = {"step": step, **metrics, **self._speed(step)}
+        else:
+            self._row = {"step": step, **self._row, **metrics, **self._predictions.summary()}
+            self._predictions = ValuePredictions()
+        if self.is_world_process_zero():
+            self._report(self._row)
+
+    def _speed(self, step: int) -> dict[str, float]:
+        if not self._begin[1]:  # the first step, whose time is not known, in this process
+            self._begin = (time.monotonic(), step)
+        steps, seconds = step - self._begin[1], time.monotonic() - self._begin[0]
+        per_step = seconds / steps if steps else 0.0
+        return {"seconds_per_step": per_step, "seconds_left": (self.state.max_steps - step) * per_step}
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """Unsharded weights under the names of `PolicyValueModel`. All workers call it together."""
+        weights = self.accelerator.get_state_dict(self.model_wrapped)
+        return {
+            f"head.{name.removeprefix(f'{HEAD}.')}" if name.startswith(f"{HEAD}.") else f"policy.{name}": weight
+            for name, weight in weights.items()
+        }
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint, after removing incomplete ones; None if there is none."""
+    complete = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / COMPLETE).exists():
+            complete.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return str(max(complete, key=lambda each: int(each.name.partition("-")[2]))) if complete else None

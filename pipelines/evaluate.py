@@ -32,7 +32,7 @@ from vgs_ray.evaluate.formats import terminal_table
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.evaluate.report import write_report
-from vgs_ray.models.checks import value_model
+from vgs_ray.models.checks import evaluated_policy, value_model
 from vgs_ray.search.flops import model_sizes
 
 BLOCK_ROWS = 32
@@ -51,7 +51,8 @@ class Flags:
 
 def explorers(config: Evaluate) -> list[str]:
     """The names of the searches that each problem gets."""
-    return ["sample", "beam", *(variant.name for variant in config.variants)]
+    greedy = ["greedy"] if config.greedy else []
+    return ["sample", "beam", *greedy, *(variant.name for variant in config.variants)]
 
 
 def searches_of(problem: dict[str, Any], config: Evaluate) -> list[dict[str, Any]]:
@@ -133,7 +134,7 @@ def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
 def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     """Write the report of every method at every budget from the stored searches."""
     config = recipe.evaluate
-    policy, value = model_sizes(recipe.policy.model, value_model(recipe, config.value_model))
+    policy, value = model_sizes(evaluated_policy(recipe), value_model(recipe, config.value_model))
     batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
     searches = [GradedSearch.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
     labels, names = [benchmark_label(name) for name in config.benchmarks], explorers(config)

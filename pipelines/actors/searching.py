@@ -1,4 +1,4 @@
-"""Search of benchmark problems in Ray actors: a policy engine and a value engine in one process, many problems at a time.
+"""Search of benchmark problems in Ray actors: the engines of policy and value in one process, many problems at a time.
 
 A request has search_id, problem_id, problem, answer and explorer. An actor commits each row of `searches` when its search
 ends. A search that fails is a row with an error. An actor whose engine dies ends, and another one repeats its open searches.
@@ -20,8 +20,9 @@ from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Beam, Mcts, Rebase, Recipe
 from vgs_ray.data.ids import stable_seed
-from vgs_ray.engines import build_policy, build_value
+from vgs_ray.engines import build_engines
 from vgs_ray.models import model_path
+from vgs_ray.models.checks import evaluated_policy
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
 from vgs_ray.search.explore import beam, mcts, rebase, sample
 from vgs_ray.search.tree import Tree
@@ -30,20 +31,21 @@ EMPTY_TREE = json.dumps(Tree(()).to_json())
 
 
 class SearchActor:
-    """Holds both engines, which batch over all searches of the actor."""
+    """Holds the engines of policy and value, or the one engine that is both. They batch over all searches of the actor."""
 
     def __init__(self, recipe: Recipe, value_model: str, out: StageTable) -> None:
         self.out = out
         self.recipe, self.config = recipe, recipe.evaluate
-        model = model_path(recipe.policy.model)
+        model = model_path(evaluated_policy(recipe))
         self.tokenizer = load_tokenizer(model)
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
-        with start_slot(self.config.resources):
-            with start_errors(model):
-                self.policy = build_policy(model, self.config.policy_engine)
-            with start_errors(value_model):
-                self.value = build_value(value_model, self.config.value_engine, model)
+        engines = self.config.policy_engine, self.config.value_engine
+        one = recipe.uses_own_head("evaluate")
+        with start_slot(self.config.resources), start_errors(model if one else f"{model} or of {value_model}"):
+            self.policy, self.value = build_engines(model, value_model, *engines)
+        # Prompt and response must fit into the context of both engines.
+        self.context = min(engine.max_model_len for engine in (engines[:1] if one else engines))
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time
         self._slots = asyncio.Semaphore(self.config.concurrent)
@@ -70,18 +72,20 @@ class SearchActor:
     async def _search(self, problem: str, problem_id: str, explorer: str) -> Tree:
         prompt = prompt_tokens(self.tokenizer, problem, self.recipe.instruction)
         seed = stable_seed(self.recipe.seed, problem_id, explorer)
-        # Prompt and response must fit into the context of both engines.
-        context = min(self.config.policy_engine.max_model_len, self.config.value_engine.max_model_len)
-        room = context - len(prompt)
+        room = self.context - len(prompt)
         if room < 1:
             raise ValueError(
-                f"the prompt has {len(prompt)} tokens and the engines hold {context}; the answer needs at least one more: raise "
-                "max_model_len of evaluate.policy_engine and evaluate.value_engine, or remove the problem"
+                f"the prompt has {len(prompt)} tokens and the engines hold {self.context}; the answer needs at least one more: "
+                "raise max_model_len of evaluate.policy_engine and evaluate.value_engine, or remove the problem"
             )
         sampling = replace(self.config.sampling, max_tokens=min(self.config.sampling.max_tokens, room))
         if explorer == "sample":
             return await sample(
                 self.policy, self.value, prompt, count=self.config.samples, sampling=sampling, seed=seed
+            )
+        if explorer == "greedy":
+            return await sample(
+                self.policy, self.value, prompt, count=1, sampling=replace(sampling, temperature=0.0), seed=seed
             )
         shape = self.shapes[explorer]
         sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))

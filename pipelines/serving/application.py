@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -16,10 +17,11 @@ from ray.serve.handle import DeploymentHandle
 from pipelines.serving.engine_replicas import (
     DRAIN_S,
     PolicyReplica,
+    PolicyValueReplica,
     ValueReplica,
     actor_options,
-    build_engines,
     engine_deployment,
+    local_engines,
 )
 from pipelines.serving.ray_metrics import RayMetrics
 from pipelines.serving.remote_engines import RemotePolicy, RemoteValue
@@ -27,7 +29,8 @@ from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Recipe
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.engines.vocabularies import shared_vocabulary
-from vgs_ray.models import model_path
+from vgs_ray.models import OWN_HEAD, model_path
+from vgs_ray.models.checks import evaluated_policy
 from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
 from vgs_ray.search.flops import ModelSizes, model_sizes
 from vgs_ray.serve.access import key_digests
@@ -56,7 +59,7 @@ class Endpoint:
         value_folder: str,
         keys: tuple[bytes, ...],
         policies: DeploymentHandle[PolicyReplica] | None = None,
-        values: DeploymentHandle[ValueReplica] | None = None,
+        values: DeploymentHandle[Any] | None = None,
     ) -> None:
         settings = recipe.serve
         self.settings, self.keys = settings, keys
@@ -68,7 +71,7 @@ class Endpoint:
             remote = RemotePolicy(policies, limit_s), RemoteValue(values, limit_s)
             self.searcher = build_searcher(recipe, value_folder, *remote)
         else:
-            self.searcher = build_searcher(recipe, value_folder, *build_engines(recipe, value_folder))
+            self.searcher = build_searcher(recipe, value_folder, *local_engines(recipe, value_folder))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self.searcher, self.settings, RayMetrics(), self.keys)
@@ -84,7 +87,9 @@ class Endpoint:
 
 def build_searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Value) -> Searcher:
     """A searcher with these engines; `value_folder` is the model of `value`."""
-    tokenizer = load_tokenizer(model_path(recipe.policy.model))
+    model, settings = evaluated_policy(recipe), recipe.serve
+    tokenizer = load_tokenizer(model_path(model))
+    engines = [settings.policy_engine] if value_folder == OWN_HEAD else [settings.policy_engine, settings.value_engine]
     return Searcher(
         policy=policy,
         value=value,
@@ -92,9 +97,9 @@ def build_searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Val
         tokenize=lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"]),
         decode=partial(response_text, tokenizer),
         judge=Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib),
-        context=min(recipe.serve.policy_engine.max_model_len, recipe.serve.value_engine.max_model_len),
-        vocabulary=shared_vocabulary(recipe.policy.model, value_folder),
-        sizes=known_sizes(recipe.policy.model, value_folder),
+        context=min(engine.max_model_len for engine in engines),
+        vocabulary=shared_vocabulary(model, value_folder),
+        sizes=known_sizes(model, value_folder),
     )
 
 
@@ -125,17 +130,20 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
     )
     if together:
         return search.bind(recipe, value_folder, keys)
-    model = model_path(recipe.policy.model)
+    return search.bind(recipe, value_folder, keys, *engine_applications(recipe, value_folder))
+
+
+def engine_applications(recipe: Recipe, value_folder: str) -> tuple[serve.Application, serve.Application]:
+    """The replicas of the policy's engine and those of the value's; the same ones if the policy has a value head."""
+    settings, model = recipe.serve, model_path(evaluated_policy(recipe))
+    one = value_folder == OWN_HEAD
     policies = engine_deployment(
-        PolicyReplica, "policy", settings.policy_engine, settings.policy_resources, settings.policy_max_replicas
-    )
+        PolicyValueReplica if one else PolicyReplica, "policy", settings.policy_engine, settings.policy_resources,
+        settings.policy_max_replicas,
+    ).bind(model, settings.policy_engine, settings.policy_resources)  # fmt: skip
+    if one:
+        return policies, policies
     values = engine_deployment(
         ValueReplica, "value", settings.value_engine, settings.value_resources, settings.value_max_replicas
-    )
-    return search.bind(
-        recipe,
-        value_folder,
-        keys,
-        policies.bind(model, settings.policy_engine, settings.policy_resources),
-        values.bind(value_folder, settings.value_engine, settings.value_resources, model),
-    )
+    ).bind(value_folder, settings.value_engine, settings.value_resources, model)
+    return policies, values

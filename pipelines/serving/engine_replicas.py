@@ -14,9 +14,10 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from pipelines.actors.engine_start import start_slot
 from vgs_ray.config import Engine, Recipe, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines import build_policy, build_value
+from vgs_ray.engines import build_engines, build_policy, build_value
 from vgs_ray.engines.interface import Completion, Policy, Score, Value
-from vgs_ray.models import model_path
+from vgs_ray.models import OWN_HEAD, model_path
+from vgs_ray.models.checks import evaluated_policy
 
 DRAIN_S = 60.0
 """Time that running searches have to finish when the endpoint ends."""
@@ -56,7 +57,7 @@ class ValueReplica:
 
     def __init__(self, model: str, engine: Engine, resources: Resources, policy: str) -> None:
         with start_slot(resources):
-            self.value = build_value(model, engine, policy)
+            self.value: Any = build_value(model, engine, policy)
         exit_on_failure(self.value)
 
     async def score(self, tokens: Tokens) -> Score:
@@ -66,6 +67,15 @@ class ValueReplica:
     async def score_each(self, tokens: Tokens) -> list[Score]:
         """As `Value.score_each`."""
         return await self.value.score_each(tokens)
+
+
+class PolicyValueReplica(PolicyReplica, ValueReplica):
+    """An engine of a policy with a value head, which all search replicas share."""
+
+    def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
+        with start_slot(resources):
+            self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, logprobs=False)
+        exit_on_failure(self.policy)
 
 
 def engine_deployment(
@@ -100,14 +110,13 @@ def actor_options(resources: Resources) -> dict[str, Any]:
     return {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
 
 
-def build_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
-    """Both engines in this process."""
-    model = model_path(recipe.policy.model)
-    with start_slot(recipe.serve.resources):
-        policy = build_policy(model, recipe.serve.policy_engine, logprobs=False)
-        value = build_value(value_folder, recipe.serve.value_engine, model)
-    exit_on_failure(policy, value)
-    return policy, value
+def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
+    """The engines of policy and value in this process, or the one that is both."""
+    model, settings = model_path(evaluated_policy(recipe)), recipe.serve
+    with start_slot(settings.resources):
+        engines = build_engines(model, value_folder, settings.policy_engine, settings.value_engine, logprobs=False)
+    exit_on_failure(*engines)
+    return engines
 
 
 def exit_on_failure(*engines: Policy | Value) -> None:

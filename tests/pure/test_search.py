@@ -8,6 +8,7 @@ import math
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +92,7 @@ def test_order_of_arrival_does_not_matter(latency: int, seed: int) -> None:
     groups=st.integers(1, 3),
     max_tokens=st.integers(1, 40),
     rank=st.sampled_from(["tree", "parent"]),
-    finished=st.sampled_from(["retire", "reinvest"]),
+    finished=st.sampled_from(["retire", "reinvest", "compete"]),
     choose=st.sampled_from(["value", "random"]),
 )
 @settings(max_examples=100, deadline=None)
@@ -169,6 +170,62 @@ def test_the_published_algorithm_keeps_the_same_beams(seed: int, keep: int, bran
     )
     tree = asyncio.run(search)
     assert Counter(tree.path(leaf.id) for leaf in tree.leaves()) == published(Recorded(seed), keep, branch, longest)
+
+
+def alphamath(recorded: Recorded, keep: int, branch: int, longest: int) -> list[tuple[float, Tokens]]:
+    """Step-level beam search of AlphaMath (arXiv 2405.03553), written from its description: the last pool, best first.
+
+    The pool starts with copies of the prompt. Finished paths stay in it and are compared with new blocks.
+    """
+    pool: list[tuple[float, Tokens, bool]] = [(0.0, (), False)] * keep
+    calls: Counter[Tokens] = Counter()
+    while not all(ended for _, _, ended in pool):
+        candidates = []
+        for _, text, ended in pool:
+            if ended:
+                continue
+            for _ in range(branch):
+                prefix = PROMPT + text
+                calls[prefix] += 1
+                block, stopped = recorded.block(prefix, calls[prefix])
+                longer = text + block[: longest - len(text)]
+                candidates.append((recorded.value(PROMPT + longer), longer, stopped or len(longer) >= longest))
+        pool = sorted([*candidates, *(each for each in pool if each[2])], key=lambda each: -each[0])[:keep]
+    return [(value, text) for value, text, _ in pool]
+
+
+@given(seed=st.integers(0, 10_000), keep=st.integers(1, 5), branch=st.integers(1, 4), longest=st.integers(1, 12))
+@settings(max_examples=200, deadline=None)
+def test_finished_answers_that_compete_are_those_of_alphamath(seed: int, keep: int, branch: int, longest: int) -> None:
+    class Distinct(Recorded):
+        """Values without ties, whose order AlphaMath leaves open."""
+
+        def value(self, tokens: Tokens) -> float:
+            return random.Random(stable_seed(self.seed, *tokens, "value")).random()
+
+    def grow(finished: Literal["retire", "compete"]) -> Tree:
+        shape, recorded = Beam(keep, branch, block=99, finished=finished), Distinct(seed)
+        limits = Sampling(max_tokens=longest)
+        return asyncio.run(beam(recorded, recorded, PROMPT, beam=shape, sampling=limits, seed=0))
+
+    tree, expected = grow("compete"), alphamath(Distinct(seed), keep, branch, longest)
+    assert sorted([(leaf.value, tree.path(leaf.id)) for leaf in tree.leaves()], reverse=True) == expected
+    assert tree.canonical().usage() == tree.usage()
+    if keep == 1:
+        assert tree.canonical().to_json() == grow("retire").canonical().to_json()
+
+
+async def test_a_deadline_keeps_the_answers_that_compete() -> None:
+    class Slow(Canned):
+        async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+            return await asyncio.Event().wait() if self.calls == 2 else await super().extend(prefix, sampling, seed)  # type: ignore[return-value]
+
+    slow, received = Slow({1: 0.5, 2: 0.9}, ends=frozenset({1})), []
+    shape = Beam(keep=2, branch=1, block=1, finished="compete")
+    search = beam(slow, slow, (0,), beam=shape, sampling=LONG, seed=0, listen=received.append)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(search, 0.1)
+    assert [(node.tokens, node.state) for node in received] == [((2,), "kept"), ((1,), "finished")]
 
 
 def test_reinvested_blocks_go_to_the_live_prefixes() -> None:

@@ -17,7 +17,7 @@ from made_up_run import write_run
 
 from pipelines import clean, evaluate, export, import_vm, label, plan, roll_in, roll_out, run, serve, train, verify
 from pipelines.cli import parse
-from pipelines.recipes import RECIPES, sandbox
+from pipelines.recipes import RECIPES, sandbox, svpo
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import (
@@ -36,6 +36,7 @@ from vgs_ray.config import (
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.config.help import range_of
 from vgs_ray.errors import UserError
+from vgs_ray.models import OWN_HEAD
 from vgs_ray.models.checks import check_models
 from vgs_ray.sandbox import policy_path
 
@@ -171,8 +172,8 @@ def test_values_built_in_code_are_held_to_type_and_range(recipe: Recipe) -> None
 
 
 def test_every_number_and_text_has_a_range() -> None:
-    free = {"run_name", "instruction", "delimiter", "value_model", "benchmark_folder", "hub", "push_to", "answer_column",
-            "solution_column"}  # in these, empty has a meaning  # fmt: skip
+    free = {"run_name", "base_run", "instruction", "delimiter", "init", "policy", "value_model", "benchmark_folder", "hub",
+            "push_to", "answer_column", "solution_column"}  # in these, empty has a meaning  # fmt: skip
     for section in {*SECTIONS} - {ImportVM}:
         for name, hint in get_type_hints(section, include_extras=True).items():
             plain = re.search(r"\b(int|float|str)\b", str(hint))
@@ -236,6 +237,27 @@ def test_a_name_that_is_no_model_is_named(model: str, named: str, tmp_path: Path
     for stage, recipe in recipes.items():
         with pytest.raises(UserError, match=named):
             check_models(recipe, stage)
+
+
+def test_a_policy_without_a_value_head_is_named(tmp_path: Path) -> None:
+    headless = model_folder(tmp_path / "headless")
+    recipe = replace(svpo(), root=str(tmp_path))
+    named = {
+        "trees": replace(recipe, policy=ReferencePolicy(headless), trees=replace(recipe.trees, value_model=OWN_HEAD)),
+        "evaluate": replace(recipe, evaluate=replace(recipe.evaluate, policy=headless)),
+        "serve": replace(sandbox(), serve=replace(sandbox().serve, value_model=OWN_HEAD)),
+    }
+    for stage, wrong in named.items():
+        option = rf"--{stage}\.value-model"
+        with pytest.raises(UserError, match=rf"which has no value head \(value_head/model\.safetensors\).*{option}"):
+            check_models(wrong, stage)
+    check_models(recipe, "evaluate")  # stage tune has not written the model yet
+    with pytest.raises(UserError, match=r"run python -m pipelines\.tune svpo first"):
+        check_models(recipe, "serve")
+    (Path(headless) / "value_head").mkdir()
+    (Path(headless) / "value_head" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"is damaged.*--evaluate\.value-model"):
+        check_models(named["evaluate"], "evaluate")
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from pipelines.actors.searching import SearchActor
 from pipelines.evaluate import REQUESTS, searches_of
@@ -26,6 +28,7 @@ from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.models import RANDOM, model_path
 from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.search.flops import NO_MODEL, model_size
+from vgs_ray.search.tree import Tree
 
 VARIANTS = (
     Variant("tree", mcts=Mcts(simulations=6, width=2, block=24)),
@@ -34,7 +37,7 @@ VARIANTS = (
 )
 RUNNER = asyncio.Runner()  # one event loop for all tests, as in an actor
 CONFIG = replace(
-    sandbox().evaluate, samples=4, beam=Beam(keep=1, branch=2, block=24, groups=2), budgets=(4,), variants=VARIANTS,
+    sandbox().evaluate, samples=4, beam=Beam(keep=1, branch=2, block=24, groups=2), budgets=(4,), greedy=True, variants=VARIANTS,
     policy_engine=replace(sandbox().evaluate.policy_engine, max_num_seqs=32),
 )  # fmt: skip
 
@@ -70,7 +73,9 @@ PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benc
 def test_every_method_has_rows(solve: SearchActor, tmp_path: Path) -> None:
     rows = solved(solve, tmp_path, PROBLEMS)
     assert {row["error"] for row in rows} == {None}
-    methods = {each.method for each in evaluate_methods(read(rows), CONFIG)}
+    results = evaluate_methods(read(rows), CONFIG)
+    methods = {each.method for each in results}
+    assert [each.budget for each in results if each.method == "greedy"] == [1]
     for name in ("vgs", "tree", "balanced", "steps"):
         assert {f"{name}_weighted_majority", f"{name}_best", f"{name}_pass"} <= methods
     for row in rows:
@@ -114,3 +119,13 @@ def test_nan_values_rank_last_and_are_counted(
     assert all(row["unscored_blocks"] >= row["answers"] > 0 for row in found)
     assert all(row["calibration"] is None for row in found)
     assert all(each.correct for each in evaluate_methods(read(rows), CONFIG))
+
+
+def test_the_greedy_answer_is_that_of_transformers(solve: SearchActor, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(model_path("sandbox:ref"), dtype=torch.float32)
+    for row in solved(solve, tmp_path, PROBLEMS):
+        if row["explorer"] == "greedy":
+            tree = Tree.from_json(json.loads(row["tree"]))
+            [leaf] = tree.leaves()
+            expected = model.generate(torch.tensor([tree.prompt]), do_sample=False, max_new_tokens=192)[0]
+            assert tree.prompt + tree.path(leaf.id) == tuple(expected.tolist())

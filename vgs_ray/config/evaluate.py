@@ -38,7 +38,7 @@ class Evaluate:
     beam: Beam = Beam(groups=4)
     """The guided search at the largest budget. Smaller budgets use fewer groups."""
     greedy: bool = False
-    """Also sample one answer at temperature 0."""
+    """Also generate one answer at temperature 0."""
     variants: tuple[Variant, ...] = ()
     """Additional searches. The budget of a tree search is the maximum number of blocks that it samples."""
     budgets: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (4, 8, 16)

@@ -24,6 +24,8 @@ def length_faults(recipe: Recipe) -> Iterator[str]:
     yield from _training(recipe)
     yield from _generation(recipe)
     for stage in ("evaluate", "serve"):
+        if recipe.uses_own_head(stage):
+            continue
         engines = getattr(recipe, stage)
         policy, value = engines.policy_engine.max_model_len, engines.value_engine.max_model_len
         if value < policy:

@@ -53,8 +53,10 @@ def placement_faults(recipe: Recipe) -> Iterator[str]:
                 f"{engine}.tensor_parallel_size is {split} and {resources}.num_gpus is {gpus:g}; an engine that is split over "
                 f"GPUs needs all of them: pass {option_name(resources)}.num-gpus {split}"
             )
-    yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
-    yield from _shared_memory("serve", recipe.serve, _share_a_gpu(recipe.serve))
+    if not recipe.uses_own_head("evaluate"):
+        yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
+    if not recipe.uses_own_head("serve"):
+        yield from _shared_memory("serve", recipe.serve, _share_a_gpu(recipe.serve))
 
 
 def _pairs(recipe: Recipe) -> Iterator[tuple[str, str]]:

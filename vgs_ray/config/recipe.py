@@ -30,6 +30,8 @@ STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate"
 """Stages of a value model from roll-outs (VGS, TVM), in order."""
 SVPO_STAGES = ("clean", "trees", "pairs", "tune", "evaluate")
 """Stages of step-level value preference optimization, in order."""
+OWN_HEAD = "policy"
+"""Value model that stands for the value head of the policy itself."""
 SHARED = {
     "clean": ("seed", "judge"),
     "roll_in": ("seed", "instruction"),
@@ -92,6 +94,11 @@ class Recipe:
     def stage_folder(self, stage: str) -> Path:
         """`{root}/{run_name}/{stage}`, or the stage's folder in `base_run`."""
         return (Path(self.root) / self.base_run if stage in self.base_stages else self.folder) / stage
+
+    def uses_own_head(self, stage: str) -> bool:
+        """Whether the value head of the policy itself scores the blocks of a stage's searches: trees, evaluate or serve."""
+        named = getattr(self, stage).value_model
+        return named == OWN_HEAD or (not named and stage != "trees" and "train" not in self.stages)
 
     @property
     def resolved_train(self) -> Train:

@@ -25,9 +25,10 @@ class Beam:
     rank: Literal["tree", "parent"] = "tree"
     """`tree` keeps the best blocks of a group, whatever prefix they extend (arXiv 2505.17373). `parent` keeps the best block of
     each prefix, which keeps a group diverse."""
-    finished: Literal["retire", "reinvest"] = "retire"
-    """What happens to the width of a finished beam. `retire` drops it (arXiv 2505.17373); `reinvest` samples more blocks from the
-    remaining prefixes instead."""
+    finished: Literal["retire", "reinvest", "compete"] = "retire"
+    """What happens to a finished beam. `retire` takes it out of the comparison and drops its width (arXiv 2505.17373). `reinvest`
+    also takes it out, and samples more blocks from the remaining prefixes. `compete` compares it with the blocks of later rounds,
+    which can displace it (AlphaMath, arXiv 2405.03553)."""
     choose: Literal["value", "random"] = "value"
     """Keep blocks by value, or at random (the ablation of arXiv 2505.17373)."""
 
@@ -111,7 +112,7 @@ class Variant:
     def __post_init__(self) -> None:
         if sum(shape is not None for shape in (self.beam, self.mcts, self.rebase)) != 1:
             raise ValueError(f"variant {self.name!r} must have exactly one of beam, mcts and rebase: set one of them")
-        if self.name in ("sample", "beam", "vgs"):
+        if self.name in ("sample", "beam", "vgs", "greedy"):
             raise ValueError(f"variant {self.name!r} has the name of a built-in search: rename it")
 
     @property

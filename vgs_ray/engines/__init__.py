@@ -14,6 +14,7 @@ from vgs_ray.engines.random_value import RandomValue
 from vgs_ray.models import OWN_HEAD, RANDOM
 
 if TYPE_CHECKING:
+    from vgs_ray.engines.one_pass import VllmPolicyValue
     from vgs_ray.engines.vllm import VllmPolicy, VllmValue
     from vgs_ray.engines.vocabularies import TranslatedValue
 
@@ -22,7 +23,7 @@ class Engines(NamedTuple):
     """The engines of a search; `policy is value` if one engine is both."""
 
     policy: VllmPolicy
-    value: VllmValue | RandomValue | TranslatedValue
+    value: VllmValue | VllmPolicyValue | RandomValue | TranslatedValue
 
     def close(self) -> None:
         """Stop each engine once and free its memory."""
@@ -48,7 +49,10 @@ def build_engines(
         ValueError: `value` is `OWN_HEAD` and the policy has no value head.
     """
     if value == OWN_HEAD:
-        raise NotImplementedError(f"the value model is {OWN_HEAD!r}: an engine with a value head is not available yet")
+        from vgs_ray.engines.one_pass import VllmPolicyValue
+
+        both = VllmPolicyValue(policy, policy_engine)
+        return Engines(both, both)
     started = build_policy(policy, policy_engine, logprobs)
     try:
         return Engines(started, build_value(value, value_engine, policy))

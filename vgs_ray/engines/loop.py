@@ -62,11 +62,12 @@ step_lock = FairLock()
 
 @dataclass(eq=False)
 class Request(Generic[T]):
-    """One sequence, its parameters and the future that gets the result."""
+    """One sequence, its parameters, and how its future gets the result."""
 
     id: str
     prompt: Tokens
     params: Any
+    read: Callable[[Any], T]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[T]
 
@@ -103,15 +104,22 @@ class EngineLoop(Generic[T]):
             raise self._error
         atexit.register(self.close)
 
-    async def submit(self, prompt: Tokens, params: Any) -> T:
+    async def submit(self, prompt: Tokens, params: Any, read: Callable[[Any], T] | None = None) -> T:
         """Run one sequence. Cancelling the call aborts it in the engine and frees its memory.
+
+        Args:
+            prompt: its tokens.
+            params: vLLM's parameters of the call.
+            read: for this call, in place of that of the constructor.
 
         Raises:
             EngineFailed: the engine failed while it held this sequence.
             EngineDied: the engine failed before it held this sequence, or was closed.
         """
         loop = asyncio.get_running_loop()
-        request: Request[T] = Request(str(next(self._ids)), prompt, params, loop, loop.create_future())
+        request: Request[T] = Request(
+            str(next(self._ids)), prompt, params, read or self._read, loop, loop.create_future()
+        )
         with self._wake:
             if self._error is not None:
                 raise self._death()
@@ -204,7 +212,7 @@ class EngineLoop(Generic[T]):
             if request is None:
                 continue
             try:
-                results.append((request, self._read(output)))
+                results.append((request, request.read(output)))
             except Exception as error:  # this output cannot be read; the engine continues
                 results.append((request, error))
         _settle(results)

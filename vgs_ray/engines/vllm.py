@@ -63,7 +63,7 @@ class VllmPolicy:
         self.max_model_len = engine.max_model_len
         self._logprobs = 0 if logprobs else None  # 0: of the sampled token only
         self._end_tokens: frozenset[int] = frozenset()
-        self.loop = _start(engine_args(model, engine), engine.threads, self._read)
+        self.loop = _start(self._engine_args(model, engine), engine.threads, self._read)
         self._vocabulary = vocabulary_of(self.loop.engine)
         try:
             self._end_tokens = end_tokens(self.loop.engine)
@@ -83,21 +83,8 @@ class VllmPolicy:
         """
         room = room_for(prefix, sampling.max_tokens, self.max_model_len)
         check_tokens(prefix, self._vocabulary)
-        params = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            max_tokens=room,
-            seed=seed if sampling.temperature > 0 else None,
-            stop_token_ids=[*self._end_tokens, *sampling.stop_token_ids],
-            logprobs=self._logprobs,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,
-        )
+        ends = [*self._end_tokens, *sampling.stop_token_ids]
+        params = sampling_params(sampling, seed, max_tokens=room, stop_token_ids=ends, logprobs=self._logprobs)
         return await self.loop.submit(prefix, params)
 
     @property
@@ -110,17 +97,23 @@ class VllmPolicy:
         """Stop the engine and free its memory."""
         self.loop.close()
 
+    def _engine_args(self, model: str, engine: Engine) -> dict[str, Any]:
+        return engine_args(model, engine)
+
     def _read(self, output: Any) -> Completion:
-        completion = output.outputs[0]
-        tokens = tuple(completion.token_ids)
+        made = output.outputs[0]
+        return self._completion(output, tuple(made.token_ids), made.cumulative_logprob)
+
+    def _completion(self, output: Any, tokens: Tokens, logprob: float | None) -> Completion:
+        """Count the tokens of an output. `logprob` is the sum over `tokens`."""
         cached = output.num_cached_tokens or 0
         self.usage.generated += len(tokens)
         self.usage.cached += cached
         prefilled = len(output.prompt_token_ids) - cached
         self.usage.prefilled += prefilled
-        mean_logprob = math.nan if self._logprobs is None else completion.cumulative_logprob / max(len(tokens), 1)
+        mean_logprob = math.nan if logprob is None else logprob / max(len(tokens), 1)
         finished = bool(tokens) and tokens[-1] in self._end_tokens
-        reason: FinishReason = "stop" if completion.finish_reason == "stop" else "length"
+        reason: FinishReason = "stop" if output.outputs[0].finish_reason == "stop" else "length"
         return Completion(tokens, finished, reason, mean_logprob, prefilled)
 
 
@@ -156,7 +149,8 @@ class VllmValue:
             UnknownToken: a token id is outside the vocabulary.
             EngineDied: the engine is gone.
         """
-        [score] = await self.loop.submit(self._checked(tokens), self._last_token)
+        check_scored(tokens, self.max_model_len, self._vocabulary)
+        [score] = await self.loop.submit(tokens, self._last_token)
         return score
 
     async def score_each(self, tokens: Tokens) -> list[Score]:
@@ -167,16 +161,8 @@ class VllmValue:
             UnknownToken: a token id is outside the vocabulary.
             EngineDied: the engine is gone.
         """
-        return await self.loop.submit(self._checked(tokens), self._each_token)
-
-    def _checked(self, tokens: Tokens) -> Tokens:
-        if not 0 < len(tokens) <= self.max_model_len:
-            raise ValueError(
-                f"sequence has {len(tokens)} tokens; scoring takes 1 to {self.max_model_len} (max_model_len): "
-                f"shorten it or raise Engine.max_model_len"
-            )
-        check_tokens(tokens, self._vocabulary)
-        return tokens
+        check_scored(tokens, self.max_model_len, self._vocabulary)
+        return await self.loop.submit(tokens, self._each_token)
 
     def close(self) -> None:
         """Stop the engine and free its memory."""
@@ -193,6 +179,21 @@ class VllmValue:
         return [_score(tuple(row), scored // len(rows)) for row in rows]
 
 
+def check_scored(tokens: Tokens, max_model_len: int, vocabulary: int) -> None:
+    """Check that an engine can score these tokens.
+
+    Raises:
+        ValueError: there are none, or more than `max_model_len`.
+        UnknownToken: an id is outside the vocabulary.
+    """
+    if not 0 < len(tokens) <= max_model_len:
+        raise ValueError(
+            f"sequence has {len(tokens)} tokens; scoring takes 1 to {max_model_len} (max_model_len): "
+            f"shorten it or raise Engine.max_model_len"
+        )
+    check_tokens(tokens, vocabulary)
+
+
 def _score(probs: tuple[float, ...], scored: int) -> Score:
     # A single output is P(correct) itself.
     return Score(probs[0], (), scored) if len(probs) == 1 else Score(probs[CORRECT], probs, scored)
@@ -207,6 +208,23 @@ def _overrides(model: str) -> dict[str, Any]:
         return {"architectures": [REWARD_ARCHITECTURE], "score_bias": name.endswith(CLASSIFIERS[1])}
     # The published checkpoint has the same layout under another architecture name.
     return {"architectures": [ARCHITECTURE]}
+
+
+def sampling_params(sampling: Sampling, seed: int, **others: Any) -> SamplingParams:
+    """vLLM's `SamplingParams` of one sequence, with `others` of its fields."""
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=seed if sampling.temperature > 0 else None,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+        **others,
+    )
 
 
 def engine_args(model: str, engine: Engine) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Score, Value
-from vgs_ray.models import RANDOM, model_path
+from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.models.folder import VOCABULARY
 from vgs_ray.prompts import load_tokenizer, text_of
 
@@ -55,12 +55,12 @@ def shared_vocabulary(policy: str, scorer: str) -> int:
     """Number of token ids, from 0 up, that the policy's tokenizer names and both models can read.
 
     A tokenizer may have more tokens than an embedding has rows, and an embedding more rows than the tokenizer has tokens. A value
-    model that needs a translation, or a random scorer, sets no limit.
+    model that needs a translation, a random scorer, or the value head of the policy itself, sets no limit.
     """
     from transformers import AutoConfig
 
     policy = model_path(policy)
-    models = [policy] if scorer == RANDOM or find_translation(policy, scorer) else [policy, scorer]
+    models = [policy] if scorer in (RANDOM, OWN_HEAD) or find_translation(policy, scorer) else [policy, scorer]
     rows = [AutoConfig.from_pretrained(model).get_text_config().vocab_size for model in models]
     return int(min(1 + max(load_tokenizer(policy).get_vocab().values()), *rows))
 

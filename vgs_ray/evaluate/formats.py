@@ -122,6 +122,7 @@ _METHODS_NOTE = """\
 The methods are:
 
 - `single`: one sample.
+- `greedy`: one answer at temperature 0.
 - `best_of_n`, `majority`, `weighted_majority`: among independent samples, the answer with the highest value, the largest class of
   equal answers, or the class with the highest sum of values.
 - `pass`: at least one answer is correct; an upper bound for every selector.

@@ -35,7 +35,7 @@ class GradedSearch:
 
     Attributes:
         problem_id: of the problem.
-        explorer: sample, beam, or the name of a variant.
+        explorer: sample, beam, greedy, or the name of a variant.
         leaves: graded answers, sorted by group.
         prompt: cost of forwarding the prompt once. It is also part of the cost of the group that ran first.
         groups: cost of each group, from the engines' counts.

@@ -2,9 +2,9 @@
 
 In: one `GradedSearch` for each problem and explorer. Out: one `MethodResult` for each method and budget.
 
-A method is an explorer and a selector. A budget B is a run of B / width groups. A group of `sample` is one answer (width 1); a
-group of `beam` samples `keep * branch` blocks a round. The searched groups are cut into disjoint runs in order, and the result is
-the mean over the runs.
+A method is an explorer and a selector. A budget B is a run of B / width groups. A group of `sample` or `greedy` is one answer
+(width 1); a group of `beam` samples `keep * branch` blocks a round. The searched groups are cut into disjoint runs in order, and
+the result is the mean over the runs.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class _Shape(NamedTuple):
 
     Attributes:
         explorer: as in `GradedSearch`.
-        prefix: of the names of its methods; empty for `sample`.
+        prefix: of the names of its methods; empty for `sample` and `greedy`.
         width: parallel generations of one group.
         answers: of one group, at most.
         groups: number of searched groups.
@@ -133,6 +133,8 @@ def _shapes(config: Evaluate) -> list[_Shape]:
     for name, prefix, beam in [("beam", "vgs", config.beam), *((v.name, v.name, v.beam) for v in config.variants)]:
         if beam:
             shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, budgets))
+    if config.greedy:
+        shapes.append(_Shape("greedy", "", 1, 1, 1, [1]))
     for variant in config.variants:
         if not variant.beam:  # one tree with at most this many blocks in all (MCTS) or in a round (REBASE)
             mcts, rebase = variant.mcts, variant.rebase
@@ -147,9 +149,10 @@ class _Method(NamedTuple):
     scored: bool  # the method needs the value model
 
 
-def _methods(prefix: str, budget: int) -> list[_Method]:
+def _methods(shape: _Shape, budget: int) -> list[_Method]:
+    prefix = shape.prefix
     if budget == 1 and not prefix:
-        return [_Method("single", any_correct, False)]
+        return [_Method("greedy" if shape.explorer == "greedy" else "single", any_correct, False)]
     weighted = _Method(f"{prefix}weighted_majority", selector_accuracy("weighted_majority"), True)
     best = _Method(f"{prefix}best" if prefix else "best_of_n", selector_accuracy("best"), True)
     # Without a search, a vote that ignores the values needs no value model.
@@ -163,7 +166,7 @@ def _fixed_budget(shape: _Shape, problems: list[_Problem], budget: int) -> list[
     size, groups = budget // shape.width, shape.groups
     runs = [range(start, start + size) for start in range(0, groups - size + 1, size)]
     results = []
-    for method in _methods(shape.prefix, budget):
+    for method in _methods(shape, budget):
         if method.name == "pass":  # samples are exchangeable, so the closed form uses every subset of them
             correct = [pass_at_k(groups, problem.search.correct, budget) for problem in problems]
         else:

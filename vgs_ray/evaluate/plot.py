@@ -46,6 +46,7 @@ LOOKS = {
     "best_of_n": _Look("best of N", "#009E73", "-", "^", True),
     "majority": _Look("majority", "#444444", "-", "D", True),
     "single": _Look("one sample", "#444444", "-", "X", True),
+    "greedy": _Look("greedy", "#882255", "-", "*", True),
     "pass": _Look("pass@N, samples", "#767676", "--", "s", False),
     "vgs_pass": _Look("pass@N, VGS", "#767676", ":", "o", False),
     "adaptive_weighted_majority": _Look("weighted, adaptive", "#CC79A7", "-.", "P", False),

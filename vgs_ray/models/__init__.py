@@ -1,12 +1,13 @@
 """Models as a recipe names them: a folder, a Hugging Face id, `sandbox:NAME` or `package:NAME`."""
 
+from vgs_ray.config.recipe import OWN_HEAD
 from vgs_ray.models.packaged import packaged_model
 from vgs_ray.sandbox import policy_path
 
+__all__ = ["OWN_HEAD", "RANDOM", "model_path"]
+
 RANDOM = "random"
 """A scorer that draws its values at random, in place of a value model."""
-OWN_HEAD = "policy"
-"""The value head of the policy itself, in place of a value model."""
 
 
 def model_path(model: str) -> str:

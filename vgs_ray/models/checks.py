@@ -23,7 +23,8 @@ from huggingface_hub.errors import (
 from vgs_ray.config import Recipe
 from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
-from vgs_ray.models.folder import CONFIG, VOCABULARY, check_value_folder, is_path, model_type
+from vgs_ray.models.folder import CONFIG, VALUE_HEAD, VOCABULARY, check_header, check_value_folder, is_path, model_type
+from vgs_ray.models.folder import WEIGHTS as SAFETENSORS
 
 WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -36,7 +37,27 @@ def check_models(recipe: Recipe, stage: str) -> None:
     """
     for field, model in recipe.models(stage).items():
         if model not in (RANDOM, OWN_HEAD):
-            _check(field, model, policy=field.endswith(".model"))
+            _check(field, model, policy=field.endswith((".model", ".policy")))
+    if stage in ("trees", "evaluate", "serve"):
+        _check_searched_policy(recipe, stage)
+
+
+def _check_searched_policy(recipe: Recipe, stage: str) -> None:
+    """Check the policy of a stage's searches and its value head. A model that stage tune still has to write is not looked for."""
+    evaluated = stage != "trees"
+    policy = evaluated_policy(recipe) if evaluated else recipe.policy.model
+    if evaluated and not recipe.evaluate.policy and "tune" in recipe.stages:
+        field = "the policy that stage tune wrote"
+        if not (recipe.stage_folder("tune") / "_stage.json").exists():
+            if stage == "serve":
+                raise UserError(f"{field} is missing: run python -m pipelines.tune {recipe.name} first")
+            return
+    else:
+        field = "evaluate.policy" if evaluated and recipe.evaluate.policy else "policy.model"
+    if stage == "serve":
+        _check(field, policy, policy=True)
+    if recipe.uses_own_head(stage):
+        _check_value_head(f"{field} is {policy!r}", policy, f"pass another {option_name(f'{stage}.value_model')}")
 
 
 def evaluated_policy(recipe: Recipe) -> str:
@@ -66,6 +87,21 @@ def value_model(recipe: Recipe, model: str = "") -> str:
         remedy = f": run python -m pipelines.train {recipe.name} first" if missing else ""
         raise UserError(f"{error}{remedy}") from None
     return str(folder)
+
+
+def _check_value_head(subject: str, policy: str, remedy: str) -> None:
+    """Check that a policy has a value head."""
+    folder, name = Path(model_path(policy)), f"{VALUE_HEAD}/{SAFETENSORS}"
+    try:
+        weights = folder / name if folder.is_dir() else Path(hf_hub_download(policy, name))
+        if weights.is_file():
+            check_header(weights)
+            return
+    except (EntryNotFoundError, OSError):
+        pass
+    except ValueError as error:
+        raise UserError(f"{subject}: {error}, or {remedy}") from None
+    raise UserError(f"{subject}, which has no value head ({name}), and the value model is {OWN_HEAD!r}: {remedy}")
 
 
 def _check(field: str, model: str, policy: bool) -> None:

@@ -1,6 +1,7 @@
 """Value-guided beam search (VGS, arXiv 2505.17373, Algorithm 1). `beam_step` is one round of one group.
 
-`groups > 1` is DVTS. A block that ends at a delimiter gives the step-level beam search of TVM (2407.12863) and SVPO (2406.10858).
+`groups > 1` is DVTS. A block that ends at a delimiter gives the step-level beam search of TVM (2407.12863) and SVPO (2406.10858),
+whose B1 is `keep` and B2 is `branch`; that of AlphaMath (2405.03553) also has `finished="compete"`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ async def beam(
 
     A group starts with `keep` live prefixes, each the prompt alone. A round samples `branch` blocks from each live prefix,
     scores them, and keeps as many of the best as there were live prefixes. A kept prefix that is finished or has
-    `sampling.max_tokens` tokens leaves the live prefixes and is not compared again, as in the published code; `beam.finished`
-    says whether the other prefixes get its blocks. Each block is scored once. The value of an answer is that of its last block.
+    `sampling.max_tokens` tokens is an answer and is not extended. By default it is not compared again, as in the published code
+    of VGS; `beam.finished` has the alternatives. Each block is scored once. The value of an answer is that of its last block.
 
     With `branch` 1 and one block to the end, the answers equal those of `sample` with `keep * groups` answers, token for token.
 
@@ -67,53 +68,104 @@ class LivePrefix(NamedTuple):
     rank: int
 
 
+class Candidate(NamedTuple):
+    """A block that is compared with others.
+
+    Attributes:
+        parent: node that it extends.
+        block: its tokens and score.
+        round: of the block.
+        number: within its round.
+        origin: number of the live prefix that it extends; an answer of an earlier round has one of its own.
+        rank: of that prefix, or of that answer, in the last round.
+    """
+
+    parent: Node
+    block: Block
+    round: int
+    number: int
+    origin: int
+    rank: int
+
+
 async def _search_group(sampler: BlockSampler, beam: config.Beam, group: int) -> None:
     live = [LivePrefix(sampler.tree.root, rank) for rank in range(beam.keep)]
+    answers: list[Candidate] = []
     round = 0
-    while live:
-        live = await beam_step(sampler, beam, live, group=group, round=round)
-        round += 1
+    try:
+        while live:
+            live, answers = await beam_step(sampler, beam, live, answers, group=group, round=round)
+            round += 1
+    finally:  # also at a deadline
+        for answer in answers:
+            _add(sampler, answer, group, kept=True)
 
 
 async def beam_step(
-    sampler: BlockSampler, beam: config.Beam, live: Sequence[LivePrefix], *, group: int, round: int
-) -> list[LivePrefix]:
-    """Extend the live prefixes of a group by one block, keep the best, and return those that are still live."""
+    sampler: BlockSampler,
+    beam: config.Beam,
+    live: Sequence[LivePrefix],
+    answers: Sequence[Candidate] = (),
+    *,
+    group: int,
+    round: int,
+) -> tuple[list[LivePrefix], list[Candidate]]:
+    """Extend the live prefixes of a group by one block, and keep the best.
+
+    Returns:
+        The prefixes that are still live, and with `finished="compete"` the answers that the next round compares again. A block is
+        added to the tree when its state is final.
+    """
+    candidates = await _sample_round(sampler, beam, live, group, round)
+    candidates += [answer._replace(origin=number) for number, answer in enumerate(answers, len(live))]
+    keys = _random_keys(len(candidates), sampler.seed, round, group) if beam.choose == "random" else _values(candidates)
+    # Ties go to the child of the better prefix, then to the first block. The published code leaves them to torch.topk, which
+    # defines no order of equal elements.
+    order = sorted(range(len(candidates)), key=lambda at: (-keys[at], candidates[at].rank, at))
+    kept = _kept(order, [candidate.origin for candidate in candidates], beam.rank)
+    ranks = {at: rank for rank, at in enumerate(order)}
+    still_live, compared_again = [], []
+    # In the order of the blocks, not of their values: rounding noise in a value must not change a prefix's seed.
+    for at, candidate in enumerate(candidates):
+        if at in kept and candidate.block.state != "kept" and beam.finished == "compete":
+            compared_again.append(candidate._replace(rank=ranks[at]))
+            continue
+        node = _add(sampler, candidate, group, at in kept)
+        if node.state == "kept":
+            still_live.append(LivePrefix(node, ranks[at]))
+    return still_live, compared_again
+
+
+async def _sample_round(
+    sampler: BlockSampler, beam: config.Beam, live: Sequence[LivePrefix], group: int, round: int
+) -> list[Candidate]:
+    """Sample and score the blocks of a round."""
     parents = _parents(beam, len(live))
     first_lane = group * beam.keep * beam.branch
     blocks = await gather_or_cancel(
         sampler.sample(live[parent].node, beam.block, round=round, lane=first_lane + index)
         for index, parent in enumerate(parents)
     )
-    keys = _random_keys(len(blocks), sampler.seed, round, group) if beam.choose == "random" else _value_keys(blocks)
-    # Ties go to the child of the better prefix, then to the first block. The published code leaves them to torch.topk, which
-    # defines no order of equal elements.
-    order = sorted(range(len(blocks)), key=lambda index: (-keys[index], live[parents[index]].rank, index))
-    kept = _kept(order, parents, beam.rank)
-    nodes = [
-        sampler.add(
-            live[parents[index]].node,
-            block if index in kept else block._replace(state="pruned"),
-            group=group,
-            round=round,
-            index=index,
-        )
-        for index, block in enumerate(blocks)
+    return [
+        Candidate(live[parent].node, block, round, number, parent, live[parent].rank)
+        for number, (parent, block) in enumerate(zip(parents, blocks, strict=True))
     ]
-    ranks = {index: rank for rank, index in enumerate(order)}
-    # In the order of the blocks, not of their values: rounding noise in a value must not change a prefix's seed.
-    return [LivePrefix(node, ranks[node.index]) for node in nodes if node.state == "kept"]
+
+
+def _add(sampler: BlockSampler, candidate: Candidate, group: int, kept: bool) -> Node:
+    block = candidate.block if kept else candidate.block._replace(state="pruned")
+    return sampler.add(candidate.parent, block, group=group, round=candidate.round, index=candidate.number)
 
 
 def _parents(beam: config.Beam, live: int) -> list[int]:
     """Index of the live prefix that each block of a round extends."""
-    branches, extra = (beam.branch, 0) if beam.finished == "retire" else divmod(beam.keep * beam.branch, live)
+    branches, extra = divmod(beam.keep * beam.branch, live) if beam.finished == "reinvest" else (beam.branch, 0)
     return [parent for parent in range(live) for _ in range(branches + (parent < extra))]
 
 
-def _value_keys(blocks: Sequence[Block]) -> list[float]:
+def _values(candidates: Sequence[Candidate]) -> list[float]:
     """Values to rank by; a missing value ranks last."""
-    return [-math.inf if block.value is None else block.value for block in blocks]
+    return [-math.inf if each.block.value is None else each.block.value for each in candidates]
 
 
 def _random_keys(count: int, seed: int, round: int, group: int) -> list[float]:
@@ -121,8 +173,8 @@ def _random_keys(count: int, seed: int, round: int, group: int) -> list[float]:
     return [generator.random() for _ in range(count)]
 
 
-def _kept(order: Sequence[int], parents: Sequence[int], rank: str) -> set[int]:
-    """Indices of the kept blocks, as many as there are parents: the first in `order`, or the first of each parent."""
+def _kept(order: Sequence[int], origins: Sequence[int], rank: str) -> set[int]:
+    """Indices of the kept candidates, as many as there are origins: the first in `order`, or the first of each origin."""
     if rank == "parent":
-        return {next(index for index in order if parents[index] == parent) for parent in set(parents)}
-    return set(order[: len(set(parents))])
+        return {next(index for index in order if origins[index] == origin) for origin in set(origins)}
+    return set(order[: len(set(origins))])

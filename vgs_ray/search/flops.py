@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vgs_ray.models import RANDOM, model_path
+from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.search.tree import Node, Tree
 
 
@@ -81,12 +81,15 @@ def mean_cost(costs: Sequence[Cost]) -> Cost:
 def model_sizes(policy: str, scorer: str) -> ModelSizes:
     """Sizes of both models of a search, from their names in a recipe. The config.json of a hub id is downloaded.
 
+    A value head of the policy has the policy's size, but it forwards no tokens of its own for a block that the policy samples.
+
     Raises:
         ValueError: a model is not a Qwen2, Qwen3 or Llama model.
     """
-    return ModelSizes(
-        model_size(_config_json(policy)), NO_MODEL if scorer == RANDOM else model_size(_config_json(scorer))
-    )
+    size = model_size(_config_json(policy))
+    if scorer == OWN_HEAD:
+        return ModelSizes(size, size)
+    return ModelSizes(size, NO_MODEL if scorer == RANDOM else model_size(_config_json(scorer)))
 
 
 def _config_json(model: str) -> Path:

@@ -1,7 +1,9 @@
-"""The value model in vLLM: vLLM's backbone, our head, and pooling of the last token.
+"""The models of this project in vLLM. `register` runs in each of vLLM's processes, by the entry point `vllm.general_plugins`.
 
-In: a folder written by `ValueModel.save_pretrained`. Out: class probabilities at the last token of a sequence.
-vLLM calls `register` in each of its processes, through the entry point `vllm.general_plugins`.
+- `VgsValueModel`: vLLM's backbone, our head, and pooling of the last token. In: a folder written by `ValueModel.save_pretrained`.
+  Out: class probabilities at the last token of a sequence.
+- `VgsPolicy` with `SlotProcessor`: a policy whose value head runs in the same forward pass. In: a folder written by
+  `PolicyValueModel.save_pretrained`. Out: sampled tokens, and Q as the log-probability of the slot.
 """
 
 from __future__ import annotations
@@ -10,22 +12,34 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
+from vgs_ray.models.folder import local_folder
 from vgs_ray.value.model import ARCHITECTURE, build_head
+from vgs_ray.value.policy_value import read_head
 from vgs_ray.value.weights import computed_modules, is_computed
 
 REWARD_ARCHITECTURE = "VgsRewardModel"
 """Architecture under which the engine loads classifiers of transformers."""
+POLICY_ARCHITECTURE = "VgsPolicy"
+"""Architecture under which the engine loads a policy with a value head."""
 
-BACKBONES = {"qwen2": "Qwen2Model", "qwen3": "Qwen3Model", "llama": "LlamaModel"}
+FAMILIES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
+
+SLOT_BASE, SLOT_SCALE = -300.0, 100.0
+"""The log-probability of the slot is `SLOT_BASE + SLOT_SCALE * Q`: its probability underflows, so those of the other tokens stay
+right."""
 
 
 def register() -> None:
     """Register the architectures with vLLM; may be called more than once."""
     from vllm import ModelRegistry
 
-    for name, model in ((ARCHITECTURE, VgsValueModel), (REWARD_ARCHITECTURE, VgsRewardModel)):
+    ours = {ARCHITECTURE: VgsValueModel, REWARD_ARCHITECTURE: VgsRewardModel, POLICY_ARCHITECTURE: VgsPolicy}
+    for name, model in ours.items():
         if name not in ModelRegistry.get_supported_archs():
             # The class and not its name: vLLM inspects a class given by name in a new process, which takes 10 s.
             ModelRegistry.register_model(name, model)
@@ -44,9 +58,9 @@ class VgsValueModel(nn.Module):
         super().__init__()
         model_config = vllm_config.model_config
         config = model_config.hf_config
-        models = import_module(f"vllm.model_executor.models.{config.model_type}")
-        backbone = getattr(models, BACKBONES[config.model_type])
-        self.model = backbone(vllm_config=vllm_config, prefix=f"{prefix}.model" if prefix else "model")
+        self.model = _model_class(config, "Model")(
+            vllm_config=vllm_config, prefix=f"{prefix}.model" if prefix else "model"
+        )
         self.score = self.head(config, model_config.head_dtype)
         # The pooler ends with a softmax over the classes.
         self.pooler = DispatchPooler.for_seq_cls(model_config.pooler_config, classifier=self.score)
@@ -82,3 +96,91 @@ class VgsRewardModel(VgsValueModel):
     @staticmethod
     def head(config: Any, dtype: Any) -> nn.Module:
         return nn.Linear(config.hidden_size, config.num_labels, bias=config.score_bias, dtype=dtype)
+
+
+class VgsPolicy(nn.Module):
+    """A causal language model of vLLM with a value head, for a `PolicyValueModel`.
+
+    With tensor parallelism, each rank has the whole head; the rank that has the logits writes the value. Not supported: the V2
+    model runner, which has no custom logits processors (vLLM chooses the V1 runner by itself), pipeline parallelism, LoRA and
+    speculative decoding.
+    """
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__()
+        model_config = vllm_config.model_config
+        self.config = model_config.hf_config
+        self.folder = local_folder(model_config.model)
+        self.policy = _model_class(self.config, "ForCausalLM")(vllm_config=vllm_config, prefix=prefix)
+        self.head = nn.Linear(self.config.hidden_size, 1, dtype=torch.float32)
+
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        return self.policy.embed_input_ids(input_ids)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        return self.policy(input_ids, positions, intermediate_tensors, inputs_embeds)
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
+        """Logits in float32 (rows, vocabulary), as the sampler needs them; that of the slot carries Q."""
+        logits = self.policy.compute_logits(hidden_states)
+        if logits is None:  # another rank has them
+            return None
+        logits, slot = logits.float(), self.config.value_slot
+        logits[:, slot] = -torch.inf
+        q = self.head(hidden_states.float()).squeeze(-1).tanh()
+        logits[:, slot] = logits.logsumexp(-1) + SLOT_BASE + SLOT_SCALE * q
+        return logits
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        loaded = self.policy.load_weights(weights)
+        _, head = read_head(self.folder, self.config)
+        self.head.load_state_dict(head)
+        return {f"policy.{name}" for name in loaded} | {f"head.{name}" for name in head}
+
+
+def _model_class(config: Any, kind: str) -> Any:
+    models = import_module(f"vllm.model_executor.models.{config.model_type}")
+    return getattr(models, FAMILIES[config.model_type] + kind)
+
+
+class SlotProcessor(LogitsProcessor):
+    """Samples the slot exactly where it ends a sequence, and never elsewhere.
+
+    vLLM returns the value of a token with the token after it. So a sequence must not stop at an end token, but one token later:
+    the slot is forced there, and is the only stop token of the request. `SamplingParams.extra_args` of a request has one of:
+
+    - `ends`: tokens after which the slot is forced.
+    - `text`: tokens to force instead of sampling, so that a given text gets its values.
+    """
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self.slot: int = vllm_config.model_config.hf_config.value_slot
+        self.device = device
+        self.requests: dict[int, tuple[dict[str, Any], list[int]]] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        process_dict_updates(self.requests, batch_update, lambda params, _, output: (params.extra_args or {}, output))
+
+    def apply(self, logits: Tensor) -> Tensor:
+        logits[:, self.slot] = -torch.inf
+        forced = {row: token for row, state in self.requests.items() if (token := self._forced(*state)) is not None}
+        if forced:
+            rows, tokens = (torch.tensor([*ids], device=self.device) for ids in (forced, forced.values()))
+            logits[rows] = -torch.inf
+            logits[rows, tokens] = 0.0
+        return logits
+
+    def _forced(self, extra: dict[str, Any], output: list[int]) -> int | None:
+        """The token to force after `output`, if any."""
+        if (text := extra.get("text")) is not None and len(output) < len(text):
+            return text[len(output)]
+        return self.slot if output and output[-1] in extra.get("ends", ()) else None

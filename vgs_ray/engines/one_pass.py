@@ -1,0 +1,147 @@
+"""A vLLM engine that is policy and value in one: the value of a block comes from the forward pass that generated it.
+
+In: a policy with a value head, written by `PolicyValueModel.save_pretrained`. Out: completions with a `score`, and scores of
+given tokens. vLLM returns sampled tokens and log-probabilities, nothing else of a model. So Q takes the place of the
+log-probability of one token that is never sampled, the slot (`vgs_ray.value.vllm_plugin`). The log-probabilities that come with
+a token belong to the forward pass of the token before it, so a block of n tokens takes n + 1 tokens, and the last is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from vgs_ray.config import Engine, Sampling
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion, Score, check_tokens, room_for
+from vgs_ray.engines.vllm import VllmPolicy, check_scored, engine_args, sampling_params
+from vgs_ray.models.folder import local_folder
+from vgs_ray.search.gather import gather_or_cancel
+from vgs_ray.value.policy_value import read_head
+from vgs_ray.value.vllm_plugin import POLICY_ARCHITECTURE, SLOT_BASE, SLOT_SCALE, SlotProcessor
+from vgs_ray.value.weights import read_config
+
+SPAN = 64
+"""Number of tokens of a given text that one sequence scores; a multiple of the block sizes of the KV cache."""
+GREEDY = Sampling(temperature=0.0, top_p=1.0)
+
+
+class VllmPolicyValue(VllmPolicy):
+    """A policy with a value head; implements `interface.Policy` and `interface.Value`.
+
+    Tokens, finish reasons and counts of `extend` are those of `VllmPolicy` for the same folder, as long as the policy gives the
+    slot no probability. On a GPU the noise of a seed depends on vLLM's model runner: the tokens are those of the V1 runner
+    (`VLLM_USE_V2_MODEL_RUNNER=0`).
+
+    Args:
+        model: folder or hub id of a `PolicyValueModel`.
+        engine: settings of the engine.
+
+    Raises:
+        ValueError: the model has no value head, the head does not fit it, or it has no end-of-sequence token.
+        Exception: from vLLM, if the engine cannot start.
+    """
+
+    def __init__(self, model: str, engine: Engine) -> None:
+        folder = local_folder(model)
+        self._config = read_config(folder)
+        head, _ = read_head(folder, self._config)
+        self._slot = head.slot
+        super().__init__(model, engine)
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        """As `VllmPolicy.extend`, with the score of the prefix and its new tokens, for which nothing is forwarded twice."""
+        room = room_for(prefix, sampling.max_tokens, self.max_model_len)
+        check_tokens(prefix, self._vocabulary)
+        check_tokens(sampling.stop_token_ids, self._vocabulary)
+        ends = [*self._end_tokens, *sampling.stop_token_ids]
+        forced = {"ends": ends}
+        return await self.loop.submit(
+            prefix, self._params(sampling, seed, room + 1, forced, stop_token_ids=[self._slot])
+        )
+
+    async def score(self, tokens: Tokens) -> Score:
+        """P(correct) at the last token. Tokens of a cached prefix are not forwarded again.
+
+        Raises:
+            ValueError: `tokens` is empty or longer than `max_model_len`.
+            UnknownToken: a token id is outside the vocabulary.
+            EngineDied: the engine is gone.
+        """
+        check_scored(tokens, self.max_model_len, self._vocabulary)
+        [score] = await self._score_span(tokens, len(tokens) - 1)
+        return score
+
+    async def score_each(self, tokens: Tokens) -> list[Score]:
+        """P(correct) after each token.
+
+        vLLM returns the values of new tokens only, so the text is generated again, with its tokens forced, in concurrent spans
+        of `SPAN` tokens. Each token is forwarded twice, once as a prefix: cheaper than a call for each prefix.
+
+        Raises:
+            ValueError: `tokens` is empty or longer than `max_model_len`.
+            UnknownToken: a token id is outside the vocabulary.
+            EngineDied: the engine is gone.
+        """
+        check_scored(tokens, self.max_model_len, self._vocabulary)
+        # The longest prefix comes first; the others are then in the cache.
+        starts = range(0, len(tokens), SPAN)
+        spans = await gather_or_cancel(self._score_span(tokens[: start + SPAN], start) for start in reversed(starts))
+        return [score for span in reversed(spans) for score in span]
+
+    async def _score_span(self, tokens: Tokens, start: int) -> list[Score]:
+        """Scores after each token from index `start` on."""
+        text = list(tokens[start + 1 :])
+        params = self._params(GREEDY, 0, len(text) + 1, {"text": text})
+        return await self.loop.submit(tokens[: start + 1], params, self._read_scores)
+
+    def _params(
+        self, sampling: Sampling, seed: int, max_tokens: int, forced: dict[str, list[int]], **others: Any
+    ) -> Any:
+        return sampling_params(
+            sampling,
+            seed,
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            logprob_token_ids=[self._slot],
+            extra_args=forced,  # for `SlotProcessor`
+            **others,
+        )
+
+    def _engine_args(self, model: str, engine: Engine) -> dict[str, Any]:
+        """Room for one token more, which is sampled and never forwarded, so it may exceed the model's positions."""
+        return {
+            **engine_args(model, replace(engine, max_model_len=engine.max_model_len + 1)),
+            "logits_processors": [f"{SlotProcessor.__module__}:{SlotProcessor.__qualname__}"],
+            "hf_overrides": {
+                "architectures": [POLICY_ARCHITECTURE],
+                "value_slot": self._slot,
+                "model_max_length": self._config.max_position_embeddings + 1,  # the limit that vLLM checks
+            },
+        }
+
+    def _read(self, output: Any) -> Completion:
+        made = output.outputs[0]
+        sampled, slots = _columns(made.logprobs.logprobs)
+        completion = self._completion(output, tuple(made.token_ids[:-1]), sum(sampled[:-1]))
+        return completion._replace(score=Score(_probability(slots[-1])))
+
+    def _read_scores(self, output: Any) -> list[Score]:
+        _, slots = _columns(output.outputs[0].logprobs.logprobs)
+        cached = output.num_cached_tokens or 0
+        first = len(output.prompt_token_ids) - cached
+        self.usage.cached += cached
+        self.usage.scored += first + len(slots) - 1
+        return [Score(_probability(slot), (), 1 if index else first) for index, slot in enumerate(slots)]
+
+
+def _columns(logprobs: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """Log-probabilities of the sampled tokens and of the slot, which alternate."""
+    return logprobs[::2], logprobs[1::2]
+
+
+def _probability(slot_logprob: float) -> float:
+    """P(correct) = (Q + 1) / 2."""
+    q = (slot_logprob - SLOT_BASE) / SLOT_SCALE
+    return min(max((q + 1) / 2, 0.0), 1.0)

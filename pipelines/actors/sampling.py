@@ -18,10 +18,10 @@ import ray
 
 from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import engine_version, start_errors, start_slot
+from pipelines.actors.usage import UsageReporter
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Engine, Resources, Sampling
 from vgs_ray.engines import build_policy
-from vgs_ray.engines.interface import Usage
 from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import model_path
 
@@ -43,19 +43,13 @@ class SamplingActor:
             self.policy = build_policy(model_path(model), engine, logprobs=False)
         self.sampling, self.out = sampling, out
         self._provenance = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
-        self._reported = Usage()
+        self._usage = UsageReporter(self.policy.usage)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         began = time.time()
         counts = await BlockRunner(self.out, self._sample, self._failed, COMMIT_S).run(block)
-        row = {**counts, **self._new_usage(), "began": began, "ended": time.time()}
+        row = {**counts, **self._usage.report(), "began": began, "ended": time.time()}
         return pa.Table.from_pylist([row])
-
-    def _new_usage(self) -> dict[str, int]:
-        """Tokens that the engine forwarded since the last call."""
-        now, reported = asdict(self.policy.usage), asdict(self._reported)
-        self._reported = Usage(**now)
-        return {name: now[name] - reported[name] for name in ("generated", "prefilled", "cached")}
 
     async def _sample(self, request: dict[str, Any]) -> dict[str, Any]:
         sampling = replace(self.sampling, max_tokens=request["max_tokens"])
@@ -129,7 +123,7 @@ def sample_blocks(
     Raises:
         UserError: no node has enough CPUs; Ray would wait forever.
     """
-    _check_nodes(resources)
+    check_nodes(resources)
     actors = ray.data.ActorPoolStrategy(
         size=resources.replicas,
         max_concurrent_calls_per_actor=math.ceil(IN_FLIGHT * engine.max_num_seqs / BLOCK_ROWS),
@@ -146,7 +140,12 @@ def sample_blocks(
     )
 
 
-def _check_nodes(resources: Resources) -> None:
+def check_nodes(resources: Resources) -> None:
+    """Refuse resources that no node has; Ray would wait forever.
+
+    Raises:
+        UserError: no node has enough CPUs.
+    """
     most = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
     if most < resources.num_cpus + 1:
         raise UserError(

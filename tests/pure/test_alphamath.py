@@ -143,18 +143,23 @@ def peer_search(search: Search) -> list[Peer]:
             left = min(shape.block, search.sampling.max_tokens - len(at.response))
             seed = stable_seed(SEED, depth, place)
             done = asyncio.run(policy.extend(PROMPT + at.response, replace(search.sampling, max_tokens=left), seed))
-            prior = math.exp(done.mean_logprob) if shape.prior == "likelihood" else 1 / shape.width
+            prior = math.exp(done.mean_logprob) if shape.prior == "likelihood" else 1.0
             child = Peer(at, at.response + done.tokens, (depth, place), prior=prior)
             too_long = len(child.response) >= search.sampling.max_tokens or depth + 1 >= shape.depth
             child.state = "finished" if done.finished else "length" if too_long else "kept"
-            at.children.append(child)
             nodes.append(child)
+            if any(other.response == child.response for other in at.children):
+                child.state = "pruned"
+                continue
+            at.children.append(child)
             reward: float | None = -1.0
             if child.state == "finished":
                 reward = asyncio.run(search.reward(child.response)) if search.rewarded else value_of(child.response)
             if child.state != "kept" and reward is not None:
                 child.update(reward)
         at.update(value_of(at.response))
+        for child in at.children if shape.prior == "uniform" else []:
+            child.prior = 1 / len(at.children)
     return nodes
 
 
@@ -162,7 +167,7 @@ def peer_search(search: Search) -> list[Peer]:
 @settings(max_examples=150, deadline=None)
 def test_trees_and_statistics_equal_those_of_the_second_implementation(search: Search) -> None:
     tree, peers = search.grow(), peer_search(search)
-    if not search.rewarded and all(peer.state == "kept" for peer in peers):
+    if not search.rewarded and all(peer.state in ("kept", "pruned") for peer in peers):
         assert tree.nodes[-1].index == -1  # the path that is continued after the search
         tree.nodes.pop()
     assert [(tree.path(node.id), node.state) for node in tree.nodes] == [(peer.response, peer.state) for peer in peers]
@@ -191,7 +196,7 @@ def test_one_visit_a_simulation_and_one_an_answer(search: Search) -> None:
     seen, shape = visits(tree, search.shape, rewards), search.shape
     searched = [node for node in tree.nodes if node.index >= 0]
     unknown = {id for id, reward in (rewards or {}).items() if reward is None}
-    ended = [node for node in searched if node.state != "kept" and node.id not in unknown]
+    ended = [node for node in searched if node.state in ("finished", "length") and node.id not in unknown]
     assert seen.count[ROOT] == len(seen.children) + len(ended)
     assert all(seen.count[node.id] == 1 for node in ended)
     assert all(-1 <= seen.mean(id) <= 1 for id in seen.count)
@@ -213,7 +218,7 @@ def test_q_of_a_finished_tree_is_a_fold(search: Search) -> None:
     tree = search.grow()
     rewards = search.rewards(tree) or {}
     seen, names = visits(tree, search.shape, rewards), {1.0: "correct", -1.0: "incorrect", None: "unknown"}
-    ends = {"length": "incomplete", "kept": None}
+    ends = {"length": "incomplete", "kept": None, "pruned": None}
     nodes = tree.nodes[1:]
     outcomes = [names[rewards[node.id]] if node.state == "finished" else ends[node.state] for node in nodes]
     folded = tree_values([node.parent or 0 for node in nodes], [node.value for node in nodes], outcomes)

@@ -25,3 +25,7 @@ def roll_in_id(problem: str, policy: str, index: int) -> str:
 def roll_out_id(roll_in: str, cut_index: int | Literal["whole"]) -> str:
     """The id of a completion from a cut, or of the whole roll-in."""
     return f"{roll_in}/{cut_index}"
+
+
+def tree_id(problem: str, index: int) -> str:
+    return f"{problem}/tree/{index}"

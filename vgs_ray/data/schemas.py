@@ -120,14 +120,23 @@ TREES = pa.schema(
         # The nodes below the root, in the order of their ids, which start at 1. The root has the id 0.
         pa.field("parents", pa.list_(pa.int32()), nullable=False),
         pa.field("tokens", pa.list_(TOKENS), nullable=False),  # of the block alone
-        pa.field("states", pa.list_(pa.string()), nullable=False),  # kept | finished | length
-        pa.field("logprobs", pa.list_(pa.float32()), nullable=False),  # mean log-probability of the tokens
-        pa.field("values", pa.list_(pa.float32()), nullable=False),  # of the value model, in [0, 1]; null without one
+        pa.field("states", pa.list_(pa.string()), nullable=False),  # kept | pruned | finished | length
+        pa.field("logprobs", pa.list_(pa.float64()), nullable=False),  # mean log-probability of the tokens
+        pa.field("values", pa.list_(pa.float64()), nullable=False),  # of the value model, in [0, 1]; null if not scored
         pa.field("q", pa.list_(pa.float32()), nullable=False),  # in [-1, 1]; null without a visit
         pa.field("visits", pa.list_(pa.int32()), nullable=False),
-        pa.field("outcomes", pa.list_(pa.string()), nullable=False),  # of leaves; null for other nodes
+        pa.field("outcomes", pa.list_(pa.string()), nullable=False),  # of finished and length; null for other nodes
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("error", pa.string()),
+    ]
+)
+
+# A tree that is to be grown. Not written to disk.
+TREE_REQUESTS = pa.schema(
+    [
+        *(TREES.field(name) for name in ("tree_id", "problem_id", "split", "policy", "seed")),
+        pa.field("problem", pa.string()),
+        pa.field("answer", pa.string()),
     ]
 )
 

@@ -4,6 +4,8 @@ A simulation selects an open prefix without children by PUCT, expands it, and ba
 not evaluated. Values are in [-1, 1]: 2 P(correct) - 1 of the value model, 0 without one. A child that ends its path is backed
 up at once and closed: an answer by its reward, or by its value if there are no rewards; a path that reached a limit by -1. A
 prefix whose children are all closed is closed too.
+
+Unlike there, equal blocks of one prefix are kept once; the others have the state `pruned`. Copies would share the visits.
 """
 
 from __future__ import annotations
@@ -85,8 +87,16 @@ async def _expand(sampler: BlockSampler, shape: Mcts, prefix: Node, reward: Rewa
 
     unscored = replace(sampler, value=None)  # keeps the scores of an engine that is both policy and value
     score, blocks = await asyncio.gather(_score(sampler.tree, prefix, value), sample_children(unscored, shape, prefix))
-    ended = await gather_or_cancel(map(end, blocks))
+    ended = await gather_or_cancel(map(end, _without_copies(blocks)))
     return _Expansion(score, [block for block, _ in ended], [each for _, each in ended])
+
+
+def _without_copies(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks, with the state `pruned` for each that is equal to an earlier one."""
+    first = {block.tokens: index for index, block in reversed(list(enumerate(blocks)))}
+    return [
+        block if first[block.tokens] == index else block._replace(state="pruned") for index, block in enumerate(blocks)
+    ]
 
 
 async def _score(tree: Tree, prefix: Node, value: Value | None) -> Score | None:
@@ -119,8 +129,9 @@ def _back_up(
     rewards: Mapping[int, float | None] | None,
 ) -> None:
     """Add the children of the path's end, back up those that ended, and the value of the end itself."""
-    visits.expand(path[-1], nodes, shape)
-    for node in nodes:
+    kept = [node for node in nodes if node.state != "pruned"]
+    visits.expand(path[-1], kept, shape)
+    for node in kept:
         if node.state == "kept":
             continue
         value = LOWEST if node.state == "length" else _signed(node) if rewards is None else rewards.get(node.id)

@@ -38,7 +38,8 @@ class TreeActor:
         self.recipe, self.config, self.out = recipe, recipe.trees, out
         config, model = self.config, model_path(recipe.policy.model)
         self.tokenizer = load_tokenizer(model)
-        with start_slot(config.resources), start_errors(config.value_model or model):
+        models = [name for name in (model, config.value_model) if name not in ("", OWN_HEAD)]
+        with start_slot(config.resources), start_errors(" or of ".join(models)):
             self.policy, self.value = _start_engines(model, config)
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time

@@ -65,6 +65,11 @@ def _relations(recipe: Recipe) -> Iterator[str]:
             "pass --clean.answer-column or --clean.solution-column"
         )
     yield from _tuning(recipe.tune)
+    if recipe.trees.search.back_up != "prefix":
+        yield (
+            f"trees.search.back_up is {recipe.trees.search.back_up!r}; only 'prefix' backs up the outcomes of answers: pass "
+            "--trees.search.back-up prefix"
+        )
     if recipe.train.min_workers > recipe.train.workers:
         yield (
             f"train.min_workers is {recipe.train.min_workers} and train.workers is {recipe.train.workers}; the minimum can't be "

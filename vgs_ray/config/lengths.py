@@ -23,7 +23,7 @@ def length_faults(recipe: Recipe) -> Iterator[str]:
     yield from _responses(recipe)
     yield from _training(recipe)
     yield from _generation(recipe)
-    for stage in ("evaluate", "serve"):
+    for stage in ("trees", "evaluate", "serve"):
         if recipe.uses_own_head(stage):
             continue
         engines = getattr(recipe, stage)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vgs_ray.errors import UserError, option_name
 
 if TYPE_CHECKING:
-    from vgs_ray.config import Evaluate, Recipe, Serve
+    from vgs_ray.config import Evaluate, Recipe, Serve, Trees
 
 LAYOUT_FIELDS = {
     "together": ("resources",),
@@ -53,6 +53,8 @@ def placement_faults(recipe: Recipe) -> Iterator[str]:
                 f"{engine}.tensor_parallel_size is {split} and {resources}.num_gpus is {gpus:g}; an engine that is split over "
                 f"GPUs needs all of them: pass {option_name(resources)}.num-gpus {split}"
             )
+    if not recipe.uses_own_head("trees"):
+        yield from _shared_memory("trees", recipe.trees, recipe.trees.resources.num_gpus > 0)
     if not recipe.uses_own_head("evaluate"):
         yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
     if not recipe.uses_own_head("serve"):
@@ -70,6 +72,7 @@ def _pairs(recipe: Recipe) -> Iterator[tuple[str, str]]:
             f"{own}.resources" if generator.resources else "roll_in.resources",
         )
     for kind in ("policy", "value"):
+        yield f"trees.{kind}_engine", "trees.resources"
         yield f"evaluate.{kind}_engine", "evaluate.resources"
         yield (
             f"serve.{kind}_engine",
@@ -93,7 +96,7 @@ def _share_a_gpu(config: Serve) -> bool:
     return 0 < policy < 1 and 0 < value <= 1 - policy
 
 
-def _shared_memory(name: str, config: Evaluate | Serve, shared: bool) -> Iterator[str]:
+def _shared_memory(name: str, config: Trees | Evaluate | Serve, shared: bool) -> Iterator[str]:
     total = config.policy_engine.gpu_memory_utilization + config.value_engine.gpu_memory_utilization
     if shared and total > 1:
         yield (

@@ -180,14 +180,15 @@ def only_writer(recipe: Recipe) -> Iterator[None]:
     """Hold the locks of the run and of its base run, and wait while another process holds one. A lock ends with its holder."""
     check_recipe(recipe)
     with ExitStack() as locks:
-        locks.enter_context(_locked(recipe.folder))
+        locks.enter_context(locked(recipe.folder))
         if recipe.base_stages:
-            locks.enter_context(_locked(Path(recipe.root) / recipe.base_run))
+            locks.enter_context(locked(Path(recipe.root) / recipe.base_run))
         yield
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, and wait while another process holds it."""
     _prepare_folder(folder, keep_parts=True)
     lock, holder = FileLock(folder / ".lock"), folder / ".lock_holder"
     while not lock.is_locked:

@@ -81,7 +81,7 @@ def test_vllm_is_imported_in_two_files_at_most() -> None:
 
 
 def test_matplotlib_is_imported_where_it_draws() -> None:
-    evaluate = {"vgs_ray/evaluate/plot.py", "vgs_ray/evaluate/plot_comparison.py"}
+    evaluate = {f"vgs_ray/evaluate/{name}.py" for name in ("plot", "plot_comparison", "plot_rounds")}
     assert importers("matplotlib") <= {*evaluate, "vgs_ray/value/training/validation_report.py"}
 
 

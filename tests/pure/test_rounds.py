@@ -1,0 +1,83 @@
+"""Rounds: the recipe of each round, and the table that compares them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.recipes import RECIPES, svpo
+from pipelines.recipes.rounds import next_round
+from pipelines.run import recipes_of_rounds
+from vgs_ray.config import Recipe
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.errors import UserError
+from vgs_ray.evaluate.rounds import round_rows, write_rounds
+from vgs_ray.models import OWN_HEAD
+
+
+def changed_sections(one: Recipe, other: Recipe) -> set[str]:
+    return {field.name for field in fields(Recipe) if getattr(one, field.name) != getattr(other, field.name)}
+
+
+def test_the_first_round_is_the_recipe() -> None:
+    assert next_round(svpo(), 1) == svpo()
+
+
+def test_a_later_round_of_svpo_goes_on_from_the_tuned_model() -> None:
+    first = replace(svpo(), root="/runs", run_name="mine")
+    cold = replace(first, trees=replace(first.trees, sampling=replace(first.trees.sampling, temperature=0.5)))
+    third = next_round(cold, 3)
+    model = "/runs/mine-round-2/tune/model"
+    assert (third.policy.model, third.tune.init, third.trees.value_model) == (model, model, OWN_HEAD)
+    assert third.trees.sampling.temperature == 1.0
+    assert third.stage_folder("clean") == Path("/runs/mine/clean")
+    assert third.stage_folder("tune") == Path("/runs/mine-round-3/tune")
+    assert changed_sections(cold, third) == {"run_name", "base_run", "base_stages", "policy", "trees", "tune"}
+    assert next_round(cold, 2).policy.model == "/runs/mine/tune/model"
+
+
+def test_rounds_of_a_run_on_another_runs_problems_share_these() -> None:
+    based = replace(svpo(), root="/runs", base_run="other", base_stages=("clean", "trees"))
+    second = next_round(based, 2)
+    assert second.stage_folder("clean") == Path("/runs/other/clean")
+    assert second.stage_folder("trees") == Path("/runs/svpo-round-2/trees")
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if "tune" in recipe().stages])
+def test_every_round_can_run(name: str) -> None:
+    rounds = [next_round(RECIPES[name](), number) for number in (1, 2, 3)]
+    for each in rounds:
+        check_recipe(each)
+    assert len({each.folder for each in rounds}) == 3
+
+
+def test_no_round_is_refused() -> None:
+    with pytest.raises(UserError, match="rounds is 0; a run has at least one round"):
+        recipes_of_rounds(svpo(), 0)
+
+
+def test_table_of_rounds(tmp_path: Path) -> None:
+    shared = {"benchmark": "sandbox", "budget": 4, "problems": 9, "generated_tokens": 1.0, "flops": 2.0}
+    for name, accuracy in (("mine", 0.5), ("mine-round-2", 0.75)):
+        methods = {"best_of_n": accuracy, "vgs_weighted_majority": accuracy / 2, "adaptive_majority": 0.1}
+        rows = [
+            {**shared, "method": method, "accuracy": mean, "low": mean - 0.1, "high": mean + 0.1, "seconds": 1.0}
+            for method, mean in methods.items()
+        ]
+        (tmp_path / name / "evaluate").mkdir(parents=True)
+        (tmp_path / name / "evaluate" / "report.json").write_text(json.dumps({"rows": rows}))
+    folders = [tmp_path / "mine", tmp_path / "mine-round-2"]
+    text = write_rounds(round_rows(folders), tmp_path / "mine")
+    assert [line.split() for line in text.splitlines() if line.startswith("best_of_n")] == [
+        ["best_of_n", "4", "50.0", "(40.0", "to", "60.0)", "75.0", "(65.0", "to", "85.0)"]
+    ]
+    assert "adaptive" not in text
+    assert "| best_of_n" in (tmp_path / "mine" / "rounds.md").read_text()
+    assert (tmp_path / "mine" / "rounds.png").stat().st_size > 10_000
+    stored = json.loads((tmp_path / "mine" / "rounds.json").read_text())["rows"]
+    assert [(row["round"], row["run"], row["accuracy"]) for row in stored if row["method"] == "best_of_n"] == [
+        (1, "mine", 0.5), (2, "mine-round-2", 0.75),
+    ]  # fmt: skip

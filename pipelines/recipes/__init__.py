@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pipelines.recipes.sandbox import sandbox, sandbox_methods
 from pipelines.recipes.smollm import EXAMPLES, smollm
 from pipelines.recipes.svpo import svpo
+from pipelines.recipes.tvm import tvm, tvm_math, tvm_orm, tvm_prm, tvm_vgs
 from pipelines.recipes.vgs import vgs
 from vgs_ray.config import Recipe
 
-__all__ = ["EXAMPLES", "RECIPES", "sandbox", "sandbox_methods", "smollm", "svpo", "vgs"]
+__all__ = [
+    "EXAMPLES", "RECIPES", "sandbox", "sandbox_methods", "smollm", "svpo", "tvm", "tvm_math", "tvm_orm", "tvm_prm",
+    "tvm_vgs", "vgs",
+]  # fmt: skip
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    recipe.__name__: recipe for recipe in (sandbox, sandbox_methods, smollm, svpo, vgs)
+    recipe.__name__: recipe
+    for recipe in (sandbox, sandbox_methods, smollm, svpo, tvm, tvm_orm, tvm_prm, tvm_vgs, tvm_math, vgs)
 }

@@ -48,6 +48,8 @@ def test_longest_sequence_that_generation_makes_fits(name: str) -> None:
         engine = generator.engine or recipe.roll_in.engine
         for prompt in {1, 100, engine.max_model_len - recipe.roll_in.sampling.max_tokens, engine.max_model_len - 2}:
             size = written(prompt, recipe.roll_in.sampling.max_tokens, engine)
+            if recipe.roll_out.whole:
+                found.add(prompt + size)
             row = {"roll_in_id": f"p/a/{prompt}", "problem_id": "p", "prompt": [1] * prompt, "tokens": [2] * size}
             for request in roll_out_requests(row, recipe):
                 added = room_for(request["prefix"], request["max_tokens"], recipe.roll_out.engine.max_model_len)

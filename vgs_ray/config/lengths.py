@@ -12,10 +12,20 @@ if TYPE_CHECKING:
 def longest_sequence(recipe: Recipe) -> int:
     """Tokens of the longest training sequence that generation can make: prompt, roll-in up to a cut, roll-out.
 
-    The engine of the reference policy stops every roll-out when the whole sequence has `max_model_len` tokens.
-    `sampling.max_tokens` counts the response only, and the length of the prompt is not limited.
+    An engine stops when the whole sequence has `max_model_len` tokens. `sampling.max_tokens` counts the response only, and the
+    length of the prompt is not limited.
     """
-    return recipe.roll_out.engine.max_model_len
+    config = recipe.roll_out
+    lengths = [
+        *([config.engine.max_model_len] if config.cuts else []),
+        *(_roll_ins(recipe).values() if config.whole else []),
+    ]
+    return max(lengths, default=config.engine.max_model_len)
+
+
+def _roll_ins(recipe: Recipe) -> dict[str, int]:
+    """`max_model_len` of the engine of each generator, by its name."""
+    return {each.name: (each.engine or recipe.roll_in.engine).max_model_len for each in recipe.roll_in.generators}
 
 
 def length_faults(recipe: Recipe) -> Iterator[str]:
@@ -56,22 +66,23 @@ def _training(recipe: Recipe) -> Iterator[str]:
     if 0 < given < longest:
         yield (
             f"train.max_length is {given}, and stage roll_out writes sequences of up to {longest} tokens, prompt and response "
-            "(roll_out.engine.max_model_len); training must take them whole, or it never sees the responses that reach the "
-            f"limit: leave train.max_length at 0, which means {longest}, or lower roll_out.engine.max_model_len"
+            "(max_model_len of the engine that writes them); training must take them whole, or it never sees the responses that "
+            f"reach the limit: leave train.max_length at 0, which means {longest}, or lower that max_model_len"
         )
 
 
 def _generation(recipe: Recipe) -> Iterator[str]:
     """A roll-in may be cut at any position, and the reference policy needs room to continue from it."""
+    if not recipe.roll_out.cuts:
+        return
     whole, limit = recipe.roll_in.sampling.max_tokens, recipe.roll_out.sampling.max_tokens
     if whole > limit:
         yield (
             f"roll_in.sampling.max_tokens is {whole} and roll_out.sampling.max_tokens {limit}; a roll-in that is cut after "
             f"{limit} tokens leaves no room for a completion: raise roll_out.sampling.max_tokens to {whole} or lower the other"
         )
-    longest = longest_sequence(recipe)
-    engines = {each.name: (each.engine or recipe.roll_in.engine).max_model_len for each in recipe.roll_in.generators}
-    for name, size in engines.items():
+    longest = recipe.roll_out.engine.max_model_len
+    for name, size in _roll_ins(recipe).items():
         if size > longest:
             yield (
                 f"the engine of generator {name!r} has max_model_len {size} and roll_out.engine.max_model_len is {longest}; the "

@@ -137,7 +137,7 @@ def test_help_is_short_and_holds_what_the_command_reads(command: str, columns: i
 
 def test_help_has_meaning_range_and_default(capsys) -> None:
     text = " ".join(shown(capsys, "train", "sandbox", "--help").split())
-    assert "--train.steps Number of optimizer steps [>= 1; default 560]" in text
+    assert "--train.steps Number of optimizer steps; 0 takes as many as `epochs` needs [>= 0; default 560]" in text
     assert "[>= 1 and <= 65535; default 8000]" in shown(capsys, "serve", "sandbox", "-h")
 
 

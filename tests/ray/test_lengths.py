@@ -123,10 +123,10 @@ def test_what_is_too_long_is_cut_or_left_out(tables: Path, tmp_path: Path, limit
         short, long = outcome.example(index), whole.example(index)
         assert short.tokens.tolist() == long.tokens[:limit].tolist()
         assert (short.target_start, short.label) == (min(long.target_start, limit), long.label)
-    values = Examples(store, split, "soft", limit)
+    values, whole_values = (Examples(store, split, "soft", length) for length in (limit, 64))
     assert values.truncated.tolist() == longer.tolist()
     for index in range(len(values)):
-        short, long = values.example(index), whole.example(index)
+        short, long = values.example(index), whole_values.example(index)
         assert len(short.values) == len(short.tokens) - short.target_start
         assert short.values.tolist() == long.values[: len(short.values)].tolist()
     pairs = Examples(store, split, "bradley_terry", limit)

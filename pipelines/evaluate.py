@@ -136,7 +136,12 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     config = recipe.evaluate
     policy, value = model_sizes(evaluated_policy(recipe), value_model(recipe, config.value_model))
     batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
-    searches = [GradedSearch.from_row(row, policy, value) for batch in batches for row in batch.to_pylist()]
+    trees = {variant.name: variant.mcts for variant in config.variants}
+    searches = [
+        GradedSearch.from_row(row, policy, value, trees.get(row["explorer"]))
+        for batch in batches
+        for row in batch.to_pylist()
+    ]
     labels, names = [benchmark_label(name) for name in config.benchmarks], explorers(config)
     searches.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
     with Judge(1, recipe.judge.timeout_s, recipe.judge.memory_gib) as judge:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from vgs_ray.config import Beam, Evaluate, Mcts, Sampling, Variant
+from vgs_ray.config import Beam, Evaluate, Mcts, Sampling, Variant, alphamath
 from vgs_ray.engines.scripted import ScriptedPolicy, ScriptedValue, World
 from vgs_ray.evaluate import plot
 from vgs_ray.evaluate.answer_statistics import answer_statistics, calibration
@@ -23,12 +23,13 @@ from vgs_ray.evaluate.methods import MethodResult, evaluate_methods
 from vgs_ray.evaluate.report import comparison_rows, method_rows, write_report
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import Cost, ModelSize, tree_costs
-from vgs_ray.search.mcts import mcts
+from vgs_ray.search.mcts import highest_q_leaf, mcts
 from vgs_ray.search.tree import Tree
 
 SIZE = ModelSize(1000, 2, 16)
 SHAPE = Evaluate(samples=4, beam=Beam(keep=1, branch=2, block=6, groups=2), budgets=(2, 4), confidence=0.0)
-TREE, RANDOM = Mcts(simulations=24, width=3, block=6), replace(SHAPE.beam, choose="random")
+MCTS = {"tree": Mcts(simulations=24, width=3, block=6), "alpha": alphamath(simulations=24, width=3, block=6)}
+RANDOM = replace(SHAPE.beam, choose="random")
 FIGURES = ("accuracy_vs_budget", "accuracy_vs_flops", "calibration")
 ROW_KEYS = [
     *("benchmark", "method", "budget", "accuracy", "low", "high", "problems", "samples"),
@@ -141,8 +142,10 @@ async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]
     policy, value = ScriptedPolicy(world), ScriptedValue(world)
     if explorer == "sample":
         tree = await sample(policy, value, prompt, count=SHAPE.samples, sampling=limits, seed=problem)
-    elif explorer == "tree":
-        tree = await mcts(policy, value, prompt, shape=TREE, sampling=limits, seed=problem)
+    elif explorer == "greedy":
+        tree = await sample(policy, value, prompt, count=1, sampling=limits, seed=problem)
+    elif explorer in MCTS:
+        tree = await mcts(policy, value, prompt, shape=MCTS[explorer], sampling=limits, seed=problem)
     else:
         shape = SHAPE.beam if explorer == "beam" else RANDOM
         tree = await beam(policy, value, prompt, beam=shape, sampling=limits, seed=problem)
@@ -252,14 +255,25 @@ def test_calibration_on_a_small_example() -> None:
 
 
 async def test_variants_have_rows_and_comparisons() -> None:
-    names = ("sample", "beam", "tree", "random")
+    names = ("sample", "beam", "greedy", "tree", "alpha", "random")
     searched = [await search_row(problem, explorer) for problem in range(40) for explorer in names]
-    shape = replace(SHAPE, variants=(Variant("tree", mcts=TREE), Variant("random", RANDOM)))
-    results = evaluate_methods([GradedSearch.from_row(row, SIZE, SIZE) for row, _ in searched], shape, same)
+    variants = (*(Variant(name, mcts=shape) for name, shape in MCTS.items()), Variant("random", RANDOM))
+    shape = replace(SHAPE, greedy=True, variants=variants)
+    searches = [GradedSearch.from_row(row, SIZE, SIZE, MCTS.get(row["explorer"])) for row, _ in searched]
+    assert {search.unscored for search in searches} == {0}
+    results = evaluate_methods(searches, shape, same)
     accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in method_rows(results, 200)}
     assert accuracy["vgs_weighted_majority", 4] > accuracy["random_weighted_majority", 4]
     assert accuracy["tree_weighted_majority", 72] > accuracy["single", 1]
     assert {"tree_best", "tree_pass", "random_best", "random_majority"} < {method for method, _ in accuracy}
+    assert [budget for method, budget in accuracy if method == "greedy"] == [1]
+    for name, mcts_shape in MCTS.items():
+        trees = [(row, tree) for row, tree in searched if row["explorer"] == name]
+        ends = [(row, highest_q_leaf(tree, mcts_shape)) for row, tree in trees]
+        answers = [leaf for row, end in ends for leaf in json.loads(row["leaves"]) if end and leaf["node"] == end.id]
+        right = sum(leaf["outcome"] == "correct" for leaf in answers)
+        assert accuracy[f"{name}_walk", 72] == right / 40 > accuracy["single", 1]
+    assert "random_walk" not in {method for method, _ in accuracy}
     pairs = {(pair["a"], pair["b"], pair["budget"]) for pair in comparison_rows(results, 200)}
     assert ("random_weighted_majority", "majority", 4) in pairs
 

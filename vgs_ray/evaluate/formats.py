@@ -127,6 +127,7 @@ The methods are:
   equal answers, or the class with the highest sum of values.
 - `pass`: at least one answer is correct; an upper bound for every selector.
 - `vgs_*`: the same selectors among the answers of value-guided search.
+- `*_walk`: of a Monte Carlo tree search, the answer of the walk from the root along the highest Q.
 - `adaptive_*`: the same votes with the same total number of answers, allocated to the problems whose vote is undecided.
 
 The budget is the number of generations in parallel. Results for smaller budgets use disjoint parts of the largest one. A tie

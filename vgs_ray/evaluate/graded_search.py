@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from vgs_ray.config import Mcts
 from vgs_ray.search.flops import Cost, ModelSize, sum_costs, tree_costs
+from vgs_ray.search.mcts import highest_q_leaf
 from vgs_ray.search.tree import Tree
 
 
@@ -20,6 +22,7 @@ class GradedLeaf(NamedTuple):
         outcome: correct, incorrect, incomplete or unknown.
         value: P(correct) at its last token; None if it was not scored.
         tokens: length of the response.
+        walked: whether the walk along the highest Q ends here (MCTS only).
     """
 
     group: int
@@ -27,6 +30,7 @@ class GradedLeaf(NamedTuple):
     outcome: str
     value: float | None
     tokens: int = 0
+    walked: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class GradedSearch:
         groups: cost of each group, from the engines' counts.
         seconds: wall-clock time of the search, which shared its engines with searches of other problems.
         failed: whether the search raised an error; it then has no leaves and counts as wrong.
-        unscored: number of blocks whose score was NaN.
+        unscored: number of blocks whose score was NaN. Of a tree in which not every block is scored, only finished answers count.
         benchmark: of the problem.
     """
 
@@ -56,21 +60,32 @@ class GradedSearch:
     benchmark: str = ""
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], policy: ModelSize, value: ModelSize) -> GradedSearch:
-        """Read a row of the table `searches` (see `vgs_ray.data.schemas.SEARCHES`)."""
+    def from_row(
+        cls, row: Mapping[str, Any], policy: ModelSize, value: ModelSize, shape: Mcts | None = None
+    ) -> GradedSearch:
+        """Read a row of the table `searches` (see `vgs_ray.data.schemas.SEARCHES`).
+
+        Args:
+            row: of the table.
+            policy, value: sizes of the models.
+            shape: of the search, if it is a Monte Carlo tree search.
+        """
         name, explorer, benchmark = row["problem_id"], row["explorer"], row["benchmark"]
         if row.get("error"):
             return cls(name, explorer, (), Cost(), {}, row["seconds"], failed=True, benchmark=benchmark)
         tree = Tree.from_json(json.loads(row["tree"]))
-        costs, unscored = tree_costs(tree, policy, value), sum(node.value is None for node in tree.nodes[1:])
+        costs, walked = tree_costs(tree, policy, value), highest_q_leaf(tree, shape) if shape else None
         leaves = [
-            GradedLeaf(leaf["group"], leaf["answer"], leaf["outcome"], leaf["value"], tree.end(leaf["node"]))
+            GradedLeaf(
+                leaf["group"], leaf["answer"], leaf["outcome"], leaf["value"], tree.end(leaf["node"]),
+                walked is not None and leaf["node"] == walked.id,
+            )
             for leaf in json.loads(row["leaves"])
-        ]
+        ]  # fmt: skip
         leaves.sort(key=lambda leaf: leaf.group)
         return cls(
             name, explorer, tuple(leaves), costs.prompt, costs.groups, row["seconds"],
-            unscored=unscored, benchmark=benchmark,
+            unscored=_unscored(tree, shape), benchmark=benchmark,
         )  # fmt: skip
 
     @property
@@ -95,3 +110,8 @@ class GradedSearch:
         total = sum(cost.generated for cost in self.groups.values())
         used = sum(self.groups[group].generated for run in runs for group in run if group in self.groups)
         return self.seconds * used / len(runs) / total if total else self.seconds
+
+
+def _unscored(tree: Tree, shape: Mcts | None) -> int:
+    partly_scored = shape is not None and shape.back_up == "prefix"
+    return sum(node.value is None for node in tree.nodes[1:] if node.state == "finished" or not partly_scored)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from vgs_ray.config import Evaluate
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.statistics import pass_at_k
-from vgs_ray.evaluate.votes import Accuracy, AnswerPool, any_correct, selector_accuracy
+from vgs_ray.evaluate.votes import Accuracy, AnswerPool, any_correct, selector_accuracy, walk_accuracy
 from vgs_ray.search.adaptive import allocate_groups
 from vgs_ray.search.flops import Cost, mean_cost
 from vgs_ray.search.select import Equivalent, Selector
@@ -117,6 +117,7 @@ class _Shape(NamedTuple):
         answers: of one group, at most.
         groups: number of searched groups.
         budgets: to report.
+        walk: whether the walk along the highest Q gives an answer.
     """
 
     explorer: str
@@ -125,6 +126,7 @@ class _Shape(NamedTuple):
     answers: int
     groups: int
     budgets: list[int]
+    walk: bool = False
 
 
 def _shapes(config: Evaluate) -> list[_Shape]:
@@ -139,7 +141,7 @@ def _shapes(config: Evaluate) -> list[_Shape]:
         if not variant.beam:  # one tree with at most this many blocks in all (MCTS) or in a round (REBASE)
             mcts, rebase = variant.mcts, variant.rebase
             blocks = mcts.simulations * mcts.width if mcts else rebase.width if rebase else 0
-            shapes.append(_Shape(variant.name, f"{variant.name}_", blocks, blocks, 1, [blocks]))
+            shapes.append(_Shape(variant.name, f"{variant.name}_", blocks, blocks, 1, [blocks], bool(mcts)))
     return shapes
 
 
@@ -158,7 +160,10 @@ def _methods(shape: _Shape, budget: int) -> list[_Method]:
     # Without a search, a vote that ignores the values needs no value model.
     majority = _Method(f"{prefix}majority", selector_accuracy("majority"), bool(prefix))
     upper_bound = _Method(f"{prefix}pass", any_correct, bool(prefix))
-    return [weighted, best, majority, upper_bound] if prefix else [best, majority, weighted, upper_bound]
+    if not prefix:
+        return [best, majority, weighted, upper_bound]
+    walk = [_Method(f"{prefix}walk", walk_accuracy, True)] if shape.walk else []
+    return [weighted, best, *walk, majority, upper_bound]
 
 
 def _fixed_budget(shape: _Shape, problems: list[_Problem], budget: int) -> list[MethodResult]:

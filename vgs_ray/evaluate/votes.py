@@ -54,6 +54,11 @@ def selector_accuracy(selector: Selector) -> Accuracy:
     return accuracy
 
 
+def walk_accuracy(pool: AnswerPool) -> float:
+    """1.0 if the answer at the end of the walk along the highest Q is correct, else 0.0."""
+    return float(any(leaf.walked and leaf.outcome == "correct" for leaf in pool.leaves))
+
+
 def any_correct(pool: AnswerPool) -> float:
     """1.0 if an answer is correct, else 0.0."""
     return float(any(leaf.outcome == "correct" for leaf in pool.leaves))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,18 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from toy import make_tables
 
     return make_tables(tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(scope="session")
+def headed_policy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The sandbox's policy with a new value head."""
+    from vgs_ray.models.folder import TOKENIZER_FILES
+    from vgs_ray.sandbox import policy_path
+    from vgs_ray.value.policy_value import PolicyValueModel
+
+    folder, shipped = tmp_path_factory.mktemp("headed"), policy_path("ref")
+    PolicyValueModel.from_policy(shipped, seed=1).save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (shipped / name).is_file():
+            shutil.copy(shipped / name, folder)
+    return str(folder)

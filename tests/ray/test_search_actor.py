@@ -19,26 +19,31 @@ from pipelines.actors.searching import SearchActor
 from pipelines.evaluate import REQUESTS, searches_of
 from pipelines.recipes import sandbox
 from pipelines.tables.stage_table import StageTable
-from vgs_ray.config import Beam, Mcts, Rebase, Variant
+from vgs_ray.config import Beam, Mcts, Rebase, Variant, alphamath
+from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Score
 from vgs_ray.evaluate.answer_statistics import answer_statistics
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
-from vgs_ray.models import RANDOM, model_path
+from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.sandbox.rows import benchmark_rows
-from vgs_ray.search.flops import NO_MODEL, model_size
+from vgs_ray.search.flops import NO_MODEL, model_size, model_sizes
 from vgs_ray.search.tree import Tree
+from vgs_ray.value.policy_value import PolicyValueModel
 
 VARIANTS = (
     Variant("tree", mcts=Mcts(simulations=6, width=2, block=24)),
     Variant("balanced", rebase=Rebase(width=4, block=24)),
     Variant("steps", beam=Beam(keep=1, branch=2, block=64, groups=2, delimiter=";")),
+    Variant("alpha", mcts=alphamath(simulations=6, width=2, block=64, delimiter=";")),
 )
+TREES = {variant.name: variant.mcts for variant in VARIANTS}
+ENGINE = replace(sandbox().evaluate.policy_engine, max_num_seqs=32)
 RUNNER = asyncio.Runner()  # one event loop for all tests, as in an actor
 CONFIG = replace(
     sandbox().evaluate, samples=4, beam=Beam(keep=1, branch=2, block=24, groups=2), budgets=(4,), greedy=True, variants=VARIANTS,
-    policy_engine=replace(sandbox().evaluate.policy_engine, max_num_seqs=32),
+    policy_engine=ENGINE,
 )  # fmt: skip
 
 
@@ -64,7 +69,8 @@ def solved(solve: SearchActor, out: Path, problems: list[dict[str, Any]]) -> lis
 
 
 def read(rows: list[dict[str, Any]]) -> list[GradedSearch]:
-    return [GradedSearch.from_row(row, model_size(model_path("sandbox:ref")), NO_MODEL) for row in rows]
+    size = model_size(model_path("sandbox:ref"))
+    return [GradedSearch.from_row(row, size, NO_MODEL, TREES.get(row["explorer"])) for row in rows]
 
 
 PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benchmark_rows(2)]
@@ -76,7 +82,8 @@ def test_every_method_has_rows(solve: SearchActor, tmp_path: Path) -> None:
     results = evaluate_methods(read(rows), CONFIG)
     methods = {each.method for each in results}
     assert [each.budget for each in results if each.method == "greedy"] == [1]
-    for name in ("vgs", "tree", "balanced", "steps"):
+    assert {"tree_walk", "alpha_walk"} <= methods
+    for name in ("vgs", "tree", "balanced", "steps", "alpha"):
         assert {f"{name}_weighted_majority", f"{name}_best", f"{name}_pass"} <= methods
     for row in rows:
         leaves, tree = json.loads(row["leaves"]), json.loads(row["tree"])
@@ -116,7 +123,8 @@ def test_nan_values_rank_last_and_are_counted(
     rows = solved(solve, tmp_path, PROBLEMS[:1])
     assert {row["error"] for row in rows} == {None}
     found = answer_statistics(read(rows))
-    assert all(row["unscored_blocks"] >= row["answers"] > 0 for row in found)
+    assert all(row["unscored_blocks"] >= row["answers"] - row["incomplete"] >= 0 < row["answers"] for row in found)
+    assert all(row["unscored_blocks"] >= row["answers"] for row in found if row["search"] != "alpha")
     assert all(row["calibration"] is None for row in found)
     assert all(each.correct for each in evaluate_methods(read(rows), CONFIG))
 
@@ -129,3 +137,30 @@ def test_the_greedy_answer_is_that_of_transformers(solve: SearchActor, tmp_path:
             [leaf] = tree.leaves()
             expected = model.generate(torch.tensor([tree.prompt]), do_sample=False, max_new_tokens=192)[0]
             assert tree.prompt + tree.path(leaf.id) == tuple(expected.tolist())
+
+
+def test_the_policys_own_head_scores_without_a_second_model(headed_policy: str, tmp_path: Path) -> None:
+    config = replace(CONFIG, policy=headed_policy, value_model=OWN_HEAD, value_engine=replace(ENGINE, max_model_len=8))
+    recipe = replace(sandbox(), evaluate=config)
+    check_recipe(recipe)
+    actor = SearchActor(recipe, OWN_HEAD, StageTable(tmp_path, "searches", "search_id"))
+    try:
+        assert actor.policy is actor.value
+        rows = solved(actor, tmp_path, PROBLEMS[:1])
+        assert {row["error"] for row in rows} == {None}
+        assert actor.policy.usage.scored == 0
+    finally:
+        actor.policy.close()
+        actor.judge.close()
+    sizes = model_sizes(headed_policy, OWN_HEAD)
+    searches = [GradedSearch.from_row(row, *sizes, TREES.get(row["explorer"])) for row in rows]
+    assert {search.unscored for search in searches} == {0}
+    results = evaluate_methods(searches, config)
+    assert {result.cost.scored for result in results} == {result.cost.value_flops for result in results} == {0}
+    assert all(result.cost.policy_flops > 0 and result.correct for result in results)
+    model = PolicyValueModel.from_pretrained(headed_policy)
+    for row in rows:
+        tree = Tree.from_json(json.loads(row["tree"]))
+        for node in tree.nodes[1:]:
+            q = model.values(torch.tensor([tree.prompt + tree.path(node.id)]))[0, -1].item()
+            assert node.value == pytest.approx((q + 1) / 2, abs=1e-4)

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.data.schemas import PAIRS
+from vgs_ray.value.publish import copy_tokenizer
 from vgs_ray.value.tuning.pairs import write_pairs
 
 GOOD, BAD, VOCABULARY = 7, 9, 120
@@ -33,6 +36,18 @@ def pair_rows(train: int = 32, validation: int = 8) -> list[dict[str, Any]]:
          "rejected_ids": [BAD, *tokens(7)], "q_chosen": draw.uniform(0.2, 1.0), "q_rejected": draw.uniform(-1.0, -0.2), **shared}
         for index in range(train + validation)
     ]  # fmt: skip
+
+
+def make_policy(folder: Path) -> str:
+    """A random policy of 0.03M parameters with the tokenizer of the sandbox."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=236, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=128, tie_word_embeddings=True, eos_token_id=2, initializer_range=0.1,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    copy_tokenizer("sandbox:ref", folder)
+    return str(folder)
 
 
 def write_store(folder: Path, rows: list[dict[str, Any]] | None = None) -> Path:

@@ -43,11 +43,14 @@ def tune(config: Tune, pairs: Path, folder: Path, seed: int, workers: int, repor
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     steps = config.epochs * math.ceil(len(train) / config.batch_size)
+    model = load_model(config, seed)
+    settings = copy.deepcopy((model.policy.config, model.policy.generation_config))
     trainer = TuneTrainer(
-        load_model(config, seed), _reference(config), config, (train, validation if len(validation) else None), report,
+        model, _reference(config), config, (train, validation if len(validation) else None), report,
         args=training_arguments(config, folder, seed, workers, steps, len(validation) > 0), processing_class=tokenizer,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+    model.policy.config, model.policy.generation_config = settings  # the Trainer replaces the ids of special tokens
     return trainer
 
 

@@ -138,6 +138,22 @@ def text_of(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
+def decode_after(tokenizer: PreTrainedTokenizerBase, prefix: Sequence[int], tokens: Sequence[int]) -> str:
+    """The text that `tokens` add to that of `prefix`, with special tokens.
+
+    A token that the tokenizer puts before every text, such as that of the beginning, is left out at the start of a text.
+    """
+
+    def text(ids: Sequence[int]) -> str:
+        return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    if not prefix:
+        added = tokenizer("")["input_ids"]
+        return text(tokens[len(added) :] if list(tokens[: len(added)]) == added else tokens)
+    before, whole = text(prefix), text([*prefix, *tokens])
+    return whole[len(before) :] if whole.startswith(before) else text(tokens)
+
+
 @lru_cache(maxsize=8)
 def _hidden_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Special tokens other than the thought tags."""

@@ -101,11 +101,12 @@ class Peer:
     state: str = "kept"
     prior: float = 1.0
     n: int = 0
-    w: float = 0.0
+    values: list[float] = field(default_factory=list)
     children: list[Peer] = field(default_factory=list)
 
-    def update(self, value: float) -> None:
-        self.n, self.w = self.n + 1, self.w + value
+    def update(self, value: float | None) -> None:
+        self.n += 1
+        self.values += [] if value is None else [value]
         if self.parent:
             self.parent.update(value)
 
@@ -113,7 +114,7 @@ class Peer:
         return self.state != "kept" or (bool(self.children) and all(child.over() for child in self.children))
 
     def q(self) -> float:
-        return self.w / self.n if self.n else 0.0
+        return sum(self.values) / len(self.values) if self.values else 0.0
 
     def select(self, c_puct: float) -> Peer:
         def puct(child: Peer) -> float:
@@ -126,9 +127,9 @@ def peer_search(search: Search) -> list[Peer]:
     """The nodes in the order in which they are made; one simulation after the other."""
     shape, policy = search.shape, search.policy()
 
-    def value_of(response: Tokens) -> float:
+    def value_of(response: Tokens) -> float | None:
         if search.engines == "no value" or not response:  # the prompt is not scored
-            return 0.0
+            return None
         return 2 * asyncio.run(ScriptedValue(WORLD).score(PROMPT + response)).value - 1
 
     nodes = [Peer(None, (), (-1, 0))]
@@ -155,7 +156,7 @@ def peer_search(search: Search) -> list[Peer]:
             reward: float | None = -1.0
             if child.state == "finished":
                 reward = asyncio.run(search.reward(child.response)) if search.rewarded else value_of(child.response)
-            if child.state != "kept" and reward is not None:
+            if child.state != "kept" and (reward is not None or not search.rewarded):
                 child.update(reward)
         at.update(value_of(at.response))
         for child in at.children if shape.prior == "uniform" else []:
@@ -224,7 +225,7 @@ def test_q_of_a_finished_tree_is_a_fold(search: Search) -> None:
     folded = tree_values([node.parent or 0 for node in nodes], [node.value for node in nodes], outcomes)
     assert folded.visits == [seen.count.get(node.id, 0) for node in tree.nodes]
     assert [q or 0.0 for q in folded.q] == pytest.approx([seen.mean(node.id) for node in tree.nodes], abs=1e-9)
-    assert [q is None for q in folded.q] == [not count for count in folded.visits]
+    assert [q is None for q in folded.q] == [not seen.valued.get(node.id) for node in tree.nodes]
 
 
 @given(search=WAVE_SEARCHES)

@@ -30,8 +30,8 @@ class Trees:
     search: Mcts = alphamath()
     """The tree search."""
     value_model: OptionalModel = ""
-    """Folder or Hugging Face id of a value model, or `policy` for the value head of the policy itself. If empty, a prefix has the
-    value 0, and only finished answers have another one, as in the first round of AlphaMath."""
+    """Folder or Hugging Face id of a value model, or `policy` for the value head of the policy itself. If empty, only
+    answers that ended have a value: the outcome."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=1.0)
     """Sampling parameters of the policy."""
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5)

@@ -1,7 +1,7 @@
 """Q-values of a finished search tree (AlphaMath, arXiv 2405.03553; SVPO, arXiv 2406.10858): one fold from the leaves up. Pure.
 
-They equal the statistics of the search `Mcts(back_up="prefix")`: every expanded prefix was visited once with its own value, and
-every ended path once with its reward.
+They equal the statistics of the search `Mcts(back_up="prefix")`: every expanded prefix was visited once, with its own value if
+it has one, and every ended path once with its reward. Without a value model, Q is the mean reward of the ended paths below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REWARDS = {"correct": 1.0, "incorrect": -1.0, "incomplete": -1.0, "unknown": Non
 
 
 class TreeValues(NamedTuple):
-    """Q in [-1, 1] of each node, None without a visit, and the number of visits. The first node is the root."""
+    """Q in [-1, 1] of each node, None if no visit had a value, and the number of visits. The first node is the root."""
 
     q: list[float | None]
     visits: list[int]
@@ -25,7 +25,7 @@ def tree_values(parents: Sequence[int], values: Sequence[float | None], outcomes
 
     Args:
         parents: id of the parent of each node below the root, whose ids are 1, 2, ... and larger than that of the parent.
-        values: P(correct) of the value model in [0, 1] for each of these nodes; None counts as Q 0.
+        values: P(correct) of the value model in [0, 1] for each of these nodes; None without one.
         outcomes: of each path that ended; None for other nodes.
 
     Raises:
@@ -35,15 +35,19 @@ def tree_values(parents: Sequence[int], values: Sequence[float | None], outcomes
         raise ValueError(
             f"{len(parents)} parents have {len(values)} values and {len(outcomes)} outcomes: pass one of each for each node"
         )
-    visits, total, expanded = [0] * (len(parents) + 1), [0.0] * (len(parents) + 1), {0, *parents}
-    for id in range(len(parents), -1, -1):  # children come before their parents
-        outcome, value = (outcomes[id - 1], values[id - 1]) if id else (None, None)
-        own = REWARDS[outcome] if outcome else 0.0 if value is None else 2 * value - 1
-        if own is not None and (outcome or id in expanded):
-            visits[id], total[id] = visits[id] + 1, total[id] + own
-        if id:
-            parent = parents[id - 1]
-            if not 0 <= parent < id:
-                raise ValueError(f"node {id} has the parent {parent}; ids of parents are smaller: sort the nodes by id")
-            visits[parent], total[parent] = visits[parent] + visits[id], total[parent] + total[id]
-    return TreeValues([t / n if n else None for t, n in zip(total, visits, strict=True)], visits)
+    nodes = len(parents) + 1
+    visits, valued, total, expanded = [0] * nodes, [0] * nodes, [0.0] * nodes, {0, *parents}
+    for id in range(nodes - 1, 0, -1):  # children come before their parents
+        parent, value, outcome = parents[id - 1], values[id - 1], outcomes[id - 1]
+        if not 0 <= parent < id:
+            raise ValueError(f"node {id} has the parent {parent}; ids of parents are smaller: sort the nodes by id")
+        own = REWARDS[outcome] if outcome else None if value is None else 2 * value - 1
+        if (id in expanded and not outcome) or (outcome and own is not None):
+            visits[id] += 1
+            valued[id] += own is not None
+            total[id] += own or 0.0
+        visits[parent] += visits[id]
+        valued[parent] += valued[id]
+        total[parent] += total[id]
+    visits[0] += 1
+    return TreeValues([t / n if n else None for t, n in zip(total, valued, strict=True)], visits)

@@ -1,11 +1,12 @@
 """Monte Carlo tree search with one value a simulation, as in AlphaMath (arXiv 2405.03553; Super_MARIO, agents/mcts.py).
 
 A simulation selects an open prefix without children by PUCT, expands it, and backs up the prefix's own value; the children are
-not evaluated. Values are in [-1, 1]: 2 P(correct) - 1 of the value model, 0 without one. A child that ends its path is backed
-up at once and closed: an answer by its reward, or by its value if there are no rewards; a path that reached a limit by -1. A
-prefix whose children are all closed is closed too.
+not evaluated. Values are in [-1, 1]: 2 P(correct) - 1 of the value model. A child that ends its path is backed up at once and
+closed: an answer by its reward, or by its value if there are no rewards; a path that reached a limit by -1. A prefix whose
+children are all closed is closed too.
 
-Unlike there, equal blocks of one prefix are kept once; the others have the state `pruned`. Copies would share the visits.
+Two differences: equal blocks of one prefix are kept once, because copies would share the visits, and the others have the state
+`pruned`; a prefix without a value counts as a visit only, because a value of 0 would pull the mean of its outcomes to 0.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _select_wave(visits: Visits, shape: Mcts, done: int) -> list[list[int]]:
 
     Each path counts as a visit of the lowest value for the later ones.
     """
-    trial = replace(visits, count=dict(visits.count), total=dict(visits.total), closed=set(visits.closed))
+    trial = visits.copy()
     paths: list[list[int]] = []
     while len(paths) < min(shape.parallel, shape.simulations - done) and ROOT not in trial.closed:
         paths.append(trial.descend(shape.c_puct))
@@ -135,13 +136,13 @@ def _back_up(
         if node.state == "kept":
             continue
         value = LOWEST if node.state == "length" else _signed(node) if rewards is None else rewards.get(node.id)
-        if value is not None:
+        if value is not None or rewards is None:
             visits.back_up([*path, node.id], value)
         visits.closed.add(node.id)
     visits.back_up(path, _signed(tree.nodes[path[-1]]))
     visits.close(path)
 
 
-def _signed(node: Node) -> float:
-    """The value of a node in [-1, 1]; 0 without one."""
-    return 0.0 if node.value is None else 2 * node.value - 1
+def _signed(node: Node) -> float | None:
+    """The value of a node in [-1, 1]."""
+    return None if node.value is None else 2 * node.value - 1

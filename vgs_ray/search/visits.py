@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vgs_ray.config import Mcts
 from vgs_ray.search.tree import ROOT, Node
@@ -17,6 +17,7 @@ class Visits:
     Attributes:
         count: visits by node id; the root's count is the number of all visits.
         total: sum of the values of those visits, by node id.
+        valued: visits that had a value, by node id.
         children: ids of the children of each expanded node, in order.
         priors: prior of a node by its id; a node without one has 1 / number of siblings.
         closed: nodes that no descent may enter.
@@ -24,20 +25,28 @@ class Visits:
 
     count: dict[int, int] = field(default_factory=lambda: {ROOT: 0})
     total: dict[int, float] = field(default_factory=lambda: {ROOT: 0.0})
+    valued: dict[int, int] = field(default_factory=lambda: {ROOT: 0})
     children: dict[int, list[int]] = field(default_factory=dict)
     priors: dict[int, float] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
 
     def mean(self, id: int) -> float:
-        """Q of a node: the mean value of its visits; 0 before the first visit."""
-        count = self.count.get(id, 0)
-        return self.total[id] / count if count else 0.0
+        """Q of a node: the mean value of its visits; 0 without a value."""
+        valued = self.valued.get(id, 0)
+        return self.total[id] / valued if valued else 0.0
 
-    def back_up(self, path: Iterable[int], value: float, visits: int = 1) -> None:
-        """Add a value and its visits to each node of a path."""
+    def back_up(self, path: Iterable[int], value: float | None, visits: int = 1) -> None:
+        """Add visits and their value to each node of a path; a visit without a value does not change the mean."""
         for id in path:
             self.count[id] = self.count.get(id, 0) + visits
-            self.total[id] = self.total.get(id, 0.0) + value
+            if value is not None:
+                self.valued[id] = self.valued.get(id, 0) + visits
+                self.total[id] = self.total.get(id, 0.0) + value
+
+    def copy(self) -> Visits:
+        """A copy on which descents can be tried."""
+        count, total, valued = dict(self.count), dict(self.total), dict(self.valued)
+        return replace(self, count=count, total=total, valued=valued, closed=set(self.closed))
 
     def expand(self, parent: int, nodes: Sequence[Node], shape: Mcts) -> None:
         """Register the children of a node.

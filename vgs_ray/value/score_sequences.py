@@ -45,8 +45,8 @@ def token_probs(
             "tokens of its own policy: leave this run out"
         )
     values: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(sequences)
-    for batch in _batches([len(tokens) for tokens in sequences], micro_tokens):
-        ids, mask = _padded([sequences[index] for index in batch])
+    for batch in length_batches([len(tokens) for tokens in sequences], micro_tokens):
+        ids, mask = padded([sequences[index] for index in batch])
         probs = score(ids.to(device), mask.to(device)).cpu().numpy()
         for index, row in zip(batch, probs, strict=True):
             values[index] = row[: len(sequences[index])]
@@ -68,7 +68,7 @@ def _load(folder: Path, device: torch.device) -> tuple[Score, int]:
     return score, model.config.vocab_size
 
 
-def _batches(lengths: Sequence[int], micro_tokens: int) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], micro_tokens: int) -> list[list[int]]:
     """Positions of sequences of similar length, as many as fit into a forward pass with their padding."""
     batches: list[list[int]] = [[]]
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -78,7 +78,7 @@ def _batches(lengths: Sequence[int], micro_tokens: int) -> list[list[int]]:
     return batches
 
 
-def _padded(sequences: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+def padded(sequences: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
     """Token ids and mask, (batch, length), padded on the right."""
     size = max(map(len, sequences))
     ids, mask = torch.zeros(len(sequences), size, dtype=torch.long), torch.zeros(len(sequences), size, dtype=torch.long)

@@ -253,7 +253,9 @@ def main() -> None:
     given = parser.parse_args()
     try:
         low, high = given.rewards
-        output = export_critic(local_folder(given.folder), given.out, given.answers, (low, high), given.most, not given.no_bias)
+        output = export_critic(
+            local_folder(given.folder), given.out, given.answers, (low, high), given.most, not given.no_bias
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,11 +1,29 @@
-"""Recipes of step-level value preference optimization (SVPO, arXiv 2406.10858) on the sandbox."""
+"""Recipes of step-level value preference optimization (SVPO, arXiv 2406.10858) and its baselines."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal
 
 from pipelines.recipes.sandbox import sandbox
-from vgs_ray.config import SVPO_STAGES, Beam, Pairs, Recipe, Trees, Tune, alphamath
+from vgs_ray.config import (
+    SVPO_STAGES,
+    Beam,
+    Clean,
+    Engine,
+    Evaluate,
+    Pairs,
+    Recipe,
+    ReferencePolicy,
+    Resources,
+    Sampling,
+    Serve,
+    Trees,
+    Tune,
+    Variant,
+    alphamath,
+)
+from vgs_ray.prompts import R1_INSTRUCTION
 
 STEP = ";"
 """Text that ends a step of a sandbox answer."""
@@ -35,5 +53,78 @@ def svpo() -> Recipe:
         ),
         evaluate=replace(
             evaluate, limit=200, greedy=True, beam=Beam(keep=1, branch=2, block=64, groups=8, delimiter=STEP),
+        ),
+    )  # fmt: skip
+
+
+def svpo_base() -> Recipe:
+    """The untrained policy of `svpo` with a value head of its own, on the same trees."""
+    return _baseline("svpo_base", svpo().pairs, loss="none")
+
+
+def svpo_sft() -> Recipe:
+    """SFT on the correct answers of the trees of `svpo`."""
+    return _baseline("svpo_sft", Pairs(kind="solution"), loss="sft")
+
+
+def svpo_dpo() -> Recipe:
+    """DPO on pairs of whole answers from the trees of `svpo`."""
+    return _baseline("svpo_dpo", Pairs(kind="solution"), loss="dpo")
+
+
+def _baseline(name: str, pairs: Pairs, loss: Literal["dpo", "sft", "none"]) -> Recipe:
+    base = svpo()
+    return replace(
+        base,
+        name=name,
+        base_run="svpo",
+        base_stages=("clean", "trees"),
+        pairs=pairs,
+        tune=replace(base.tune, loss=loss),
+    )
+
+
+def svpo_math() -> Recipe:
+    """SVPO at the published scale: MATH, ten trees of AlphaMath for each problem, a 7B policy (docs/svpo.md).
+
+    The published policy is AlphaMath-7B, which writes Python code that a tool runs. This policy has the same base model, and it
+    has a chat template and puts its answers in a box, as the stages expect. The learning rate, beta and schedule are those of
+    DVO, which builds on the same code.
+    """
+    policy = "deepseek-ai/deepseek-math-7b-instruct"
+    engine = Engine(max_model_len=2048)
+    shared = replace(engine, gpu_memory_utilization=0.45)
+    steps: dict[str, Any] = {"block": 512, "delimiter": "\n"}
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=1024)
+    return Recipe(
+        name="svpo_math",
+        stages=SVPO_STAGES,
+        instruction=R1_INSTRUCTION,
+        policy=ReferencePolicy(policy),
+        clean=Clean(
+            source="DigitalLearningGmbH/MATH-lighteval:default/train", answer_column="", exclude=("math-500",),
+        ),
+        trees=Trees(
+            per_problem=10, search=alphamath(**steps), sampling=sampling, policy_engine=shared, value_engine=shared,
+            resources=Resources(replicas=8, num_cpus=2.0),
+        ),
+        tune=Tune(max_length=1792, batch_size=128, micro_batch=4, epochs=3, lr=5e-7, beta=0.1, workers=8),
+        evaluate=Evaluate(
+            benchmarks=("math-500", "gsm8k"),
+            samples=16,
+            budgets=(5, 15),
+            greedy=True,
+            beam=Beam(keep=1, branch=5, groups=3, **steps),
+            variants=(
+                Variant("step_beam", Beam(keep=3, branch=5, finished="compete", **steps)),
+                Variant("mcts", mcts=alphamath(**steps)),
+            ),
+            sampling=sampling,
+            policy_engine=engine,
+            value_engine=engine,
+            resources=Resources(replicas=8, num_cpus=2.0),
+        ),
+        serve=Serve(
+            beam=Beam(keep=1, branch=5, groups=1, **steps), sampling=sampling, policy_engine=engine, value_engine=engine
         ),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """serve: the value model -> value-guided search behind an OpenAI-compatible endpoint on Ray Serve.
 
-In: the policy and `{run}/train/value_model`. Out: `http://{host}:{port}/v1`. Nothing is written.
+In: the policy and `{run}/train/value_model`, or a policy with a value head. Out: `http://{host}:{port}/v1`. Nothing is written.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ def build(args: dict[str, str]) -> serve.Application:
         args: `recipe`, and `options` as one command line.
 
     Raises:
-        UserError: an unknown key, or no value model.
+        UserError: an unknown key, or a missing model.
     """
     if unknown := set(args) - {"recipe", "options"}:
         raise UserError(f"args has {', '.join(sorted(unknown))}; its keys are recipe and options: see jobs/serve.yaml")
     recipe = parse("pipelines.serve", [args.get("recipe", "sandbox"), *shlex.split(args.get("options", ""))])
-    return application(recipe, value_model(recipe, recipe.serve.value_model))
+    value = value_model(recipe, recipe.serve.value_model)
+    check_models(recipe, "serve")
+    return application(recipe, value)
 
 
 def start(recipe: Recipe) -> None:

@@ -132,6 +132,10 @@ def test_shipped_recipes_can_run(name: str) -> None:
             ["serve.policy_max_replicas is 2"],
         ),
         ("--serve.policy-resources.replicas 3", ["serve.policy_resources", "'together'", "--serve.layout apart"]),
+        (
+            "--evaluate.value-model policy --evaluate.value-engine.threads 3",
+            ["evaluate.value_engine is set", "--evaluate.value-model"],
+        ),
         ("--serve.layout apart --serve.resources.replicas 3", ["serve.resources is set", "--serve.layout together"]),
         (
             "--evaluate.resources.num-gpus 1 --evaluate.policy-engine.gpu-memory-utilization 0.3",

@@ -50,9 +50,9 @@ class Evaluate:
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5)
     """Engine of the policy."""
     value_engine: Engine = Engine(gpu_memory_utilization=0.4)
-    """Engine of the value model, in the same actor as that of the policy."""
+    """Engine of a separate value model, in the same actor as that of the policy."""
     resources: Annotated[Resources, OPERATION] = Resources(num_cpus=2.0)
-    """Resources of the actors, each of which holds both engines."""
+    """Resources of the actors, each of which holds the engines of policy and value."""
     concurrent: Annotated[PositiveInt, OPERATION] = 64
     """Number of problems that one actor searches at the same time."""
     bootstrap: PositiveInt = 2000

@@ -20,14 +20,16 @@ LAYOUT_FIELDS = {
 
 
 def check_layout(base: Recipe, recipe: Recipe) -> None:
-    """Refuse options that the layout of the endpoint ignores. A recipe itself may have values for both layouts.
+    """Refuse options that the layout of the endpoint or the choice of the value model ignores.
+
+    A recipe itself may have values for all of them.
 
     Args:
         base: the recipe before the options of the command line.
         recipe: the recipe with them.
 
     Raises:
-        UserError: an option that only the other layout reads.
+        UserError: an option that only the other layout, or only a separate value model, reads.
     """
     layout = recipe.serve.layout
     other = "together" if layout == "apart" else "apart"
@@ -36,6 +38,19 @@ def check_layout(base: Recipe, recipe: Recipe) -> None:
             own = ", ".join(f"serve.{field}" for field in LAYOUT_FIELDS[layout])
             raise UserError(
                 f"serve.{name} is set, and serve.layout {layout!r} ignores it: set {own} instead, or pass --serve.layout {other}"
+            )
+    for stage in ("trees", "evaluate", "serve"):
+        _check_value_fields(stage, base, recipe)
+
+
+def _check_value_fields(stage: str, base: Recipe, recipe: Recipe) -> None:
+    """Refuse options of the value's engine if the policy's engine returns the values."""
+    before, now = getattr(base, stage), getattr(recipe, stage)
+    for name in ("value_engine", "value_resources", "value_max_replicas"):
+        if recipe.uses_own_head(stage) and hasattr(now, name) and getattr(now, name) != getattr(before, name):
+            raise UserError(
+                f"{stage}.{name} is set, and the engine of the policy returns the values ({stage}.value_model): leave it out, or "
+                f"pass a value model with {option_name(f'{stage}.value_model')}"
             )
 
 

@@ -30,7 +30,7 @@ class Serve:
     model_name: NonEmptyStr = "vgs"
     """Model name in `/v1/models`."""
     value_model: OptionalModel = ""
-    """Folder or Hugging Face id of a value model, as in `evaluate.value_model`."""
+    """Folder or Hugging Face id of a value model, as in `evaluate.value_model`. The policy is that of `evaluate.policy`."""
     beam: Beam = Beam(keep=2, branch=2, groups=4)
     """Search for a request that sets none."""
     sampling: Sampling = Sampling()
@@ -42,7 +42,7 @@ class Serve:
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5)
     """Engine of the policy."""
     value_engine: Engine = Engine(gpu_memory_utilization=0.4)
-    """Engine of the value model."""
+    """Engine of a separate value model."""
     resources: Resources = Resources(num_cpus=2.0)
     """Layout `together` only: search replicas, each with both engines."""
     search_replicas: PositiveInt = 1

@@ -43,7 +43,8 @@ from vgs_ray.sandbox import policy_path
 COMMANDS: dict[str, Callable[[Recipe], object]] = {
     "clean": clean.run, "roll_in": roll_in.run, "roll_out": roll_out.run, "verify": verify.run, "label": label.run,
     "train": train.run, "evaluate": evaluate.run, "from_trees": evaluate.report_again, "export": export.run,
-    "import_vm": import_vm.run, "plan": plan.plan, "run": run.run, "serve": serve.run, "start": serve.start,
+    "import_vm": import_vm.run, "plan": plan.plan,
+    "run": lambda recipe: run.run(recipe, run.Flags()), "serve": serve.run, "start": serve.start,
 }  # fmt: skip
 SECTIONS = (Recipe, Generator, Variant, *(type(getattr(sandbox(), f.name)) for f in dataclasses.fields(Recipe)[5:]))
 

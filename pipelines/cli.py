@@ -35,13 +35,18 @@ FIELDS = {
 """The fields and sections that `--help` of each command lists after `RUN_FIELDS`."""
 
 
-def parse(command: str, arguments: list[str]) -> Recipe:
+def parse(command: str, arguments: list[str], flags: Any = None) -> Recipe:
     """Turn a recipe's name and options, such as `sandbox --train.steps 50`, into the full configuration.
+
+    Args:
+        command: the module's name.
+        arguments: of the command.
+        flags: dataclass instance with options that only this command has.
 
     Raises:
         UserError: the recipe is missing or unknown, an option does not exist, or a value is not allowed.
     """
-    return _parse(command, arguments, None)[0]
+    return _parse(command, arguments, flags)[0]
 
 
 def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pipelines.cli import cli
 from pipelines.tables.held_out import held_out_answers
-from vgs_ray.config import Evaluate, Recipe
+from vgs_ray.config import Recipe
 from vgs_ray.data.files import atomic_file, write_atomically, write_json
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.comparison import compare_runs, read_field, read_run
@@ -97,7 +97,8 @@ def add_held_out(comparison: dict[str, Any], recipe: Recipe, flags: Flags) -> No
     comparison["held_out"] = curves
     for model in comparison["value_models"]:
         if model["run"] in curves["runs"]:
-            model["held_out"] = {name: curves["runs"][model["run"]][name] for name in ("brier", "auc", "ece")}
+            of_run = curves["runs"][model["run"]]
+            model["held_out"] = {where: of_run[where] for where in ("tokens", "steps") if where in of_run}
 
 
 def value_folder(run: Path) -> Path | None:
@@ -123,9 +124,9 @@ def score_all(models: dict[str, Path], sequences: Sequence[Any]) -> Any:
 
 
 def delimiter_of(recipe: Recipe) -> str:
-    """The text that ends a step in the first search of the evaluation that has one; empty if none has."""
-    config: Evaluate = recipe.evaluate
-    shapes = [config.beam, *(variant.beam or variant.mcts for variant in config.variants)]
+    """The text that ends a step of the labels, or in the first search of the evaluation that has one; empty if none has."""
+    variants = [variant.beam or variant.rebase or variant.mcts for variant in recipe.evaluate.variants]
+    shapes = [recipe.label, recipe.evaluate.beam, *variants]
     return next((shape.delimiter for shape in shapes if shape and shape.delimiter), "")
 
 

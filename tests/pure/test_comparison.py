@@ -170,10 +170,13 @@ def test_value_curves_part_with_the_quality_of_the_values() -> None:
     curves = value_curves(answers, {"good": good, "poor": poor}, examples=2)
     assert (curves["answers"], curves["problems"], len(curves["examples"])) == (60, 30, 2)
     runs = curves["runs"]
-    assert runs["good"]["brier"] < runs["poor"]["brier"] < 0.25
+    assert runs["good"]["tokens"]["brier"] < runs["poor"]["tokens"]["brier"] < 0.25
     # Every answer has the same weight, whatever its length.
     errors = [np.mean((each - answer.correct) ** 2) for answer, each in zip(answers, good, strict=True)]
-    assert runs["good"]["brier"] == pytest.approx(np.mean(errors), abs=1e-6)
+    assert runs["good"]["tokens"]["brier"] == pytest.approx(np.mean(errors), abs=1e-6)
+    assert (
+        runs["good"]["steps"]["brier"] < runs["good"]["tokens"]["brier"]
+    )  # steps end later, where these values know more
     for outcome in ("correct", "incorrect"):
         assert len(runs["good"][outcome]) == POSITIONS
         assert all(part["low"] <= part["mean"] <= part["high"] for part in runs["good"][outcome])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import importlib
 import importlib.util
 import os
 import re
@@ -76,7 +77,8 @@ def check_stage(module: str, arguments: list[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             parse(module, arguments)
     elif arguments:
-        recipe = parse(module, [word for word in arguments if word != "--from-trees" or word not in source])
+        flags = getattr(importlib.import_module(module), "Flags", None)
+        recipe = parse(module, arguments, flags() if flags else None)
         if module == "pipelines.plan":
             plan.run(recipe)
 

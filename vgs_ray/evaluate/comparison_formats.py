@@ -15,14 +15,15 @@ FIGURES = {
     "Mean value by position": "values_by_position.png",
     "Accuracy and Brier score against a field": "against_field.png",
 }
-METRICS = {"brier": "Brier", "auc": "AUC", "ece": "ECE"}
+METRICS = {"brier": "Brier", "auc": "AUC"}
 NOTES = """\
 - Cells have the accuracy in % or the difference in points, with a 95% interval over problems: a bootstrap, or Student's t for
   fewer than 50 problems. Differences are paired by problem.
 - The number after a method is its budget: generations in parallel, or sampled blocks of a tree search.
 - FLOPs are those of policy and value model for one problem, counted by the engines.
-- Brier, AUC and ECE (10 bins) compare values with outcomes: at all tokens of the run's own validation rows, of sampled answers to
-  the benchmark's problems at their end, and at all tokens of the same held-out answers for each run."""
+- Brier and AUC compare values with outcomes. Own validation: at all tokens of the run's own validation rows. Held-out tokens and
+  step ends: of the same finished answers to validation problems for each run. Answers to a benchmark: at the ends of the sampled
+  answers. compare.json also has the ECE."""
 
 
 def terminal_table(comparison: Mapping[str, Any]) -> str:
@@ -108,7 +109,12 @@ def _value_models(models: Sequence[Row]) -> str:
 
 
 def _by_group(model: Row) -> dict[str, Row]:
-    groups = {"own validation": model["validation"], "same answers": model.get("held_out", {})}
+    held_out = model.get("held_out", {})
+    groups = {
+        "own validation": model["validation"],
+        "held-out tokens": held_out.get("tokens", {}),
+        "held-out step ends": held_out.get("steps", {}),
+    }
     return {**groups, **{f"answers to {name}": metrics for name, metrics in model["answers"].items()}}
 
 

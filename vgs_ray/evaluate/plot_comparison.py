@@ -130,8 +130,8 @@ def _draw_answer(axes: Axes, answer: Content, looks: Mapping[str, _Look]) -> Non
         axes.axvline(end + 1, **GRID)
     for run, values in answer["values"].items():
         positions = range(1, len(values) + 1)
-        every = max(1, len(values) // 12)
-        axes.plot(positions, values, **looks[run]._asdict(), markevery=every, markersize=4, linewidth=1.4, label=run)
+        marked: Any = [*answer["step_ends"], len(values) - 1] if answer["step_ends"] else max(1, len(values) // 12)
+        axes.plot(positions, values, **looks[run]._asdict(), markevery=marked, markersize=4, linewidth=1.2, label=run)
     axes.set(ylim=(0, 1), xlim=(0, len(positions) + 1))
     if answer.get("steps") and 0 < len(answer["step_ends"]) <= MAX_STEP_TEXTS:
         ends = [end + 1 for end in answer["step_ends"]]
@@ -146,15 +146,17 @@ def _position_figure(curves: Content) -> Figure:
     panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
     for axes, (run, each) in zip(panels, runs.items(), strict=True):
         for outcome, colour, line in (("correct", RIGHT, "-"), ("incorrect", WRONG, "--")):
-            x = [100 * (place + 0.5) / len(each[outcome]) for place in range(len(each[outcome]))]
+            x = [100 * (place + 1) / len(each[outcome]) for place in range(len(each[outcome]))]
             low, mean, high = ([part[name] for part in each[outcome]] for name in ("low", "mean", "high"))
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(x, mean, color=colour, linestyle=line, linewidth=2, label=f"{outcome} answers")
-        area = "" if each["auc"] is None else f", AUC {each['auc']:.3f}"
-        axes.set_title(f"{run}\nBrier {each['brier']:.3f}{area}", loc="left", fontsize=10)
+        metrics = each.get("steps", each["tokens"])
+        area = "" if metrics["auc"] is None else f", AUC {metrics['auc']:.3f}"
+        axes.set_title(f"{run}\nBrier {metrics['brier']:.3f}{area}", loc="left", fontsize=10)
         axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="% of the answer")
         axes.grid(axis="y", **GRID)
-    panels[0].set_ylabel("mean value")
+    with_steps = all("steps" in each for each in runs.values())
+    panels[0].set_ylabel("mean value at the last step end" if with_steps else "mean value")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
     return figure
@@ -189,7 +191,8 @@ def _field_figure(comparison: Content) -> Figure:
 def _draw_briers(axes: Axes, comparison: Content, numbers: Mapping[str, float]) -> None:
     models = [model for model in comparison["value_models"] if model["run"] in numbers]
     groups = {
-        "tokens of the same held-out answers": [(model, model.get("held_out", {}).get("brier")) for model in models],
+        "tokens of the same held-out answers": [(model, _held_out(model, "tokens")) for model in models],
+        "step ends of the same held-out answers": [(model, _held_out(model, "steps")) for model in models],
         "tokens of the run's own validation rows": [(model, model["validation"].get("brier")) for model in models],
         **{
             f"ends of answers to {name}": [(model, model["answers"].get(name, {}).get("brier")) for model in models]
@@ -200,3 +203,8 @@ def _draw_briers(axes: Axes, comparison: Content, numbers: Mapping[str, float]) 
         points = sorted((numbers[model["run"]], brier) for model, brier in briers if brier is not None)
         if points:
             axes.plot(*zip(*points, strict=True), **look._asdict(), linewidth=1.6, label=name)
+
+
+def _held_out(model: Row, where: str) -> float | None:
+    brier: float | None = model.get("held_out", {}).get(where, {}).get("brier")
+    return brier

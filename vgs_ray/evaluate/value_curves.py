@@ -1,7 +1,8 @@
 """Values of several value models along the same finished answers.
 
 In: answers to held-out problems, and the value after each of their tokens for each run. Out: metrics, mean values by relative
-position, and a few answers in full, as compare.json has them.
+position, and a few answers in full, as compare.json has them. If the answers have steps, the means are those of the values at the
+ends of steps, where a step-level search reads them and where a process reward model is trained.
 """
 
 from __future__ import annotations
@@ -50,14 +51,16 @@ def value_curves(
             incorrect answer.
 
     Returns:
-        `answers`, `problems`: counts. `runs`: for each run `brier`, `auc` and `ece` over all tokens, where every answer has the
-        same weight, and `correct` and `incorrect`: the mean value in each tenth of an answer with its 95% interval over problems.
-        `examples`: for each problem a correct and an incorrect answer with their values by run.
+        `answers`, `problems`: counts. `runs`: for each run `tokens` and, if the answers have steps, `steps`: Brier score, AUC and
+        ECE over all tokens and over the ends of steps, where every answer has the same weight; and `correct` and `incorrect`: the
+        mean value after each tenth of an answer with its 95% interval over problems. `examples`: for each problem a correct and
+        an incorrect answer with their values by run.
     """
+    ends = [_step_ends(answer) for answer in answers]
     return {
         "answers": len(answers),
         "problems": len({answer.problem_id for answer in answers}),
-        "runs": {run: {**_metrics(answers, each), **_by_outcome(answers, each)} for run, each in values.items()},
+        "runs": {run: _of_run(answers, each, ends) for run, each in values.items()},
         "examples": [
             {
                 "problem_id": answers[right].problem_id,
@@ -66,6 +69,18 @@ def value_curves(
             for right, wrong in _pairs(answers)[:examples]
         ],
     }
+
+
+def _step_ends(answer: Answer) -> NDArray[np.int64]:
+    """Positions of the ends of steps; the last step ends with the answer. All positions of an answer without steps."""
+    length = len(answer.tokens) - answer.start
+    return np.unique([*answer.step_ends, length - 1]) if answer.step_ends else np.arange(length)
+
+
+def _of_run(answers: Sequence[Answer], values: Sequence[Floats], ends: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
+    at_ends = [each[positions] for each, positions in zip(values, ends, strict=True)]
+    steps = {"steps": _metrics(answers, at_ends)} if any(answer.step_ends for answer in answers) else {}
+    return {"tokens": _metrics(answers, values), **steps, **_by_outcome(answers, values, ends)}
 
 
 def _metrics(answers: Sequence[Answer], values: Sequence[Floats]) -> dict[str, float | None]:
@@ -79,24 +94,25 @@ def _metrics(answers: Sequence[Answer], values: Sequence[Floats]) -> dict[str, f
     }
 
 
-def _by_outcome(answers: Sequence[Answer], values: Sequence[Floats]) -> dict[str, list[dict[str, float]]]:
+def _by_outcome(
+    answers: Sequence[Answer], values: Sequence[Floats], ends: Sequence[NDArray[np.int64]]
+) -> dict[str, list[dict[str, float]]]:
     """Mean values by position. Answers of a problem are averaged first, because they are not independent."""
     curves = {}
     for outcome, wanted in (("correct", True), ("incorrect", False)):
         by_problem: dict[str, list[Floats]] = {}
-        for answer, each in zip(answers, values, strict=True):
+        for answer, each, positions in zip(answers, values, ends, strict=True):
             if answer.correct == wanted:
-                by_problem.setdefault(answer.problem_id, []).append(_tenths(each))
-        means = np.array([np.mean(tenths, 0) for tenths in by_problem.values()])
+                by_problem.setdefault(answer.problem_id, []).append(_after_tenths(each, positions))
+        means = np.array([np.mean(curve, 0) for curve in by_problem.values()])
         curves[outcome] = [interval(column)._asdict() for column in means.T]
     return curves
 
 
-def _tenths(values: Floats) -> Floats:
-    """Mean value in each of `POSITIONS` equal parts. A part that is shorter than a token takes the token that it is in."""
-    edges = np.linspace(0, len(values), POSITIONS + 1)
-    parts = zip(np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int), strict=True)
-    return np.array([values[begin:end].mean() for begin, end in parts], np.float32)
+def _after_tenths(values: Floats, positions: NDArray[np.int64]) -> Floats:
+    """The value after each of `POSITIONS` equal parts: the last one at `positions` so far, or the first one before that."""
+    ends = np.ceil(np.linspace(0, len(values), POSITIONS + 1)[1:]) - 1
+    return values[positions[np.maximum(np.searchsorted(positions, ends, "right") - 1, 0)]]
 
 
 def _pairs(answers: Sequence[Answer]) -> list[tuple[int, int]]:

@@ -24,6 +24,8 @@ from pipelines.tables.stage_table import StageTable, committed_ids, drop_committ
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import stable_seed, tree_id
 from vgs_ray.data.schemas import TREE_REQUESTS
+from vgs_ray.engines.vocabularies import find_translation
+from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 
 BLOCK_ROWS = 32
 BATCH_ROWS = 1024
@@ -72,6 +74,17 @@ def grow_trees(recipe: Recipe, problems: StageTable, out: StageTable) -> ray.dat
     )
 
 
+def note_translation(recipe: Recipe) -> None:
+    """Print a line if the value model has another tokenizer than the policy, because its values are then those of the text."""
+    policy, value = recipe.policy.model, recipe.trees.value_model
+    if value not in ("", OWN_HEAD, RANDOM) and find_translation(model_path(policy), model_path(value)):
+        print(
+            f"trees.value_model {value!r} has another tokenizer than policy.model {policy!r}: blocks are decoded, and the value "
+            "model reads them as text",
+            flush=True,
+        )
+
+
 def tree_counts(table: StageTable) -> dict[str, Any]:
     """Counts for the manifest."""
     trees, leaves = Counter[str](), Counter[str]()
@@ -101,6 +114,7 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "trees", inputs=("clean",))
     if stage is None:
         return
+    note_translation(recipe)
     problems, out = stage_table(recipe, "clean"), stage_table(recipe, "trees").claim()
     expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals("trees", config.max_error_share)

@@ -85,7 +85,8 @@ def run(recipe: Recipe) -> None:
     roll_ins, out = stage_table(recipe, "roll_in"), stage_table(recipe, "roll_out").claim()
     expected = roll_ins.count_rows() * (config.cuts + config.whole)
     totals = Totals("roll_out", config.max_error_share)
-    with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=totals.note):
+    note = totals.note if config.cuts else None
+    with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=note):
         committed = ray.put(committed_ids(out))
         if config.whole:
             copy_whole(roll_ins, out, committed)

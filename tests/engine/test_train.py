@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vgs_ray.data.schemas import ROLL_OUTS
 from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
+from vgs_ray.value.training.batches import Batches, with_steps
 from vgs_ray.value.training.loader import Order, group_bounds, spread
 from vgs_ray.value.training.loop import LossDivergedError, fit
 from vgs_ray.value.training.loss import summed_loss
@@ -34,6 +36,7 @@ from vgs_ray.value.training.metrics_log import (
 from vgs_ray.value.training.optimizer import learning_rate
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.partition import partition_batch
+from vgs_ray.value.training.throughput import TrainingFlops
 from vgs_ray.value.training.validation import validate
 
 LAYOUTS = ("packed", "bucketed")
@@ -141,6 +144,18 @@ def test_each_sample_of_an_epoch_occurs_once_for_any_workers_and_kills(sizes, ba
     samples = [unit for step in range(steps) for unit in seen[step]]
     for epoch in range(2):
         assert sorted(samples[epoch * order.size : (epoch + 1) * order.size]) == list(range(order.size))
+
+
+@pytest.mark.parametrize(("loss", "steps"), [("outcome", 58), ("bradley_terry", 0)])
+def test_epochs_are_passes_over_all_units(tables: Path, loss, steps: int) -> None:
+    config = replace(CONFIG, loss=loss, steps=0, epochs=2, batch_size=7)
+    examples = load(tables, config=config)
+    found = with_steps(config, examples).steps
+    batches = Batches(examples, config, 0, Worker(), TrainingFlops(1.0, 0.0))
+    units = [tuple(unit) for step in range(found) for unit in batches.batch(step).units]
+    assert found == (steps or -(-2 * len(examples.units()) // 3))  # three pairs are six of the seven sequences of a batch
+    assert Counter(units[: 2 * len(examples.units())]) == {tuple(unit): 2 for unit in examples.units()}
+    assert with_steps(replace(config, steps=5), examples).steps == 5
 
 
 def test_it_learns_a_toy_task(backbone: str, tables: Path, tmp_path: Path) -> None:

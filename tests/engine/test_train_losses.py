@@ -49,19 +49,23 @@ def one_output(backbone: str) -> ValueModel:
     return ValueModel.from_backbone(backbone, num_labels=1, seed=0).eval()
 
 
-def random_examples(count: int) -> list[Example]:
+def random_examples(count: int, without_value: float = 0.0) -> list[Example]:
+    """`without_value` is the share of roll-out tokens without a value."""
     draw = np.random.default_rng(1)
     examples = []
     for index in range(count):
         size = int(draw.integers(4, 30))
         values = draw.random(size - 2, np.float32)
+        values[draw.random(size - 2) < without_value] = np.nan
         examples.append(Example(str(index), draw.integers(1, 40, size).astype(np.int32), 2, 1 - index % 2, values))
     return examples
 
 
-@pytest.mark.parametrize("loss", ["soft", "mse", "bradley_terry"])
-def test_loss_equals_its_formula_for_any_packing(backbone: str, loss: str) -> None:
-    examples = random_examples(8)
+@pytest.mark.parametrize(
+    ("loss", "without_value"), [("soft", 0.0), ("mse", 0.0), ("bradley_terry", 0.0), ("soft", 0.8), ("mse", 0.8)]
+)
+def test_loss_equals_its_formula_for_any_packing(backbone: str, loss: str, without_value: float) -> None:
+    examples = random_examples(8, without_value)
     model = one_output(backbone)
     logits = [model(torch.from_numpy(each.tokens).long()[None])[0, :, 0] for each in examples]
     if loss == "bradley_terry":
@@ -70,9 +74,11 @@ def test_loss_equals_its_formula_for_any_packing(backbone: str, loss: str) -> No
     else:
         means = []
         for each, logit in zip(examples, logits, strict=True):
-            prob, value = logit[2:].sigmoid(), torch.from_numpy(each.values)
+            targets = torch.from_numpy(~np.isnan(each.values))
+            prob, value = logit[2:].sigmoid()[targets], torch.from_numpy(each.values)[targets]
             entropy = -(value * prob.log() + (1 - value) * (1 - prob).log())
-            means.append((entropy if loss == "soft" else (prob - value) ** 2).mean())
+            losses = entropy if loss == "soft" else (prob - value) ** 2
+            means.append(losses.mean() if len(losses) else torch.zeros(()))
         expected = torch.stack(means).mean()
     results = [
         loss_and_gradient(one_output(backbone), examples, layout, budget, loss)

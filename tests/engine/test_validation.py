@@ -15,6 +15,7 @@ from toy import CONFIG, load, new_model
 
 from vgs_ray.calibration import reliability
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import Example
 from vgs_ray.value.publish import check_hub_token, model_card, save_value_model
 from vgs_ray.value.training.metrics import Predictions, by_position, summarize
 from vgs_ray.value.training.parallel import Worker, whole_weights
@@ -54,18 +55,28 @@ def test_accuracy_and_ranking_by_position() -> None:
     assert (late.low, late.accuracy, late.auc) == (1024, 1, 1)
 
 
+def with_value_at_every_third(example: Example) -> Example:
+    """Of the roll-out tokens, from the first one; the others are no targets."""
+    values = np.full(len(example.tokens) - example.target_start, np.nan, np.float32)
+    values[::3] = 0.5
+    return example._replace(values=values)
+
+
 @pytest.mark.parametrize("layout", ["bucketed", "packed"])
-def test_predictions_are_those_of_the_model(backbone: str, tables: Path, layout) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_predictions_are_those_of_the_model(backbone: str, tables: Path, layout, every: int) -> None:
     model, examples = new_model(backbone).eval(), [load(tables).example(index) for index in range(5)]
-    predictions = validate(model, examples, CONFIG, Worker(layout=layout))
+    ends = [(len(each.tokens) - 1 - each.target_start) // every * every + each.target_start for each in examples]
+    given = examples if every == 1 else [with_value_at_every_third(each) for each in examples]
+    predictions = validate(model, given, CONFIG, Worker(layout=layout))
     assert predictions.weight.sum() == pytest.approx(5)
     assert predictions.first.sum() == predictions.last.sum() == 5
     probs = [model.success_probs(torch.from_numpy(each.tokens).long()[None])[0] for each in examples]
-    expected = sorted(float(each[-1]) for each in probs)
+    expected = sorted(float(each[end]) for each, end in zip(probs, ends, strict=True))
     assert sorted(predictions.value[predictions.last].tolist()) == pytest.approx(expected, abs=1e-5)
     starts = sorted(float(prob[each.target_start]) for prob, each in zip(probs, examples, strict=True))
     assert sorted(predictions.value[predictions.first].tolist()) == pytest.approx(starts, abs=1e-5)
-    assert sorted(predictions.position[predictions.last] + 1) == sorted(len(each.tokens) for each in examples)
+    assert sorted(predictions.position[predictions.last]) == sorted(ends)
 
 
 def test_validation_files(tmp_path: Path) -> None:

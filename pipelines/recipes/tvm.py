@@ -54,7 +54,7 @@ def tvm() -> Recipe:
             limit=150,
             beam=Beam(keep=1, branch=4, groups=4, **steps),
             variants=(
-                Variant("step_beam", Beam(keep=4, branch=4, **steps)),
+                Variant("step_beam", Beam(keep=4, branch=4, finished="compete", **steps)),
                 Variant("rebase", rebase=Rebase(width=16, **steps)),
                 Variant("mcts", mcts=Mcts(simulations=40, width=4, **steps)),
             ),
@@ -124,7 +124,7 @@ def tvm_math() -> Recipe:
             budgets=(4, 16, 64),
             beam=Beam(keep=1, branch=4, groups=16, **steps),
             variants=(
-                Variant("step_beam", Beam(keep=8, branch=8, **steps)),
+                Variant("step_beam", Beam(keep=8, branch=8, finished="compete", **steps)),
                 Variant("rebase", rebase=Rebase(width=64, **steps)),
                 Variant("mcts", mcts=Mcts(simulations=64, width=4, **steps)),
             ),

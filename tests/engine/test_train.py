@@ -153,7 +153,9 @@ def test_epochs_are_passes_over_all_units(tables: Path, loss, steps: int) -> Non
     found = with_steps(config, examples).steps
     batches = Batches(examples, config, 0, Worker(), TrainingFlops(1.0, 0.0))
     units = [tuple(unit) for step in range(found) for unit in batches.batch(step).units]
-    assert found == (steps or -(-2 * len(examples.units()) // 3))  # three pairs are six of the seven sequences of a batch
+    assert found == (
+        steps or -(-2 * len(examples.units()) // 3)
+    )  # three pairs are six of the seven sequences of a batch
     assert Counter(units[: 2 * len(examples.units())]) == {tuple(unit): 2 for unit in examples.units()}
     assert with_steps(replace(config, steps=5), examples).steps == 5
 

@@ -20,6 +20,7 @@ from vgs_ray.config import Label, RollOut
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.estimate import PAPER, cut_means
 from vgs_ray.labels.outcomes import cut_positions
+from vgs_ray.search.flops import forward_flops, size_from_config
 
 
 def costs_of(*arguments: str):
@@ -147,6 +148,33 @@ def test_no_hours_where_nothing_was_measured_on_cpu(tmp_path: Path) -> None:
     assert given["roll_out"].hours == pytest.approx(given["roll_out"].tokens / 5000 / 3600)
 
 
+def test_stages_of_svpo_by_hand(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    config = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 50,
+              "model_type": "llama", "architectures": ["LlamaForCausalLM"]}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    size = size_from_config(config)
+    lengths = ("--plan.prompt-tokens", "10", "--plan.roll-in-tokens", "100", "--plan.block-tokens", "7")
+    search = ("--trees.search.simulations", "6", "--trees.search.width", "3", "--trees.per-problem", "2")
+    costs, said = costs_of(
+        "svpo", "--root", str(tmp_path), "--plan.problems", "9", "--policy.model", str(folder), *lengths, *search,
+        "--plan.tokens-per-s", "100", "--evaluate.limit", "5",
+    )  # fmt: skip
+    assert list(costs) == [*RECIPES["svpo"]().stages]
+    trees, blocks = 18, 18
+    assert (costs["trees"].rows, costs["trees"].tokens) == (trees, trees * blocks * 7)
+    one_tree = forward_flops(size, 10, 0) + blocks * forward_flops(size, 7, 60)
+    assert costs["trees"].flops == pytest.approx(trees * one_tree)
+    assert costs["trees"].hours == pytest.approx(trees * blocks * 7 / 100 / 3600)
+    pairs = trees * 3  # half of the simulations
+    assert costs["pairs"].rows == costs["tune"].rows == pairs
+    assert costs["tune"].flops == pytest.approx(4 * 2 * pairs * forward_flops(size, 67, 0))
+    responses = 5 * (16 + 16 + 1)  # samples, beams and greedy, scored by the policy's own head
+    assert costs["evaluate"].flops == pytest.approx(responses * forward_flops(size, 100, 10))
+    assert "tune.max_length" in said
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
     try:
@@ -155,15 +183,7 @@ def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
         pytest.skip(str(error))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
-    assert {line.split()[0] for line in lines if line} >= {
-        "clean",
-        "roll_in",
-        "roll_out",
-        "verify",
-        "label",
-        "train",
-        "total",
-    }
+    assert {line.split()[0] for line in lines if line} >= {*RECIPES[name]().stages, "total"}
 
 
 @pytest.mark.parametrize(

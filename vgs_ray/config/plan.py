@@ -17,7 +17,9 @@ class PlanAssumptions:
     prompt_tokens: NonNegativeFloat = 0.0
     """Mean length of a prompt in tokens; default 150."""
     roll_in_tokens: NonNegativeFloat = 0.0
-    """Mean length of a roll-in in tokens; default 0.85 of the maximum."""
+    """Mean length of a roll-in, or of an answer in a recipe with stage trees, in tokens; default 0.85 of the maximum."""
+    block_tokens: NonNegativeFloat = 0.0
+    """Mean length of a block of a training tree in tokens; default: an answer has the maximum depth."""
     roll_out_tokens: NonNegativeFloat = 0.0
     """Mean length of a roll-out in tokens; default 0.353 of the maximum."""
     tokens_per_s: NonNegativeFloat = 0.0

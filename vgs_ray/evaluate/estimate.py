@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vgs_ray.config import Recipe, RollOut
+from vgs_ray.config import Evaluate, Mcts, Recipe, RollOut
 from vgs_ray.data.splits import split_sizes
-from vgs_ray.search.flops import ModelSize, forward_flops
+from vgs_ray.search.flops import NO_MODEL, ModelSize, forward_flops
 
 RAW_PROBLEMS, KEPT_SHARE = 93_733, 0.527
 ROLL_IN_SHARE, ROLL_OUT_SHARE, PROMPT_TOKENS = 0.85, 0.353, 150.0
@@ -24,6 +24,8 @@ BYTES_PER_ROW = {
     "roll_out": 150.0,
     "verify": 40.0,
     "label": 40.0,
+    "trees": 2000.0,
+    "pairs": 200.0,
     "evaluate": 2000.0,
 }
 """Bytes of a row without its tokens, compressed by zstd. Used if the run folder has no rows to measure."""
@@ -124,7 +126,7 @@ def estimate(
     sizes: Sizes,
     speed: Speed,
 ) -> list[StageCost]:
-    """The cost of each stage.
+    """The cost of each stage of a value model from roll-outs.
 
     Args:
         recipe: the configuration.
@@ -146,52 +148,76 @@ def estimate(
     labels = round(roll_outs * (1 - means.unknown - means.hopeless * (1 - recipe.label.hopeless_share)))
     scaled = sum(rolled * means.roll_in * policies[m].params / reference.params for m in roll_in_models)
     costs = [
-        _sized(StageCost("clean", problems), means, 0),
-        _sized(
+        sized(StageCost("clean", problems), means, 0),
+        sized(
             StageCost(
                 "roll_in", roll_ins, roll_ins * means.roll_in,
-                flops=sum(rolled * _forward(policies[m], means.prompt + means.roll_in, 0) for m in roll_in_models),
+                flops=sum(rolled * forward(policies[m], means.prompt + means.roll_in, 0) for m in roll_in_models),
                 hours=speed.generation(scaled),
             ), means, means.prompt + means.roll_in,
         ),
-        _sized(
+        sized(
             StageCost(
                 "roll_out", roll_outs, sampled * means.roll_out,
-                flops=min(sampled, roll_ins) * _forward(reference, means.prompt + latest, 0)
-                + sampled * _forward(reference, means.roll_out, means.prompt + cut),
+                flops=min(sampled, roll_ins) * forward(reference, means.prompt + latest, 0)
+                + sampled * forward(reference, means.roll_out, means.prompt + cut),
                 hours=speed.generation(sampled * means.roll_out),
             ), means, completion,
         ),
-        _sized(StageCost("verify", roll_outs), means, 0),
-        _sized(StageCost("label", labels), means, completion if recipe.label.kind != "outcome" else 0),
+        sized(StageCost("verify", roll_outs), means, 0),
+        sized(StageCost("label", labels), means, completion if recipe.label.kind != "outcome" else 0),
     ]  # fmt: skip
     train = _train(recipe, labels, means.prompt + answer, sizes.value, speed)
-    return [*costs, train, _evaluate(recipe, benchmark, answer, means, sizes, speed)]
+    return [*costs, train, estimate_evaluation(recipe, benchmark, answer, means, sizes, speed)]
 
 
 def _train(recipe: Recipe, labels: int, length: float, value: ModelSize, speed: Speed) -> StageCost:
     config = recipe.train
     sequences = config.steps * config.batch_size or config.epochs * labels
-    flops = 3 * sequences * _forward(value, length, 0)
+    flops = 3 * sequences * forward(value, length, 0)
     return StageCost("train", sequences, sequences * length, None, flops, speed.training(flops))
 
 
-def _evaluate(recipe: Recipe, benchmark: int, answer: float, means: Means, sizes: Sizes, speed: Speed) -> StageCost:
-    """Two searches per problem: independent samples and a beam search at its budget. Both are scored."""
+def estimate_evaluation(
+    recipe: Recipe, benchmark: int, answer: float, means: Means, sizes: Sizes, speed: Speed
+) -> StageCost:
+    """The cost of all searches of stage evaluate, with `answer` tokens in a response. All blocks are scored."""
     config = recipe.evaluate
-    responses = benchmark * (config.samples + config.beam.budget)
-    scored = responses * _forward(sizes.value, answer, means.prompt)
-    flops = responses * _forward(sizes.policies[recipe.policy.model], answer, means.prompt) + scored
+    searches = 2 + config.greedy + len(config.variants)
+    responses = benchmark * (config.samples + config.beam.budget + config.greedy + _variant_responses(config, answer))
+    value = NO_MODEL if recipe.uses_own_head("evaluate") else sizes.value
+    scored = responses * forward(value, answer, means.prompt)
+    flops = responses * forward(sizes.policies[recipe.policy.model], answer, means.prompt) + scored
     parts = speed.generation(responses * answer), speed.training(scored)
     hours = None if None in parts else sum(part or 0.0 for part in parts)
-    return _sized(StageCost("evaluate", 2 * benchmark, responses * answer, None, flops, hours), means, 0)
+    return sized(StageCost("evaluate", searches * benchmark, responses * answer, None, flops, hours), means, 0)
 
 
-def _sized(cost: StageCost, means: Means, tokens_per_row: float) -> StageCost:
+def _variant_responses(config: Evaluate, answer: float) -> float:
+    """Blocks of all variants, in whole responses."""
+    responses = 0.0
+    for variant in config.variants:
+        if variant.beam:
+            responses += variant.beam.budget
+        elif variant.rebase:
+            responses += variant.rebase.width
+        elif variant.mcts:
+            shape = variant.mcts
+            responses += shape.simulations * shape.width * block_tokens(shape, answer) / answer
+    return responses
+
+
+def block_tokens(shape: Mcts, answer: float) -> float:
+    """Tokens of a block of a tree search if an answer of `answer` tokens is as deep as the tree may be."""
+    return min(float(shape.block), answer / shape.depth)
+
+
+def sized(cost: StageCost, means: Means, tokens_per_row: float) -> StageCost:
     """Add the size on disk, from the measured bytes per row or from the defaults."""
     default = BYTES_PER_ROW[cost.stage] + BYTES_PER_TOKEN * tokens_per_row
     return cost._replace(size=(cost.rows or 0) * means.bytes_per_row.get(cost.stage, default))
 
 
-def _forward(size: ModelSize, tokens: float, before: float) -> float:
+def forward(size: ModelSize, tokens: float, before: float) -> float:
+    """`forward_flops` of mean lengths."""
     return forward_flops(size, round(tokens), round(before))

@@ -1,0 +1,121 @@
+"""What a plan assumes: numbers from `--plan.*` options, else from the rows in the recipe's run folder, else defaults."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from pipelines.tables.manifest import read_manifest
+from pipelines.tables.stage_table import StageTable, read_footer, stage_table, value_counts
+from vgs_ray.config import Recipe
+from vgs_ray.evaluate import estimate as defaults
+from vgs_ray.evaluate.estimate_svpo import PAIRS_PER_SIMULATION
+
+
+class Assumed(NamedTuple):
+    """A number and its origin."""
+
+    value: float
+    origin: str
+
+
+def mean_length(table: StageTable, column: str) -> Assumed | None:
+    """Mean length of a list column, from the footers of the Parquet files. An empty list counts as one item."""
+    items, rows = 0, 0
+    for file in table.part_files():
+        footer = read_footer(file)
+        rows += footer.num_rows
+        for group in (footer.row_group(index) for index in range(footer.num_row_groups)):
+            chunks = (group.column(index) for index in range(group.num_columns))
+            items += sum(chunk.num_values for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
+    return Assumed(items / rows, f"measured in {table.folder}") if rows else None
+
+
+def bytes_per_row(recipe: Recipe) -> dict[str, float]:
+    """Bytes per row of the stages that have rows on disk."""
+    sizes = {}
+    for stage in defaults.BYTES_PER_ROW:
+        table = stage_table(recipe, stage)
+        if rows := table.count_rows():
+            sizes[stage] = sum(os.path.getsize(file) for file in table.part_files()) / rows
+    return sizes
+
+
+def counts_of(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """Counts in a stage's manifest; empty if the stage is not finished."""
+    path = recipe.stage_folder(stage) / "_stage.json"
+    return dict(read_manifest(path)["counts"]) if path.exists() else {}
+
+
+def chosen(given: float, measured: Assumed | None, default: float, rule: str) -> Assumed:
+    """The value from the command line, else the measured one, else the default."""
+    return Assumed(given, "given") if given else measured or Assumed(default, f"default: {rule}")
+
+
+def assumptions(recipe: Recipe) -> dict[str, Assumed]:
+    """The numbers that the estimate of a value model from roll-outs needs and the recipe does not determine."""
+    plan, longest = recipe.plan, (recipe.roll_in.sampling.max_tokens, recipe.roll_out.sampling.max_tokens)
+    roll_ins, roll_outs = (stage_table(recipe, stage) for stage in ("roll_in", "roll_out"))
+    return {
+        "problems": assumed_problems(recipe),
+        "prompt tokens": chosen(plan.prompt_tokens, mean_length(roll_ins, "prompt"), defaults.PROMPT_TOKENS, "a guess"),
+        "roll-in tokens": chosen(
+            plan.roll_in_tokens, mean_length(roll_ins, "tokens"), defaults.ROLL_IN_SHARE * longest[0],
+            f"{defaults.ROLL_IN_SHARE} of the maximum",
+        ),
+        "roll-out tokens": chosen(
+            plan.roll_out_tokens,
+            None if recipe.roll_out.whole else mean_length(roll_outs, "tokens"),
+            defaults.ROLL_OUT_SHARE * longest[1],
+            f"{defaults.ROLL_OUT_SHARE} of the maximum",
+        ),
+        "unknown share": unknown_share(recipe),
+        "hopeless share": chosen(plan.hopeless, hopeless_share(recipe), defaults.HOPELESS_SHARE, "arXiv 2505.17373"),
+    }  # fmt: skip
+
+
+def assumed_problems(recipe: Recipe) -> Assumed:
+    """Number of problems after cleaning."""
+    clean, raw = stage_table(recipe, "clean"), recipe.clean.limit or defaults.RAW_PROBLEMS
+    kept = Assumed(clean.count_rows(), f"kept in {clean.folder}") if counts_of(recipe, "clean") else None
+    rule = f"{defaults.KEPT_SHARE} of {raw:,} raw"
+    return chosen(recipe.plan.problems, kept, round(raw * defaults.KEPT_SHARE), rule)
+
+
+def tree_assumptions(recipe: Recipe) -> dict[str, Assumed]:
+    """The numbers that the estimate of SVPO needs and the recipe does not determine."""
+    plan, config, trees = recipe.plan, recipe.trees, stage_table(recipe, "trees")
+    share, longest = defaults.ROLL_IN_SHARE, config.sampling.max_tokens
+    answer = chosen(plan.roll_in_tokens, None, share * longest, f"{share} of the maximum")
+    blocks, tokens = mean_length(trees, "states"), mean_length(trees, "tokens")
+    block = Assumed(tokens.value / blocks.value, tokens.origin) if blocks and tokens else None
+    counts, simulations = counts_of(recipe, "pairs"), config.search.simulations
+    pairs = Assumed(counts["rows"] / trees.count_rows(), "measured by stage pairs") if counts else None
+    return {
+        "problems": assumed_problems(recipe),
+        "prompt tokens": chosen(plan.prompt_tokens, mean_length(trees, "prompt"), defaults.PROMPT_TOKENS, "a guess"),
+        "answer tokens": answer,
+        "block tokens": chosen(
+            plan.block_tokens, block, defaults.block_tokens(config.search, answer.value), "an answer has the maximum depth"
+        ),
+        "blocks of a tree": chosen(0, blocks, simulations * config.search.width, "the maximum"),
+        "pairs of a tree": chosen(0, pairs, PAIRS_PER_SIMULATION * simulations, f"{PAIRS_PER_SIMULATION} of a simulation"),
+    }  # fmt: skip
+
+
+def unknown_share(recipe: Recipe) -> Assumed:
+    """Share of the roll-outs whose outcome stage verify could not determine."""
+    if not (counts := counts_of(recipe, "verify")):
+        return Assumed(0.0, "default")
+    return Assumed(
+        value_counts(stage_table(recipe, "verify"), "outcome").get("unknown", 0) / counts["rows"], "measured"
+    )
+
+
+def hopeless_share(recipe: Recipe) -> Assumed | None:
+    """Share of the roll-outs that stage label left out because their problem has no correct roll-out."""
+    counts = counts_of(recipe, "label")
+    if not counts or recipe.label.hopeless_share:
+        return None
+    left_out = counts["left_out"]
+    return Assumed(left_out["hopeless"] / (counts["rows"] + sum(left_out.values())), "measured")

@@ -1,15 +1,16 @@
 """A vLLM engine that is policy and value in one: the value of a block comes from the forward pass that generated it.
 
 In: a policy with a value head, written by `PolicyValueModel.save_pretrained`. Out: completions with a `score`, and scores of
-given tokens. vLLM returns sampled tokens and log-probabilities, nothing else of a model. So Q takes the place of the
-log-probability of one token that is never sampled, the slot (`vgs_ray.value.vllm_plugin`). The log-probabilities that come with
-a token belong to the forward pass of the token before it, so a block of n tokens takes n + 1 tokens, and the last is dropped.
+given tokens. vLLM returns sampled tokens and their log-probabilities, nothing else of a model. So the token after a block is the
+slot, an id that the policy never samples, and Q takes the place of its log-probability (`vgs_ray.value.vllm_plugin`). A block of
+n tokens takes n + 1 steps of the engine, as many as there are tokens to forward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from vgs_ray.config import Engine, Sampling
@@ -19,7 +20,7 @@ from vgs_ray.engines.vllm import VllmPolicy, check_scored, engine_args, sampling
 from vgs_ray.models.folder import local_folder
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.value.policy_value import read_head
-from vgs_ray.value.vllm_plugin import POLICY_ARCHITECTURE, SLOT_BASE, SLOT_SCALE, SlotProcessor
+from vgs_ray.value.vllm_plugin import POLICY_ARCHITECTURE, SLOT_BASE, SLOT_SCALE, ForcedTokens, SlotProcessor
 from vgs_ray.value.weights import read_config
 
 SPAN = 64
@@ -55,11 +56,9 @@ class VllmPolicyValue(VllmPolicy):
         room = room_for(prefix, sampling.max_tokens, self.max_model_len)
         check_tokens(prefix, self._vocabulary)
         check_tokens(sampling.stop_token_ids, self._vocabulary)
-        ends = [*self._end_tokens, *sampling.stop_token_ids]
-        forced = {"ends": ends}
-        return await self.loop.submit(
-            prefix, self._params(sampling, seed, room + 1, forced, stop_token_ids=[self._slot])
-        )
+        ends = self._end_tokens.union(sampling.stop_token_ids)
+        params = self._params(sampling, seed, ForcedTokens([*ends], room))
+        return await self.loop.submit(prefix, params, partial(self._read_block, ends=ends))
 
     async def score(self, tokens: Tokens) -> Score:
         """P(correct) at the last token. Tokens of a cached prefix are not forwarded again.
@@ -70,14 +69,14 @@ class VllmPolicyValue(VllmPolicy):
             EngineDied: the engine is gone.
         """
         check_scored(tokens, self.max_model_len, self._vocabulary)
-        [score] = await self._score_span(tokens, len(tokens) - 1)
+        [score] = await self.loop.submit(tokens, self._params(GREEDY, 0, ForcedTokens(length=0)), self._read_scores)
         return score
 
     async def score_each(self, tokens: Tokens) -> list[Score]:
         """P(correct) after each token.
 
-        vLLM returns the values of new tokens only, so the text is generated again, with its tokens forced, in concurrent spans
-        of `SPAN` tokens. Each token is forwarded twice, once as a prefix: cheaper than a call for each prefix.
+        vLLM returns log-probabilities of new tokens only, so the text is generated again, with its tokens forced, in concurrent
+        spans of `SPAN` tokens. Each token is forwarded twice, once in a prefix: cheaper than a call for each prefix.
 
         Raises:
             ValueError: `tokens` is empty or longer than `max_model_len`.
@@ -92,28 +91,28 @@ class VllmPolicyValue(VllmPolicy):
 
     async def _score_span(self, tokens: Tokens, start: int) -> list[Score]:
         """Scores after each token from index `start` on."""
-        text = list(tokens[start + 1 :])
-        params = self._params(GREEDY, 0, len(text) + 1, {"text": text})
+        params = self._params(GREEDY, 0, ForcedTokens(text=tokens[start + 1 :]))
         return await self.loop.submit(tokens[: start + 1], params, self._read_scores)
 
-    def _params(
-        self, sampling: Sampling, seed: int, max_tokens: int, forced: dict[str, list[int]], **others: Any
-    ) -> Any:
+    def _params(self, sampling: Sampling, seed: int, forced: ForcedTokens) -> Any:
+        """Parameters of a sequence that ends with the slot, or of a span of text, whose tokens come with that of the slot."""
+        span = forced.length is None
         return sampling_params(
             sampling,
             seed,
-            max_tokens=max_tokens,
+            max_tokens=1 + (len(forced.text) if forced.length is None else forced.length),
+            logprobs=None if span else 0,
+            logprob_token_ids=[self._slot] if span else None,
+            stop_token_ids=[] if span else [self._slot],
             ignore_eos=True,
-            logprob_token_ids=[self._slot],
-            extra_args=forced,  # for `SlotProcessor`
-            **others,
+            extra_args=forced._asdict(),
         )
 
     def _engine_args(self, model: str, engine: Engine) -> dict[str, Any]:
-        """Room for one token more, which is sampled and never forwarded, so it may exceed the model's positions."""
+        """Room for one token more, which is never forwarded, so it may exceed the model's positions."""
         return {
             **engine_args(model, replace(engine, max_model_len=engine.max_model_len + 1)),
-            "logits_processors": [f"{SlotProcessor.__module__}:{SlotProcessor.__qualname__}"],
+            "logits_processors": [f"{SlotProcessor.__module__}:{SlotProcessor.__name__}"],
             "hf_overrides": {
                 "architectures": [POLICY_ARCHITECTURE],
                 "value_slot": self._slot,
@@ -121,24 +120,22 @@ class VllmPolicyValue(VllmPolicy):
             },
         }
 
-    def _read(self, output: Any) -> Completion:
+    def _read_block(self, output: Any, ends: Collection[int]) -> Completion:
         made = output.outputs[0]
-        sampled, slots = _columns(made.logprobs.logprobs)
-        completion = self._completion(output, tuple(made.token_ids[:-1]), sum(sampled[:-1]))
-        return completion._replace(score=Score(_probability(slots[-1])))
+        *logprobs, slot = made.logprobs.logprobs
+        tokens = tuple(made.token_ids[:-1])
+        completion = self._completion(output, tokens, sum(logprobs), stopped=tokens[-1] in ends)
+        return completion._replace(score=Score(_probability(slot)))
 
     def _read_scores(self, output: Any) -> list[Score]:
-        _, slots = _columns(output.outputs[0].logprobs.logprobs)
+        """The score after each token of a span, or at the end of the prompt; the slot is the last column."""
+        made = output.outputs[0].logprobs
+        slots = [made.logprobs[end - 1] for end in made.end_indices]
         cached = output.num_cached_tokens or 0
         first = len(output.prompt_token_ids) - cached
         self.usage.cached += cached
         self.usage.scored += first + len(slots) - 1
         return [Score(_probability(slot), (), 1 if index else first) for index, slot in enumerate(slots)]
-
-
-def _columns(logprobs: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """Log-probabilities of the sampled tokens and of the slot, which alternate."""
-    return logprobs[::2], logprobs[1::2]
 
 
 def _probability(slot_logprob: float) -> float:

@@ -102,9 +102,11 @@ class VllmPolicy:
 
     def _read(self, output: Any) -> Completion:
         made = output.outputs[0]
-        return self._completion(output, tuple(made.token_ids), made.cumulative_logprob)
+        return self._completion(
+            output, tuple(made.token_ids), made.cumulative_logprob, stopped=made.finish_reason == "stop"
+        )
 
-    def _completion(self, output: Any, tokens: Tokens, logprob: float | None) -> Completion:
+    def _completion(self, output: Any, tokens: Tokens, logprob: float | None, stopped: bool) -> Completion:
         """Count the tokens of an output. `logprob` is the sum over `tokens`."""
         cached = output.num_cached_tokens or 0
         self.usage.generated += len(tokens)
@@ -113,7 +115,7 @@ class VllmPolicy:
         self.usage.prefilled += prefilled
         mean_logprob = math.nan if logprob is None else logprob / max(len(tokens), 1)
         finished = bool(tokens) and tokens[-1] in self._end_tokens
-        reason: FinishReason = "stop" if output.outputs[0].finish_reason == "stop" else "length"
+        reason: FinishReason = "stop" if stopped else "length"
         return Completion(tokens, finished, reason, mean_logprob, prefilled)
 
 

@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -149,38 +149,54 @@ def _model_class(config: Any, kind: str) -> Any:
     return getattr(models, FAMILIES[config.model_type] + kind)
 
 
+class ForcedTokens(NamedTuple):
+    """What `SamplingParams.extra_args` of a request asks of `SlotProcessor`.
+
+    Attributes:
+        ends: tokens after which the slot ends the sequence.
+        length: number of tokens after which the slot ends the sequence; None for no limit.
+        text: tokens to force before any is sampled, so that a given text gets its values.
+    """
+
+    ends: Collection[int] = ()
+    length: int | None = None
+    text: Sequence[int] = ()
+
+    def after(self, output: Sequence[int], slot: int) -> int | None:
+        """The token to force after `output`; None to sample one."""
+        made = len(output)
+        if made < len(self.text):
+            return self.text[made]
+        return slot if made == self.length or (made and output[-1] in self.ends) else None
+
+
 class SlotProcessor(LogitsProcessor):
-    """Samples the slot exactly where it ends a sequence, and never elsewhere.
+    """Ends sequences with the slot, and never samples it elsewhere.
 
-    vLLM returns the value of a token with the token after it. So a sequence must not stop at an end token, but one token later:
-    the slot is forced there, and is the only stop token of the request. `SamplingParams.extra_args` of a request has one of:
-
-    - `ends`: tokens after which the slot is forced.
-    - `text`: tokens to force instead of sampling, so that a given text gets its values.
+    The log-probability of a token comes from the forward pass of the token before it. So a sequence ends one token late: the slot
+    is forced after the last token, and its log-probability has the value there. vLLM takes log-probabilities before this.
     """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self.slot: int = vllm_config.model_config.hf_config.value_slot
         self.device = device
-        self.requests: dict[int, tuple[dict[str, Any], list[int]]] = {}
+        self.requests: dict[int, tuple[ForcedTokens, Sequence[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        process_dict_updates(self.requests, batch_update, lambda params, _, output: (params.extra_args or {}, output))
+        # `output` is the list to which vLLM appends each new token.
+        process_dict_updates(
+            self.requests, batch_update, lambda params, _, output: (ForcedTokens(**(params.extra_args or {})), output)
+        )
 
     def apply(self, logits: Tensor) -> Tensor:
         logits[:, self.slot] = -torch.inf
-        forced = {row: token for row, state in self.requests.items() if (token := self._forced(*state)) is not None}
-        if forced:
-            rows, tokens = (torch.tensor([*ids], device=self.device) for ids in (forced, forced.values()))
+        after = {row: forced.after(output, self.slot) for row, (forced, output) in self.requests.items()}
+        rows = [row for row, token in after.items() if token is not None]
+        if rows:
+            tokens = torch.tensor([after[row] for row in rows], device=self.device)
             logits[rows] = -torch.inf
             logits[rows, tokens] = 0.0
         return logits
-
-    def _forced(self, extra: dict[str, Any], output: list[int]) -> int | None:
-        """The token to force after `output`, if any."""
-        if (text := extra.get("text")) is not None and len(output) < len(text):
-            return text[len(output)]
-        return self.slot if output and output[-1] in extra.get("ends", ()) else None

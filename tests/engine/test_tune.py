@@ -156,12 +156,17 @@ def stop_at(step: int, rows: list[Row]) -> Callable[[Row], None]:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_path: Path) -> None:
     config, rows, resumed = replace(CONFIG, init=init), [], []
-    whole = weights_of(tune(config, store, tmp_path / "whole", 0, 1, rows.append))
+    trainer = tune(config, store, tmp_path / "whole", 0, 1, rows.append)
+    whole = weights_of(trainer)
     with pytest.raises(InterruptedError):
         tune(config, store, tmp_path / "cut", 0, 1, stop_at(5, resumed))
     (tmp_path / "cut/checkpoint-4").mkdir()  # a checkpoint whose writer was killed
     continued = weights_of(tune(config, store, tmp_path / "cut", 0, 1, resumed.append))
     assert all(torch.equal(continued[name], weight) for name, weight in whole.items())
+    assert trainer.policy_value.policy.generate(torch.tensor([[5, 6]]), max_new_tokens=2).shape == (
+        1,
+        4,
+    )  # as any other policy
     steps = [row["step"] for row in resumed if "validation_loss" not in row]
     assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8]  # the checkpoint is that of step 3
     assert Path(newest_checkpoint(tmp_path / "cut") or "").name == "checkpoint-8"

@@ -90,8 +90,18 @@ class TuneTrainer(DPOTrainer):
         self.remove_callback(PrinterCallback)
         # After TRL has turned off the dropout of the policy. As a module of the policy, the head is sharded and saved with it.
         model.policy.add_module(HEAD, model.head.to(self.args.device))
-        model.policy.base_model.register_forward_hook(self._keep_values, with_kwargs=True)
-        model.policy.register_forward_hook(self._keep_log_probs)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        policy = self.policy_value.policy
+        hooks = (
+            policy.base_model.register_forward_hook(self._keep_values, with_kwargs=True),
+            policy.register_forward_hook(self._keep_log_probs),
+        )
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _keep_values(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         hidden, last = output.last_hidden_state, kwargs["attention_mask"].sum(1) - 1

@@ -11,63 +11,21 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made_up_reports import SHAPE, write_manifest, write_run
 
-from vgs_ray.config import Beam, Evaluate
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate import plot, plot_comparison
-from vgs_ray.evaluate.answer_statistics import answer_statistics
 from vgs_ray.evaluate.comparison import compare_runs, read_field, read_run
 from vgs_ray.evaluate.comparison_formats import markdown, terminal_table
-from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
-from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.evaluate.plot_comparison import draw_comparison
-from vgs_ray.evaluate.report import PER_PROBLEM, write_report
+from vgs_ray.evaluate.report import PER_PROBLEM
 from vgs_ray.evaluate.statistics import difference
 from vgs_ray.evaluate.value_curves import POSITIONS, Answer, value_curves
-from vgs_ray.search.flops import Cost
-
-SHAPE = Evaluate(samples=4, beam=Beam(keep=1, branch=2, groups=2), budgets=(2, 4), confidence=0.0)
-COST = Cost(10, 10, 100, 50)
 
 
 @pytest.fixture(autouse=True)
 def no_figures_of_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot, "draw_figures", lambda report, folder: None)
-
-
-def write_run(
-    root: Path,
-    name: str,
-    skill: float,
-    problems: dict[str, int] = {"sandbox": 60},  # noqa: B006
-    searched: tuple[str, ...] = ("sample", "beam"),
-    shape: Evaluate = SHAPE,
-) -> Path:
-    """The report of searches whose answers are correct with probability `skill`, and whose values know that a little."""
-    draw, searches = np.random.default_rng(len(name)), []
-    for benchmark, count in problems.items():
-        for problem in range(count):
-            for explorer in searched:
-                leaves = []
-                for group in range(shape.samples if explorer == "sample" else shape.beam.groups):
-                    correct = bool(draw.random() < skill)
-                    value = float(np.clip(0.3 + 0.4 * correct + draw.normal(0, 0.1), 0, 1))
-                    leaves.append(
-                        GradedLeaf(group, "1" if correct else "2", "correct" if correct else "incorrect", value, 9)
-                    )
-                groups = {leaf.group: COST for leaf in leaves}
-                searches.append(
-                    GradedSearch(f"p{problem}", explorer, tuple(leaves), Cost(), groups, 1.0, benchmark=benchmark)
-                )
-    results = evaluate_methods(searches, shape, lambda a, b: a == b)
-    write_report(root / name / "evaluate", results, answer_statistics(searches), resamples=50)
-    return root / name
-
-
-def write_manifest(run: Path, stage: str, counts: dict[str, Any], **identity: Any) -> None:
-    (run / stage).mkdir()
-    manifest = {"stage": stage, "identity": identity, "operation": {}, "inputs": {}, "counts": counts}
-    (run / stage / "_stage.json").write_text(json.dumps(manifest))
 
 
 def test_differences_are_paired_by_problem(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def _tuning(config: Tune) -> Iterator[str]:
             f"tune.batch_size is {config.batch_size}; it must be a multiple of tune.workers * tune.micro_batch "
             f"({config.workers} * {config.micro_batch}): change --tune.micro-batch or --tune.batch-size"
         )
+    if config.bf16 and not config.gpus_per_worker:
+        yield "tune.bf16 is True and tune.gpus_per_worker is 0; bfloat16 needs a GPU: pass --tune.no-bf16 or --tune.gpus-per-worker 1"
 
 
 def _evaluation(config: Evaluate) -> Iterator[str]:

@@ -57,7 +57,9 @@ def _check_value_fields(stage: str, base: Recipe, recipe: Recipe) -> None:
 def placement_faults(recipe: Recipe) -> Iterator[str]:
     """Mistakes in the GPUs of engines and workers, each with the value, the rule and the remedy."""
     pairs = list(_pairs(recipe))
-    for name in dict.fromkeys([*(f"{resources}.num_gpus" for _, resources in pairs), "train.gpus_per_worker"]):
+    for name in dict.fromkeys(
+        [*(f"{resources}.num_gpus" for _, resources in pairs), "train.gpus_per_worker", "tune.gpus_per_worker"]
+    ):
         gpus = _value(recipe, name)
         if gpus > 1 and gpus % 1:
             yield f"{name} is {gpus:g}; Ray reserves a part of one GPU or whole GPUs: pass {option_name(name)} {int(gpus)}"

@@ -40,13 +40,13 @@ def svpo() -> Recipe:
         clean=replace(base.clean, limit=600, validation=50),
         trees=Trees(
             per_problem=1,
-            search=alphamath(depth=12, block=64, delimiter=STEP, parallel=4),
+            search=alphamath(simulations=120, depth=12, block=64, delimiter=STEP, parallel=4),
             sampling=evaluate.sampling,
             policy_engine=evaluate.policy_engine,
             value_engine=evaluate.value_engine,
             resources=replace(one_replica, num_cpus=0.5, replicas=2),
         ),
-        pairs=Pairs(min_margin=0.5),
+        pairs=Pairs(min_margin=1.0),
         tune=Tune(
             max_length=512, batch_size=64, micro_batch=16, lr=1e-4, head_lr=1e-3, bf16=False, workers=2, cpus_per_worker=0.25,
             gpus_per_worker=0.0, activation_checkpointing=False,

@@ -31,7 +31,7 @@ from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.engines.vocabularies import shared_vocabulary
 from vgs_ray.models import OWN_HEAD, model_path
 from vgs_ray.models.checks import evaluated_policy
-from vgs_ray.prompts import load_tokenizer, prompt_tokens, response_text
+from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
 from vgs_ray.search.flops import ModelSizes, model_sizes
 from vgs_ray.serve.access import key_digests
 from vgs_ray.serve.app import create_app
@@ -100,6 +100,7 @@ def build_searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Val
         context=min(engine.max_model_len for engine in engines),
         vocabulary=shared_vocabulary(model, value_folder),
         sizes=known_sizes(model, value_folder),
+        block_ends=delimiter_tokens(tokenizer, settings.beam.delimiter),
     )
 
 

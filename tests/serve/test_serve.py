@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -27,8 +28,9 @@ from scripted_server import (
 
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import EngineDied
-from vgs_ray.engines.scripted import ScriptedValue
+from vgs_ray.engines.scripted import END, ScriptedValue
 from vgs_ray.search.flops import NO_MODEL, ModelSize, ModelSizes
+from vgs_ray.search.tree import Node
 from vgs_ray.serve.search_result import split_thought
 from vgs_ray.serve.search_spec import SearchSpec
 
@@ -74,6 +76,17 @@ async def test_flops_are_counted_from_the_tokens() -> None:
         beam = await searcher.solve(SearchSpec("3", "beam", "majority", SETTINGS.beam, 8, SETTINGS.sampling, 1))
         forwarded = policy.usage.generated + policy.usage.prefilled
         assert beam.flops == of_policy * forwarded + of_value * value.usage.scored > 0
+
+
+async def test_a_block_ends_at_a_token_of_the_delimiter() -> None:
+    nodes: list[Node] = []
+    shape = replace(SETTINGS.beam, block=40)
+    spec = SearchSpec("3", "beam", "majority", shape, shape.budget, SETTINGS.sampling, 1)
+    await scripted_searcher(block_ends=(1,)).solve(spec, nodes.append)
+    assert {node.tokens[-1] for node in nodes} == {1, END}
+    assert {token for node in nodes for token in node.tokens[:-1]} == {0}
+    await scripted_searcher(block_ends=(1,)).solve(replace(spec, method="sample"), nodes.append)
+    assert 1 in {token for node in nodes for token in node.tokens[:-1]}, "samples are whole answers"
 
 
 def test_a_seed_repeats_a_search(served: Served) -> None:

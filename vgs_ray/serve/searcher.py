@@ -64,6 +64,7 @@ class Searcher:
         context: length in tokens of the longest sequence that both engines accept.
         sizes: of both models, to count FLOPs; None if unknown.
         vocabulary: number of token ids that tokenizer and models share; None disables the check.
+        block_ends: tokens at which a block of a beam also ends: those of the recipe's delimiter.
     """
 
     policy: Policy
@@ -75,6 +76,7 @@ class Searcher:
     context: int
     sizes: ModelSizes | None = None
     vocabulary: int | None = None
+    block_ends: Tokens = ()
 
     async def solve(self, spec: SearchSpec, listen: Listener | None = None, waited_s: float = 0.0) -> SearchResult:
         """Search, then vote.
@@ -210,7 +212,8 @@ class Searcher:
         models = policy, self.value, prompt
         if spec.method == "sample":
             return await sample(*models, count=spec.budget, sampling=spec.sampling, seed=seed, listen=listen)
-        return await beam(*models, beam=spec.beam, sampling=spec.sampling, seed=seed, listen=listen)
+        sampling = replace(spec.sampling, stop_token_ids=(*spec.sampling.stop_token_ids, *self.block_ends))
+        return await beam(*models, beam=spec.beam, sampling=sampling, seed=seed, listen=listen)
 
     def _vote(self, tree: Tree, spec: SearchSpec) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
         leaves = tuple(self._leaf(tree, node.id, spec) for node in tree.leaves())

@@ -33,6 +33,7 @@ def svpo() -> Recipe:
     """SVPO on the sandbox: trees, step preferences, and one model that is both policy and value."""
     base = sandbox()
     evaluate, one_replica = base.evaluate, base.roll_in.resources
+    beam = Beam(keep=1, branch=2, block=64, groups=8, delimiter=STEP)
     return replace(
         base,
         name="svpo",
@@ -51,9 +52,8 @@ def svpo() -> Recipe:
             max_length=512, batch_size=64, micro_batch=16, lr=1e-4, head_lr=1e-3, bf16=False, workers=2, cpus_per_worker=0.25,
             gpus_per_worker=0.0, activation_checkpointing=False,
         ),
-        evaluate=replace(
-            evaluate, limit=200, greedy=True, beam=Beam(keep=1, branch=2, block=64, groups=8, delimiter=STEP),
-        ),
+        evaluate=replace(evaluate, limit=200, greedy=True, beam=beam),
+        serve=replace(base.serve, beam=beam),
     )  # fmt: skip
 
 

@@ -153,7 +153,10 @@ def _tuning(config: Tune) -> Iterator[str]:
             f"({config.workers} * {config.micro_batch}): change --tune.micro-batch or --tune.batch-size"
         )
     if config.bf16 and not config.gpus_per_worker:
-        yield "tune.bf16 is True and tune.gpus_per_worker is 0; bfloat16 needs a GPU: pass --tune.no-bf16 or --tune.gpus-per-worker 1"
+        yield (
+            "tune.bf16 is True and tune.gpus_per_worker is 0; bfloat16 needs a GPU: pass --tune.no-bf16 or "
+            "--tune.gpus-per-worker 1"
+        )
 
 
 def _evaluation(config: Evaluate) -> Iterator[str]:

@@ -98,7 +98,9 @@ def add_held_out(comparison: dict[str, Any], recipe: Recipe, flags: Flags) -> No
     for model in comparison["value_models"]:
         if model["run"] in curves["runs"]:
             of_run = curves["runs"][model["run"]]
-            model["held_out"] = {where: of_run[where] for where in ("tokens", "steps") if where in of_run}
+            model["held_out"] = {
+                where: of_run[where] for where in ("tokens", "steps", "ranked_pairs") if where in of_run
+            }
 
 
 def value_folder(run: Path) -> Path | None:

@@ -20,7 +20,7 @@ from vgs_ray.evaluate.comparison_formats import markdown, terminal_table
 from vgs_ray.evaluate.plot_comparison import draw_comparison
 from vgs_ray.evaluate.report import PER_PROBLEM
 from vgs_ray.evaluate.statistics import difference
-from vgs_ray.evaluate.value_curves import POSITIONS, Answer, value_curves
+from vgs_ray.evaluate.value_curves import POSITIONS, Answer, ranked_pairs, value_curves
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,9 @@ def test_what_can_not_be_compared_is_refused_in_one_line(tmp_path: Path) -> None
         compare_runs([a, replace(a, name="b")], ["majority"], [3])
     with pytest.raises(UserError, match=r"missing/evaluate/report.json is missing.*--run-name missing"):
         read_run(tmp_path, "missing")
-    with pytest.raises(UserError, match=r"label.kind of run a is 'outcome'; a plot needs a number"):
+    with pytest.raises(
+        UserError, match=r"label.kind of run a is 'outcome'; a plot with a logarithmic scale needs a positive number"
+    ):
         read_field(tmp_path, "a", "label.kind")
     with pytest.raises(UserError, match=r"run fewer has no label.paths of its own"):
         read_field(tmp_path, "fewer", "label.paths")
@@ -143,6 +145,9 @@ def test_value_curves_part_with_the_quality_of_the_values() -> None:
         for right, wrong in zip(runs["good"]["correct"], runs["good"]["incorrect"], strict=True)
     ]
     assert gaps == sorted(gaps)
+    assert (runs["good"]["ranked_pairs"], ranked_pairs(answers, [0.3] * 60)) == (1.0, 0.5)
+    assert ranked_pairs(answers[:2], [0.2, 0.4]) == 0.0
+    assert ranked_pairs(answers[:1], [0.2]) is None
     example = curves["examples"][0]
     assert [answer["correct"] for answer in example["answers"]] == [True, False]
     assert len(example["answers"][0]["tokens"]) == len(example["answers"][0]["values"]["good"]) == len(good[0])

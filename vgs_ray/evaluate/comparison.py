@@ -101,10 +101,10 @@ def _counts(folder: Path) -> dict[str, Any]:
 
 
 def read_field(root: Path, run: str, field: str) -> float:
-    """A number of a run's configuration, such as `label.paths`, from the manifest of its stage.
+    """A positive number of a run's configuration, such as `label.paths`, from the manifest of its stage.
 
     Raises:
-        UserError: the run has no such stage, or the field is no number of it.
+        UserError: the run has no such stage, or the field is no positive number of it.
     """
     manifest = root / run / field.partition(".")[0] / "_stage.json"
     if not manifest.is_file():
@@ -113,8 +113,11 @@ def read_field(root: Path, run: str, field: str) -> float:
         )
     described = json.loads(manifest.read_text())
     value = {**described["operation"], **described["identity"]}.get(field)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise UserError(f"{field} of run {run} is {value!r}; a plot needs a number: name another field")
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        raise UserError(
+            f"{field} of run {run} is {value!r}; a plot with a logarithmic scale needs a positive number: name another field, or "
+            "leave this run out"
+        )
     return float(value)
 
 

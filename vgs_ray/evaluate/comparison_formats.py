@@ -15,7 +15,7 @@ FIGURES = {
     "Mean value by position": "values_by_position.png",
     "Accuracy and Brier score against a field": "against_field.png",
 }
-METRICS = {"brier": "Brier", "auc": "AUC"}
+METRICS = {"brier": "Brier", "auc": "AUC", "ranked_pairs": "ranked pairs"}
 NOTES = """\
 - Cells have the accuracy in % or the difference in points, with a 95% interval over problems: a bootstrap, or Student's t for
   fewer than 50 problems. Differences are paired by problem.
@@ -23,7 +23,8 @@ NOTES = """\
 - FLOPs are those of policy and value model for one problem, counted by the engines.
 - Brier and AUC compare values with outcomes. Own validation: at all tokens of the run's own validation rows. Held-out tokens and
   step ends: of the same finished answers to validation problems for each run. Answers to a benchmark: at the ends of the sampled
-  answers. compare.json also has the ECE."""
+  answers. Ranked pairs: share of the pairs of a correct and an incorrect held-out answer to the same problem in which the correct
+  one has the higher value at its end. compare.json also has the ECE."""
 
 
 def terminal_table(comparison: Mapping[str, Any]) -> str:
@@ -114,6 +115,7 @@ def _by_group(model: Row) -> dict[str, Row]:
         "own validation": model["validation"],
         "held-out tokens": held_out.get("tokens", {}),
         "held-out step ends": held_out.get("steps", {}),
+        "held-out answers": {"ranked_pairs": held_out.get("ranked_pairs")},
     }
     return {**groups, **{f"answers to {name}": metrics for name, metrics in model["answers"].items()}}
 

@@ -52,9 +52,9 @@ def value_curves(
 
     Returns:
         `answers`, `problems`: counts. `runs`: for each run `tokens` and, if the answers have steps, `steps`: Brier score, AUC and
-        ECE over all tokens and over the ends of steps, where every answer has the same weight; and `correct` and `incorrect`: the
-        mean value after each tenth of an answer with its 95% interval over problems. `examples`: for each problem a correct and
-        an incorrect answer with their values by run.
+        ECE over all tokens and over the ends of steps, where every answer has the same weight; `ranked_pairs`; and `correct` and
+        `incorrect`: the mean value after each tenth of an answer with its 95% interval over problems. `examples`: for each
+        problem a correct and an incorrect answer with their values by run.
     """
     ends = [_step_ends(answer) for answer in answers]
     return {
@@ -80,7 +80,27 @@ def _step_ends(answer: Answer) -> NDArray[np.int64]:
 def _of_run(answers: Sequence[Answer], values: Sequence[Floats], ends: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
     at_ends = [each[positions] for each, positions in zip(values, ends, strict=True)]
     steps = {"steps": _metrics(answers, at_ends)} if any(answer.step_ends for answer in answers) else {}
-    return {"tokens": _metrics(answers, values), **steps, **_by_outcome(answers, values, ends)}
+    ranked = {"ranked_pairs": ranked_pairs(answers, [float(each[-1]) for each in values])}
+    return {"tokens": _metrics(answers, values), **steps, **ranked, **_by_outcome(answers, values, ends)}
+
+
+def ranked_pairs(answers: Sequence[Answer], values: Sequence[float]) -> float | None:
+    """Share of the pairs of a correct and an incorrect answer to one problem in which the correct one has the higher value.
+
+    Equal values count half. This is what a search needs: it chooses among answers to the same problem.
+
+    Args:
+        answers: the answers.
+        values: of each finished answer.
+
+    Returns:
+        A number in [0, 1]; None if no problem has answers of both outcomes.
+    """
+    by_problem: dict[str, dict[bool, list[float]]] = {}
+    for answer, value in zip(answers, values, strict=True):
+        by_problem.setdefault(answer.problem_id, {True: [], False: []})[answer.correct].append(value)
+    gaps = [right - wrong for both in by_problem.values() for right in both[True] for wrong in both[False]]
+    return float(np.heaviside(gaps, 0.5).mean()) if gaps else None
 
 
 def _metrics(answers: Sequence[Answer], values: Sequence[Floats]) -> dict[str, float | None]:

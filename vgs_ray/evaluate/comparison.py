@@ -68,7 +68,7 @@ def read_run(root: Path, name: str) -> RunResults:
     """Read the evaluation of a run.
 
     Raises:
-        UserError: the run has no finished evaluation.
+        UserError: the run has no finished evaluation, or its report is damaged.
     """
     folder = root / name / "evaluate"
     for file in (folder / JSON, folder / PER_PROBLEM):
@@ -77,8 +77,15 @@ def read_run(root: Path, name: str) -> RunResults:
                 f"{file} is missing; a comparison reads finished evaluations: run python -m pipelines.evaluate RECIPE --run-name "
                 f"{name} first, with --from-trees if its searches are finished"
             )
-    report, correct = json.loads((folder / JSON).read_text()), dict[Place, dict[str, float]]()
-    for row in pq.read_table(folder / PER_PROBLEM).to_pylist():
+    try:
+        report, table = json.loads((folder / JSON).read_text()), pq.read_table(folder / PER_PROBLEM)
+    except ValueError as error:  # pyarrow's error for a damaged file is one too
+        raise UserError(
+            f"{folder} has a damaged report ({error}); a comparison reads {JSON} and {PER_PROBLEM}: run python -m "
+            f"pipelines.evaluate RECIPE --run-name {name} --from-trees to write it again"
+        ) from error
+    correct = dict[Place, dict[str, float]]()
+    for row in table.to_pylist():
         correct.setdefault(_place(row), {})[row["problem_id"]] = row["correct"]
     answers = {row["benchmark"]: row["calibration"] for row in report["answers"] if row["search"] == "sample"}
     return RunResults(

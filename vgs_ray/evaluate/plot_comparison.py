@@ -23,6 +23,8 @@ from vgs_ray.evaluate.plot import LOOKS, STYLE, save_figure
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#444444", "#882255")
 MARKERS = ("s", "^", "D", "o", "P", "X", "v", "*")
 RIGHT, WRONG = "#0072B2", "#D55E00"
+MAX_STEP_LINES = 100
+"""The ends of more steps would make the background grey."""
 MAX_STEP_TEXTS, STEP_TEXT = 16, 20
 """The last 20 characters of each step are written below the axis, if an answer has at most 16 steps."""
 GRID = {"color": "#E4E4E4", "linewidth": 0.8}
@@ -72,7 +74,7 @@ def _accuracy_figure(comparison: Content, rows: Sequence[Row]) -> Figure:
     filled = {(row["method"], row["budget"]) for row in rows}
     columns = [tuple(column) for column in comparison["columns"] if tuple(column) in filled]
     gap = 0.8 / len(runs)
-    figure = Figure(figsize=(9, 1.4 + 0.24 * len(columns) * (len(runs) + 1)), dpi=200, layout="constrained")
+    figure = Figure(figsize=(9, 1.4 + 0.2 * len(columns) * (len(runs) + 1)), dpi=200, layout="constrained")
     axes = figure.add_subplot()
     for place, run in enumerate(runs):
         mine = {(row["method"], row["budget"]): row for row in rows if row["run"] == run}
@@ -126,7 +128,7 @@ def _answers_figure(curves: Content) -> Figure:
 
 
 def _draw_answer(axes: Axes, answer: Content, looks: Mapping[str, _Look]) -> None:
-    for end in answer["step_ends"]:
+    for end in answer["step_ends"] if len(answer["step_ends"]) <= MAX_STEP_LINES else ():
         axes.axvline(end + 1, **GRID)
     for run, values in answer["values"].items():
         positions = range(1, len(values) + 1)

@@ -17,7 +17,7 @@ from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.by_problem import ProblemBatch, ProblemFiles, align, map_problems
 from pipelines.tables.stage import open_stage
-from pipelines.tables.stage_table import StageTable, stage_table, value_counts, write_dataset
+from pipelines.tables.stage_table import StageTable, all_rows, stage_table, value_counts, write_dataset
 from vgs_ray.config import Label, Recipe
 from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import LABELS
@@ -28,6 +28,8 @@ from vgs_ray.models import model_path
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer
 
 BATCH_ROWS, BATCH_ROWS_WITH_TOKENS = 32_768, 1024
+SAMPLED = ("roll_in", "roll_out", "verify")
+"""Stages whose rows of earlier runs are labelled too."""
 
 
 def label_problems(
@@ -96,13 +98,13 @@ def step_ends(recipe: Recipe) -> tuple[int, ...]:
 
 
 def run(recipe: Recipe) -> None:
-    stage = open_stage(recipe, "label", inputs=("clean", "roll_in", "roll_out", "verify"), keep_parts=False)
+    stage = open_stage(recipe, "label", inputs=("clean", *SAMPLED), keep_parts=False, earlier=SAMPLED)
     if stage is None:
         return
     out, config, delimiters = stage_table(recipe, "label"), recipe.label, step_ends(recipe)
     with_values = config.kind != "outcome"
     names = ("roll_out", "verify", "clean", *(["roll_in"] if with_values else []))
-    tables = {name: stage_table(recipe, name) for name in names}
+    tables = {name: all_rows(recipe, name) if name in SAMPLED else stage_table(recipe, name) for name in names}
     verified = tables["verify"]
     with ray_session(folder=stage.folder), progress("label", verified.count_rows(), out.count_rows):
         max_rows = BATCH_ROWS_WITH_TOKENS if with_values else BATCH_ROWS

@@ -1,4 +1,4 @@
-"""roll_in: `problems` -> `roll_ins`, complete answers sampled by the generators.
+"""roll_in: `problems` -> `roll_ins`, complete answers that the generators sample, or select by a guided search.
 
 Ids and seeds are fixed before generation. Problems of the test split get no roll-ins, so training never sees them.
 """
@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipelines.actors.sampling import Totals, sample_blocks
+from pipelines.actors.sampling import Guide, Totals, sample_blocks
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
-from vgs_ray.config import Generator, Recipe, Resources
+from vgs_ray.config import Engine, Generator, Recipe, Resources
 from vgs_ray.data.ids import roll_in_id, stable_seed
 from vgs_ray.data.schemas import ROLL_IN_REQUESTS
 from vgs_ray.errors import UserError
@@ -88,6 +88,13 @@ def concurrent_groups(generators: tuple[Generator, ...], default: Resources, gpu
     return groups
 
 
+def guide_of(generator: Generator, engine: Engine) -> Guide | None:
+    """The search of a generator, if it searches. `engine` is that of its policy."""
+    if not generator.search:
+        return None
+    return Guide(generator.search, generator.value_model, generator.value_engine or engine)
+
+
 def sample_roll_ins(recipe: Recipe, problems: StageTable, out: StageTable, totals: Totals) -> None:
     """Sample the roll-ins that are not committed yet."""
     config, committed = recipe.roll_in, ray.put(committed_ids(out))
@@ -98,7 +105,8 @@ def sample_roll_ins(recipe: Recipe, problems: StageTable, out: StageTable, total
             indices = [index for index, each in enumerate(assigned) if each == generator]
             requests = pending_requests(problems, generator, indices, recipe, committed)
             engine, resources = generator.engine or config.engine, generator.resources or config.resources
-            blocks.append(sample_blocks(requests, generator.model, engine, resources, config.sampling, out))
+            guide = guide_of(generator, engine)
+            blocks.append(sample_blocks(requests, generator.model, engine, resources, config.sampling, out, guide))
         totals.run(blocks[0].union(*blocks[1:]) if blocks[1:] else blocks[0])
 
 

@@ -1,13 +1,13 @@
 """roll_out: `roll_ins` -> `roll_outs`, completions that the reference policy samples from cuts of each roll-in.
 
-With `roll_out.whole`, each roll-in is also a row of its own, with the cut 0. No engine starts for these rows.
+With `roll_out.whole`, each roll-in is also a row of its own, with the cut 0, or before its last token if a search selected it.
+No engine starts for these rows.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -26,6 +26,7 @@ from pipelines.tables.stage_table import (
 )
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_out_id, stable_seed
+from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
 from vgs_ray.labels.outcomes import cut_positions
 
@@ -63,14 +64,28 @@ def pending_requests(roll_ins: StageTable, recipe: Recipe, committed: ray.Object
     return roll_ins.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
 
 
-def copy_whole(roll_ins: StageTable, out: StageTable, committed: ray.ObjectRef) -> None:
-    """Commit each roll-in that is not committed yet as a roll-out with the cut 0."""
+def whole_roll_outs(roll_ins: pa.Table, selected: list[str]) -> pa.Table:
+    """Roll-ins as roll-outs of their own.
+
+    Args:
+        roll_ins: rows of the table `roll_ins`.
+        selected: generators whose roll-ins a search selected. Such a roll-in is cut before its last token.
+    """
+    tokens, of_search = arrays(roll_ins["tokens"]), pc.is_in(roll_ins["policy"], pa.array(selected, pa.string()))
+    cuts = [max(len(each) - 1, 0) if cut else 0 for each, cut in zip(tokens, of_search.to_pylist(), strict=True)]
+    completions = ragged([each[cut:] for each, cut in zip(tokens, cuts, strict=True)], pa.int32())
+    ids = pc.binary_join_element_wise(roll_ins["roll_in_id"].cast(pa.string()), "whole", "/")
+    rows = roll_ins.set_column(roll_ins.schema.get_field_index("tokens"), "tokens", completions)
+    return (
+        rows.append_column("roll_out_id", ids).append_column("cut", pa.array(cuts, pa.int32())).select(ROLL_OUTS.names)
+    )
+
+
+def copy_whole(roll_ins: StageTable, out: StageTable, committed: ray.ObjectRef, selected: list[str]) -> None:
+    """Commit each roll-in that is not committed yet as a roll-out of its own; see `whole_roll_outs`."""
 
     def copied(batch: pa.Table) -> pa.Table:
-        ids = pc.binary_join_element_wise(batch["roll_in_id"].cast(pa.string()), "whole", "/")
-        rows = batch.append_column("roll_out_id", ids)
-        rows = rows.append_column("cut", pa.array(np.zeros(len(rows), np.int32)))
-        return drop_committed(rows, "roll_out_id", ray.get(committed)).select(ROLL_OUTS.names)
+        return drop_committed(whole_roll_outs(batch, selected), "roll_out_id", ray.get(committed))
 
     columns = [name for name in ROLL_OUTS.names if name not in ("roll_out_id", "cut")]
     rows = roll_ins.ray_dataset(columns).map_batches(copied, batch_format="pyarrow", batch_size=1024)
@@ -89,7 +104,8 @@ def run(recipe: Recipe) -> None:
     with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=note):
         committed = ray.put(committed_ids(out))
         if config.whole:
-            copy_whole(roll_ins, out, committed)
+            selected = [generator.name for generator in recipe.roll_in.generators if generator.search]
+            copy_whole(roll_ins, out, committed, selected)
         if config.cuts and out.count_rows() < expected:
             requests = pending_requests(roll_ins, recipe, committed)
             totals.run(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.stage import Stage, open_stage
-from pipelines.tables.stage_table import stage_table
+from pipelines.tables.stage_table import all_rows, stage_table
 from vgs_ray.config import Recipe, Train
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
@@ -35,7 +35,7 @@ BAR_FORMAT = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
 
 def run(recipe: Recipe) -> None:
     config = recipe.train
-    stage = open_stage(recipe, "train", inputs=("roll_in", "roll_out", "label"))
+    stage = open_stage(recipe, "train", inputs=("roll_in", "roll_out", "label"), earlier=("roll_in", "roll_out"))
     try:
         check_hub_token(config.push_to)
         if stage is not None:
@@ -91,7 +91,8 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is nothing to train on, or nothing to validate on within `max_length`.
     """
-    sources = Sources(*(stage_table(recipe, stage).part_files() for stage in ("label", "roll_in", "roll_out")))
+    labels, *tokens = stage_table(recipe, "label"), all_rows(recipe, "roll_in"), all_rows(recipe, "roll_out")
+    sources = Sources(*(table.part_files() for table in (labels, *tokens)))
     if not (folder / "index-validation.arrow").exists():
         copy = ray.remote(num_cpus=0.5)(copy_part)
         ray.get([copy.remote(job) for job in part_copies(sources, folder)])

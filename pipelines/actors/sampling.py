@@ -11,7 +11,7 @@ import json
 import math
 import time
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -20,10 +20,14 @@ from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import engine_version, start_errors, start_slot
 from pipelines.actors.usage import UsageReporter
 from pipelines.tables.stage_table import StageTable
-from vgs_ray.config import Engine, Resources, Sampling
-from vgs_ray.engines import build_policy
+from vgs_ray.config import Beam, Engine, Resources, Sampling
+from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines import build_engines, build_policy
+from vgs_ray.engines.interface import Completion
 from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import model_path
+from vgs_ray.prompts import delimiter_tokens, load_tokenizer
+from vgs_ray.search.best_answer import best_answer
 
 BLOCK_ROWS = 128
 COMMIT_S = 30.0
@@ -35,14 +39,33 @@ length) times, so with fewer blocks the batch would be half empty."""
 MIN_ROWS_FOR_ERROR_SHARE = 200
 
 
-class SamplingActor:
-    """Holds one policy engine, and samples a completion for each request."""
+class Guide(NamedTuple):
+    """A guided search in place of single samples: its shape, its value model, and the engine of that."""
 
-    def __init__(self, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable) -> None:
-        with start_slot(resources), start_errors(model):
-            self.policy = build_policy(model_path(model), engine, logprobs=False)
-        self.sampling, self.out = sampling, out
-        self._provenance = {"engine": engine_version(), "sampling": json.dumps(asdict(sampling), sort_keys=True)}
+    shape: Beam
+    value_model: str
+    engine: Engine
+
+
+class SamplingActor:
+    """Holds one policy engine, and samples a completion for each request; or also a value engine, and searches for one."""
+
+    def __init__(
+        self, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable, guide: Guide | None
+    ) -> None:
+        path, self.value = model_path(model), None
+        with start_slot(resources), start_errors(f"{model} or of {guide.value_model}" if guide else model):
+            if guide:
+                engines = build_engines(path, guide.value_model, engine, guide.engine, logprobs=False)
+                self.policy, self.value = engines
+            else:
+                self.policy = build_policy(path, engine, logprobs=False)
+        settings = asdict(sampling)
+        if guide:
+            stops = delimiter_tokens(load_tokenizer(path), guide.shape.delimiter)
+            sampling, settings = replace(sampling, stop_token_ids=stops), {**settings, "search": asdict(guide.shape)}
+        self.sampling, self.out, self.guide = sampling, out, guide
+        self._provenance = {"engine": engine_version(), "sampling": json.dumps(settings, sort_keys=True)}
         self._usage = UsageReporter(self.policy.usage)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
@@ -52,13 +75,18 @@ class SamplingActor:
         return pa.Table.from_pylist([row])
 
     async def _sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        sampling = replace(self.sampling, max_tokens=request["max_tokens"])
+        sampling, prefix = replace(self.sampling, max_tokens=request["max_tokens"]), tuple(request["prefix"])
         try:
-            completion = await self.policy.extend(tuple(request["prefix"]), sampling, request["seed"])
+            completion = await self._complete(prefix, sampling, request["seed"])
         except ValueError as error:
             return self._failed(request, str(error))
         result = {"tokens": list(completion.tokens), "finish_reason": completion.finish_reason, "error": None}
         return {**request, **self._provenance, **result}
+
+    async def _complete(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        if self.guide and self.value:
+            return await best_answer(self.policy, self.value, prefix, self.guide.shape, sampling, seed)
+        return await self.policy.extend(prefix, sampling, seed)
 
     def _failed(self, request: dict[str, Any], reason: str) -> dict[str, Any]:
         return {**request, **self._provenance, "tokens": [], "finish_reason": "error", "error": reason}
@@ -113,9 +141,17 @@ class Totals:
 
 
 def sample_blocks(
-    requests: ray.data.Dataset, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable
+    requests: ray.data.Dataset,
+    model: str,
+    engine: Engine,
+    resources: Resources,
+    sampling: Sampling,
+    out: StageTable,
+    guide: Guide | None = None,
 ) -> ray.data.Dataset:
     """Sample a completion for every request in `resources.replicas` actors, which commit the rows to `out`.
+
+    With a `guide`, the completion is the best answer of a search, which samples many sequences at a time.
 
     Returns:
         The counts of each block, as a lazy dataset; `Totals.run` runs it.
@@ -124,11 +160,14 @@ def sample_blocks(
         UserError: no node has enough CPUs; Ray would wait forever.
     """
     check_nodes(resources)
+    width = guide.shape.budget if guide else 1
     actors = ray.data.ActorPoolStrategy(
         size=resources.replicas,
-        max_concurrent_calls_per_actor=math.ceil(IN_FLIGHT * engine.max_num_seqs / BLOCK_ROWS),
+        max_concurrent_calls_per_actor=math.ceil(IN_FLIGHT * engine.max_num_seqs / (BLOCK_ROWS * width)),
     )
-    arguments = {"model": model, "engine": engine, "resources": resources, "sampling": sampling, "out": out}
+    arguments = {
+        "model": model, "engine": engine, "resources": resources, "sampling": sampling, "out": out, "guide": guide,
+    }  # fmt: skip
     return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
         SamplingActor,
         batch_size=None,

@@ -53,7 +53,9 @@ class Stage(NamedTuple):
         return manifest
 
 
-def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: bool = True) -> Stage | None:
+def open_stage(
+    recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: bool = True, earlier: tuple[str, ...] = ()
+) -> Stage | None:
     """Prepare the folder of a stage.
 
     Args:
@@ -61,6 +63,7 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
         name: the stage.
         inputs: stages that must be complete.
         keep_parts: keep the rows of an interrupted run, and only make the others.
+        earlier: stages of `recipe.earlier_runs` that are read too, and must be complete.
 
     Returns:
         The open stage, or None if it is complete with the same identity and inputs, after printing its summary.
@@ -71,7 +74,11 @@ def open_stage(recipe: Recipe, name: str, inputs: tuple[str, ...], keep_parts: b
     """
     check_recipe(recipe)
     folder = recipe.stage_folder(name)
-    now = description(recipe, name, {stage: _fingerprint(recipe, stage) for stage in inputs})
+    fingerprints = {stage: _fingerprint(recipe, stage) for stage in inputs}
+    fingerprints |= {
+        f"{run}/{stage}": _fingerprint(recipe.of_run(run), stage) for run in recipe.earlier_runs for stage in earlier
+    }
+    now = description(recipe, name, fingerprints)
     if (folder / "_stage.json").exists():
         done = read_manifest(folder / "_stage.json")
         _refuse_difference(folder, done, now)

@@ -42,12 +42,14 @@ class StageTable(NamedTuple):
         name: name of the schema in `TABLES`.
         key: column with a unique id for each row.
         writer: token of the only process that may write; empty if any process may.
+        earlier: folders of the same table in earlier runs, whose rows are read too.
     """
 
     folder: Path
     name: str
     key: str
     writer: str = ""
+    earlier: tuple[Path, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -61,10 +63,7 @@ class StageTable(NamedTuple):
 
     def part_files(self) -> list[str]:
         """Paths of the parts, and of the pieces whose part does not exist yet."""
-        names = {path.name for path in self.folder.glob("part-*.parquet")}
-        return sorted(
-            str(self.folder / name) for name in names if _part_of(name) == name or _part_of(name) not in names
-        )
+        return [file for folder in (self.folder, *self.earlier) for file in _parts_in(folder)]
 
     def part_path(self, name: str) -> Path:
         return self.folder / f"part-{name}.parquet"
@@ -119,6 +118,11 @@ def part_name(ids: Sequence[object]) -> str:
     return hashlib.blake2b("\n".join(map(str, ids)).encode(), digest_size=8).hexdigest()
 
 
+def _parts_in(folder: Path) -> list[str]:
+    names = {path.name for path in folder.glob("part-*.parquet")}
+    return sorted(str(folder / name) for name in names if _part_of(name) == name or _part_of(name) not in names)
+
+
 def _part_of(name: str) -> str:
     """The file name of the part that a piece belongs to; a part belongs to itself."""
     return f"{name.removesuffix('.parquet').partition('.')[0]}.parquet"
@@ -165,6 +169,12 @@ def stage_table(recipe: Recipe, stage: str) -> StageTable:
     folder, name, key = LAYOUT[stage]
     first, *rest = (folder or stage).split("/")
     return StageTable(recipe.stage_folder(first).joinpath(*rest), name, key)
+
+
+def all_rows(recipe: Recipe, stage: str) -> StageTable:
+    """The table of a stage together with those of `recipe.earlier_runs`, to read. No id is in two of them."""
+    folders = tuple(recipe.of_run(run).stage_folder(stage) for run in recipe.earlier_runs)
+    return stage_table(recipe, stage)._replace(earlier=folders)
 
 
 def committed_ids(table: StageTable) -> pa.Array:

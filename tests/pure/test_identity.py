@@ -22,7 +22,7 @@ ENGINE = {"tensor_parallel_size", "max_num_seqs", "gpu_memory_utilization", "kv_
 RESOURCES = {"replicas", "num_cpus", "num_gpus", "starts_at_once"}
 OPERATION = {
     "clean": {"workers"},
-    "roll_in": {"max_error_share", "generators.model"} | ENGINE | RESOURCES | {"generators.resources"},
+    "roll_in": {"max_error_share", "generators.model", "generators.value_model"} | ENGINE | RESOURCES | {"generators.resources"},
     "roll_out": {"max_error_share", "model"} | ENGINE | RESOURCES,
     "verify": {"workers", "model"},
     "label": {"model"},
@@ -49,7 +49,8 @@ IDENTITY = {
         "seed", "timeout_s", "memory_gib", "source", "problem_column", "answer_column", "solution_column", "limit",
         "validation", "test", "near_duplicate", "exclude", "contamination",
     },
-    "roll_in": {"seed", "instruction", "generators.name", "generators.share", "generators.engine", "per_problem"}
+    "roll_in": {"seed", "instruction", "generators.name", "generators.share", "generators.engine", "generators.search",
+                "generators.value_engine", "per_problem"}
     | {"max_model_len", "dtype"} | SAMPLING,
     "roll_out": {"seed", "scheme", "cuts", "whole", "positions", "max_model_len", "dtype"} | SAMPLING,
     "verify": {"timeout_s", "memory_gib"},
@@ -113,7 +114,8 @@ def test_resources_and_engines_of_a_generator_are_told_apart() -> None:
         name: value for name, value in vgs().identity("roll_in").items() if name.startswith("roll_in.generators.3")
     }
     assert set(large) == {
-        f"roll_in.generators.3.{each}" for each in ("name", "share", "engine.max_model_len", "engine.dtype")
+        f"roll_in.generators.3.{each}"
+        for each in ("name", "share", "search", "value_engine", "engine.max_model_len", "engine.dtype")
     }
     assert vgs().operation("roll_in")["roll_in.generators.3.resources.num_gpus"] == 2.0
 

@@ -6,13 +6,16 @@ import json
 from dataclasses import fields, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from pipelines.recipes import RECIPES, svpo
+from pipelines.recipes import RECIPES, sandbox, svpo
 from pipelines.recipes.rounds import next_round
+from pipelines.roll_out import whole_roll_outs
 from pipelines.run import recipes_of_rounds
-from vgs_ray.config import Recipe
+from vgs_ray.config import Beam, Generator, Label, Recipe
 from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.schemas import ROLL_INS, ROLL_OUTS
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.rounds import round_rows, write_rounds
 from vgs_ray.models import OWN_HEAD
@@ -46,7 +49,53 @@ def test_rounds_of_a_run_on_another_runs_problems_share_these() -> None:
     assert second.stage_folder("trees") == Path("/runs/svpo-round-2/trees")
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if "tune" in recipe().stages])
+def test_a_later_round_of_vgs_searches_with_the_last_value_model_and_trains_on_all_roll_outs() -> None:
+    first = replace(sandbox(), root="/runs", run_name="mine")
+    third = next_round(first, 3)
+    (generator,) = third.roll_in.generators
+    assert (generator.name, generator.model) == ("round-3", first.policy.model)
+    assert generator.value_model == "/runs/mine-round-2/train/value_model"
+    assert generator.search == replace(first.evaluate.beam, groups=1)
+    assert third.earlier_runs == ("mine", "mine-round-2")
+    assert third.roll_out.whole
+    changed = {"run_name", "base_run", "base_stages", "earlier_runs", "roll_in", "roll_out"}
+    assert changed_sections(first, third) == changed
+    assert next_round(first, 2).earlier_runs == ("mine",)
+
+
+def test_rounds_that_would_bias_or_mix_rows_are_refused() -> None:
+    first = sandbox()
+    with pytest.raises(UserError, match="its values are shares of sampled paths"):
+        next_round(replace(first, label=Label(kind="token_values")), 2)
+    with pytest.raises(UserError, match="read roll_in, roll_out, verify of one run"):
+        next_round(replace(first, base_run="other", base_stages=("clean", "roll_in")), 2)
+    with pytest.raises(UserError, match="stages clean, evaluate; a round needs"):
+        next_round(replace(first, stages=("clean", "evaluate")), 2)
+    shared = next_round(replace(first, base_run="other", base_stages=("clean", "roll_in", "roll_out", "verify")), 2)
+    assert (shared.earlier_runs, shared.base_run) == (("other",), "other")
+
+
+def test_a_search_needs_a_value_model() -> None:
+    alone = Generator("guided", "sandbox:ref", search=Beam())
+    with pytest.raises(UserError, match="a guided search needs both"):
+        check_recipe(replace(sandbox(), roll_in=replace(sandbox().roll_in, generators=(alone,))))
+
+
+def test_only_the_end_of_a_selected_answer_is_labelled() -> None:
+    """Its outcome is exact there, and biased at earlier tokens."""
+    answers = {"p/ref/0": ("ref", [5, 6, 7]), "p/round-2/0": ("round-2", [5, 6, 8]), "p/round-2/1": ("round-2", [])}
+    rows = [
+        {"roll_in_id": name, "problem_id": "p", "policy": policy, "seed": 1, "prompt": [1], "tokens": tokens,
+         "finish_reason": "stop", "sampling": "{}", "engine": "none", "error": None}
+        for name, (policy, tokens) in answers.items()
+    ]  # fmt: skip
+    whole = whole_roll_outs(pa.Table.from_pylist(rows, schema=ROLL_INS), ["round-2"]).cast(ROLL_OUTS)
+    assert [(row["roll_out_id"], row["cut"], row["tokens"]) for row in whole.to_pylist()] == [
+        ("p/ref/0/whole", 0, [5, 6, 7]), ("p/round-2/0/whole", 2, [8]), ("p/round-2/1/whole", 0, []),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe().label.kind == "outcome"])
 def test_every_round_can_run(name: str) -> None:
     rounds = [next_round(RECIPES[name](), number) for number in (1, 2, 3)]
     for each in rounds:

@@ -128,6 +128,12 @@ def _generators(config: RollIn) -> Iterator[str]:
             f"roll_in.generators have the names {', '.join(names)}; the ids of roll-ins contain the names, so each must "
             "occur once: rename one with --roll-in.generators.N.name, or remove it from the recipe"
         )
+    for index, generator in enumerate(config.generators):
+        if bool(generator.search) != bool(generator.value_model):
+            yield (
+                f"roll_in.generators.{index} has search {generator.search} and value_model {generator.value_model!r}; a guided "
+                "search needs both, and a sample neither: set both or neither in the recipe"
+            )
     if names and not sum(generator.share for generator in config.generators) > 0:
         yield "roll_in.generators have only shares of 0; one must be positive: raise --roll-in.generators.N.share"
 

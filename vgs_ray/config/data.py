@@ -12,12 +12,14 @@ from vgs_ray.config.ranges import (
     NonEmptyStr,
     NonNegativeFloat,
     NonNegativeInt,
+    OptionalModel,
     PositiveFloat,
     PositiveInt,
     Share,
 )
 from vgs_ray.config.resources import Resources
 from vgs_ray.config.sampling import Sampling
+from vgs_ray.config.search import Beam
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ class Generator:
     """Folder or Hugging Face id."""
     share: NonNegativeFloat = 1.0
     """Its share of the roll-ins, relative to the other generators."""
+    search: Beam | None = None
+    """Guided search, whose answer with the highest value is the roll-in; needs `value_model`. None samples one answer."""
+    value_model: OptionalModel = ""
+    """Value model of `search`: folder or Hugging Face id."""
+    value_engine: Engine | None = None
+    """Engine of the value model, in the same actor as that of the policy. None takes the settings of the policy's engine."""
     engine: Engine | None = None
     """Replaces `roll_in.engine` for this generator."""
     resources: Annotated[Resources | None, OPERATION] = None
@@ -114,7 +122,9 @@ class RollOut:
     cuts: NonNegativeInt = 4
     """Completions for each roll-in; 0 samples nothing, which needs `whole`."""
     whole: bool = False
-    """Each roll-in is also a roll-out of its own, with the cut 0 (TVM, arXiv 2407.12863). Its tokens are copied."""
+    """Each roll-in is also a roll-out of its own, with the cut 0 (TVM, arXiv 2407.12863). Its tokens are copied. A roll-in that a
+    search selected is cut before its last token instead: it is no sample of the policy, so its outcome says nothing about the
+    values of its earlier tokens."""
     positions: Literal["uniform", "sqrt"] = "sqrt"
     """Distribution of the positions. The density of `sqrt` is proportional to the square root of the position, which favours late
     ones."""

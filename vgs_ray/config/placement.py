@@ -88,6 +88,8 @@ def _pairs(recipe: Recipe) -> Iterator[tuple[str, str]]:
             f"{own}.engine" if generator.engine else "roll_in.engine",
             f"{own}.resources" if generator.resources else "roll_in.resources",
         )
+        if generator.value_engine:
+            yield f"{own}.value_engine", f"{own}.resources" if generator.resources else "roll_in.resources"
     for kind in ("policy", "value"):
         yield f"trees.{kind}_engine", "trees.resources"
         yield f"evaluate.{kind}_engine", "evaluate.resources"

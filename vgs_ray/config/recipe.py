@@ -65,6 +65,8 @@ class Recipe:
     """Run in `root` whose tables of the stages `base_stages` this run uses. Such a stage is run there if it is not complete."""
     base_stages: tuple[NonEmptyStr, ...] = ()
     """Stages of `base_run` that this run uses instead of its own."""
+    earlier_runs: tuple[NonEmptyStr, ...] = ()
+    """Runs in `root` whose roll-outs this run labels and trains on, in addition to its own."""
     seed: Seed = 0
     """Seed of the run. The seed of each row is derived from it and the row's id."""
     instruction: str = ""
@@ -99,6 +101,10 @@ class Recipe:
         """Whether the value head of the policy itself scores the blocks of a stage's searches: trees, evaluate or serve."""
         named = getattr(self, stage).value_model
         return named == OWN_HEAD or (not named and stage != "trees" and "train" not in self.stages)
+
+    def of_run(self, run: str) -> Recipe:
+        """This recipe for another run in the same root, with tables of its own only."""
+        return replace(self, run_name=run, base_run="", base_stages=(), earlier_runs=())
 
     @property
     def resolved_train(self) -> Train:

@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.cli import parse
 from pipelines.plan import plan
+from pipelines.recipes.rounds import next_round
 from pipelines.roll_in import assign_generators
 from pipelines.tables.stage import summary_line
 from pipelines.tables.stage_table import LAYOUT, StageTable, stage_table
@@ -44,9 +45,9 @@ def start(root: Path, *extra: str) -> subprocess.Popen[str]:
     )
 
 
-def kill_when(ready: Callable[[], bool], root: Path, after_s: float) -> None:
+def kill_when(ready: Callable[[], bool], root: Path, after_s: float, *extra: str) -> None:
     """Start a run and SIGKILL it so long after something is there."""
-    process = start(root)
+    process = start(root, *extra)
     deadline = time.time() + LIMIT_S
     while not ready() and process.poll() is None and time.time() < deadline:
         time.sleep(0.05)
@@ -211,3 +212,65 @@ def test_plan_has_the_rows_of_the_run(finished: tuple[Recipe, str]) -> None:
     # A kill may come so late that the command that closed the stage had nothing left to generate, and so no speed.
     measured = json.loads((recipe.folder / "roll_out" / "_stage.json").read_text())["counts"]["speed"]
     assert bool(costs["roll_out"].hours) == bool(measured)
+
+
+def selected(recipe: Recipe) -> dict[str, list[int]]:
+    """The tokens of the roll-ins by their ids."""
+    rows = stage_table(recipe, "roll_in").read(["roll_in_id", "tokens"]).to_pylist()
+    return {row["roll_in_id"]: row["tokens"] for row in rows}
+
+
+SELECTED_BEFORE: dict[str, list[int]] = {}
+"""Roll-ins of round 2 that were durable when it was killed."""
+
+
+@pytest.fixture(scope="module")
+def second_round(finished: tuple[Recipe, str]) -> tuple[Recipe, str]:
+    """Round 2 of the finished run, killed while it searches for roll-ins, and then run to its end."""
+    root, later = Path(finished[0].root), next_round(finished[0], 2)
+    folder = later.folder / "roll_in"
+    kill_when(lambda: bool(list(folder.glob("part-*.parquet"))), root, 0.0, "--rounds", "2")
+    assert not (folder / "_stage.json").exists(), "round 2 was killed too late to show anything"
+    SELECTED_BEFORE.update(selected(later))
+    done = start(root, "--rounds", "2")
+    output, _ = done.communicate(timeout=LIMIT_S)
+    assert done.returncode == 0, output
+    return later, output
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_round_continues_and_trains_on_the_rows_of_both_rounds(
+    finished: tuple[Recipe, str], second_round: tuple[Recipe, str]
+) -> None:
+    first, later = finished[0], second_round[0]
+    splits = {row["problem_id"]: row["split"] for row in stage_table(first, "clean").read().to_pylist()}
+    after = selected(later)
+    assert len(SELECTED_BEFORE) > 0
+    assert {name: after[name] for name in SELECTED_BEFORE} == SELECTED_BEFORE
+    assert sorted(after) == sorted(
+        roll_in_id(problem, "round-2", index)
+        for problem, split in splits.items()
+        if split != "test"
+        for index in (0, 1)
+    )
+    ends = [row for row in stage_table(later, "roll_out").read().to_pylist() if row["roll_out_id"].endswith("/whole")]
+    assert {row["roll_in_id"]: after[row["roll_in_id"]][row["cut"] :] for row in ends} == {
+        row["roll_in_id"]: row["tokens"] for row in ends
+    }
+    assert {len(row["tokens"]) for row in ends} == {1}
+    assert not (later.folder / "clean").exists()
+    labels = stage_table(later, "label").read().to_pylist()
+    sampled = [*ids(stage_table(first, "verify")), *ids(stage_table(later, "verify"))]
+    assert sorted(row["roll_out_id"] for row in labels) == sorted(sampled)
+    counts = json.loads((later.folder / "train" / "_stage.json").read_text())["counts"]["classes"]
+    assert sum(counts.values()) == sum(row["split"] == "train" for row in labels)
+
+
+@pytest.mark.timeout(900)
+def test_the_table_of_rounds_is_printed_and_written(
+    finished: tuple[Recipe, str], second_round: tuple[Recipe, str]
+) -> None:
+    rows = json.loads((finished[0].folder / "rounds.json").read_text())["rows"]
+    assert {(row["round"], row["run"]) for row in rows} == {(1, "sandbox"), (2, "sandbox-round-2")}
+    assert "round 2" in second_round[1]
+    assert (finished[0].folder / "rounds.png").stat().st_size > 10_000

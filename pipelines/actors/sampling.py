@@ -51,7 +51,13 @@ class SamplingActor:
     """Holds one policy engine, and samples a completion for each request; or also a value engine, and searches for one."""
 
     def __init__(
-        self, model: str, engine: Engine, resources: Resources, sampling: Sampling, out: StageTable, guide: Guide | None
+        self,
+        model: str,
+        engine: Engine,
+        resources: Resources,
+        sampling: Sampling,
+        out: StageTable,
+        guide: Guide | None = None,
     ) -> None:
         path, self.value = model_path(model), None
         with start_slot(resources), start_errors(f"{model} or of {guide.value_model}" if guide else model):
@@ -60,10 +66,10 @@ class SamplingActor:
                 self.policy, self.value = engines
             else:
                 self.policy = build_policy(path, engine, logprobs=False)
-        settings = asdict(sampling)
-        if guide:
+        settings = asdict(sampling) | ({"search": asdict(guide.shape)} if guide else {})
+        if guide and guide.shape.delimiter:
             stops = delimiter_tokens(load_tokenizer(path), guide.shape.delimiter)
-            sampling, settings = replace(sampling, stop_token_ids=stops), {**settings, "search": asdict(guide.shape)}
+            sampling = replace(sampling, stop_token_ids=stops)
         self.sampling, self.out, self.guide = sampling, out, guide
         self._provenance = {"engine": engine_version(), "sampling": json.dumps(settings, sort_keys=True)}
         self._usage = UsageReporter(self.policy.usage)

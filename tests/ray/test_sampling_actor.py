@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -18,13 +19,14 @@ from tiny import TINY_ENGINE
 
 from pipelines.actors.block_journal import BATCHED_ATTEMPTS, Attempts, BlockJournal
 from pipelines.actors.engine_start import start_slot
-from pipelines.actors.sampling import SamplingActor, Totals
+from pipelines.actors.sampling import Guide, SamplingActor, Totals
 from pipelines.roll_in import concurrent_groups
 from pipelines.tables.stage_table import Displaced, StageTable
-from vgs_ray.config import Generator, Resources, Sampling
+from vgs_ray.config import Beam, Generator, Resources, Sampling
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
 from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import cut_positions
+from vgs_ray.search.explore import beam
 
 KEYS = [f"row-{i}" for i in range(6)]
 
@@ -145,6 +147,28 @@ def test_tokens_depend_on_the_seed_and_not_on_the_batch(actor: SamplingActor, tm
         asyncio.run(actor(requests(4).take(order)))
         texts.append({row["roll_out_id"]: row["tokens"] for row in actor.out.read().to_pylist()})
     assert {key: texts[0][key] for key in texts[1]} == texts[1]
+
+
+def test_a_guided_roll_in_is_the_answer_with_the_highest_value(
+    policy_folder: Path, value_folder: Path, tmp_path: Path
+) -> None:
+    shape, sampling = Beam(keep=1, branch=2, block=4, groups=3), Sampling(1.0, 1.0, 12)
+    guide, out = Guide(shape, str(value_folder), TINY_ENGINE), StageTable(tmp_path, "roll_outs", "roll_out_id")
+    guided = SamplingActor(str(policy_folder), TINY_ENGINE, Resources(), sampling, out, guide)
+    asyncio.run(guided(requests(3)))
+    made = {row["roll_out_id"]: row for row in out.read().to_pylist()}
+    assert guided.value is not None
+    for asked in requests(3).to_pylist():
+        prompt, row = tuple(asked["prefix"]), made[asked["roll_out_id"]]
+        tree = asyncio.run(beam(guided.policy, guided.value, prompt, beam=shape, sampling=sampling, seed=asked["seed"]))
+        leaves = [leaf for leaf in tree.leaves() if leaf.state == "finished"] or tree.leaves()
+        best = max(leaves, key=lambda leaf: leaf.value or 0.0)
+        assert tuple(row["tokens"]) == tree.path(best.id)
+        assert row["finish_reason"] == ("stop" if best.state == "finished" else "length")
+    assert len(made) == 3
+    assert json.loads(out.read()["sampling"][0].as_py())["search"]["groups"] == 3
+    guided.policy.close()
+    guided.value.close()
 
 
 def test_row_that_killed_its_engine_alone_becomes_an_error(actor: SamplingActor, tmp_path: Path) -> None:

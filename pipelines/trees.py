@@ -26,6 +26,7 @@ from vgs_ray.data.ids import stable_seed, tree_id
 from vgs_ray.data.schemas import TREE_REQUESTS
 from vgs_ray.engines.vocabularies import find_translation
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
+from vgs_ray.models.checks import value_model
 
 BLOCK_ROWS = 32
 BATCH_ROWS = 1024
@@ -50,7 +51,7 @@ def pending_requests(problems: StageTable, index: int, recipe: Recipe, committed
     return problems.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
 
 
-def grow_trees(recipe: Recipe, problems: StageTable, out: StageTable) -> ray.data.Dataset:
+def grow_trees(recipe: Recipe, value: str, problems: StageTable, out: StageTable) -> ray.data.Dataset:
     """Grow the trees that are not committed yet in `resources.replicas` actors.
 
     Returns:
@@ -70,17 +71,16 @@ def grow_trees(recipe: Recipe, problems: StageTable, out: StageTable) -> ray.dat
         ),
         num_cpus=config.resources.num_cpus,
         num_gpus=config.resources.num_gpus,
-        fn_constructor_kwargs={"recipe": recipe, "out": out},
+        fn_constructor_kwargs={"recipe": recipe, "value_model": value, "out": out},
     )
 
 
-def note_translation(recipe: Recipe) -> None:
-    """Print a line if the value model has another tokenizer than the policy, because its values are then those of the text."""
-    policy, value = recipe.policy.model, recipe.trees.value_model
-    if value not in ("", OWN_HEAD, RANDOM) and find_translation(model_path(policy), model_path(value)):
+def note_translation(policy: str, value: str) -> None:
+    """Print a line if the value model has another tokenizer than the policy, because it then reads the tokens as text."""
+    if value not in ("", OWN_HEAD, RANDOM) and find_translation(model_path(policy), value):
         print(
-            f"trees.value_model {value!r} has another tokenizer than policy.model {policy!r}: blocks are decoded, and the value "
-            "model reads them as text",
+            f"the value model {value} has another tokenizer than the policy {policy}: prefixes are decoded, and the value model "
+            "reads their text",
             flush=True,
         )
 
@@ -114,7 +114,8 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "trees", inputs=("clean",))
     if stage is None:
         return
-    note_translation(recipe)
+    value = value_model(recipe, config.value_model) if config.value_model else ""
+    note_translation(recipe.policy.model, value)
     problems, out = stage_table(recipe, "clean"), stage_table(recipe, "trees").claim()
     expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals("trees", config.max_error_share)
@@ -123,7 +124,7 @@ def run(recipe: Recipe) -> None:
         progress("trees", expected, out.count_rows, unit="tree", note=totals.note),
     ):
         if out.count_rows() < expected:
-            totals.run(grow_trees(recipe, problems, out))
+            totals.run(grow_trees(recipe, value, problems, out))
     stage.close(**tree_counts(out), speed=totals.speed())
 
 

@@ -20,13 +20,14 @@ from pipelines.actors.engine_start import start_errors, start_slot
 from pipelines.actors.usage import UsageReporter
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Recipe, Sampling, Trees
+from vgs_ray.config import Recipe, Trees
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.labels.tree_values import REWARDS, tree_values
 from vgs_ray.models import OWN_HEAD, model_path
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, solution_text
+from vgs_ray.search.blocks import fit_to_context
 from vgs_ray.search.mcts import mcts
 from vgs_ray.search.tree import Node, Tree
 
@@ -34,16 +35,18 @@ from vgs_ray.search.tree import Node, Tree
 class TreeActor:
     """Holds the policy, and a value model if there is one. Both batch over all trees of the actor."""
 
-    def __init__(self, recipe: Recipe, out: StageTable) -> None:
+    def __init__(self, recipe: Recipe, value_model: str, out: StageTable) -> None:
         self.recipe, self.config, self.out = recipe, recipe.trees, out
-        config, model = self.config, model_path(recipe.policy.model)
+        model = model_path(recipe.policy.model)
         self.tokenizer = load_tokenizer(model)
-        models = [name for name in (model, config.value_model) if name not in ("", OWN_HEAD)]
-        with start_slot(config.resources), start_errors(" or of ".join(models)):
-            self.policy, self.value = _start_engines(model, config)
+        separate = value_model not in ("", OWN_HEAD)
+        with start_slot(self.config.resources), start_errors(f"{model} or of {value_model}" if separate else model):
+            self.policy, self.value = _start_engines(model, value_model, self.config)
+        engines = [self.config.policy_engine, *([self.config.value_engine] if separate else [])]
+        self.context = min(engine.max_model_len for engine in engines)
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time
-        self._slots = asyncio.Semaphore(config.concurrent)
+        self._slots = asyncio.Semaphore(self.config.concurrent)
         self._usage = UsageReporter(self.policy.usage)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
@@ -75,28 +78,11 @@ class TreeActor:
                 outcomes[response] = await self._outcome(prompt, response, gold)
             return REWARDS[outcomes[response]]
 
-        shape, sampling = self.config.search, self._sampling(len(prompt))
+        shape = self.config.search
+        sampling = fit_to_context(self.config.sampling, len(prompt), self.context, "trees")
+        sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))
         tree = await mcts(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed, reward=reward)
         return tree, outcomes
-
-    def _sampling(self, prompt: int) -> Sampling:
-        """The sampling parameters, with a limit such that prompt and response fit into the context of both engines.
-
-        Raises:
-            ValueError: the prompt fills the context.
-        """
-        config, engines = self.config, [self.config.policy_engine]
-        if config.value_model not in ("", OWN_HEAD):
-            engines.append(config.value_engine)
-        context = min(engine.max_model_len for engine in engines)
-        if prompt >= context:
-            raise ValueError(
-                f"the prompt has {prompt} tokens and the engines hold {context}; the answer needs at least one more: raise "
-                "max_model_len of trees.policy_engine and trees.value_engine, or remove the problem"
-            )
-        limit = min(config.sampling.max_tokens, context - prompt)
-        stops = delimiter_tokens(self.tokenizer, config.search.delimiter)
-        return replace(config.sampling, max_tokens=limit, stop_token_ids=stops)
 
     async def _outcome(self, prompt: Tokens, response: Tokens, gold: str) -> str:
         text = solution_text(self.tokenizer, np.array(response, np.int32), prompt)
@@ -105,10 +91,10 @@ class TreeActor:
         return verdict.outcome
 
 
-def _start_engines(model: str, config: Trees) -> tuple[Policy, Value | None]:
-    if not config.value_model:
+def _start_engines(model: str, value_model: str, config: Trees) -> tuple[Policy, Value | None]:
+    if not value_model:
         return build_policy(model, config.policy_engine), None
-    engines = build_engines(model, config.value_model, config.policy_engine, config.value_engine)
+    engines = build_engines(model, value_model, config.policy_engine, config.value_engine)
     return engines.policy, engines.value
 
 

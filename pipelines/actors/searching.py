@@ -24,6 +24,7 @@ from vgs_ray.engines import build_engines
 from vgs_ray.models import model_path
 from vgs_ray.models.checks import evaluated_policy
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
+from vgs_ray.search.blocks import fit_to_context
 from vgs_ray.search.explore import beam, mcts, rebase, sample
 from vgs_ray.search.tree import Tree
 
@@ -72,13 +73,7 @@ class SearchActor:
     async def _search(self, problem: str, problem_id: str, explorer: str) -> Tree:
         prompt = prompt_tokens(self.tokenizer, problem, self.recipe.instruction)
         seed = stable_seed(self.recipe.seed, problem_id, explorer)
-        room = self.context - len(prompt)
-        if room < 1:
-            raise ValueError(
-                f"the prompt has {len(prompt)} tokens and the engines hold {self.context}; the answer needs at least one more: "
-                "raise max_model_len of evaluate.policy_engine and evaluate.value_engine, or remove the problem"
-            )
-        sampling = replace(self.config.sampling, max_tokens=min(self.config.sampling.max_tokens, room))
+        sampling = fit_to_context(self.config.sampling, len(prompt), self.context, "evaluate")
         if explorer == "sample":
             return await sample(
                 self.policy, self.value, prompt, count=self.config.samples, sampling=sampling, seed=seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -18,11 +19,12 @@ from pipelines import pairs, trees
 from pipelines.recipes import svpo
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
-from vgs_ray.config import Pairs, Recipe
+from vgs_ray.config import Pairs, Recipe, ReferencePolicy
 from vgs_ray.data import schemas
 from vgs_ray.data.ids import problem_id, tree_id
 from vgs_ray.errors import UserError
-from vgs_ray.labels.tree_values import REWARDS
+from vgs_ray.labels.tree_values import REWARDS, tree_values
+from vgs_ray.models import OWN_HEAD
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.sandbox import policy_path
 from vgs_ray.sandbox.rows import benchmark_rows
@@ -156,6 +158,26 @@ def test_an_interrupted_run_with_a_killed_actor_gives_the_same_trees(grown: Reci
         row.pop("seconds")
         row.pop("logprobs")  # sums of another batch differ in the last bits
     assert rows == whole
+
+
+def test_the_values_of_a_policy_with_a_value_head_come_with_its_blocks(grown: Recipe, tmp_path: Path) -> None:
+    from vgs_ray.value.policy_value import PolicyValueModel
+
+    shutil.copytree(policy_path("ref"), tmp_path / "policy")
+    PolicyValueModel.from_policy(policy_path("ref")).save_pretrained(tmp_path / "policy")
+    search = replace(grown.trees.search, simulations=4)
+    own = replace(grown.trees, per_problem=1, search=search, value_model=OWN_HEAD)
+    policy = ReferencePolicy(str(tmp_path / "policy"))
+    headed = replace(grown, run_name="own", base_run="svpo", base_stages=("clean",), policy=policy, trees=own)
+    trees.run(headed)
+    rows = rows_by_id(headed).values()
+    assert sum(row["error"] is None for row in rows) == len(PROBLEMS) + 1
+    for row in rows:
+        assert all(
+            value is not None and 0 <= value <= 1 for value in row["values"]
+        )  # also of blocks that are not visited
+        q, counts = tree_values(row["parents"], row["values"], row["outcomes"])
+        assert (row["q"], row["visits"]) == (pytest.approx(q[1:], abs=1e-6), counts[1:])
 
 
 def test_trl_reads_the_pairs_as_they_are(grown: Recipe, tmp_path: Path) -> None:

@@ -89,6 +89,26 @@ class BlockSampler:
         return "length" if at_limit or at_context_end or not count else "kept"
 
 
+def fit_to_context(sampling: Sampling, prompt: int, context: int, stage: str) -> Sampling:
+    """Limit the length of a response, such that it fits with its prompt into the context of the engines.
+
+    Args:
+        sampling: of the policy.
+        prompt: number of tokens of the prompt.
+        context: number of tokens that the engines hold.
+        stage: of the recipe, for the error.
+
+    Raises:
+        ValueError: the prompt fills the context.
+    """
+    if prompt >= context:
+        raise ValueError(
+            f"the prompt has {prompt} tokens and the engines hold {context}; the answer needs at least one more: raise "
+            f"max_model_len of {stage}.policy_engine and {stage}.value_engine, or remove the problem"
+        )
+    return replace(sampling, max_tokens=min(sampling.max_tokens, context - prompt))
+
+
 def check_positive(**sizes: int) -> None:
     """Raise a ValueError if a size is below 1."""
     for name, size in sizes.items():

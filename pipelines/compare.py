@@ -8,20 +8,22 @@ session is started. If the recipe's run has labels, the value models of all runs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow.csv import write_csv
 from tqdm import tqdm
 
 from pipelines.cli import cli
 from pipelines.tables.held_out import held_out_answers
 from vgs_ray.config import Recipe
-from vgs_ray.data.files import atomic_file, write_atomically, write_json
+from vgs_ray.data.files import atomic_folder, write_json
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.comparison import compare_runs, read_field, read_run
 from vgs_ray.evaluate.comparison_formats import markdown, terminal_table
@@ -30,6 +32,7 @@ from vgs_ray.models import model_path
 from vgs_ray.models.folder import CONFIG, VALUE_HEAD
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer
 
+Tokens = NDArray[np.int32]
 JSON, CSV, MARKDOWN = "compare.json", "compare.csv", "compare.md"
 
 
@@ -58,7 +61,7 @@ def run(recipe: Recipe, flags: Flags) -> None:
     if flags.against:
         numbers = {name: read_field(root, name, flags.against) for name in flags.runs}
         comparison["against"] = {"field": flags.against, "numbers": numbers}
-    if flags.answers:
+    if flags.answers > 0:
         add_held_out(comparison, recipe, flags)
     write_comparison(comparison, folder)
     print(
@@ -68,15 +71,15 @@ def run(recipe: Recipe, flags: Flags) -> None:
 
 
 def write_comparison(comparison: dict[str, Any], folder: Path) -> None:
-    """Write the figures and the tables, compare.json last."""
+    """Replace the folder by the tables and figures of a comparison."""
     from vgs_ray.evaluate.plot_comparison import draw_comparison  # --help and errors need no matplotlib
 
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = draw_comparison(comparison, folder)
-    with atomic_file(folder / CSV) as temporary:
-        write_csv(pa.Table.from_pylist(comparison["rows"]), temporary)
-    write_atomically(folder / MARKDOWN, markdown(comparison, figures))
-    write_json(folder / JSON, comparison)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as temporary:
+        figures = draw_comparison(comparison, temporary)
+        write_csv(pa.Table.from_pylist(comparison["rows"]), temporary / CSV)
+        (temporary / MARKDOWN).write_text(markdown(comparison, figures))
+        write_json(temporary / JSON, comparison)
 
 
 def add_held_out(comparison: dict[str, Any], recipe: Recipe, flags: Flags) -> None:
@@ -111,7 +114,7 @@ def value_folder(run: Path) -> Path | None:
     return policy if (policy / VALUE_HEAD).is_dir() else None
 
 
-def score_all(models: dict[str, Path], sequences: Sequence[Any]) -> Any:
+def score_all(models: dict[str, Path], sequences: Sequence[Tokens]) -> Iterator[tuple[str, list[NDArray[np.float32]]]]:
     """The values of each run along the sequences, run by run."""
     import torch
 

@@ -41,8 +41,6 @@ CARD = """\
 
 Written by `python -m vgs_ray.value.critic` from `{source}`.
 """
-
-
 FITTED = """\
 the expected reward of the finished answer: {wrong:g} if it is incorrect and {right:g} if it is correct.
 It is linear in the last hidden state and was fitted to the value model. On {tokens:,} tokens of other answers it explains
@@ -216,11 +214,8 @@ def export_critic(
     source = load_source(folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if answers:
         fit = fit_linear(source, read_answers(answers, most), rewards, bias)
-        weight, constant, output = (
-            fit.weight,
-            fit.bias,
-            FITTED.format(wrong=rewards[0], right=rewards[1], **fit._asdict()),
-        )
+        weight, constant = fit.weight, fit.bias
+        output = FITTED.format(wrong=rewards[0], right=rewards[1], **fit._asdict())
     elif source.linear:
         weight, constant, output = source.linear.weight, source.linear.bias, EXACT
     else:

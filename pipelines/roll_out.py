@@ -103,14 +103,14 @@ def run(recipe: Recipe) -> None:
     note = totals.note if config.cuts else None
     with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=note):
         committed = ray.put(committed_ids(out))
-        if config.whole:
-            selected = [generator.name for generator in recipe.roll_in.generators if generator.search]
-            copy_whole(roll_ins, out, committed, selected)
         if config.cuts and out.count_rows() < expected:
             requests = pending_requests(roll_ins, recipe, committed)
             totals.run(
                 sample_blocks(requests, recipe.policy.model, config.engine, config.resources, config.sampling, out)
             )
+        if config.whole:
+            selected = [generator.name for generator in recipe.roll_in.generators if generator.search]
+            copy_whole(roll_ins, out, committed, selected)
     stage.close(rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed())
 
 

@@ -39,7 +39,7 @@ def tvm() -> Recipe:
     return replace(
         base,
         name="tvm",
-        clean=replace(base.clean, limit=250, validation=22),
+        clean=replace(base.clean, limit=220, validation=20),
         roll_in=replace(
             base.roll_in,
             generators=(Generator("ref", base.policy.model),),

@@ -145,6 +145,11 @@ def _labels(recipe: Recipe) -> Iterator[str]:
             "roll_out.cuts is 0 and roll_out.whole is False; stage roll_out would write no row: raise --roll-out.cuts or pass "
             "--roll-out.whole"
         )
+    if recipe.train.loss in ("soft", "mse") and recipe.label.kind == "outcome":
+        yield (
+            f"train.loss is {recipe.train.loss} and label.kind is outcome; that loss needs a value for each token, and this kind "
+            "has none: pass --label.kind token_values or --train.loss outcome"
+        )
     if recipe.label.kind == "step_values" and not recipe.label.delimiter:
         yield (
             "label.kind is step_values and label.delimiter is empty; steps end at a delimiter: pass --label.delimiter TEXT"

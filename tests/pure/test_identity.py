@@ -37,7 +37,7 @@ OPERATION = {
         "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "checkpoint_every",
         "validate_every", "activation_checkpointing", "trackers",
     },
-    "evaluate": {"model", "policy", "value_model", "concurrent"} | ENGINE | RESOURCES,
+    "evaluate": {"model", "policy", "value_model", "concurrent", "likelihood"} | ENGINE | RESOURCES,
     "export": {"hub"},
 }  # fmt: skip
 """Fields that do not identify rows. A new field has to be added here or in `IDENTITY`."""

@@ -76,6 +76,35 @@ def test_accuracy_by_budget_on_a_small_example() -> None:
     assert by_method["majority", 2].samples == 4
 
 
+def test_a_likely_answer_wins_over_an_overrated_one() -> None:
+    likely = [
+        leaf(0, "2", 0.8)._replace(logprob=-0.5),
+        leaf(1, "1", 0.7)._replace(logprob=-0.1),
+        leaf(2, "2", 0.9),  # an engine that computes no log-probability
+        leaf(3, None, 0.9)._replace(logprob=-0.1),
+    ]
+    by_weight = {
+        weight: table(evaluate_methods([graded_search(likely)], replace(SHAPE, likelihood=weight), same))
+        for weight in (0.0, 0.1, 1.0)
+    }
+    assert ("best_of_n_likely", 4) not in by_weight[0.0]
+    # 0.8 / 0.7 = exp(0.134), and the log-probabilities differ by 0.4.
+    assert {weight: by_weight[weight]["best_of_n_likely", 4].correct[0] for weight in (0.1, 1.0)} == {
+        0.1: 0.0,
+        1.0: 1.0,
+    }
+    assert by_weight[1.0]["best_of_n", 4].correct[0] == 0.0
+
+
+def test_the_likelihood_of_an_answer_is_the_mean_over_its_tokens() -> None:
+    tree = Tree((1,))
+    first = tree.add(0, group=0, round=0, index=0, tokens=(5,), score=None, state="kept", logprob=-1.0)
+    last = tree.add(first.id, group=0, round=1, index=0, tokens=(6, 7, 8), score=None, state="finished", logprob=-0.2)
+    other = tree.add(first.id, group=0, round=1, index=1, tokens=(6,), score=None, state="finished")
+    assert tree.mean_logprob(last.id) == pytest.approx((-1.0 - 0.6) / 4)
+    assert tree.mean_logprob(other.id) is None
+
+
 def test_costs_are_those_of_the_budget() -> None:
     by_method = table(evaluate_methods([graded_search([leaf(g, "1", 0.5) for g in range(4)])], SHAPE, same))
     # The four groups forwarded the prompt once, and two separate runs would have done so twice: half a prompt more for each.

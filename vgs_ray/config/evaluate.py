@@ -9,7 +9,7 @@ from annotated_types import MinLen
 
 from vgs_ray.config.engine import Engine
 from vgs_ray.config.identity import OPERATION
-from vgs_ray.config.ranges import NonEmptyStr, NonNegativeInt, OptionalModel, PositiveInt, Share
+from vgs_ray.config.ranges import NonEmptyStr, NonNegativeFloat, NonNegativeInt, OptionalModel, PositiveInt, Share
 from vgs_ray.config.resources import Resources
 from vgs_ray.config.sampling import Sampling
 from vgs_ray.config.search import Beam, Variant
@@ -45,6 +45,9 @@ class Evaluate:
     """Budgets in the report."""
     confidence: Share = 0.95
     """Confidence at which an adaptive vote stops, over 0.5 and at most 1; 0 leaves adaptive votes out."""
+    likelihood: Annotated[NonNegativeFloat, OPERATION] = 0.0
+    """Weight c of the likelihood in the methods `*_likely`, which select the answer with the highest value * exp(c * mean
+    log-probability of its tokens); 0 leaves these methods out. Choose it on validation problems."""
     sampling: Sampling = Sampling()
     """Sampling parameters of the policy."""
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5)

@@ -125,6 +125,7 @@ The methods are:
 - `greedy`: one answer at temperature 0.
 - `best_of_n`, `majority`, `weighted_majority`: among independent samples, the answer with the highest value, the largest class of
   equal answers, or the class with the highest sum of values.
+- `best_of_n_likely`: the answer with the highest value * exp(c * mean log-probability), where c is `evaluate.likelihood`.
 - `pass`: at least one answer is correct; an upper bound for every selector.
 - `vgs_*`: the same selectors among the answers of value-guided search.
 - `*_walk`: of a Monte Carlo tree search, the answer of the walk from the root along the highest Q.

@@ -23,6 +23,7 @@ class GradedLeaf(NamedTuple):
         value: P(correct) at its last token; None if it was not scored.
         tokens: length of the response.
         walked: whether the walk along the highest Q ends here (MCTS only).
+        logprob: mean log-probability of its tokens under the policy; None if the engine did not compute it.
     """
 
     group: int
@@ -31,6 +32,7 @@ class GradedLeaf(NamedTuple):
     value: float | None
     tokens: int = 0
     walked: bool = False
+    logprob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class GradedSearch:
         leaves = [
             GradedLeaf(
                 leaf["group"], leaf["answer"], leaf["outcome"], leaf["value"], tree.end(leaf["node"]),
-                walked is not None and leaf["node"] == walked.id,
+                walked is not None and leaf["node"] == walked.id, tree.mean_logprob(leaf["node"]),
             )
             for leaf in json.loads(row["leaves"])
         ]  # fmt: skip

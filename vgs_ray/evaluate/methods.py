@@ -18,7 +18,7 @@ from typing import NamedTuple
 from vgs_ray.config import Evaluate
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.statistics import pass_at_k
-from vgs_ray.evaluate.votes import Accuracy, AnswerPool, any_correct, selector_accuracy, walk_accuracy
+from vgs_ray.evaluate.votes import Accuracy, AnswerPool, any_correct, likely_accuracy, selector_accuracy, walk_accuracy
 from vgs_ray.search.adaptive import allocate_groups
 from vgs_ray.search.flops import Cost, mean_cost
 from vgs_ray.search.select import Equivalent, Selector
@@ -87,7 +87,7 @@ def _evaluate_benchmark(
         problems = [_Problem(by_id[name], AnswerPool.of_search(by_id[name], equivalent)) for name in sorted(by_id)]
         for budget in shape.budgets:
             if problems and budget % shape.width == 0 and budget // shape.width <= shape.groups:
-                results += _fixed_budget(shape, problems, budget)
+                results += _fixed_budget(shape, problems, budget, config.likelihood)
                 if config.confidence and shape.width < budget < shape.width * shape.groups:
                     results += _adaptive_budget(shape, problems, budget, config.confidence)
     return results
@@ -151,7 +151,7 @@ class _Method(NamedTuple):
     scored: bool  # the method needs the value model
 
 
-def _methods(shape: _Shape, budget: int) -> list[_Method]:
+def _methods(shape: _Shape, budget: int, likelihood: float) -> list[_Method]:
     prefix = shape.prefix
     if budget == 1 and not prefix:
         return [_Method("greedy" if shape.explorer == "greedy" else "single", any_correct, False)]
@@ -160,18 +160,19 @@ def _methods(shape: _Shape, budget: int) -> list[_Method]:
     # Without a search, a vote that ignores the values needs no value model.
     majority = _Method(f"{prefix}majority", selector_accuracy("majority"), bool(prefix))
     upper_bound = _Method(f"{prefix}pass", any_correct, bool(prefix))
+    likely = [_Method(f"{best.name}_likely", likely_accuracy(likelihood), True)] if likelihood else []
     if not prefix:
-        return [best, majority, weighted, upper_bound]
+        return [best, *likely, majority, weighted, upper_bound]
     walk = [_Method(f"{prefix}walk", walk_accuracy, True)] if shape.walk else []
-    return [weighted, best, *walk, majority, upper_bound]
+    return [weighted, best, *likely, *walk, majority, upper_bound]
 
 
-def _fixed_budget(shape: _Shape, problems: list[_Problem], budget: int) -> list[MethodResult]:
+def _fixed_budget(shape: _Shape, problems: list[_Problem], budget: int, likelihood: float) -> list[MethodResult]:
     """Every method with the same number of groups for each problem."""
     size, groups = budget // shape.width, shape.groups
     runs = [range(start, start + size) for start in range(0, groups - size + 1, size)]
     results = []
-    for method in _methods(shape, budget):
+    for method in _methods(shape, budget, likelihood):
         if method.name == "pass":  # samples are exchangeable, so the closed form uses every subset of them
             correct = [pass_at_k(groups, problem.search.correct, budget) for problem in problems]
         else:

@@ -44,6 +44,8 @@ LOOKS = {
     "vgs_majority": _Look("VGS, majority", "#D55E00", "--", "o", False),
     "weighted_majority": _Look("weighted majority", "#0072B2", "-", "s", True),
     "best_of_n": _Look("best of N", "#009E73", "-", "^", True),
+    "best_of_n_likely": _Look("best of N, likely", "#009E73", ":", "^", False),
+    "vgs_best_likely": _Look("VGS, best, likely", "#E69F00", "-", "v", False),
     "majority": _Look("majority", "#444444", "-", "D", True),
     "single": _Look("one sample", "#444444", "-", "X", True),
     "greedy": _Look("greedy", "#882255", "-", "*", True),

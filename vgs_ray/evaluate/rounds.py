@@ -18,7 +18,7 @@ from vgs_ray.evaluate.formats import by_benchmark
 from vgs_ray.evaluate.report import JSON
 
 Row = Mapping[str, Any]
-METHODS = (*MAIN_METHODS, "pass")
+METHODS = (*MAIN_METHODS, "best_of_n_likely", "vgs_best_likely", "pass")
 KEPT = ("benchmark", "method", "budget", "accuracy", "low", "high", "problems", "generated_tokens", "flops")
 
 

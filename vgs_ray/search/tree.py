@@ -158,6 +158,16 @@ class Tree:
         """Response tokens from the root to the end of this node, without the prompt."""
         return tuple(token for at in reversed(self.ancestors(id)) for token in self.nodes[at].tokens)
 
+    def mean_logprob(self, id: int) -> float | None:
+        """Mean log-probability of the tokens from the root to the end of this node; None if a block has none."""
+        total, node = 0.0, self.nodes[id]
+        while node.parent is not None:
+            if node.logprob is None:
+                return None
+            total += node.logprob * len(node.tokens)
+            node = self.nodes[node.parent]
+        return total / max(self.end(id), 1)
+
     def leaves(self) -> list[Node]:
         """Answers that ended, finished or cut off, sorted by (group, round, index)."""
         return sorted(

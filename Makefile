@@ -33,6 +33,7 @@ $(RESOLVED): pyproject.toml constraints.txt constraints-gpu.txt .ci/resolve | se
 
 bench: setup
 	@$(BIN)/python bench/engine.py
+	@$(BIN)/python bench/one_pass.py
 	@$(BIN)/python bench/rollout.py
 	@$(BIN)/python bench/search.py
 	@$(BIN)/python bench/kills.py

@@ -2,7 +2,7 @@
 
 The sandbox's policy generates blocks with no value, with a value from the same forward pass (`VllmPolicyValue`), and with a
 value from a second engine, whose value model has the policy's size. Rates are per second of this process's CPU time, which
-depends less on the machine's other load; the ways take turns. Out: a table with medians and ratios.
+depends less on the machine's other load. The ways take turns; a ratio is the median over the rounds. Out: a table.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def answers(policy: Any, value: Any, prompts: list[Tokens], block: int) -> Calla
 
 
 def measure(ways: dict[str, tuple[Any, Any]], prompts: list[Tokens], block: int, rounds: int) -> None:
-    """Print the rate of each way, and its ratio to the first."""
+    """Print the median rate of each way, and its median ratio to the first way in the same round."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for round in range(rounds + 1):  # the first warms up
         for name, (policy, value) in ways.items():
@@ -56,10 +56,10 @@ def measure(ways: dict[str, tuple[Any, Any]], prompts: list[Tokens], block: int,
             generated = lambda policy=policy: policy.usage.generated  # noqa: E731
             _, by_cpu = rate(answers(policy, value, prompts, block), generated)
             rates[name] += [by_cpu] if round else []
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    base = next(iter(medians.values()))
-    for name, median in medians.items():
-        print(f"{name:44}{median:9.0f} tokens/CPU-s {median / base:8.2f} x", flush=True)
+    base = next(iter(rates.values()))
+    for name, found in rates.items():
+        ratio = statistics.median(one / other for one, other in zip(found, base, strict=True))
+        print(f"{name:44}{statistics.median(found):9.0f} tokens/CPU-s {ratio:8.2f} x", flush=True)
 
 
 def main() -> None:

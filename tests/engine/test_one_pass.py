@@ -20,6 +20,7 @@ from vgs_ray.config import Beam, Engine, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy
 from vgs_ray.engines.interface import Completion, Policy, Score, UnknownToken, Usage, Value
+from vgs_ray.engines.one_pass import VllmPolicyValue
 from vgs_ray.models import OWN_HEAD, model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.sandbox.rows import benchmark_rows
@@ -260,6 +261,32 @@ async def _check_limits(folder: str, model: PolicyValueModel, settings: Engine) 
             await one.engine.score((*tokens, 2))
     finally:
         engines.close()
+
+
+class Chunked(VllmPolicyValue):
+    """Prefills in chunks, as engines on a GPU do."""
+
+    def _engine_args(self, model: str, engine: Engine) -> dict[str, Any]:
+        return {**super()._engine_args(model, engine), "enable_chunked_prefill": True, "max_num_batched_tokens": 64}
+
+
+def test_chunked_prefill(one: OnePass, prompts: list[Tokens], tmp_path: Path) -> None:
+    one.model.save_pretrained(tmp_path)
+    engine = Chunked(str(tmp_path), TINY_ENGINE)
+    # On CPU, vLLM can sample without a seed only.
+    greedy = replace(WARM, temperature=0.0, max_tokens=20, stop_token_ids=STEP_ENDS)
+    prefixes = [
+        prompt + some_tokens(length, length) for length, prompt in zip((0, 9, 10, 11, 150), prompts, strict=False)
+    ]
+
+    async def blocks() -> list[Any]:
+        return list(await asyncio.gather(*(engine.extend(prefix, greedy, 0) for prefix in prefixes)))
+
+    try:
+        for prefix, block in zip(prefixes, asyncio.run(blocks()), strict=True):
+            assert block.score.value == pytest.approx(one.values(prefix + block.tokens)[-1], abs=1e-4)
+    finally:
+        engine.close()
 
 
 def test_a_policy_without_a_head_starts_no_engine(policy_folder: Path) -> None:

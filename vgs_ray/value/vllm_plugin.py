@@ -101,9 +101,9 @@ class VgsRewardModel(VgsValueModel):
 class VgsPolicy(nn.Module):
     """A causal language model of vLLM with a value head, for a `PolicyValueModel`.
 
-    With tensor parallelism, each rank has the whole head; the rank that has the logits writes the value. Not supported: the V2
-    model runner, which has no custom logits processors (vLLM chooses the V1 runner by itself), pipeline parallelism, LoRA and
-    speculative decoding.
+    With tensor parallelism, each rank has the whole head, and the rank that has the logits writes the value. Not supported: the
+    V2 model runner, which has no custom logits processors (vLLM then chooses the V1 runner by itself), pipeline parallelism, LoRA
+    and speculative decoding.
     """
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:

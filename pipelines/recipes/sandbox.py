@@ -41,7 +41,7 @@ def sandbox() -> Recipe:
         position_bin=64,
     )  # fmt: skip
     evaluate = Evaluate(
-        benchmarks=("sandbox",), limit=300, samples=16, beam=beam, budgets=(4, 8, 16), sampling=sampling,
+        benchmarks=("sandbox",), limit=300, samples=16, beam=beam, budgets=(4, 8, 16), likelihood=8.0, sampling=sampling,
         policy_engine=engine, value_engine=engine, resources=replace(two_replicas, num_cpus=0.5),
     )  # fmt: skip
     return Recipe(

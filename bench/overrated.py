@@ -7,9 +7,9 @@ An answer is classified by its first slip in the sandbox world; `hmm` is a doubt
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-import sys
 from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
@@ -94,7 +94,9 @@ def within_problems(problems: list[list[Answer]], score: str) -> float:
 
 def main() -> None:
     """Print the table and the two areas under the curve."""
-    problems = read_answers(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a finished run of the recipe sandbox")
+    problems = read_answers(parser.parse_args().run)
     by_kind, chosen = defaultdict[str, list[Answer]](list), defaultdict[str, int](int)
     for answers in problems:
         for answer in answers:

@@ -21,6 +21,7 @@ from vgs_ray.config import Label, Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate import plot
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.score_sequences import token_probs
 
 
@@ -71,13 +72,24 @@ def test_rows_of_a_problem_come_from_different_roll_ins() -> None:
     assert [row["roll_out_id"] for row in choose_rows(rows[::-1])] == ["p/0/0", "p/1/0", "p/2/0", "p/0/1"]
 
 
-def test_values_in_batches_equal_those_of_single_sequences(value_folder: Path, recipe: Recipe) -> None:
+def test_values_in_batches_equal_those_of_single_sequences(
+    value_folder: Path, policy_folder: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    PolicyValueModel.from_policy(policy_folder, seed=4, slot=119).save_pretrained(tmp_path / "policy")
+    value_model, policy = (
+        ValueModel.from_pretrained(value_folder),
+        PolicyValueModel.from_pretrained(tmp_path / "policy"),
+    )
     sequences = [answer.tokens for answer in held_out_answers(recipe, 20)]
-    model = ValueModel.from_pretrained(value_folder)
-    together = token_probs(value_folder, sequences, torch.device("cpu"), micro_tokens=64)
-    for tokens, values in zip(sequences, together, strict=True):
-        alone = model.success_probs(torch.tensor([tokens.tolist()]))[0]
-        assert torch.allclose(alone, torch.from_numpy(values), atol=1e-5)
+    for folder, of_one in (
+        (value_folder, value_model.success_probs),
+        (tmp_path / "policy", lambda ids: (policy.values(ids) + 1) / 2),
+    ):
+        together = token_probs(folder, sequences, torch.device("cpu"), micro_tokens=64)
+        for tokens, values in zip(sequences, together, strict=True):
+            with torch.no_grad():
+                alone = of_one(torch.tensor([tokens.tolist()]))[0]
+            assert torch.allclose(alone, torch.from_numpy(values), atol=1e-5)
 
 
 def test_compare_reads_each_runs_own_value_model(

@@ -111,6 +111,9 @@ def test_what_can_not_be_written_is_refused(
     with pytest.raises(ValueError, match="0 Parquet files with the columns none"):
         read_answers(tmp_path, 10)
     assert len(read_answers(answers, 7)) <= 7
+    pair = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5], "depth": 1}
+    pq.write_table(pa.Table.from_pylist([pair]), tmp_path / "part-0.parquet")
+    assert read_answers(tmp_path, 10) == [Answer([1, 2, 3], 2), Answer([1, 2, 4, 5], 2)]
     with pytest.raises(ValueError, match="1 answers have fewer tokens than the 65 weights to fit"):
         fit_linear(load_source(value_folder, torch.device("cpu")), [Answer([1, 2], 1)], (0.0, 1.0))
     assert not (tmp_path / "out").exists()

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
@@ -31,8 +30,8 @@ from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.publish import copy_tokenizer
 from vgs_ray.value.score_sequences import length_batches, padded
 
-COLUMNS = (("prompt", "tokens"), ("prompt_ids", "chosen_ids"))
-"""Columns with the tokens of a prompt and of an answer in the tables `roll_ins` and `pairs`."""
+COLUMNS = {"prompt": ("tokens",), "prompt_ids": ("chosen_ids", "rejected_ids")}
+"""Columns with the tokens of a prompt and of its answers, in the tables `roll_ins` and `pairs`."""
 FIT_SHARE, RIDGE, MICRO_TOKENS = 0.8, 1e-6, 16_384
 CARD = """\
 # Critic
@@ -109,20 +108,19 @@ def read_answers(folder: Path, most: int) -> list[Answer]:
     """
     files = sorted(folder.glob("*.parquet"))
     names = pq.read_schema(files[0]).names if files else []
-    columns = next((list(pair) for pair in COLUMNS if set(pair) <= set(names)), None)
-    if not columns:
-        expected = " or ".join(" and ".join(pair) for pair in COLUMNS)
+    prompt = next((name for name, responses in COLUMNS.items() if {name, *responses} <= set(names)), None)
+    if not prompt:
+        expected = " or ".join(f"{name}, {', '.join(responses)}" for name, responses in COLUMNS.items())
         raise ValueError(
             f"{folder} has {len(files)} Parquet files with the columns {', '.join(names) or 'none'}; answers are lists of token "
             f"ids in {expected}: pass the folder of stage roll_in or pairs"
         )
-    per_file, answers = -(-most // len(files)), []
+    responses, per_file, answers = COLUMNS[prompt], -(-most // len(files)), list[Answer]()
     for file in files[:most]:
-        batch = next(
-            pq.ParquetFile(file).iter_batches(per_file, columns=columns), pa.record_batch([[], []], names=columns)
-        )
-        prompts, responses = (batch.column(name).to_pylist() for name in columns)
-        answers += [Answer([*a, *b], len(a)) for a, b in zip(prompts, responses, strict=True) if a and b]
+        batches = pq.ParquetFile(file).iter_batches(per_file, columns=[prompt, *responses])
+        rows: list[dict[str, list[int]]] = next((batch.to_pylist() for batch in batches), [])
+        pairs = [(row[prompt], row[name]) for row in rows for name in responses if row[prompt] and row[name]]
+        answers += [Answer([*start, *response], len(start)) for start, response in pairs]
     return answers[:most]
 
 

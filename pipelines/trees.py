@@ -1,13 +1,14 @@
 """trees: `problems` -> `trees`, search trees of training problems with the outcome of every answer (SVPO).
 
-Ids and seeds are fixed before the growth. The first trees of all problems come before the second ones, so an interrupted table
-covers all problems about equally. Problems of the test split get no trees.
+Ids and seeds are fixed before the growth. The first trees of all problems are requested before the second ones, so an interrupted
+table covers all problems about equally. Problems of the test split get no trees.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
+from pipelines.tables.tasks import map_items
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import stable_seed, tree_id
 from vgs_ray.data.schemas import TREE_REQUESTS
@@ -32,23 +34,25 @@ BLOCK_ROWS = 32
 BATCH_ROWS = 1024
 
 
-def tree_requests(problem: dict[str, Any], index: int, recipe: Recipe) -> dict[str, Any]:
+def tree_request(problem: dict[str, Any], index: int, recipe: Recipe) -> dict[str, Any]:
     """The request for one tree of a problem."""
     identity = tree_id(problem["problem_id"], index)
-    seed = stable_seed(recipe.seed, identity)
-    return {**problem, "tree_id": identity, "policy": recipe.policy.model, "seed": seed}
+    return {**problem, "tree_id": identity, "policy": recipe.policy.model, "seed": stable_seed(recipe.seed, identity)}
 
 
-def pending_requests(problems: StageTable, index: int, recipe: Recipe, committed: ray.ObjectRef) -> ray.data.Dataset:
-    """The requests for the trees with this index that are not committed yet, one for each problem."""
+def pending_requests(problems: StageTable, recipe: Recipe, committed: ray.ObjectRef) -> ray.data.Dataset:
+    """The requests for the trees that are not committed yet."""
 
-    def expand(batch: pa.Table) -> pa.Table:
-        rows = batch.filter(pc.not_equal(batch["split"], "test")).to_pylist()
-        requests = [tree_requests(row, index, recipe) for row in rows]
-        return drop_committed(pa.Table.from_pylist(requests, schema=TREE_REQUESTS), "tree_id", ray.get(committed))
+    def requests(item: dict[str, Any]) -> pa.Table:
+        rows = problems.read_part(Path(item["file"])).select(["problem_id", "problem", "answer", "split"])
+        rows = rows.filter(pc.not_equal(rows["split"], "test"))
+        made = [tree_request(row, item["index"], recipe) for row in rows.to_pylist()]
+        return drop_committed(pa.Table.from_pylist(made, schema=TREE_REQUESTS), "tree_id", ray.get(committed))
 
-    columns = ["problem_id", "problem", "answer", "split"]
-    return problems.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
+    items = [
+        {"index": index, "file": file} for index in range(recipe.trees.per_problem) for file in problems.part_files()
+    ]
+    return map_items(items, requests, num_cpus=0.5)
 
 
 def grow_trees(recipe: Recipe, value: str, problems: StageTable, out: StageTable) -> ray.data.Dataset:
@@ -57,10 +61,9 @@ def grow_trees(recipe: Recipe, value: str, problems: StageTable, out: StageTable
     Returns:
         The counts of each block, as a lazy dataset.
     """
-    config, committed = recipe.trees, ray.put(committed_ids(out))
+    config = recipe.trees
     check_nodes(config.resources)
-    first, *others = [pending_requests(problems, index, recipe, committed) for index in range(config.per_problem)]
-    requests = first.union(*others) if others else first
+    requests = pending_requests(problems, recipe, ray.put(committed_ids(out)))
     return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
         TreeActor,
         batch_size=None,
@@ -87,23 +90,23 @@ def note_translation(policy: str, value: str) -> None:
 
 def tree_counts(table: StageTable) -> dict[str, Any]:
     """Counts for the manifest."""
-    trees, leaves = Counter[str](), Counter[str]()
+    trees, outcomes = Counter[str](), Counter[str | None]()
     problems, solved = set[str](), set[str]()
     batches = pads.dataset(table.part_files(), schema=table.schema).to_batches(
         columns=["problem_id", "outcomes", "error"], batch_size=BATCH_ROWS
     )
-    for row in (row for batch in batches for row in batch.to_pylist()):
-        outcomes = Counter(row["outcomes"])
-        trees.update(rows=1, errors=row["error"] is not None, nodes=outcomes.total())
-        leaves.update({outcome: count for outcome, count in outcomes.items() if outcome})
-        problems.add(row["problem_id"])
-        if outcomes["correct"]:
-            solved.add(row["problem_id"])
+    for batch in batches:
+        lists = batch["outcomes"]
+        trees.update(rows=len(batch), errors=len(batch) - batch["error"].null_count)
+        outcomes.update({each["values"]: each["counts"] for each in lists.flatten().value_counts().to_pylist()})
+        correct = pc.fill_null(pc.equal(lists.flatten(), "correct"), False)
+        problems.update(batch["problem_id"].to_pylist())
+        solved.update(batch["problem_id"].take(pc.list_parent_indices(lists).filter(correct)).unique().to_pylist())
     return {
         "rows": trees["rows"],
         "errors": trees["errors"],
-        "nodes": trees["nodes"],
-        "leaves": dict(sorted(leaves.items())),
+        "nodes": outcomes.total(),
+        "leaves": {outcome: outcomes[outcome] for outcome in sorted(filter(None, outcomes))},
         "problems": len(problems),
         "without_correct_answer": len(problems - solved),
     }

@@ -75,6 +75,7 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--roll_in.resources.replicas 0", ["roll_in.resources.replicas is 0"]),
         ("--serve.resources.replicas 0", ["serve.resources.replicas is 0"]),
         ("--roll_in.per-problem 0", ["roll_in.per_problem is 0"]),
+        ("--trees.search.back-up blocks", ["trees.search.back_up is 'blocks'", "--trees.search.back-up prefix"]),
         ("--roll_in.sampling.temperature nan", ["roll_in.sampling.temperature is nan", "finite"]),
         ("--train.lr inf", ["train.lr is inf", "finite"]),
         ("--roll_out.sampling.top-p 0", ["roll_out.sampling.top_p is 0.0", "greater than 0"]),

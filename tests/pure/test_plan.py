@@ -19,6 +19,7 @@ from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label, RollOut
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.estimate import PAPER, cut_means
+from vgs_ray.evaluate.estimate_svpo import PAIRS_PER_SIMULATION
 from vgs_ray.labels.outcomes import cut_positions
 from vgs_ray.search.flops import forward_flops, size_from_config
 
@@ -167,7 +168,7 @@ def test_stages_of_svpo_by_hand(tmp_path: Path) -> None:
     one_tree = forward_flops(size, 10, 0) + blocks * forward_flops(size, 7, 60)
     assert costs["trees"].flops == pytest.approx(trees * one_tree)
     assert costs["trees"].hours == pytest.approx(trees * blocks * 7 / 100 / 3600)
-    pairs = trees * 3  # half of the simulations
+    pairs = round(trees * 6 * PAIRS_PER_SIMULATION)
     assert costs["pairs"].rows == costs["tune"].rows == pairs
     assert costs["tune"].flops == pytest.approx(4 * 2 * pairs * forward_flops(size, 67, 0))
     responses = 5 * (16 + 16 + 1)  # samples, beams and greedy, scored by the policy's own head

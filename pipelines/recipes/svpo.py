@@ -89,7 +89,9 @@ def svpo_math() -> Recipe:
 
     The published policy is AlphaMath-7B, which writes Python code that a tool runs. This policy has the same base model, and it
     has a chat template and puts its answers in a box, as the stages expect. The learning rate, beta and schedule are those of
-    DVO, which builds on the same code.
+    DVO, which builds on the same code. The paper's problems include GSM8K; stage clean reads one source, so these are of MATH
+    alone. Stage tune keeps float32 weights, gradients and AdamW's state of the whole policy on each GPU (16 bytes for each
+    parameter, 110 GB here) and the reference in bfloat16 (14 GB): it needs GPUs of 180 GB.
     """
     policy = "deepseek-ai/deepseek-math-7b-instruct"
     engine = Engine(max_model_len=2048)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ class SearchActor:
         self.recipe, self.config = recipe, recipe.evaluate
         model = model_path(evaluated_policy(recipe))
         self.tokenizer = load_tokenizer(model)
+        self.block_ends = cache(partial(delimiter_tokens, self.tokenizer))  # decodes the whole vocabulary
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
         engines = self.config.policy_engine, self.config.value_engine
@@ -83,7 +85,7 @@ class SearchActor:
                 self.policy, self.value, prompt, count=1, sampling=replace(sampling, temperature=0.0), seed=seed
             )
         shape = self.shapes[explorer]
-        sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))
+        sampling = replace(sampling, stop_token_ids=self.block_ends(shape.delimiter))
         if isinstance(shape, Mcts):
             return await mcts(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
         if isinstance(shape, Rebase):

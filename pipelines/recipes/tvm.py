@@ -48,7 +48,7 @@ def tvm() -> Recipe:
         ),
         roll_out=replace(base.roll_out, cuts=0, whole=True),
         label=Label(kind="token_values", hopeless_share=1.0),
-        train=replace(base.train, loss="soft", steps=0, epochs=1, batch_size=32, lr=1e-3),
+        train=replace(base.train, loss="soft", steps=0, epochs=1, batch_size=32, lr=5e-4),
         evaluate=replace(
             base.evaluate,
             limit=150,

@@ -37,10 +37,12 @@ class Flags:
 
 def run(recipe: Recipe, flags: Flags) -> None:
     rounds = recipes_of_rounds(recipe, flags.rounds)
+    check_pending_models(recipe)
     with ray_session(recipe.serve):
         run_stages(recipe)
         for later in rounds[1:]:
             print(f"\n{later.run_name}", flush=True)
+            check_pending_models(later)
             with locked(later.folder):
                 run_stages(later)
         if len(rounds) > 1:
@@ -62,11 +64,15 @@ def recipes_of_rounds(recipe: Recipe, count: int) -> list[Recipe]:
     return rounds
 
 
-def run_stages(recipe: Recipe) -> None:
-    """Run the stages of one round and show its report."""
-    for name in recipe.stages:  # before the first one takes hours
+def check_pending_models(recipe: Recipe) -> None:
+    """Check the models of all stages that are not complete, before the first one takes hours."""
+    for name in recipe.stages:
         if not (recipe.stage_folder(name) / "_stage.json").exists():
             check_models(recipe, name)
+
+
+def run_stages(recipe: Recipe) -> None:
+    """Run the stages of one round and show its report."""
     for name in recipe.stages:
         MODULES[name].run(recipe)
     evaluate.show(recipe)

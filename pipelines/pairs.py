@@ -6,6 +6,7 @@ All trees of a problem are paired together.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -95,6 +96,8 @@ def run(recipe: Recipe) -> None:
             pass  # the tasks write the rows
     reasons = value_counts(unpaired, "reason")
     if not out.count_rows():
+        for part in unpaired.part_files():  # so that the stage may start again with another margin
+            Path(part).unlink()
         refuse_no_pairs(recipe, reasons)
     stage.close(
         rows=out.count_rows(), splits=value_counts(out, "split"), unpaired_trees=unpaired.count_rows(), reasons=reasons

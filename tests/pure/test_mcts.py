@@ -104,6 +104,10 @@ def test_a_search_without_an_answer_finishes_its_most_visited_path() -> None:
     tree = grow(Mcts(simulations=2, width=2, depth=20, block=2, parallel=1))
     assert [leaf.state for leaf in tree.leaves()] == ["finished"]
     assert len(tree.path(tree.leaves()[0].id)) == WORLD.steps + 1
+    steps = Sampling(max_tokens=40, stop_token_ids=(0,))  # the continuation does not end with the step
+    assert [leaf.state for leaf in grow(Mcts(simulations=2, width=2, depth=20), sampling=steps).leaves()] == [
+        "finished"
+    ]
 
 
 def test_sizes_are_checked() -> None:

@@ -202,3 +202,7 @@ def test_no_pair_at_all_is_one_clear_line(grown: Recipe) -> None:
         UserError, match=r"no tree .* has a pair.*below_margin \d+.*failed 2.*--pairs.min-margin \(2.5\)"
     ):
         pairs.run(replace(base, pairs=Pairs(min_margin=2.5)))
+    pairs.run(replace(base, pairs=Pairs(kind="solution")))
+    found = stage_table(base, "pairs").read().to_pylist()
+    assert len({row["pair_id"] for row in found}) == len(found) > 0
+    assert all((row["q_chosen"], row["q_rejected"], row["depth"]) == (1, -1, 0) for row in found)

@@ -142,7 +142,8 @@ TREE_REQUESTS = pa.schema(
 
 PAIRS = pa.schema(
     [
-        pa.field("pair_id", pa.string(), nullable=False),  # {tree_id}/{id of chosen}/{id of rejected}
+        # {tree_id}/{id of chosen}/{id of rejected}; before the last, {index of its tree}. if that is another tree
+        pa.field("pair_id", pa.string(), nullable=False),
         pa.field("problem_id", pa.string(), nullable=False),
         pa.field("tree_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),  # train | validation
@@ -164,7 +165,7 @@ UNPAIRED_TREES = pa.schema(
     [
         pa.field("tree_id", pa.string(), nullable=False),
         pa.field("problem_id", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # see vgs_ray.labels.preferences
     ]
 )
 

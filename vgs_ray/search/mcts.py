@@ -8,6 +8,7 @@ answer backs up that answer's value once more. `back_up="prefix"` is in `vgs_ray
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from vgs_ray.config import Mcts, Sampling
 from vgs_ray.data.tokens import Tokens
@@ -40,7 +41,7 @@ async def mcts(
 
     Args:
         policy: samples the blocks.
-        value: scores the blocks; without one, a block has the value 0.
+        value: scores the blocks; None leaves them without values.
         prompt: tokens that each answer continues.
         shape: of the search; a block also ends at `sampling.stop_token_ids`.
         sampling: of the policy; `max_tokens` limits a whole response.
@@ -154,6 +155,7 @@ async def _finish_most_visited(sampler: BlockSampler, visits: Visits) -> None:
     last = ROOT
     while last in visits.children:
         last = max(visits.children[last], key=lambda id: visits.count.get(id, 0))
-    prefix = sampler.tree.nodes[last]
-    block = await sampler.sample(prefix, sampler.sampling.max_tokens, round=prefix.round + 1, lane=-1)
+    prefix, sampling = sampler.tree.nodes[last], replace(sampler.sampling, stop_token_ids=())
+    to_end = replace(sampler, sampling=sampling)
+    block = await to_end.sample(prefix, sampling.max_tokens, round=prefix.round + 1, lane=-1)
     sampler.add(prefix, block.as_leaf(), group=0, round=prefix.round + 1, index=-1)

@@ -112,6 +112,9 @@ class VllmPolicyValue(VllmPolicy):
         """Room for one token more, which is never forwarded, so it may exceed the model's positions."""
         return {
             **engine_args(model, replace(engine, max_model_len=engine.max_model_len + 1)),
+            # Asynchronous scheduling starts a step before the tokens of the last one are known. The V1 runner does pass them to
+            # logits processors in time, but this has not been run on a GPU, and a missed end token would not be noticed.
+            "async_scheduling": False,
             "logits_processors": [f"{SlotProcessor.__module__}:{SlotProcessor.__name__}"],
             "hf_overrides": {
                 "architectures": [POLICY_ARCHITECTURE],

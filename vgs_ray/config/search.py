@@ -57,8 +57,8 @@ class Mcts:
     parallel: PositiveInt = 4
     """Descents that run in parallel. Each counts the unfinished ones as visits with the lowest value."""
     prior: Literal["uniform", "likelihood"] = "uniform"
-    """Prior of a block: equal for all blocks of a prefix with the sum 1, or exp(mean log-probability of its tokens) as in AlphaMath
-    (arXiv 2405.03553)."""
+    """Prior of a block: equal for all blocks of a prefix, with the sum 1, or exp(mean log-probability of its tokens) as in
+    AlphaMath (arXiv 2405.03553)."""
     back_up: Literal["blocks", "prefix"] = "blocks"
     """Values that a descent backs up: those of all blocks that it samples, in [0, 1]; or only that of the prefix that it expands,
     in [-1, 1], and those of finished answers, which are not selected again (AlphaMath)."""

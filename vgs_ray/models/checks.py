@@ -44,16 +44,15 @@ def check_models(recipe: Recipe, stage: str) -> None:
 
 def _check_searched_policy(recipe: Recipe, stage: str) -> None:
     """Check the policy of a stage's searches and its value head. A model that stage tune still has to write is not looked for."""
-    evaluated = stage != "trees"
-    policy = evaluated_policy(recipe) if evaluated else recipe.policy.model
-    if evaluated and not recipe.evaluate.policy and "tune" in recipe.stages:
-        field = "the policy that stage tune wrote"
-        if not (recipe.stage_folder("tune") / "_stage.json").exists():
-            if stage == "serve":
-                raise UserError(f"{field} is missing: run python -m pipelines.tune {recipe.name} first")
-            return
-    else:
-        field = "evaluate.policy" if evaluated and recipe.evaluate.policy else "policy.model"
+    policy = recipe.policy.model if stage == "trees" else evaluated_policy(recipe)
+    field = "policy.model" if policy == recipe.policy.model else "evaluate.policy"
+    tuned = recipe.stage_folder("tune")
+    if policy == str(tuned / "model") and not (tuned / "_stage.json").exists():
+        if stage == "serve":
+            raise UserError(
+                f"{policy} is missing, which stage tune writes: run python -m pipelines.tune {recipe.name} first"
+            )
+        return
     if stage == "serve":
         _check(field, policy, policy=True)
     if recipe.uses_own_head(stage):

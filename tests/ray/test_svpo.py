@@ -1,4 +1,4 @@
-"""Recipe svpo from raw problems to its report in two rounds, at a small size: trees, pairs, one model that is policy and value."""
+"""Recipe svpo from raw problems to its report in two rounds, at a small size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +35,7 @@ def run(root: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, no_ray: None) -> tuple[list[Recipe], str]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Recipe], str]:
     root = str(tmp_path_factory.mktemp("runs"))
     printed = run(root)
     return recipes_of_rounds(parse("pipelines.run", ["svpo", "--root", root, *SMALL]), ROUNDS), printed

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import AutoModelForCausalLM
 from trl import DPOConfig
@@ -49,7 +50,9 @@ def tune(config: Tune, pairs: Path, folder: Path, seed: int, workers: int, repor
         model, _reference(config), config, (train, validation if len(validation) else None), report,
         args=training_arguments(config, folder, seed, workers, steps, len(validation) > 0), processing_class=tokenizer,
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
+    # Rank 0 decides for all workers: on a shared file system, others may see a new folder later.
+    newest = [newest_checkpoint(folder) if trainer.is_world_process_zero() else None]
+    trainer.train(resume_from_checkpoint=broadcast_object_list(newest)[0])
     model.policy.config, model.policy.generation_config = settings  # the Trainer replaces the ids of special tokens
     return trainer
 

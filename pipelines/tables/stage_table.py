@@ -80,10 +80,12 @@ class StageTable(NamedTuple):
                 continue
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        files = self.part_files()
-        if not files:
-            return self.schema.empty_table().select(columns or self.schema.names)
-        return pads.dataset(files, schema=self.schema).to_table(columns=columns)
+        while files := self.part_files():
+            try:
+                return pads.dataset(files, schema=self.schema).to_table(columns=columns)
+            except FileNotFoundError:  # pieces were merged into their part in between
+                continue
+        return self.schema.empty_table().select(columns or self.schema.names)
 
     def ray_dataset(self, columns: list[str]) -> ray.data.Dataset:
         """Some columns as a Ray dataset, read lazily."""

@@ -88,7 +88,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
 @pytest.mark.timeout(900)
 def test_every_table_opens_and_matches_its_schema(finished: tuple[Recipe, str]) -> None:
     recipe, _ = finished
-    for stage in LAYOUT:
+    for stage in LAYOUT.keys() & {*recipe.stages, "dropped"}:
         parts = stage_table(recipe, stage)
         table = parts.read()
         assert table.num_rows > 0, stage

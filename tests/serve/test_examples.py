@@ -31,7 +31,7 @@ from vgs_ray.serve.web_page import PAGE
 ADDRESS = "http://127.0.0.1:8000"
 CURL = [command for command in commands() if command.startswith("curl ")]
 ASK = [command for command in commands() if command.startswith("python -m pipelines.ask ")]
-CODE = [code for _, kind, code in snippets() if kind == "python"]
+CODE = [code for _, kind, code in snippets() if kind == "python" and ADDRESS in code]
 STEP = re.compile(r"\d+\) (add|subtract|multiply by) (\d+)")
 
 

@@ -21,8 +21,8 @@ from vgs_ray.value.policy_value import PolicyValueModel
 ROUNDS = 2
 SMALL = shlex.split(
     "--clean.limit 60 --clean.validation 5 --trees.per-problem 1 --trees.search.simulations 48 --pairs.min-margin 0.25 "
-    "--tune.epochs 1 --tune.batch-size 8 --tune.micro-batch 4 --evaluate.limit 12 --evaluate.samples 4 --evaluate.beam.groups 2 --evaluate.budgets 4 "
-    "--evaluate.bootstrap 200"
+    "--tune.epochs 1 --tune.batch-size 8 --tune.micro-batch 4 --evaluate.limit 12 --evaluate.samples 4 "
+    "--evaluate.beam.groups 2 --evaluate.budgets 4 --evaluate.bootstrap 200"
 )
 
 

@@ -86,9 +86,8 @@ def training_arguments(config: Tune, folder: Path, seed: int, workers: int, step
         gradient_accumulation_steps=config.batch_size // (config.micro_batch * workers),
         learning_rate=config.lr,
         lr_scheduler_type="cosine",
-        warmup_steps=min(
-            math.ceil(config.warmup_share * steps), steps - 1
-        ),  # the first step of a warm-up has the rate 0
+        # The first step of a warm-up has the rate 0.
+        warmup_steps=min(math.ceil(config.warmup_share * steps), steps - 1),
         weight_decay=config.weight_decay,
         max_grad_norm=config.clip_norm,
         beta=config.beta,

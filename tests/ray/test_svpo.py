@@ -18,6 +18,7 @@ from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.value.policy_value import PolicyValueModel
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for both rounds
 ROUNDS = 2
 SMALL = shlex.split(
     "--clean.limit 60 --clean.validation 5 --trees.per-problem 1 --trees.search.simulations 48 --pairs.min-margin 0.25 "
@@ -29,7 +30,7 @@ SMALL = shlex.split(
 def run(root: str) -> str:
     """The output of the whole command."""
     command = [sys.executable, "-m", "pipelines.run", "svpo", "--rounds", str(ROUNDS), "--root", root, *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=840)
     assert not done.returncode, done.stdout + done.stderr
     return done.stdout
 

@@ -45,7 +45,7 @@ def run(recipe: Recipe) -> None:
     if stage is not None:
         train_value_model(recipe, stage)
     if config.push_to:  # also for a model that was finished earlier
-        push_to_hub(recipe.folder / "train" / "value_model", config.push_to)
+        push_to_hub(recipe.stage_folder("train") / "value_model", config.push_to)
 
 
 def train_value_model(recipe: Recipe, stage: Stage) -> None:
@@ -132,7 +132,7 @@ def trainer(recipe: Recipe) -> TorchTrainer:
         ),
         run_config=RunConfig(
             name="ray",
-            storage_path=str(recipe.folder / "train"),
+            storage_path=str(recipe.stage_folder("train")),
             failure_config=FailureConfig(max_failures=config.max_failures),
         ),
     )

@@ -40,7 +40,7 @@ def train_worker(config: dict[str, Recipe]) -> str:
         Why the loss diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
     """
     recipe, device = config["recipe"], ray.train.torch.get_device()
-    folder = recipe.folder / "train"
+    folder = recipe.stage_folder("train")
     train, validation = open_splits(folder / "store", recipe.resolved_train)
     settings = with_steps(recipe.resolved_train, train)
     attention = choose_attention(settings.attention, device, settings.attention_dropout)

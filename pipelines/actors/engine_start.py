@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from vgs_ray.config import Resources
 from vgs_ray.errors import UserError
+from vgs_ray.models import OWN_HEAD
 
 POLL_S = 0.5
 
@@ -37,8 +38,12 @@ def start_slot(resources: Resources) -> Iterator[None]:
 
 
 @contextmanager
-def start_errors(model: str) -> Iterator[None]:
+def start_errors(model: str, value_model: str = "") -> Iterator[None]:
     """Report a failed start in one line. The log of the actor has the traceback.
+
+    Args:
+        model: the model of the engine.
+        value_model: of a second engine that starts with it; empty or `policy` without one.
 
     Raises:
         UserError: for any exception.
@@ -46,9 +51,10 @@ def start_errors(model: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        models = model if value_model in ("", OWN_HEAD) else f"{model} or of {value_model}"
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"the engine of {model} did not start ({type(error).__name__}: {reason}); vLLM must support the model, and the "
+            f"the engine of {models} did not start ({type(error).__name__}: {reason}); vLLM must support the model, and the "
             "engine must fit the machine: change the model or its engine in the recipe; the workers' logs have the traceback"
         ) from error
 

@@ -40,7 +40,7 @@ class TreeActor:
         model = model_path(recipe.policy.model)
         self.tokenizer = load_tokenizer(model)
         separate = value_model not in ("", OWN_HEAD)
-        with start_slot(self.config.resources), start_errors(f"{model} or of {value_model}" if separate else model):
+        with start_slot(self.config.resources), start_errors(model, value_model):
             self.policy, self.value = _start_engines(model, value_model, self.config)
         engines = [self.config.policy_engine, *([self.config.value_engine] if separate else [])]
         self.context = min(engine.max_model_len for engine in engines)

@@ -60,7 +60,7 @@ class SamplingActor:
         guide: Guide | None = None,
     ) -> None:
         path, self.value = model_path(model), None
-        with start_slot(resources), start_errors(f"{model} or of {guide.value_model}" if guide else model):
+        with start_slot(resources), start_errors(model, guide.value_model if guide else ""):
             if guide:
                 engines = build_engines(path, guide.value_model, engine, guide.engine, logprobs=False)
                 self.policy, self.value = engines

@@ -10,7 +10,6 @@ import asyncio
 import json
 import time
 from dataclasses import replace
-from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -40,12 +39,11 @@ class SearchActor:
         self.recipe, self.config = recipe, recipe.evaluate
         model = model_path(evaluated_policy(recipe))
         self.tokenizer = load_tokenizer(model)
-        self.block_ends = cache(partial(delimiter_tokens, self.tokenizer))  # decodes the whole vocabulary
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
         engines = self.config.policy_engine, self.config.value_engine
         one = recipe.uses_own_head("evaluate")
-        with start_slot(self.config.resources), start_errors(model if one else f"{model} or of {value_model}"):
+        with start_slot(self.config.resources), start_errors(model, value_model):
             self.policy, self.value = build_engines(model, value_model, *engines)
         # Prompt and response must fit into the context of both engines.
         self.context = min(engine.max_model_len for engine in (engines[:1] if one else engines))
@@ -85,7 +83,7 @@ class SearchActor:
                 self.policy, self.value, prompt, count=1, sampling=replace(sampling, temperature=0.0), seed=seed
             )
         shape = self.shapes[explorer]
-        sampling = replace(sampling, stop_token_ids=self.block_ends(shape.delimiter))
+        sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))
         if isinstance(shape, Mcts):
             return await mcts(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
         if isinstance(shape, Rebase):

@@ -26,9 +26,10 @@ from tqdm import tqdm
 from vgs_ray.data.files import atomic_folder
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.value.model import ValueModel, correct_probs
+from vgs_ray.value.packing import bucket_by_length
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.publish import copy_tokenizer
-from vgs_ray.value.score_sequences import length_batches, padded
+from vgs_ray.value.score_sequences import padded
 
 COLUMNS = {"prompt": ("tokens",), "prompt_ids": ("chosen_ids", "rejected_ids")}
 """Columns with the tokens of a prompt and of its answers, in the tables `roll_ins` and `pairs`."""
@@ -165,8 +166,8 @@ def _states(
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Hidden states, (tokens, hidden), and expected rewards, (tokens,), of answers from the end of their prompts, in float64."""
     (low, high), device = rewards, source.backbone.device
-    lengths = [len(answer.tokens) for answer in answers]
-    for batch in tqdm(length_batches(lengths, MICRO_TOKENS), desc="states", ncols=100, leave=False):
+    lengths = np.array([len(answer.tokens) for answer in answers])
+    for batch in tqdm(bucket_by_length(lengths, MICRO_TOKENS), desc="states", ncols=100, leave=False):
         ids, mask = padded([np.array(answers[index].tokens) for index in batch])
         starts = torch.tensor([answers[index].start for index in batch])
         chosen = (mask > 0) & (torch.arange(ids.shape[1]) >= starts[:, None] - 1)

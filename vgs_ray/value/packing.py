@@ -88,3 +88,13 @@ def lay_out(examples: Sequence[Example], layout: Layout, last_only: bool = False
     return MicroBatch(
         ids, positions, labels, values, weights, layout == "packed", tuple(example.id for example in examples)
     )
+
+
+def bucket_by_length(lengths: NDArray[np.int64], budget: int) -> list[list[int]]:
+    """Groups of similar length, so that the number of rows times the longest row stays within the budget."""
+    packs: list[list[int]] = []
+    for place in np.argsort(lengths, kind="stable"):
+        if not packs or (len(packs[-1]) + 1) * lengths[place] > budget:
+            packs.append([])
+        packs[-1].append(int(place))
+    return packs

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vgs_ray.models.folder import VALUE_HEAD
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.packing import bucket_by_length
 from vgs_ray.value.policy_value import PolicyValueModel
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -45,7 +46,7 @@ def token_probs(
             "tokens of its own policy: leave this run out"
         )
     values: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(sequences)
-    for batch in length_batches([len(tokens) for tokens in sequences], micro_tokens):
+    for batch in bucket_by_length(np.array([len(tokens) for tokens in sequences]), micro_tokens):
         ids, mask = padded([sequences[index] for index in batch])
         probs = score(ids.to(device), mask.to(device)).cpu().numpy()
         for index, row in zip(batch, probs, strict=True):
@@ -66,16 +67,6 @@ def _load(folder: Path, device: torch.device) -> tuple[Score, int]:
         return (model.values(ids, mask) + 1) / 2
 
     return score, model.config.vocab_size
-
-
-def length_batches(lengths: Sequence[int], micro_tokens: int) -> list[list[int]]:
-    """Positions of sequences of similar length, as many as fit into a forward pass with their padding."""
-    batches: list[list[int]] = [[]]
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batches[-1] and lengths[index] * (len(batches[-1]) + 1) > micro_tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
 
 
 def padded(sequences: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:

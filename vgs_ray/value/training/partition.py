@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vgs_ray.value.packing import Layout
+from vgs_ray.value.packing import Layout, bucket_by_length
 
 Ints = NDArray[np.int64]
 
@@ -96,16 +96,6 @@ def best_fit(lengths: Ints, budget: int) -> list[list[int]]:
             room, pack = rooms.pop(at)
         packs[pack].append(int(place))
         insort(rooms, (room - length, pack))
-    return packs
-
-
-def bucket_by_length(lengths: Ints, budget: int) -> list[list[int]]:
-    """Groups of similar length, so that the number of rows times the longest row stays within the budget."""
-    packs: list[list[int]] = []
-    for place in np.argsort(lengths, kind="stable"):
-        if not packs or (len(packs[-1]) + 1) * lengths[place] > budget:
-            packs.append([])
-        packs[-1].append(int(place))
     return packs
 
 

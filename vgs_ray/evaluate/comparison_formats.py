@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from vgs_ray.evaluate.formats import Row, by_benchmark, github_table, interval_text
+from vgs_ray.evaluate.formats import Row, accuracy_text, by_benchmark, github_table, interval_text
 
 FIGURES = {
     "Accuracy by method and run": "accuracy_by_run.png",
@@ -55,7 +55,7 @@ def markdown(comparison: Mapping[str, Any], figures: Sequence[str]) -> str:
     parts = []
     for name, rows in by_benchmark(comparison["rows"]).items():
         parts += [f"# Comparison: {name}, {rows[0]['problems']} problems"]
-        parts += [_table(comparison, rows, _runs(comparison), _accuracy), "## FLOPs per problem"]
+        parts += [_table(comparison, rows, _runs(comparison), accuracy_text), "## FLOPs per problem"]
         parts += [_table(comparison, rows, _runs(comparison), lambda row: f"{row['flops']:.2e}")]
         gaps = [{**row, "run": f"`{row['a']}` − `{row['b']}`"} for row in differences.get(name, [])]
         if gaps:
@@ -69,10 +69,6 @@ def markdown(comparison: Mapping[str, Any], figures: Sequence[str]) -> str:
 
 def _runs(comparison: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"`{name}`" for name in comparison["runs"]}
-
-
-def _accuracy(row: Row) -> str:
-    return f"{100 * row['accuracy']:.1f} ({interval_text(row, '.1f')})"
 
 
 def _difference(row: Row) -> str:

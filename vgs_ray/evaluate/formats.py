@@ -144,6 +144,11 @@ def _accuracy(row: Row, to: str = " to ") -> list[str]:
     return [f"{100 * row['accuracy']:.1f}", interval_text(row, ".1f", to)]
 
 
+def accuracy_text(row: Row) -> str:
+    """An accuracy in % and its interval, for one cell."""
+    return f"{100 * row['accuracy']:.1f} ({interval_text(row, '.1f')})"
+
+
 def interval_text(row: Row, form: str, to: str = " to ") -> str:
     return f"{100 * row['low']:{form}}{to}{100 * row['high']:{form}}"
 

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from vgs_ray.data.files import write_atomically, write_json
 from vgs_ray.evaluate.comparison import MAIN_METHODS
-from vgs_ray.evaluate.formats import by_benchmark
+from vgs_ray.evaluate.formats import accuracy_text, by_benchmark
 from vgs_ray.evaluate.report import JSON
 
 Row = Mapping[str, Any]
@@ -57,8 +57,7 @@ def _table(rows: Sequence[Row], form: str) -> str:
     rounds = sorted({row["round"] for row in rows})
     cells: dict[tuple[str, int], dict[int, str]] = {}
     for row in rows:
-        text = f"{100 * row['accuracy']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-        cells.setdefault((row["method"], row["budget"]), {})[row["round"]] = text
+        cells.setdefault((row["method"], row["budget"]), {})[row["round"]] = accuracy_text(row)
     order = sorted(cells, key=lambda place: (METHODS.index(place[0]), place[1]))
     table = [[*place, *(cells[place].get(number, "-") for number in rounds)] for place in order]
     align = ["left", *["right"] * (len(rounds) + 1)]

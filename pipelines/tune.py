@@ -5,7 +5,6 @@ Training resumes from its last checkpoint after a failure.
 
 from __future__ import annotations
 
-import math
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,7 +48,7 @@ def tune_policy(recipe: Recipe, stage: Stage) -> None:
     log = stage.folder / METRICS_LOG
     with ray_session(folder=stage.folder):
         pairs = prepare_pairs(recipe)
-        steps = optimizer_steps(recipe.tune, pairs["train"])
+        steps = recipe.tune.steps(pairs["train"])
         with (
             progress("tune", steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
             interruptible(),
@@ -61,11 +60,6 @@ def tune_policy(recipe: Recipe, stage: Stage) -> None:
         shutil.rmtree(stage.folder / folder)
     validation = {name: round(value, 4) for name, value in last_validation(read_metrics(log)).items()}
     stage.close(pairs=pairs, steps=steps, validation=validation)
-
-
-def optimizer_steps(config: Tune, pairs: int) -> int:
-    """Steps of a run on so many training pairs."""
-    return config.epochs * math.ceil(pairs / config.batch_size)
 
 
 def prepare_pairs(recipe: Recipe) -> dict[str, int]:

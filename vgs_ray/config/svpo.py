@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -118,3 +119,7 @@ class Tune:
     """Recompute the activations of each layer in the backward pass."""
     trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], OPERATION] = ("tensorboard",)
     """Experiment trackers to log to, in addition to `metrics.jsonl`."""
+
+    def steps(self, pairs: int) -> int:
+        """Optimizer steps of a run on so many training pairs."""
+        return self.epochs * math.ceil(pairs / self.batch_size)

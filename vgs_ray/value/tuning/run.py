@@ -43,7 +43,7 @@ def tune(config: Tune, pairs: Path, folder: Path, seed: int, workers: int, repor
     tokenizer = copy.deepcopy(load_tokenizer(model_path(config.init)))  # TRL changes it
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    steps = config.epochs * math.ceil(len(train) / config.batch_size)
+    steps = config.steps(len(train))
     model = load_model(config, seed)
     settings = copy.deepcopy((model.policy.config, model.policy.generation_config))
     trainer = TuneTrainer(

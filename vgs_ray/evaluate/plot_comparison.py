@@ -34,11 +34,16 @@ Content = Mapping[str, Any]
 class _Look(NamedTuple):
     color: str
     marker: str
+    linestyle: str
 
 
 def _looks(runs: Sequence[str]) -> dict[str, _Look]:
+    """A look for each run or line. The ninth has the colour and the marker of the first, and a dashed line."""
     count = len(COLOURS)
-    return {run: _Look(COLOURS[place % count], MARKERS[place % count]) for place, run in enumerate(runs)}
+    return {
+        run: _Look(COLOURS[place % count], MARKERS[place % count], "-" if place < count else "--")
+        for place, run in enumerate(runs)
+    }
 
 
 def draw_comparison(comparison: Content, folder: Path) -> list[str]:
@@ -167,7 +172,7 @@ def _position_figure(curves: Content) -> Figure:
 def _field_figure(comparison: Content) -> Figure:
     """Left: accuracy of each method. Right: Brier scores of the value models. Both against a field of the recipe."""
     field, numbers = comparison["against"]["field"], comparison["against"]["numbers"]
-    figure = Figure(figsize=(11, 4.2), dpi=200, layout="constrained")
+    figure = Figure(figsize=(11, 5), dpi=200, layout="constrained")
     left, right = figure.subplots(1, 2)
     rows = list(by_benchmark(comparison["rows"]).values())[-1]
     columns = [tuple(column) for column in comparison["columns"]]
@@ -177,14 +182,14 @@ def _field_figure(comparison: Content) -> Figure:
         )
         left.plot(*zip(*points, strict=True), **look._asdict(), linewidth=1.6, label=_method_label(*column))
     _draw_briers(right, comparison, numbers)
-    for axes in (left, right):
+    for axes, columns_of_legend in ((left, 2), (right, 1)):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(sorted(set(numbers.values()))))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(f"{field} (log scale)")
         axes.grid(axis="y", **GRID)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns_of_legend)
     left.set_ylabel("accuracy, %")
     right.set_ylabel("Brier score")
     return figure

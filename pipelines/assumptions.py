@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 from pipelines.tables.manifest import read_manifest
-from pipelines.tables.stage_table import StageTable, read_footer, stage_table, value_counts
+from pipelines.tables.stage_table import StageTable, open_file, stage_table, value_counts
 from vgs_ray.config import Recipe
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.estimate_svpo import PAIRS_PER_SIMULATION
@@ -22,8 +21,8 @@ class Assumed(NamedTuple):
 def mean_length(table: StageTable, column: str) -> Assumed | None:
     """Mean length of a list column, from the footers of the Parquet files. An empty list counts as one item."""
     items, rows = 0, 0
-    for file in table.part_files():
-        footer = read_footer(file)
+    for file in table.files():
+        footer = open_file(file).metadata
         rows += footer.num_rows
         for group in (footer.row_group(index) for index in range(footer.num_row_groups)):
             chunks = (group.column(index) for index in range(group.num_columns))
@@ -37,7 +36,7 @@ def bytes_per_row(recipe: Recipe) -> dict[str, float]:
     for stage in defaults.BYTES_PER_ROW:
         table = stage_table(recipe, stage)
         if rows := table.count_rows():
-            sizes[stage] = sum(os.path.getsize(file) for file in table.part_files()) / rows
+            sizes[stage] = table.count_bytes() / rows
     return sizes
 
 

@@ -183,13 +183,13 @@ def run(recipe: Recipe) -> None:
     if stage is None:
         return
     kept, dropped = stage_table(recipe, "clean"), stage_table(recipe, "dropped")
-    dropped.folder.mkdir(parents=True, exist_ok=True)
     config = recipe.clean
     named = {name: benchmark_source(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
     with ray_session(folder=stage.folder):
         sources = pin_sources(stage.folder, {config.source: config.source} | named)
         excluded = {name: sources[name] for name in named}
         clean(replace(config, source=sources[config.source]), recipe.judge, recipe.seed, excluded, kept, dropped)
+        kept, dropped = stage.publish(kept), stage.publish(dropped)
     reasons = value_counts(dropped, "reason")
     print(summary(kept.count_rows(), reasons), flush=True)
     if not kept.count_rows():

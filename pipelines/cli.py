@@ -15,11 +15,12 @@ from pipelines.errors import line_of
 from pipelines.recipes import RECIPES
 from pipelines.tables.stage import only_writer
 from vgs_ray.config import Recipe
-from vgs_ray.config.checks import URL, check_recipe
+from vgs_ray.config.checks import check_recipe
 from vgs_ray.config.help import help_text, summary
 from vgs_ray.config.options import parse_options
 from vgs_ray.config.placement import check_layout
 from vgs_ray.config.recipe import SHARED
+from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
@@ -61,8 +62,8 @@ def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]
         print(_help(command, base, flags, whole=HELP_ALL in asked))
         raise SystemExit(0)
     recipe, flags = parse_options(base, flags, options, f"python -m {command} {name}")
-    if recipe.root and not URL.match(recipe.root):  # workers have other working directories
-        recipe = replace(recipe, root=absolute(recipe.root))
+    if recipe.root and isinstance(root := storage_path(recipe.root), Path):  # workers have other working directories
+        recipe = replace(recipe, root=absolute(str(root)))
     check_recipe(recipe)
     check_layout(base, recipe)
     return recipe, flags

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 import ray
 
 from pipelines.actors.searching import SearchActor
@@ -135,7 +134,7 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     """Write the report of every method at every budget from the stored searches."""
     config = recipe.evaluate
     policy, value = model_sizes(evaluated_policy(recipe), value_model(recipe, config.value_model))
-    batches = pads.dataset(out.part_files(), schema=out.schema).to_batches()
+    batches = out.dataset().to_batches()
     trees = {variant.name: variant.mcts for variant in config.variants}
     searches = [
         GradedSearch.from_row(row, policy, value, trees.get(row["explorer"]))
@@ -166,9 +165,10 @@ def run(recipe: Recipe) -> None:
         sources = pin_sources(stage.folder, benchmark_sources(config))
         problems, count = all_problems(sources, config.limit)
         expected = count * len(explorers(config))
-        with progress("evaluate", expected, out.count_rows, unit="search"):
+        with progress("evaluate", expected, stage_table(recipe, "evaluate").count_rows, unit="search"):
             if out.count_rows() < expected:
                 search_all(recipe, problems, out)
+            out = stage.publish(out)
             report(recipe, out)
     errors = out.read(["error"])["error"]
     stage.close(searches=out.count_rows(), errors=len(errors) - errors.null_count, benchmarks=sources)
@@ -198,7 +198,7 @@ def report_again(recipe: Recipe) -> None:
     """
     check_recipe(recipe)
     out = stage_table(recipe, "evaluate")
-    if not out.part_files():
+    if not out.files():
         raise UserError(f"{out.folder} has no searches: run python -m pipelines.evaluate {recipe.name} first")
     report(recipe, out)
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.by_problem import ProblemBatch, ProblemFiles, align
+from pipelines.tables.by_problem import ProblemBatch, ProblemGroups, align
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.shards import ShardWriter, number_shards
 from pipelines.tables.stage import open_stage
@@ -72,7 +71,7 @@ def first_responses(labels: pa.Table, responses: int) -> pa.Table:
 def write_vm(recipe: Recipe, folder: Path) -> SplitCounts:
     """Write all shards of OpenR1-VM."""
     tables = {name: stage_table(recipe, name) for name in ("roll_out", *INPUTS)}
-    files, limit = ProblemFiles.scan(tables.values()), recipe.export.shard_mib * MIB
+    files, limit = ProblemGroups.scan(tables.values()), recipe.export.shard_mib * MIB
     batches_per_task = max(1, int(limit / _bytes_per_row(recipe, tables) / BATCH_ROWS))
     tasks = []
     for split in SPLITS:
@@ -102,16 +101,14 @@ def write_vm_shards(
 
 def problems_of(labels: StageTable, split: str) -> pa.Array:
     """The ids of the problems of a split that have a label."""
-    batches = pads.dataset(labels.part_files(), schema=labels.schema).to_batches(
-        columns=["problem_id"], filter=pc.field("split") == split
-    )
+    batches = labels.dataset().to_batches(columns=["problem_id"], filter=pc.field("split") == split)
     distinct = {problem for batch in batches for problem in pc.unique(batch["problem_id"]).to_pylist()}
     return pa.array(sorted(distinct), pa.string())
 
 
 def _bytes_per_row(recipe: Recipe, tables: dict[str, StageTable]) -> float:
     """An estimate from file sizes: a response contains its own tokens and a part of its roll-in."""
-    sizes = {name: sum(os.path.getsize(file) for file in tables[name].part_files()) for name in ("roll_out", "roll_in")}
+    sizes = {name: tables[name].count_bytes() for name in ("roll_out", "roll_in")}
     rows = max(tables["roll_out"].count_rows(), 1)
     return max(1.0, (sizes["roll_out"] + sizes["roll_in"] * recipe.roll_out.cuts * 0.6) / rows)
 
@@ -120,8 +117,7 @@ def write_cleaned(recipe: Recipe, folder: Path) -> SplitCounts:
     """Write all shards of OpenR1-Cleaned."""
     clean, limit, counts = stage_table(recipe, "clean"), recipe.export.shard_mib * MIB, []
     for split in SPLITS:
-        source = pads.dataset(clean.part_files(), schema=clean.schema)
-        rows = 0
+        source, rows = clean.dataset(), 0
         with ShardWriter(folder / f"{split}-00000", CLEANED, limit) as writer:
             for batch in source.to_batches(filter=pc.field("split") == split, batch_size=8192):
                 writer.write(cleaned_rows(pa.Table.from_batches([batch])))

@@ -6,7 +6,6 @@ python -m pipelines.train vgs --run-name published
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,14 @@ from numpy.typing import NDArray
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
+from pipelines.tables.manifest import read_manifest
 from pipelines.tables.sources import readable_source
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table
 from pipelines.tables.tasks import map_items
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.files import remove_folder
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.openr1 import REQUIRED, check_columns, our_tables
 from vgs_ray.data.splits import split_bounds, split_key, splits_of
@@ -131,7 +132,9 @@ def run(recipe: Recipe) -> None:
         # The manifest has the recipe's configuration, so that later stages accept the table.
         stage = open_stage(recipe, name, INPUTS[name])
         if stage is not None:
-            stage.close(rows=tables[name].count_rows(), imported_from=source)
+            with ray_session(folder=stage.folder):
+                table = stage.publish(tables[name])
+            stage.close(rows=table.count_rows(), imported_from=source)
     print(
         f"imported {tables['clean'].count_rows():,} problems; continue with: python -m pipelines.train {recipe.name} "
         f"--run-name {recipe.run_name}"
@@ -145,7 +148,7 @@ def _is_written(recipe: Recipe, source: str) -> bool:
         UserError: the import is complete, or the tables have another origin.
     """
     manifests = [recipe.folder / name / "_stage.json" for name in INPUTS]
-    origins = [json.loads(path.read_text())["counts"].get("imported_from") for path in manifests if path.exists()]
+    origins = [read_manifest(path)["counts"].get("imported_from") for path in manifests if path.exists()]
     if len(origins) == len(INPUTS) or {*origins} - {source}:
         raise UserError(
             f"{recipe.folder} has tables already; an import needs a new run: pass --run-name NAME, or remove the folder"
@@ -161,10 +164,8 @@ def _write(files: list[Path], recipe: Recipe, tables: dict[str, StageTable]) -> 
         raise UserError(f"{files[0].parent} has no rows to import: check --import-vm.source")
     claimed = {}
     for name, table in tables.items():
-        table.folder.mkdir(parents=True, exist_ok=True)
+        remove_folder(table.folder)
         claimed[name] = table.claim()
-        for part in table.folder.glob("part-*.parquet"):
-            part.unlink()
     with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].count_rows):
         map_items(tasks, partial(import_row_group, tables=claimed)).materialize()
 

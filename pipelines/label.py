@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.by_problem import ProblemBatch, ProblemFiles, align, map_problems
+from pipelines.tables.by_problem import ProblemBatch, ProblemGroups, align, map_problems
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, all_rows, stage_table, value_counts, write_dataset
 from vgs_ray.config import Label, Recipe
@@ -108,9 +108,10 @@ def run(recipe: Recipe) -> None:
     verified = tables["verify"]
     with ray_session(folder=stage.folder), progress("label", verified.count_rows(), out.count_rows):
         max_rows = BATCH_ROWS_WITH_TOKENS if with_values else BATCH_ROWS
-        batches = ProblemFiles.scan(tables.values()).batches(max_rows)
+        batches = ProblemGroups.scan(tables.values()).batches(max_rows)
         labelled = map_problems(batches, label_problems, tables=tables, config=config, delimiters=delimiters)
         write_dataset(labelled, out.write_part)
+        out = stage.publish(out)
     if not out.count_rows():
         raise UserError(
             f"no roll-out of {recipe.folder} got a label, and training needs some; outcomes: "

@@ -6,7 +6,6 @@ All trees of a problem are paired together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,10 +13,11 @@ import pyarrow.compute as pc
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.by_problem import ProblemBatch, ProblemFiles, map_problems
+from pipelines.tables.by_problem import ProblemBatch, ProblemGroups, map_problems
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table, value_counts
 from vgs_ray.config import Recipe
+from vgs_ray.data.files import remove_folder
 from vgs_ray.data.schemas import PAIRS, UNPAIRED_TREES
 from vgs_ray.errors import UserError
 from vgs_ray.labels.preferences import Preference, Row, preferences
@@ -86,18 +86,17 @@ def run(recipe: Recipe) -> None:
     if stage is None:
         return
     trees, out, unpaired = (stage_table(recipe, name) for name in ("trees", "pairs", "unpaired"))
-    unpaired.folder.mkdir(parents=True, exist_ok=True)
     with (
         ray_session(folder=stage.folder),
         progress("pairs", None, lambda: 0, note=lambda: f"{out.count_rows():,} pairs"),
     ):
-        batches = ProblemFiles.scan([trees]).batches(BATCH_ROWS)
+        batches = ProblemGroups.scan([trees]).batches(BATCH_ROWS)
         for _ in map_problems(batches, pair_problems, recipe=recipe, trees=trees).iter_batches(batch_size=None):
             pass  # the tasks write the rows
+        out, unpaired = stage.publish(out), stage.publish(unpaired)
     reasons = value_counts(unpaired, "reason")
     if not out.count_rows():
-        for part in unpaired.part_files():  # so that the stage may start again with another margin
-            Path(part).unlink()
+        remove_folder(stage.folder)  # so that the stage may start again with another margin
         refuse_no_pairs(recipe, reasons)
     stage.close(
         rows=out.count_rows(), splits=value_counts(out, "split"), unpaired_trees=unpaired.count_rows(), reasons=reasons

@@ -123,6 +123,7 @@ def run(recipe: Recipe) -> None:
     with ray_session(folder=stage.folder), progress("roll_in", expected, out.count_rows, note=totals.note):
         if out.count_rows() < expected:
             sample_roll_ins(recipe, problems, out, totals)
+        out = stage.publish(out)
     stage.close(
         rows=out.count_rows(),
         finish=value_counts(out, "finish_reason"),

@@ -111,6 +111,7 @@ def run(recipe: Recipe) -> None:
         if config.whole:
             selected = [generator.name for generator in recipe.roll_in.generators if generator.search]
             copy_whole(roll_ins, out, committed, selected)
+        out = stage.publish(out)
     stage.close(rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed())
 
 

@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import ray
 from ray.util.annotations import RayDeprecationWarning
@@ -18,13 +17,14 @@ from tqdm import tqdm
 from pipelines.serving.ingress import haproxy_in_front
 from pipelines.tables.shared_folder import check_shared
 from vgs_ray.config import Serve
+from vgs_ray.data.storage import AnyPath
 
 DEFAULT_SERVE = Serve()
 """For sessions without an endpoint, or with the default address and limits."""
 
 
 @contextmanager
-def ray_session(serve: Serve = DEFAULT_SERVE, folder: Path | None = None) -> Iterator[None]:
+def ray_session(serve: Serve = DEFAULT_SERVE, folder: AnyPath | None = None) -> Iterator[None]:
     """Connect to the cluster that the environment names, as in a Ray job, or start a local one. An open session is reused.
 
     Args:

@@ -92,7 +92,7 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, Any]:
         UserError: there is nothing to train on, or nothing to validate on within `max_length`.
     """
     labels, *tokens = stage_table(recipe, "label"), all_rows(recipe, "roll_in"), all_rows(recipe, "roll_out")
-    sources = Sources(*(table.part_files() for table in (labels, *tokens)))
+    sources = Sources(*(table.files() for table in (labels, *tokens)))
     if not (folder / "index-validation.arrow").exists():
         copy = ray.remote(num_cpus=0.5)(copy_part)
         ray.get([copy.remote(job) for job in part_copies(sources, folder)])

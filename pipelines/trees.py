@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import ray
 
 from pipelines.actors.growing import TreeActor
@@ -44,14 +42,13 @@ def pending_requests(problems: StageTable, recipe: Recipe, committed: ray.Object
     """The requests for the trees that are not committed yet."""
 
     def requests(item: dict[str, Any]) -> pa.Table:
-        rows = problems.read_part(Path(item["file"])).select(["problem_id", "problem", "answer", "split"])
+        rows = problems.read_groups([item], ["problem_id", "problem", "answer", "split"])
         rows = rows.filter(pc.not_equal(rows["split"], "test"))
-        made = [tree_request(row, item["index"], recipe) for row in rows.to_pylist()]
+        made = [tree_request(row, item["tree"], recipe) for row in rows.to_pylist()]
         return drop_committed(pa.Table.from_pylist(made, schema=TREE_REQUESTS), "tree_id", ray.get(committed))
 
-    items = [
-        {"index": index, "file": file} for index in range(recipe.trees.per_problem) for file in problems.part_files()
-    ]
+    groups = problems.row_groups()
+    items = [group._asdict() | {"tree": tree} for tree in range(recipe.trees.per_problem) for group in groups]
     return map_items(items, requests, num_cpus=0.5)
 
 
@@ -92,9 +89,7 @@ def tree_counts(table: StageTable) -> dict[str, Any]:
     """Counts for the manifest."""
     trees, outcomes = Counter[str](), Counter[str | None]()
     problems, solved = set[str](), set[str]()
-    batches = pads.dataset(table.part_files(), schema=table.schema).to_batches(
-        columns=["problem_id", "outcomes", "error"], batch_size=BATCH_ROWS
-    )
+    batches = table.dataset().to_batches(columns=["problem_id", "outcomes", "error"], batch_size=BATCH_ROWS)
     for batch in batches:
         lists = batch["outcomes"]
         trees.update(rows=len(batch), errors=len(batch) - batch["error"].null_count)
@@ -128,6 +123,7 @@ def run(recipe: Recipe) -> None:
     ):
         if out.count_rows() < expected:
             totals.run(grow_trees(recipe, value, problems, out))
+        out = stage.publish(out)
     stage.close(**tree_counts(out), speed=totals.speed())
 
 

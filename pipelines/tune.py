@@ -112,7 +112,7 @@ def write_store(recipe: Recipe, store: Path) -> None:
             f"tune.init is {init!r}, whose tokenizer differs from that of policy.model, {recipe.policy.model!r}; the pairs are "
             "token ids of the policy: pass a model with the same tokenizer as --tune.init"
         )
-    write_pairs(stage_table(recipe, "pairs").part_files(), store, recipe.tune.max_length, config.vocab_size)
+    write_pairs(stage_table(recipe, "pairs").files(), store, recipe.tune.max_length, config.vocab_size)
 
 
 def trainer(recipe: Recipe) -> TorchTrainer:

@@ -14,7 +14,7 @@ import ray
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
-from pipelines.tables.by_problem import ProblemBatch, ProblemFiles
+from pipelines.tables.by_problem import ProblemBatch, ProblemGroups
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import (
     StageTable,
@@ -102,9 +102,9 @@ def run(recipe: Recipe) -> None:
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
     out = stage_table(recipe, "verify")
     expected = tables["roll_out"].count_rows()
-    with ray_session(folder=stage.folder), progress("verify", expected, out.count_rows):
+    with ray_session(folder=stage.folder), progress("verify", expected, stage_table(recipe, "verify").count_rows):
         if out.count_rows() < expected:
-            batches = [batch._asdict() for batch in ProblemFiles.scan(tables.values()).batches(BATCH_ROWS)]
+            batches = [batch._asdict() for batch in ProblemGroups.scan(tables.values()).batches(BATCH_ROWS)]
             judged = map_items(
                 batches,
                 JudgeActor,
@@ -113,6 +113,7 @@ def run(recipe: Recipe) -> None:
                 arguments=(recipe.policy.model, recipe.judge, tables, out),
             )
             write_dataset(judged, out.claim().write_part)
+        out = stage.publish(out)
     stage.close(rows=out.count_rows(), outcomes=value_counts(out, "outcome"), reasons=value_counts(out, "reason"))
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+from upath import UPath
 
-from pipelines.tables.stage_table import StageTable, part_name
-from vgs_ray.data.files import write_json
+from pipelines.tables.parts import list_parts, part_name, piece_name
+from pipelines.tables.stage_table import StageTable, open_file
+from vgs_ray.data.files import remove_folder, write_json
 
 BATCHED_ATTEMPTS = 5
 """After this many attempts, one row of the block may be what kills the engine. The rows then run one at a time."""
@@ -29,7 +30,7 @@ class Attempts(NamedTuple):
 
 
 class BlockJournal:
-    """The rows of one block on disk.
+    """The rows of one block in storage.
 
     Args:
         table: the table of the rows.
@@ -42,7 +43,10 @@ class BlockJournal:
 
     def begin_attempt(self) -> Attempts:
         """Record one more attempt, and return the record of the earlier ones."""
-        earlier = Attempts(*json.loads(self._attempts.read_text())) if self._attempts.exists() else Attempts(0, None)
+        try:
+            earlier = Attempts(*json.loads(self._attempts.read_text()))
+        except FileNotFoundError:
+            earlier = Attempts(0, None)
         write_json(self._attempts, Attempts(earlier.begun + 1, None))
         return earlier
 
@@ -53,27 +57,26 @@ class BlockJournal:
     def committed_ids(self) -> set[str]:
         """Ids of the rows that need not run again."""
         key = self._table.key
-        return {row_id for file in self._files() for row_id in self._table.read_part(file)[key].to_pylist()}
+        return {row_id for file in self._files() for row_id in open_file(file).read([key])[key].to_pylist()}
 
     def commit(self, rows: pa.Table) -> None:
         """Write some rows of the block as a piece."""
         if rows.num_rows:
-            self._table.write_part(rows, name=f"{self._block}.{part_name(rows[self._table.key].to_pylist())}")
+            self._table.write_part(rows, name=piece_name(self._block, rows[self._table.key].to_pylist()))
 
     def merge(self) -> None:
         """Merge the pieces into the part. Readers ignore them once the part exists, so no reader sees a row twice."""
         files = self._files()
         if files and files[0] != self._part():
-            self._table.write_part(pa.concat_tables([self._table.read_part(file) for file in files]), name=self._block)
-        for piece in self._pieces():
-            piece.unlink()
+            self._table.write_part(pa.concat_tables([open_file(file).read() for file in files]), name=self._block)
+        remove_folder(self._table.parts_folder / self._block)
         self._attempts.unlink(missing_ok=True)
 
-    def _files(self) -> list[Path]:
-        return [self._part()] if self._part().exists() else self._pieces()
+    def _files(self) -> list[UPath]:
+        if self._part().exists():
+            return [self._part()]
+        pieces = list_parts(self._table.parts_folder, of=self._block)
+        return [self._table.part_path(piece.name) for piece in pieces]
 
-    def _part(self) -> Path:
+    def _part(self) -> UPath:
         return self._table.part_path(self._block)
-
-    def _pieces(self) -> list[Path]:
-        return sorted(self._table.folder.glob(f"part-{self._block}.*.parquet"))

@@ -1,9 +1,9 @@
 """Reads tables problem by problem: a join by `problem_id` that shuffles no tokens and holds no table in memory.
 
-The parts of a table hold rows of any problems. One scan finds which files have rows of which problem, and only these counts
-reach the driver. Problems are then grouped into batches, and the task that gets a batch reads the files of its problems.
-Stages write rows in about the order in which they read them, so problems of one batch share files, and all tasks together
-read each file only a few times.
+The row groups of a table hold rows of any problems. One scan finds which row groups have rows of which problem, and only these
+counts reach the driver. Problems are then grouped into batches, and the task that gets a batch reads the row groups of its
+problems. Stages write rows in about the order in which they read them, so problems of one batch share row groups, and all
+tasks together read each only a few times.
 """
 
 from __future__ import annotations
@@ -15,49 +15,45 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 import ray
 
-from pipelines.tables.stage_table import StageTable
+from pipelines.tables.stage_table import RowGroup, StageTable, open_file
 from pipelines.tables.tasks import map_items
 from vgs_ray.data.order import by_locality
+from vgs_ray.data.storage import storage_path
 
-FILES_PER_TASK = 64
-ROW_COUNTS = pa.schema([("problem_id", pa.string()), ("file", pa.int64()), ("rows", pa.int64())])
+GROUPS_PER_TASK = 64
+ROW_COUNTS = pa.schema([("problem_id", pa.string()), ("group", pa.int64()), ("rows", pa.int64())])
 
 
 class ProblemBatch(NamedTuple):
-    """Some problems, and the files with their rows, by the name of the table."""
+    """Some problems, and the row groups with their rows, by the name of the table."""
 
     problems: list[str]
-    files: dict[str, list[str]]
+    groups: dict[str, list[dict[str, Any]]]
 
     def read_rows(self, table: StageTable, columns: list[str]) -> pa.Table:
         """The rows of these problems in one table."""
-        files = self.files[table.name]
-        if not files:
-            return table.schema.empty_table().select(columns)
-        of_problems = pc.field("problem_id").isin(pa.array(self.problems, pa.string()))
-        return pads.dataset(files, schema=table.schema).to_table(columns=columns, filter=of_problems)
+        rows = table.read_groups(self.groups[table.name], list(dict.fromkeys([*columns, "problem_id"])))
+        return rows.filter(pc.is_in(rows["problem_id"], pa.array(self.problems, pa.string()))).select(columns)
 
 
-class ProblemFiles(NamedTuple):
-    """Which files hold the rows of which problem.
+class ProblemGroups(NamedTuple):
+    """Which row groups hold the rows of which problem.
 
     Attributes:
-        files: paths, by the name of the table.
-        row_counts: for each table, rows of each problem in each file, as `ROW_COUNTS`; `file` is an index into `files`.
+        groups: row groups, by the name of the table.
+        row_counts: for each table, rows of each problem in each row group, as `ROW_COUNTS`; `group` is an index into `groups`.
     """
 
-    files: dict[str, list[str]]
+    groups: dict[str, list[RowGroup]]
     row_counts: dict[str, pa.Table]
 
     @classmethod
-    def scan(cls, tables: Iterable[StageTable]) -> ProblemFiles:
-        """Read the problem ids of all parts. The first table decides which problems are batched together."""
-        files = {table.name: table.part_files() for table in tables}
-        return cls(files, {name: _count_rows(paths) for name, paths in files.items()})
+    def scan(cls, tables: Iterable[StageTable]) -> ProblemGroups:
+        """Read the problem ids of all rows. The first table decides which problems are batched together."""
+        groups = {table.name: table.row_groups() for table in tables}
+        return cls(groups, {name: _count_rows(each) for name, each in groups.items()})
 
     def batches(self, max_rows: int, among: pa.Array | None = None) -> list[ProblemBatch]:
         """All problems of the first table, each in one batch.
@@ -70,27 +66,29 @@ class ProblemFiles(NamedTuple):
         if among is not None:
             counts = counts.filter(pc.is_in(counts["problem_id"], value_set=among))
         problems, codes = np.unique(counts["problem_id"].to_numpy(), return_inverse=True)
-        order = by_locality(codes, counts["file"].to_numpy())
+        order = by_locality(codes, counts["group"].to_numpy())
         rows = np.bincount(codes, weights=counts["rows"].to_numpy())
         offsets = _batch_offsets(rows[order], max_rows)
         batch_of = np.empty(len(problems), np.int64)
         batch_of[order] = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        files = {name: self._files_of_batches(name, problems, batch_of) for name in self.files}
+        groups = {name: self._groups_of_batches(name, problems, batch_of) for name in self.groups}
         return [
-            ProblemBatch(problems[order[begin:end]].tolist(), {name: of.get(batch, []) for name, of in files.items()})
+            ProblemBatch(problems[order[begin:end]].tolist(), {name: of.get(batch, []) for name, of in groups.items()})
             for batch, (begin, end) in enumerate(pairwise(offsets))
         ]
 
-    def _files_of_batches(self, table: str, problems: np.ndarray, batch_of: np.ndarray) -> dict[int, list[str]]:
-        """The files of one table that each batch has to read."""
+    def _groups_of_batches(
+        self, table: str, problems: np.ndarray, batch_of: np.ndarray
+    ) -> dict[int, list[dict[str, Any]]]:
+        """The row groups of one table that each batch has to read."""
         counts = self.row_counts[table]
         codes = pc.index_in(counts["problem_id"], value_set=pa.array(problems, pa.string()))
         counts = counts.append_column("code", codes).filter(pc.is_valid(codes))
-        pairs = np.unique(np.stack([batch_of[counts["code"].to_numpy()], counts["file"].to_numpy()]), axis=1)
-        files: dict[int, list[str]] = {}
-        for batch, file in pairs.T.tolist():
-            files.setdefault(batch, []).append(self.files[table][file])
-        return files
+        pairs = np.unique(np.stack([batch_of[counts["code"].to_numpy()], counts["group"].to_numpy()]), axis=1)
+        groups: dict[int, list[dict[str, Any]]] = {}
+        for batch, group in pairs.T.tolist():
+            groups.setdefault(batch, []).append(self.groups[table][group]._asdict())
+        return groups
 
 
 def _batch_offsets(rows: np.ndarray, max_rows: int) -> list[int]:
@@ -104,20 +102,21 @@ def _batch_offsets(rows: np.ndarray, max_rows: int) -> list[int]:
     return [*offsets, len(rows)] if len(rows) else offsets
 
 
-def _count_rows(paths: list[str]) -> pa.Table:
-    """How many rows of each problem each file has, as `ROW_COUNTS`."""
-    if not paths:
+def _count_rows(groups: list[RowGroup]) -> pa.Table:
+    """How many rows of each problem each row group has, as `ROW_COUNTS`."""
+    if not groups:
         return ROW_COUNTS.empty_table()
-    items = [{"file": index, "path": path} for index, path in enumerate(paths)]
-    counted = map_items(items, _count_rows_in_file, FILES_PER_TASK, num_cpus=0.5)
+    items = [{"group": index, **group._asdict()} for index, group in enumerate(groups)]
+    counted = map_items(items, _count_rows_in_group, GROUPS_PER_TASK, num_cpus=0.5)
     counts = pa.concat_tables(ray.get(counted.to_arrow_refs()))
-    return counts.sort_by([("problem_id", "ascending"), ("file", "ascending")])
+    return counts.sort_by([("problem_id", "ascending"), ("group", "ascending")])
 
 
-def _count_rows_in_file(item: dict[str, Any]) -> pa.Table:
-    ids = pq.read_table(item["path"], columns=["problem_id"]).group_by("problem_id").aggregate([([], "count_all")])
-    file = pa.array([item["file"]] * len(ids), pa.int64())
-    return pa.table([ids["problem_id"], file, ids["count_all"]], schema=ROW_COUNTS)
+def _count_rows_in_group(item: dict[str, Any]) -> pa.Table:
+    rows = open_file(storage_path(item["file"])).read_row_group(item["number"], columns=["problem_id"])
+    ids = rows.group_by("problem_id").aggregate([([], "count_all")])
+    group = pa.array([item["group"]] * len(ids), pa.int64())
+    return pa.table([ids["problem_id"], group, ids["count_all"]], schema=ROW_COUNTS)
 
 
 def map_problems(batches: list[ProblemBatch], work: Callable[..., pa.Table], **shared: Any) -> ray.data.Dataset:

@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 
 from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
@@ -36,7 +33,7 @@ def held_out_answers(recipe: Recipe, most: int, delimiters: tuple[int, ...] = ()
         Answers sorted by problem; empty if the tables have none.
     """
     labels = stage_table(recipe, "label")
-    if not labels.part_files():
+    if not labels.files():
         return []
     chosen = choose_rows(_validation_rows(labels))[:most]
     roll_outs = _rows(stage_table(recipe, "roll_out"), ["tokens"], [row["roll_out_id"] for row in chosen])
@@ -54,7 +51,7 @@ def held_out_answers(recipe: Recipe, most: int, delimiters: tuple[int, ...] = ()
 def _validation_rows(labels: StageTable) -> list[dict[str, Any]]:
     held_out = (pc.field("split") == "validation") & pc.field("label").isin([CORRECT, INCORRECT])
     columns = ["problem_id", "roll_in_id", "roll_out_id", "cut", "label"]
-    table = pads.dataset(labels.part_files(), schema=labels.schema).to_table(columns=columns, filter=held_out)
+    table = labels.dataset().to_table(columns=columns, filter=held_out)
     return [dict(row) for row in table.to_pylist()]
 
 
@@ -68,11 +65,5 @@ def choose_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rows(table: StageTable, columns: list[str], ids: list[str]) -> dict[str, dict[str, Any]]:
-    """The rows with these ids. Files without any of them are read no further than their ids."""
-    wanted, found = pa.array(sorted(set(ids)), pa.string()), dict[str, dict[str, Any]]()
-    for file in table.part_files():
-        if pc.any(pc.is_in(pq.read_table(file, columns=[table.key])[table.key], value_set=wanted)).as_py():
-            part = pads.dataset(file, schema=table.schema)
-            rows = part.to_table(columns=[table.key, *columns], filter=pc.field(table.key).isin(wanted))
-            found |= {row[table.key]: row for row in rows.to_pylist()}
-    return found
+    """The rows with these ids."""
+    return {row[table.key]: row for row in table.rows_with(ids, [table.key, *columns]).to_pylist()}

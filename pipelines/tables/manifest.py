@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from pipelines.tables.stage_table import LAYOUT, stage_table
+from upath import UPath
+
 from vgs_ray.config import Recipe
+from vgs_ray.data.storage import list_files
 from vgs_ray.errors import UserError
 from vgs_ray.models.content import content_of
 
 KEYS = {"stage", "identity", "operation", "inputs"}
+OLD_KEYS = ({"stage", "config", "inputs"}, {*KEYS, "counts"})
+"""Keys of manifests of earlier versions, which did not name the files of the tables."""
 
 
 def description(recipe: Recipe, stage: str, inputs: dict[str, str]) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def _with_model(manifest: dict[str, Any], field: str, value: Any) -> Any:
     return f"{name}, {value}" if name and name != value else value
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: UPath) -> dict[str, Any]:
     """A manifest as it was written.
 
     Raises:
@@ -59,12 +62,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(manifest, dict) and manifest.keys() >= KEYS:
-            return manifest
-        if isinstance(manifest, dict) and manifest.keys() >= {"stage", "config", "inputs"}:
+        keys = manifest.keys() if isinstance(manifest, dict) else set()
+        if keys >= {*KEYS, "tables"} or (keys >= KEYS and "counts" not in keys):
+            return dict(manifest)
+        if any(keys >= old for old in OLD_KEYS):
             raise UserError(
-                f"{path} was written by an earlier version of vgs_ray, which recorded the configuration in another form; this "
-                "version can't continue that run: pass --run-name NAME for a new run"
+                f"{path} was written by an earlier version of vgs_ray, which stored runs in another form; this version can't "
+                "continue that run: pass --run-name NAME for a new run"
             )
         reason = "not what a stage writes"
     except ValueError as error:
@@ -75,19 +79,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
     )
 
 
-def refuse_lost_rows(recipe: Recipe, stage: str, manifest: dict[str, Any]) -> None:
-    """Refuse a table with a different number of rows than its manifest says: a part was lost or added.
+def refuse_lost_files(folder: UPath, manifest: dict[str, Any]) -> None:
+    """Refuse a stage whose tables lack a file that its manifest names.
 
     Raises:
-        UserError: the number differs, or a part is damaged.
+        UserError: a file is missing, or has another size.
     """
-    counts = manifest.get("counts", {})
-    recorded = counts.get("rows", counts.get("kept"))
-    if stage not in LAYOUT or stage == "evaluate" or recorded is None:
-        return
-    parts = stage_table(recipe, stage)
-    if (rows := parts.count_rows()) != recorded:
-        raise UserError(
-            f"{parts.folder} has {rows:,} rows, and its manifest says {recorded:,}; a finished table must be whole: put the lost "
-            f"part-*.parquet back, or remove {parts.folder} and run python -m pipelines.{stage} {recipe.name} again"
-        )
+    sizes = list_files(folder)
+    for entry in (entry for table in manifest["tables"].values() for entry in table):
+        if (size := sizes.get(entry["file"])) != entry["bytes"]:
+            state = "is missing" if size is None else f"has {size:,} bytes"
+            raise UserError(
+                f"{folder / entry['file']} {state}, and the manifest says {entry['bytes']:,} bytes; a finished table must be "
+                f"whole: put the file back, or remove {folder} and run python -m pipelines.{folder.name} again"
+            )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 
 WAIT_S = 60.0
 
 
-def check_shared(folder: Path) -> None:
+def check_shared(folder: AnyPath) -> None:
     """Let every node read a probe file in the folder and write a reply. A cluster of one node is not checked.
 
     Nodes that join later are not checked. Nodes that die or do not reply within a minute are ignored; Ray handles those.
@@ -41,12 +41,12 @@ def check_shared(folder: Path) -> None:
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _reply(probe: Path) -> None:
+def _reply(probe: AnyPath) -> None:
     """Read the probe, and write a file that is named after this node."""
     _reply_path(probe, ray.get_runtime_context().get_node_id()).write_text(probe.read_text())
 
 
-def _reply_path(probe: Path, node: str) -> Path:
+def _reply_path(probe: AnyPath, node: str) -> AnyPath:
     return probe.with_name(f"{probe.name}.{node}")
 
 
@@ -54,7 +54,7 @@ def _on(node: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _is_shared(probe: Path, node: str, reply: ray.ObjectRef) -> bool:
+def _is_shared(probe: AnyPath, node: str, reply: ray.ObjectRef) -> bool:
     try:
         ray.get(reply, timeout=WAIT_S)
     except OSError:  # raised by the task: Ray's error is also an instance of the task's exception

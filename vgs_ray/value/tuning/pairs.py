@@ -17,6 +17,7 @@ import pyarrow.dataset as pads
 
 from vgs_ray.data.files import atomic_folder
 from vgs_ray.data.schemas import PAIRS
+from vgs_ray.data.storage import AnyPath, arrow_file
 from vgs_ray.errors import UserError
 
 SPLITS = ("train", "validation")
@@ -26,7 +27,7 @@ ROWS = 4096
 """Pairs in memory at a time."""
 
 
-def write_pairs(parts: Sequence[str], folder: Path, max_length: int, vocabulary: int) -> None:
+def write_pairs(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabulary: int) -> None:
     """Copy the pairs of at most `max_length` tokens to `folder`, which is complete or absent.
 
     Args:
@@ -45,8 +46,9 @@ def write_pairs(parts: Sequence[str], folder: Path, max_length: int, vocabulary:
             name: files.enter_context(pa.ipc.new_stream(temporary / f"{name}.arrow", fields))
             for name, fields in (*((split, schema) for split in SPLITS), ("left_out", left_out))
         }
-        batches = pads.dataset(list(parts), schema=PAIRS).to_batches(columns=[*COLUMNS, "split"], batch_size=ROWS)
-        for batch in batches:
+        system, names = arrow_file(parts[0])[0], [arrow_file(part)[1] for part in parts]
+        pairs = pads.dataset(names, schema=PAIRS, filesystem=system)
+        for batch in pairs.to_batches(columns=[*COLUMNS, "split"], batch_size=ROWS):
             _check(batch, vocabulary)
             rows = pa.Table.from_batches([batch])
             fits = pc.less_equal(_lengths(batch), max_length)

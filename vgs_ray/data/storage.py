@@ -1,0 +1,118 @@
+"""Paths on a local disk, a shared file system or an object store.
+
+`storage_path` turns a path or a URL into a `UPath`, which has the interface of `pathlib.Path`. On a disk it is a
+`pathlib.Path`. Small objects go through obstore and Parquet through pyarrow; both read credentials from the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import obstore
+import pyarrow.fs as pafs
+from obstore.fsspec import FsspecStore, register
+from obstore.store import ObjectStore, from_url
+from typing_extensions import TypeIs
+from upath import UPath
+
+from vgs_ray.errors import UserError
+
+AnyPath: TypeAlias = Path | UPath
+"""A path on a disk or an object store."""
+URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+OBJECT_STORES = ("s3", "gs")
+ATTEMPTS = 10
+"""Attempts of a request that an object store throttles or fails with a 5xx status."""
+
+register(list(OBJECT_STORES))
+
+
+def storage_path(place: str | AnyPath) -> UPath:
+    """The path of a folder or file.
+
+    Args:
+        place: a path, or a URL with the scheme `file`, `s3` or `gs`.
+
+    Raises:
+        UserError: another scheme, or no bucket.
+    """
+    if isinstance(place, UPath):
+        return place
+    text = str(place)
+    if not URL.match(text):
+        return UPath(text)
+    scheme, _, rest = text.partition("://")
+    if scheme == "file":
+        return UPath(f"/{rest.lstrip('/')}")
+    if scheme not in OBJECT_STORES or not rest.strip("/"):
+        raise UserError(
+            f"{text} is not supported; storage is a path, or a URL such as file:///data/runs, s3://bucket/runs or "
+            "gs://bucket/runs: pass one of these"
+        )
+    return UPath(text.rstrip("/"), **_options(scheme))
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Options of obstore. There are no credentials among them, because paths are sent to other processes."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return {"client_options": {"allow_http": True}} if scheme == "s3" and endpoint.startswith("http://") else {}
+
+
+def is_local(path: AnyPath) -> TypeIs[Path]:
+    """Whether a path is on a disk or a mounted file system."""
+    return isinstance(path, Path)
+
+
+def file_system(path: AnyPath) -> FsspecStore:
+    """obstore's file system of a path on an object store."""
+    assert isinstance(path, UPath)
+    store = path.fs
+    assert isinstance(store, FsspecStore)
+    return store
+
+
+def object_store(path: AnyPath) -> tuple[ObjectStore, str]:
+    """The bucket of a path on an object store, and the key in it."""
+    assert isinstance(path, UPath)
+    bucket, _, key = path.path.partition("/")
+    return _bucket(f"{path.protocol}://{bucket}"), key
+
+
+@cache
+def _bucket(url: str) -> ObjectStore:
+    return from_url(url, **_options(url.partition("://")[0]))
+
+
+def arrow_file(path: AnyPath) -> tuple[pafs.FileSystem, str]:
+    """The file system of pyarrow for a path, and the path in it."""
+    if is_local(path):
+        return pafs.LocalFileSystem(), str(path)
+    assert isinstance(path, UPath)
+    return _arrow_file_system(path.protocol), path.path
+
+
+@cache
+def _arrow_file_system(scheme: str) -> pafs.FileSystem:
+    if scheme == "gs":
+        return pafs.GcsFileSystem()
+    return pafs.S3FileSystem(retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
+
+
+def list_files(folder: AnyPath) -> dict[str, int]:
+    """The files in a folder and below it: the size in bytes of each by its path in the folder. Empty if there is no folder."""
+    if not is_local(folder):
+        store, key = object_store(folder)
+        objects = [item for batch in obstore.list(store, prefix=f"{key}/") for item in batch]
+        return {item["path"].removeprefix(f"{key}/"): item["size"] for item in objects}
+    sizes = {}
+    for parent, _, names in os.walk(str(folder)):
+        for name in names:
+            with suppress(FileNotFoundError):  # deleted in between
+                path = os.path.join(parent, name)
+                sizes[os.path.relpath(path, str(folder))] = os.stat(path).st_size
+    return sizes

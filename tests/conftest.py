@@ -1,14 +1,41 @@
-"""Engines shared by all tests: two tiny random models, served by one policy and one value engine."""
+"""Shared by all tests: two tiny random models, served by one policy and one value engine, and an S3 server."""
 
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import BUCKET, S3Server, reach, s3_server
 from tiny import EOS, TINY_ENGINE
+from upath import UPath
+
+from vgs_ray.data.storage import storage_path
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server. Only tests that use `s3_root` reach it by the environment."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "server.log") as server:
+        yield server
+
+
+@pytest.fixture
+def s3_root(s3: S3Server) -> Iterator[UPath]:
+    """An empty folder on the S3 server, which this process and those that the test starts reach."""
+    with reach(s3.endpoint):
+        yield storage_path(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def any_root(request: pytest.FixtureRequest) -> UPath:
+    """An empty folder on a disk, and on an S3 server."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_root")
+    return storage_path(request.getfixturevalue("tmp_path"))
 
 
 @pytest.fixture(scope="session")

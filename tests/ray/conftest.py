@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import ray
+from s3_server import BUCKET, S3Server, reach
+from upath import UPath
 
 from pipelines.session import ray_session
+from vgs_ray.data.storage import storage_path
 
 SESSIONS = ExitStack()
 
@@ -24,6 +28,14 @@ def local_ray() -> None:
 def no_ray() -> None:
     """End the shared session, for tests that connect to a cluster of their own."""
     SESSIONS.close()
+
+
+@pytest.fixture(scope="module")
+def s3_ray(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UPath]:
+    """A Ray session of the module whose workers reach the S3 server. Gives an empty folder on it."""
+    SESSIONS.close()
+    with reach(s3.endpoint), ray_session():
+        yield storage_path(f"s3://{BUCKET}/{tmp_path_factory.mktemp('s3_ray').name}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -59,8 +59,12 @@ def storage_path(place: str | AnyPath) -> UPath:
 
 def _options(scheme: str) -> dict[str, Any]:
     """Options of obstore. There are no credentials among them, because paths are sent to other processes."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return {"client_options": {"allow_http": True}} if scheme == "s3" and endpoint.startswith("http://") else {}
+    return {"client_options": {"allow_http": True}} if scheme == "s3" and _endpoint().startswith("http://") else {}
+
+
+def _endpoint() -> str:
+    """The URL of an S3 server other than Amazon's, or an empty text."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def is_local(path: AnyPath) -> TypeIs[Path]:
@@ -100,7 +104,8 @@ def arrow_file(path: AnyPath) -> tuple[pafs.FileSystem, str]:
 def _arrow_file_system(scheme: str) -> pafs.FileSystem:
     if scheme == "gs":
         return pafs.GcsFileSystem()
-    return pafs.S3FileSystem(retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
+    retries = pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    return pafs.S3FileSystem(endpoint_override=_endpoint() or None, retry_strategy=retries)
 
 
 def list_files(folder: AnyPath) -> dict[str, int]:

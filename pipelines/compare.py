@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,13 @@ from pipelines.cli import cli
 from pipelines.tables.held_out import held_out_answers
 from vgs_ray.config import Recipe
 from vgs_ray.data.files import atomic_folder, write_json
+from vgs_ray.data.storage import AnyPath, storage_path
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.comparison import compare_runs, read_field, read_run
 from vgs_ray.evaluate.comparison_formats import markdown, terminal_table
 from vgs_ray.evaluate.value_curves import value_curves
 from vgs_ray.models import model_path
-from vgs_ray.models.folder import CONFIG, VALUE_HEAD
+from vgs_ray.models.folder import CONFIG, VALUE_HEAD, local_folder
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer
 
 Tokens = NDArray[np.int32]
@@ -55,7 +55,7 @@ class Flags:
 
 
 def run(recipe: Recipe, flags: Flags) -> None:
-    root, folder = Path(recipe.root), recipe.folder / "compare"
+    root, folder = storage_path(recipe.root), recipe.folder / "compare"
     runs = [read_run(root, name) for name in flags.runs]
     comparison = compare_runs(runs, flags.methods, flags.budgets, recipe.evaluate.bootstrap, recipe.seed)
     if flags.against:
@@ -70,7 +70,7 @@ def run(recipe: Recipe, flags: Flags) -> None:
     )
 
 
-def write_comparison(comparison: dict[str, Any], folder: Path) -> None:
+def write_comparison(comparison: dict[str, Any], folder: AnyPath) -> None:
     """Replace the folder by the tables and figures of a comparison."""
     from vgs_ray.evaluate.plot_comparison import draw_comparison  # --help and errors need no matplotlib
 
@@ -84,7 +84,7 @@ def write_comparison(comparison: dict[str, Any], folder: Path) -> None:
 
 def add_held_out(comparison: dict[str, Any], recipe: Recipe, flags: Flags) -> None:
     """Add `held_out`: the values of each run's value model along the same held-out answers, and their metrics."""
-    models = {name: folder for name in flags.runs if (folder := value_folder(Path(recipe.root) / name))}
+    models = {name: folder for name in flags.runs if (folder := value_folder(storage_path(recipe.root) / name))}
     tokenizer, delimiter = load_tokenizer(model_path(recipe.policy.model)), delimiter_of(recipe)
     ends = delimiter_tokens(tokenizer, delimiter) if delimiter else ()
     answers = held_out_answers(recipe, flags.answers, ends) if models else []
@@ -106,15 +106,17 @@ def add_held_out(comparison: dict[str, Any], recipe: Recipe, flags: Flags) -> No
             }
 
 
-def value_folder(run: Path) -> Path | None:
+def value_folder(run: AnyPath) -> AnyPath | None:
     """The value model that a run trained, or its policy with a value head; None if it has neither."""
     own, policy = run / "train" / "value_model", run / "tune" / "model"
     if (own / CONFIG).is_file():
         return own
-    return policy if (policy / VALUE_HEAD).is_dir() else None
+    return policy if (policy / VALUE_HEAD / CONFIG).is_file() else None
 
 
-def score_all(models: dict[str, Path], sequences: Sequence[Tokens]) -> Iterator[tuple[str, list[NDArray[np.float32]]]]:
+def score_all(
+    models: dict[str, AnyPath], sequences: Sequence[Tokens]
+) -> Iterator[tuple[str, list[NDArray[np.float32]]]]:
     """The values of each run along the sequences, run by run."""
     import torch
 
@@ -123,7 +125,7 @@ def score_all(models: dict[str, Path], sequences: Sequence[Tokens]) -> Iterator[
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name, folder in tqdm(models.items(), desc="values", unit="run", ncols=100, leave=False):
         try:
-            yield name, token_probs(folder, sequences, device)
+            yield name, token_probs(local_folder(str(folder)), sequences, device)
         except ValueError as error:
             raise UserError(str(error)) from None
 

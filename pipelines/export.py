@@ -1,12 +1,13 @@
 """export: finished tables -> `export/OpenR1-VM` and `export/OpenR1-Cleaned`, Parquet shards with a card in the published layouts.
 
-`datasets.load_dataset(FOLDER)` opens either folder. `--export.hub NAME` uploads both to that account.
+`datasets.load_dataset(FOLDER)` opens either folder on a disk, and `pyarrow.dataset.dataset("URL/data")` one on an object store.
+`--export.hub NAME` uploads both to that account.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,9 @@ from pipelines.tables.stage_table import StageTable, stage_table
 from pipelines.tables.tasks import map_items
 from vgs_ray.config import Recipe
 from vgs_ray.data.cards import data_card
+from vgs_ray.data.files import download_folder, remove_folder, write_atomically
 from vgs_ray.data.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
+from vgs_ray.data.storage import AnyPath, is_local, list_files
 from vgs_ray.errors import UserError
 
 INPUTS = ("clean", "roll_in", "roll_out", "verify", "label")
@@ -68,7 +71,7 @@ def first_responses(labels: pa.Table, responses: int) -> pa.Table:
     return labels.filter(pa.array(keep, pa.bool_()))
 
 
-def write_vm(recipe: Recipe, folder: Path) -> SplitCounts:
+def write_vm(recipe: Recipe, folder: AnyPath) -> SplitCounts:
     """Write all shards of OpenR1-VM."""
     tables = {name: stage_table(recipe, name) for name in ("roll_out", *INPUTS)}
     files, limit = ProblemGroups.scan(tables.values()), recipe.export.shard_mib * MIB
@@ -85,7 +88,7 @@ def write_vm(recipe: Recipe, folder: Path) -> SplitCounts:
 
 
 def write_vm_shards(
-    item: dict[str, Any], tables: dict[str, StageTable], folder: Path, limit: int, responses: int
+    item: dict[str, Any], tables: dict[str, StageTable], folder: AnyPath, limit: int, responses: int
 ) -> pa.Table:
     """Write the batches of one task in one or more shards, with one batch in memory at a time."""
     counts = {"split": item["split"], "rows": 0, "responses": 0, "tokens": 0}
@@ -113,7 +116,7 @@ def _bytes_per_row(recipe: Recipe, tables: dict[str, StageTable]) -> float:
     return max(1.0, (sizes["roll_out"] + sizes["roll_in"] * recipe.roll_out.cuts * 0.6) / rows)
 
 
-def write_cleaned(recipe: Recipe, folder: Path) -> SplitCounts:
+def write_cleaned(recipe: Recipe, folder: AnyPath) -> SplitCounts:
     """Write all shards of OpenR1-Cleaned."""
     clean, limit, counts = stage_table(recipe, "clean"), recipe.export.shard_mib * MIB, []
     for split in SPLITS:
@@ -126,7 +129,7 @@ def write_cleaned(recipe: Recipe, folder: Path) -> SplitCounts:
     return _number_and_sum(counts, folder)
 
 
-def _number_and_sum(counts: list[dict[str, Any]], folder: Path) -> SplitCounts:
+def _number_and_sum(counts: list[dict[str, Any]], folder: AnyPath) -> SplitCounts:
     """Give the shards their final names. Returns the sums over tasks, with the number and the size of the shards."""
     by_split: SplitCounts = {}
     for split in SPLITS:
@@ -135,21 +138,21 @@ def _number_and_sum(counts: list[dict[str, Any]], folder: Path) -> SplitCounts:
             continue
         mine = [row for row in counts if row["split"] == split]
         sums = {key: sum(row[key] for row in mine) for key in COUNTS.names if key != "split" and key in mine[0]}
-        by_split[split] = {**sums, "shards": len(shards), "bytes": sum(path.stat().st_size for path in shards)}
+        by_split[split] = {**sums, "shards": len(shards), "bytes": sum(shards)}
     return by_split
 
 
-Writer = Callable[[Recipe, Path], SplitCounts]
+Writer = Callable[[Recipe, AnyPath], SplitCounts]
 LAYOUTS: dict[str, Writer] = {"OpenR1-VM": write_vm, "OpenR1-Cleaned": write_cleaned}
 
 
-def write_layout(recipe: Recipe, folder: Path, write: Writer) -> SplitCounts:
+def write_layout(recipe: Recipe, folder: AnyPath, write: Writer) -> SplitCounts:
     """Write the shards and the card of one layout.
 
     Raises:
         UserError: no problem has enough labels.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run has left
+    remove_folder(folder)  # what an interrupted run has left
     (folder / "data").mkdir(parents=True)
     with ray_session(folder=folder), progress(folder.name, None, lambda: 0):
         counts = write(recipe, folder / "data")
@@ -160,7 +163,7 @@ def write_layout(recipe: Recipe, folder: Path, write: Writer) -> SplitCounts:
         )
     manifests = {name: read_manifest(recipe.stage_folder(name) / "_stage.json") for name in INPUTS}
     card = data_card(folder.name, recipe.folder.name, manifests, counts, recipe.export.license)
-    (folder / "README.md").write_text(card)
+    write_atomically(folder / "README.md", card)
     return counts
 
 
@@ -174,7 +177,7 @@ def run(recipe: Recipe) -> None:
         stage.close(**totals, **counts)
     for layout in LAYOUTS:
         folder = recipe.folder / "export" / layout
-        print(f'{layout}: datasets.load_dataset("{folder}")', flush=True)
+        print(f"{layout}: {how_to_load(folder)}", flush=True)
         if token:
             upload_dataset(folder, f"{recipe.export.hub}/{recipe.folder.name}-{layout}", token)
 
@@ -190,13 +193,24 @@ def hub_token(recipe: Recipe) -> str:
     return token if recipe.export.hub else ""
 
 
-def upload_dataset(folder: Path, name: str, token: str) -> None:
-    """Upload a dataset to a private repository."""
+def how_to_load(folder: AnyPath) -> str:
+    """The call that reads an exported data set. `load_dataset` takes no URL of a folder."""
+    return f'datasets.load_dataset("{folder}")' if is_local(folder) else f'pyarrow.dataset.dataset("{folder}/data")'
+
+
+def upload_dataset(folder: AnyPath, name: str, token: str) -> None:
+    """Upload a dataset to a private repository. From an object store the files are copied here one at a time."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
     api.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
-    api.upload_folder(repo_id=name, repo_type="dataset", folder_path=str(folder))
+    if is_local(folder):
+        api.upload_folder(repo_id=name, repo_type="dataset", folder_path=str(folder))
+    else:
+        for file in list_files(folder):
+            with tempfile.TemporaryDirectory() as copy:
+                download_folder(folder, Path(copy), [file])
+                api.upload_folder(repo_id=name, repo_type="dataset", folder_path=copy)
     print(f"uploaded: https://huggingface.co/datasets/{name} (private)", flush=True)
 
 

@@ -2,19 +2,20 @@
 
 python -m pipelines.import_vm vgs --run-name published --import-vm.source FOLDER
 python -m pipelines.train vgs --run-name published
+
+FOLDER is a path or a URL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from upath import UPath
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
@@ -23,12 +24,14 @@ from pipelines.tables.sources import readable_source
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table
 from pipelines.tables.tasks import map_items
+from vgs_ray.cleaning.file_formats import parquet_file, readable
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.files import remove_folder
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.openr1 import REQUIRED, check_columns, our_tables
 from vgs_ray.data.splits import split_bounds, split_key, splits_of
+from vgs_ray.data.storage import list_files, storage_path
 from vgs_ray.errors import UserError
 
 INPUTS = {
@@ -42,33 +45,36 @@ BATCH_ROWS = 16  # a row has 56 responses of up to 16k tokens
 OPTIONAL = ("solution", "source", "processed_answer")
 
 
-def shards(source: str) -> list[Path]:
+def shards(source: str) -> list[UPath]:
     """The Parquet files of a folder in the published layout.
 
     Raises:
         UserError: the folder has no Parquet files, or a file lacks a column.
     """
-    files = sorted(Path(source).glob("**/*.parquet")) if source else []
-    if not files:
+    folder = storage_path(source)
+    with readable(folder):
+        names = sorted(name for name in list_files(folder) if name.endswith(".parquet")) if source else []
+    if not names:
         raise UserError(
             f"import_vm.source is {source!r}, which has no .parquet file; it must be the folder of a published dataset: run "
             "hf download VGS-AI/OpenR1-VM --repo-type dataset --local-dir FOLDER, then pass --import-vm.source FOLDER"
         )
+    files = [folder / name for name in names]
     for file in files:
         try:
-            check_columns(pq.read_schema(file))
+            check_columns(parquet_file(file).schema_arrow)
         except (ValueError, OSError) as error:
             raise UserError(f"{file} can't be imported: {error}") from error
     return files
 
 
-def row_groups(files: list[Path], validation: int) -> list[dict[str, Any]]:
+def row_groups(files: list[UPath], validation: int) -> list[dict[str, Any]]:
     """A task for each row group, with the ids and splits of its problems. A repeated problem gets an id of its own."""
     seen: set[str] = set()
     by_name = any(file.name.startswith("validation") for file in files)
     tasks: list[dict[str, Any]] = []
     for file in files:
-        reader = pq.ParquetFile(file)
+        reader = parquet_file(file)
         for group in range(reader.num_row_groups):
             texts = reader.read_row_group(group, columns=["problem"])["problem"].to_pylist()
             ids = unseen_ids(texts, seen, f"row group {group} of {file}")
@@ -107,7 +113,7 @@ def _keys(ids: Iterable[str]) -> NDArray[np.uint64]:
 
 def import_row_group(item: dict[str, Any], tables: dict[str, StageTable]) -> pa.Table:
     """Write the parts of one row group, a few rows at a time. A retried task writes the same parts again."""
-    reader, start = pq.ParquetFile(item["file"]), 0
+    reader, start = parquet_file(storage_path(item["file"])), 0
     columns = [name for name in (*REQUIRED, *OPTIONAL) if name in reader.schema_arrow.names]
     for batch in reader.iter_batches(BATCH_ROWS, row_groups=[item["group"]], columns=columns):
         here = slice(start, start + len(batch))
@@ -123,7 +129,7 @@ def import_row_group(item: dict[str, Any], tables: dict[str, StageTable]) -> pa.
 
 def run(recipe: Recipe) -> None:
     check_recipe(recipe)
-    source = str(Path(recipe.import_vm.source).absolute())
+    source = str(storage_path(recipe.import_vm.source).absolute())
     files = shards(recipe.import_vm.source)
     tables = {name: stage_table(recipe, name) for name in INPUTS}
     if not _is_written(recipe, source):
@@ -156,7 +162,7 @@ def _is_written(recipe: Recipe, source: str) -> bool:
     return bool(origins)
 
 
-def _write(files: list[Path], recipe: Recipe, tables: dict[str, StageTable]) -> None:
+def _write(files: list[UPath], recipe: Recipe, tables: dict[str, StageTable]) -> None:
     """Write the rows of all tables. They replace the rows of an interrupted import."""
     tasks = row_groups(files, recipe.clean.validation)
     total = sum(len(task["ids"]) for task in tasks)

@@ -10,19 +10,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
+from obstore.exceptions import BaseError
 from tabulate import tabulate
 from tqdm import tqdm
 
 from pipelines.assumptions import Assumed, assumptions, bytes_per_row, chosen, counts_of, tree_assumptions
 from pipelines.cli import cli
 from pipelines.roll_in import assign_generators
+from vgs_ray.cleaning.file_formats import parquet_file
 from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS
 from vgs_ray.config import Engine, Evaluate, Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.splits import split_sizes
+from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.benchmarks import benchmark_source
@@ -39,7 +41,7 @@ from vgs_ray.evaluate.estimate import (
     estimate_evaluation,
 )
 from vgs_ray.evaluate.estimate_svpo import TreeMeans, tree_stages
-from vgs_ray.models import model_path
+from vgs_ray.models import model_folder
 from vgs_ray.search.flops import NO_MODEL, ModelSize, size_from_config
 
 KNOWN_SIZES = {"math-500": 500, "gsm8k": 1319}
@@ -67,15 +69,15 @@ def speed_of(recipe: Recipe, reference: ModelSize) -> tuple[Speed, str]:
 
 
 def config_of(model: str) -> dict[str, Any]:
-    """A model's config.json from this machine, or the known configuration of a policy of the paper. Nothing is downloaded."""
+    """A model's config.json from its folder or the hub's cache, or the known configuration of a policy of the paper."""
     try:
-        folder = Path(model_path(model))
-        file = str(folder / "config.json") if folder.is_dir() else try_to_load_from_cache(model, "config.json")
-        if isinstance(file, str):
+        if folder := model_folder(model):
+            return dict(json.loads((folder / "config.json").read_text()))
+        if isinstance(file := try_to_load_from_cache(model, "config.json"), str):
             return dict(json.loads(Path(file).read_text()))
     except HFValidationError:
         pass  # the name is not a Hugging Face id
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BaseError) as error:
         raise UserError(
             f"the config.json of {model} can't be read ({error}), and plan needs it for the model's size: use another model"
         ) from error
@@ -107,11 +109,11 @@ def count_benchmark_problems(recipe: Recipe) -> int:
 
 def _count_problems(name: str, config: Evaluate) -> int:
     """The limit, the rows of a local file, or the size of one contest."""
-    path = Path(benchmark_source(name, config.benchmark_folder))
+    path = storage_path(benchmark_source(name, config.benchmark_folder))
     if config.limit or name == "sandbox":
         return config.limit or SANDBOX_ROWS["benchmark"]
     if path.suffix == ".parquet" and path.is_file():
-        return int(pq.read_metadata(path).num_rows)
+        return parquet_file(path).metadata.num_rows
     if path.suffix == ".jsonl" and path.is_file():
         return sum(bool(line.strip()) for line in path.read_text().splitlines())
     return KNOWN_SIZES.get(name, BENCHMARK_PROBLEMS)

@@ -1,7 +1,7 @@
 r"""Prompts: problems to tokens with a chat template, and tokens back to text.
 
-In: the folder or hub id of a tokenizer. Out: token tuples for the engines, text for the verifier and for people. transformers is
-imported when a tokenizer is loaded.
+In: the folder, URL or hub id of a tokenizer. Out: token tuples for the engines, text for the verifier and for people.
+transformers is imported when a tokenizer is loaded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vgs_ray.data.tokens import Tokens
+from vgs_ray.models.folder import on_this_machine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,14 +35,14 @@ PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 @lru_cache(maxsize=8)
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or hub id, once per process.
+    """Load a tokenizer from a folder, URL or hub id, once per process.
 
     Raises:
         ValueError: it has no chat template.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(on_this_machine(path, weights=False))
     if not tokenizer.chat_template:
         raise ValueError(
             f"tokenizer {path} has no chat template, which prompts need: "

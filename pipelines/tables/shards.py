@@ -9,7 +9,8 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vgs_ray.data.files import atomic_file
+from vgs_ray.data.files import atomic_file, rename
+from vgs_ray.data.storage import AnyPath, list_files
 
 
 class ShardWriter:
@@ -21,7 +22,7 @@ class ShardWriter:
         limit: bytes; the table that reaches it is the last one of its shard.
     """
 
-    def __init__(self, stem: Path, schema: pa.Schema, limit: int) -> None:
+    def __init__(self, stem: AnyPath, schema: pa.Schema, limit: int) -> None:
         self.stem, self.schema, self.limit = stem, schema, limit
         self._shards = 0
         self._open = ExitStack()  # the current shard
@@ -50,9 +51,13 @@ class ShardWriter:
             self._shards += 1
 
 
-def number_shards(folder: Path, split: str) -> list[Path]:
-    """Rename the shards of a split to `train-00000-of-00012.parquet`, the form that data set loaders expect."""
-    shards = sorted(folder.glob(f"{split}-*.parquet"))
-    return [
-        path.rename(folder / f"{split}-{index:05d}-of-{len(shards):05d}.parquet") for index, path in enumerate(shards)
-    ]
+def number_shards(folder: AnyPath, split: str) -> list[int]:
+    """Rename the shards of a split to `train-00000-of-00012.parquet`, the form that data set loaders expect.
+
+    Returns:
+        Their sizes in bytes.
+    """
+    sizes = {name: size for name, size in list_files(folder).items() if name.startswith(f"{split}-")}
+    for index, name in enumerate(sorted(sizes)):
+        rename(folder / name, folder / f"{split}-{index:05d}-of-{len(sizes):05d}.parquet")
+    return list(sizes.values())

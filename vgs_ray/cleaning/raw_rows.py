@@ -1,4 +1,5 @@
-"""Raw rows of problems: Parquet, Arrow, JSON lines and JSON lists on disk, a Hugging Face data set, the sandbox.
+"""Raw rows of problems: Parquet, Arrow, JSON lines and JSON lists on a disk or an object store, a Hugging Face data set, the
+sandbox.
 
 In: a source as a recipe names it. Out: its columns and its `Piece`s, then for each piece tables of at most `TABLE_ROWS` rows.
 Only one such table is in memory at a time. A JSON list is the exception: it is parsed as a whole.
@@ -7,7 +8,7 @@ Only one such table is in memory at a time. A JSON list is the exception: it is 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from vgs_ray.cleaning.file_formats import TABLE_ROWS, Piece, inspect_file, read_file, readable, tables_of
 from vgs_ray.data.source_names import SUFFIXES, HubId
+from vgs_ray.data.storage import AnyPath, is_local, is_url, list_files, storage_path
 from vgs_ray.errors import UserError
 from vgs_ray.sandbox.rows import benchmark_rows, draw_rows
 
@@ -38,17 +40,20 @@ def sandbox_source(split: str, limit: int, seed: int) -> Source:
 
 
 def inspect_source(source: str, limit: int) -> Source:
-    """Find the columns and pieces of a local or hub source.
+    """Find the columns and pieces of a source.
 
     Args:
-        source: a file, a folder of files of one kind, or a hub id (see `HubId`).
+        source: a file, a folder of files of one kind, the URL of one of these, or a hub id (see `HubId`).
         limit: maximum number of rows; 0 for all.
 
     Raises:
         UserError: the source does not exist, has an unknown format, or cannot be read.
     """
-    path = Path(source)
-    parts = [part for file in _files(path) for part in inspect_file(file)] if path.exists() else _inspect_hub(source)
+    path = storage_path(source)
+    if is_url(source) or path.exists():
+        parts = [part for file in _files(path) for part in inspect_file(file)]
+    else:
+        parts = _inspect_hub(source)
     pieces, first = [], 0
     for _, piece in parts:
         rows = min(piece.rows, limit - first) if limit else piece.rows
@@ -109,10 +114,13 @@ def _text(table: pa.Table, name: str, path: str, optional: bool) -> pa.ChunkedAr
         return pc.cast(column, pa.string())
 
 
-def _files(path: Path) -> list[Path]:
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name not in METADATA_FILES)
+def _files(path: AnyPath) -> list[AnyPath]:
+    with readable(path):
+        if not (path.is_dir() or path.is_file()):
+            raise UserError(
+                f"{path} does not exist: check the URL, the region and the credentials, or use another source"
+            )
+        files = sorted(_in_folder(path), key=str) if path.is_dir() else [path]
     kinds = {SUFFIXES.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise UserError(
@@ -120,6 +128,13 @@ def _files(path: Path) -> list[Path]:
             "kinds: convert it, or use another source"
         )
     return files
+
+
+def _in_folder(folder: AnyPath) -> Iterator[AnyPath]:
+    names = [file.name for file in folder.iterdir()] if is_local(folder) else list_files(folder)
+    for name in names:
+        if "/" not in name and PurePath(name).suffix in SUFFIXES and name not in METADATA_FILES:
+            yield folder / name
 
 
 def _inspect_hub(source: str) -> list[tuple[list[str], Piece]]:

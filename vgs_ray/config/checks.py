@@ -20,8 +20,6 @@ from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError, option_name
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-"""Matches `s3:/bucket` too, because `pathlib` shortens `s3://bucket` to it."""
 _STRICT = ConfigDict(strict=True, revalidate_instances="always", allow_inf_nan=False)
 # A standard dataclass has no configuration of its own, so it takes that of the model around it.
 _RANGES: Any = create_model("Ranges", __config__=_STRICT, recipe=(Recipe, ...))
@@ -107,11 +105,10 @@ def _places(recipe: Recipe) -> Iterator[str]:
     for stage in ("roll_in", "train", "trees", "tune", "evaluate", "serve"):
         sources |= recipe.models(stage)
     for field, value in sources.items():
-        if "://" in value:
-            yield (
-                f"{field} is {value!r}; URLs are not read: download it, and pass the local path or the Hugging Face id with "
-                f"{option_name(field)}"
-            )
+        try:
+            storage_path(value)
+        except UserError as error:
+            yield f"{field} is {value!r}: {error} with {option_name(field)}, or a Hugging Face id"
 
 
 def _uploads(recipe: Recipe) -> Iterator[str]:

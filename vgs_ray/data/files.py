@@ -13,7 +13,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from typing import Any
 import obstore
 from obstore.exceptions import AlreadyExistsError
 
-from vgs_ray.data.storage import AnyPath, is_local, object_store
+from vgs_ray.data.storage import AnyPath, is_local, list_files, object_store
 
 LAST = "config.json"
 """Uploaded after the other files of a folder. A model's folder without it is refused, so it marks the folder as whole."""
+
+DOWNLOADS = 4
+"""Files of a folder that are downloaded at a time."""
 
 
 @contextmanager
@@ -133,16 +137,28 @@ def upload_folder(source: Path, target: AnyPath) -> None:
         upload(file, target / file.relative_to(source).as_posix())
 
 
-def download_folder(source: AnyPath, target: Path) -> None:
-    """Copy all objects below a path of an object store to a local folder."""
+def download_folder(source: AnyPath, target: Path, names: Iterable[str] | None = None) -> None:
+    """Copy files below a path of an object store to a local folder: those with these names, by default all."""
     store, key = object_store(source)
-    for batch in obstore.list(store, prefix=f"{key}/"):
-        for item in batch:
-            file = target / item["path"].removeprefix(f"{key}/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("wb") as out:
-                for chunk in obstore.get(store, item["path"]).stream():
-                    out.write(chunk)
+    chosen = list(list_files(source) if names is None else names)
+
+    def download(name: str) -> None:
+        file = target / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as out:
+            for chunk in obstore.get(store, f"{key}/{name}").stream():
+                out.write(chunk)
+
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        list(pool.map(download, chosen))
+
+
+def rename(path: AnyPath, target: AnyPath) -> None:
+    """Give a file another name in the same storage. On an object store the file is copied there, then deleted."""
+    if is_local(path):
+        os.replace(path, str(target))
+    else:
+        obstore.rename(object_store(path)[0], object_store(path)[1], object_store(target)[1])
 
 
 def remove_folder(folder: AnyPath) -> None:

@@ -1,4 +1,4 @@
-"""Names of sources of problems in recipes: a file, a folder, or a data set on Hugging Face."""
+"""Names of sources of problems in recipes: a file, a folder, the URL of one of these, or a data set on Hugging Face."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class HubId(NamedTuple):
 
 def benchmark_label(name: str) -> str:
     """The name of a benchmark in reports: a known name, the name of its file, or of its data set and subset."""
+    if "://" in name:
+        name = name.partition("://")[2]
     place = name.partition(":")[2]
     path = Path(name.partition(":")[0].partition("@")[0])
     label = path.stem if path.suffix in SUFFIXES else path.name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,8 @@ from vgs_ray.errors import UserError
 AnyPath: TypeAlias = Path | UPath
 """A path on a disk or an object store."""
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+ONE_SLASH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
+"""`pathlib` shortens `s3://bucket` to `s3:/bucket`."""
 OBJECT_STORES = ("s3", "gs")
 ATTEMPTS = 10
 """Attempts of a request that an object store throttles or fails with a 5xx status."""
@@ -44,7 +47,7 @@ def storage_path(place: str | AnyPath) -> UPath:
     if isinstance(place, UPath):
         return place
     text = str(place)
-    if not URL.match(text):
+    if not URL.match(text) and not ONE_SLASH.match(text):
         return UPath(text)
     scheme, _, rest = text.partition("://")
     if scheme == "file":
@@ -55,6 +58,11 @@ def storage_path(place: str | AnyPath) -> UPath:
             "gs://bucket/runs: pass one of these"
         )
     return UPath(text.rstrip("/"), **_options(scheme))
+
+
+def is_url(place: str) -> bool:
+    """Whether a text is a URL, not a path or the name of something else."""
+    return bool(URL.match(place))
 
 
 def _options(scheme: str) -> dict[str, Any]:
@@ -121,3 +129,23 @@ def list_files(folder: AnyPath) -> dict[str, int]:
                 path = os.path.join(parent, name)
                 sizes[os.path.relpath(path, str(folder))] = os.stat(path).st_size
     return sizes
+
+
+def read_ranges(path: AnyPath, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Parts of a file, each given as (start, length) in bytes; one that goes beyond the end of the file is shorter."""
+    if is_local(path):
+        pieces = []
+        with path.open("rb") as content:
+            for start, length in ranges:
+                content.seek(start)
+                pieces.append(content.read(length))
+        return pieces
+    store, key = object_store(path)
+    size = obstore.head(store, key)["size"]
+    inside = [(start, min(length, size - start)) for start, length in ranges if start < size and length]
+    found = iter(
+        obstore.get_ranges(store, key, starts=[start for start, _ in inside], lengths=[length for _, length in inside])
+        if inside
+        else ()
+    )
+    return [bytes(next(found)) if start < size and length else b"" for start, length in ranges]

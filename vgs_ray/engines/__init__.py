@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vgs_ray import config
 from vgs_ray.engines.random_value import RandomValue
 from vgs_ray.models import OWN_HEAD, RANDOM
+from vgs_ray.models.folder import on_this_machine
 
 if TYPE_CHECKING:
     from vgs_ray.engines.one_pass import VllmPolicyValue
@@ -38,8 +39,8 @@ def build_engines(
     """Start the engines of a search, and wait until they are ready. Call `close()` to stop them.
 
     Args:
-        policy: folder or hub id of the policy.
-        value: folder or hub id of the value model, `random`, or `OWN_HEAD` for the value head of the policy itself: then one
+        policy: folder, URL or hub id of the policy.
+        value: folder, URL or hub id of the value model, `random`, or `OWN_HEAD` for the value head of the policy itself: then one
             engine with the settings `policy_engine` is both, and its completions have a `score`.
         policy_engine: configuration of the policy's engine.
         value_engine: configuration of the value model's engine.
@@ -51,7 +52,7 @@ def build_engines(
     if value == OWN_HEAD:
         from vgs_ray.engines.one_pass import VllmPolicyValue
 
-        both = VllmPolicyValue(policy, policy_engine)
+        both = VllmPolicyValue(on_this_machine(policy), policy_engine)
         return Engines(both, both)
     started = build_policy(policy, policy_engine, logprobs)
     try:
@@ -65,22 +66,22 @@ def build_policy(model: str, engine: config.Engine, logprobs: bool = True) -> Vl
     """Start a vLLM engine that extends prefixes, and wait until it is ready. Call `close()` to stop it.
 
     Args:
-        model: folder or hub id of a causal language model.
+        model: folder, URL or hub id of a causal language model.
         engine: its configuration.
         logprobs: as in `VllmPolicy`.
     """
     from vgs_ray.engines.vllm import VllmPolicy
 
-    return VllmPolicy(model, engine, logprobs)
+    return VllmPolicy(on_this_machine(model), engine, logprobs)
 
 
 def build_value(model: str, engine: config.Engine, policy: str = "") -> VllmValue | RandomValue | TranslatedValue:
     """Start a vLLM engine that scores prefixes, and wait until it is ready. Call `close()` to stop it.
 
     Args:
-        model: folder or hub id of a saved `ValueModel` or of a transformers classifier; `random` needs no engine.
+        model: folder, URL or hub id of a saved `ValueModel` or of a transformers classifier; `random` needs no engine.
         engine: its configuration.
-        policy: folder or hub id of the policy. If its vocabulary differs from the value model's, tokens are translated.
+        policy: folder, URL or hub id of the policy. If its vocabulary differs from the value model's, tokens are translated.
     """
     if model == RANDOM:
         return RandomValue()
@@ -88,5 +89,5 @@ def build_value(model: str, engine: config.Engine, policy: str = "") -> VllmValu
     from vgs_ray.engines.vocabularies import TranslatedValue, find_translation
 
     translation = find_translation(policy, model) if policy else None
-    value = VllmValue(model, engine)
+    value = VllmValue(on_this_machine(model), engine)
     return TranslatedValue(value, translation) if translation else value

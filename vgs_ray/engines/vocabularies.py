@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Score, Value
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
-from vgs_ray.models.folder import VOCABULARY
+from vgs_ray.models.folder import VOCABULARY, on_this_machine
 from vgs_ray.prompts import load_tokenizer, text_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def find_translation(policy: str, scorer: str) -> Translation | None:
     from transformers import AutoTokenizer
     from transformers.utils import cached_file
 
+    policy, scorer = (on_this_machine(model, weights=False) for model in (policy, scorer))
     # For a folder without a tokenizer, such as that of a saved value model, transformers would make up an empty one.
     files = (cached_file(scorer, name, _raise_exceptions_for_missing_entries=False) for name in VOCABULARY)
     if not any(files):
@@ -61,7 +62,10 @@ def shared_vocabulary(policy: str, scorer: str) -> int:
 
     policy = model_path(policy)
     models = [policy] if scorer in (RANDOM, OWN_HEAD) or find_translation(policy, scorer) else [policy, scorer]
-    rows = [AutoConfig.from_pretrained(model).get_text_config().vocab_size for model in models]
+    rows = [
+        AutoConfig.from_pretrained(on_this_machine(model, weights=False)).get_text_config().vocab_size
+        for model in models
+    ]
     return int(min(1 + max(load_tokenizer(policy).get_vocab().values()), *rows))
 
 

@@ -5,9 +5,8 @@ In: a name from `evaluate.benchmarks`. Out: a source that `vgs_ray.cleaning.raw_
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vgs_ray.data.source_names import HubId
+from vgs_ray.data.storage import is_url, storage_path
 from vgs_ray.errors import UserError
 
 BENCHMARKS = {
@@ -23,20 +22,22 @@ ANSWER_MARK = "####"
 
 
 def benchmark_source(name: str, folder: str = "") -> str:
-    """The source of a benchmark: a local copy in `folder` if it exists, else the data set on Hugging Face.
+    """The source of a benchmark: a copy in `folder`, a path or a URL, if it exists, else the data set on Hugging Face.
 
     Copies are named `{name}.jsonl`, `{name}-test.jsonl`, `{name}.parquet` or `{name}-test.parquet`.
 
     Raises:
         UserError: `folder` is not a folder.
     """
-    if folder and not Path(folder).is_dir():
+    if folder and not storage_path(folder).is_dir():
         raise UserError(
             f"evaluate.benchmark_folder is {folder!r}, which is not a folder; it must contain copies such as aime-24.jsonl: pass "
             "another --evaluate.benchmark-folder, or leave it out to download from Hugging Face"
         )
     if folder and name in BENCHMARKS:
-        copies = [Path(folder) / f"{name}{part}{kind}" for kind in (".jsonl", ".parquet") for part in ("", "-test")]
+        copies = [
+            storage_path(folder) / f"{name}{part}{kind}" for kind in (".jsonl", ".parquet") for part in ("", "-test")
+        ]
         if local := next((copy for copy in copies if copy.is_file()), None):
             return str(local)
     return BENCHMARKS.get(name, name)
@@ -48,7 +49,7 @@ def pin_revision(source: str) -> str:
     Raises:
         UserError: the file does not exist, or Hugging Face cannot be reached.
     """
-    if source == "sandbox" or Path(source).exists() or HubId.parse(source).revision:
+    if source == "sandbox" or is_url(source) or storage_path(source).exists() or HubId.parse(source).revision:
         return source
     from huggingface_hub import HfApi
 

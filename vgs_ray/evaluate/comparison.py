@@ -10,12 +10,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from vgs_ray.data.storage import AnyPath, arrow_file
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.report import AVERAGE, JSON, PER_PROBLEM, Row
 from vgs_ray.evaluate.statistics import average, difference
@@ -64,7 +64,7 @@ class RunResults:
         return by_benchmark
 
 
-def read_run(root: Path, name: str) -> RunResults:
+def read_run(root: AnyPath, name: str) -> RunResults:
     """Read the evaluation of a run.
 
     Raises:
@@ -78,7 +78,9 @@ def read_run(root: Path, name: str) -> RunResults:
                 f"{name} first, with --from-trees if its searches are finished"
             )
     try:
-        report, table = json.loads((folder / JSON).read_text()), pq.read_table(folder / PER_PROBLEM)
+        report = json.loads((folder / JSON).read_text())
+        system, place = arrow_file(folder / PER_PROBLEM)
+        table = pq.read_table(place, filesystem=system)
     except ValueError as error:  # pyarrow's error for a damaged file is one too
         raise UserError(
             f"{folder} has a damaged report ({error}); a comparison reads {JSON} and {PER_PROBLEM}: run python -m "
@@ -101,13 +103,13 @@ def _place(row: Row) -> Place:
     return row["benchmark"], Column(row["method"], row["budget"])
 
 
-def _counts(folder: Path) -> dict[str, Any]:
+def _counts(folder: AnyPath) -> dict[str, Any]:
     """The counts of a complete stage; empty if the run has no such stage."""
     manifest = folder / "_stage.json"
     return dict(json.loads(manifest.read_text())["counts"]) if manifest.is_file() else {}
 
 
-def read_field(root: Path, run: str, field: str) -> float:
+def read_field(root: AnyPath, run: str, field: str) -> float:
     """A positive number of a run's configuration, such as `label.paths`, from the manifest of its stage.
 
     Raises:

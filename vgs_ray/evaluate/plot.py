@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
 
 from vgs_ray.data.files import atomic_file
+from vgs_ray.data.storage import AnyPath
 
 matplotlib.use("Agg")  # draws without a display
 
@@ -73,7 +73,7 @@ STYLE = {
 }
 
 
-def draw_figures(report: Mapping[str, Sequence[Row]], folder: Path) -> None:
+def draw_figures(report: Mapping[str, Sequence[Row]], folder: AnyPath) -> None:
     """Draw the report's figures.
 
     With several benchmarks, the file names of all but the average end in the benchmark's name.
@@ -90,7 +90,7 @@ def draw_figures(report: Mapping[str, Sequence[Row]], folder: Path) -> None:
     draw_calibration(report["answers"], folder / "calibration.png")
 
 
-def draw_accuracy(rows: Sequence[Row], against: Axis, path: Path) -> None:
+def draw_accuracy(rows: Sequence[Row], against: Axis, path: AnyPath) -> None:
     """Draw the rows of one benchmark, one line for each method: a PNG of 1800 by 1000 pixels, and a PDF with the same name."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 5), dpi=200, layout="constrained")
@@ -108,7 +108,7 @@ def draw_accuracy(rows: Sequence[Row], against: Axis, path: Path) -> None:
         save_figure(figure, path)
 
 
-def draw_calibration(answers: Sequence[Row], path: Path) -> None:
+def draw_calibration(answers: Sequence[Row], path: AnyPath) -> None:
     """Draw the share of correct answers against their value, for `CALIBRATED` explorers; dots grow with the number of answers."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 5), dpi=200, layout="constrained")
@@ -135,7 +135,7 @@ def _draw_curve(axes: Axes, calibration: Mapping[str, Any], name: str, colour: s
     axes.scatter(x, y, sizes, color=colour, edgecolors="white", zorder=3)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: AnyPath) -> None:
     """Save as PNG and PDF, without a creation date: equal numbers give equal bytes."""
     for kind, metadata in (("png", None), ("pdf", {"CreationDate": None})):
         with atomic_file(path.with_suffix(f".{kind}")) as temporary:

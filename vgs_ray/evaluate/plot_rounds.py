@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,13 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.evaluate.formats import by_benchmark
 from vgs_ray.evaluate.plot import LOOKS, STYLE, save_figure
 
 Row = Mapping[str, Any]
 
 
-def draw_rounds(rows: Sequence[Row], path: Path) -> None:
+def draw_rounds(rows: Sequence[Row], path: AnyPath) -> None:
     """Draw a panel for each benchmark, as a PNG and a PDF with the same name.
 
     Args:

@@ -7,7 +7,6 @@ comparisons, written to one folder. With several benchmarks, their average comes
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
 
 from vgs_ray.data.files import atomic_file, write_atomically, write_json
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.evaluate.formats import latex, markdown
 from vgs_ray.evaluate.methods import COMPARED_METHODS, MethodResult
 from vgs_ray.evaluate.statistics import Interval, average, difference, interval
@@ -111,7 +111,7 @@ def _compared_methods(methods: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def write_report(
-    folder: Path, results: Sequence[MethodResult], answers: list[Row], *, resamples: int = 2000, seed: int = 0
+    folder: AnyPath, results: Sequence[MethodResult], answers: list[Row], *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, list[Row]]:
     """Write the files into `folder`, report.json last, and return the content of report.json.
 

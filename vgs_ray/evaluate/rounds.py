@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from vgs_ray.data.files import write_atomically, write_json
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.evaluate.comparison import MAIN_METHODS
 from vgs_ray.evaluate.formats import accuracy_text, by_benchmark
 from vgs_ray.evaluate.report import JSON
@@ -22,7 +22,7 @@ METHODS = (*MAIN_METHODS, "best_of_n_likely", "vgs_best_likely", "pass")
 KEPT = ("benchmark", "method", "budget", "accuracy", "low", "high", "problems", "generated_tokens", "flops")
 
 
-def round_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
+def round_rows(folders: Sequence[AnyPath]) -> list[dict[str, Any]]:
     """The rows of the main methods in the reports of rounds 1, 2, ..., with the round and the name of its run.
 
     Args:
@@ -39,7 +39,7 @@ def round_rows(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_rounds(rows: Sequence[Row], folder: Path) -> str:
+def write_rounds(rows: Sequence[Row], folder: AnyPath) -> str:
     """Write the files into `folder`, and return the table for the terminal."""
     from vgs_ray.evaluate.plot_rounds import draw_rounds  # tables must not need matplotlib
 

@@ -1,7 +1,7 @@
 """Whether the models that a stage loads exist, checked on the driver before anything starts.
 
-In: a recipe and a stage. Out: nothing, or a `UserError` that names the field, the model and the remedy. For a Hugging Face id,
-at most config.json is downloaded.
+In: a recipe and a stage. Out: nothing, or a `UserError` that names the field, the model and the remedy. Of a URL only names,
+small files and headers are read; of a Hugging Face id, at most config.json is downloaded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -19,10 +20,14 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from obstore.exceptions import BaseError
+from upath import UPath
 
 from vgs_ray.config import Recipe
+from vgs_ray.data.storage import AnyPath, is_local, is_url, list_files, storage_path
 from vgs_ray.errors import UserError, option_name
-from vgs_ray.models import OWN_HEAD, RANDOM, model_path
+from vgs_ray.models import OWN_HEAD, RANDOM, model_folder, model_path
+from vgs_ray.models.copies import reason
 from vgs_ray.models.folder import CONFIG, VALUE_HEAD, VOCABULARY, check_header, check_value_folder, is_path, model_type
 from vgs_ray.models.folder import WEIGHTS as SAFETENSORS
 
@@ -78,9 +83,10 @@ def value_model(recipe: Recipe, model: str = "") -> str:
         return OWN_HEAD
     if model in (RANDOM, OWN_HEAD) or (model and not Path(model).is_dir() and not is_path(model)):
         return model
-    folder = Path(model).absolute() if model else recipe.stage_folder("train") / "value_model"
+    folder = _folder_of(model) if model else recipe.stage_folder("train") / "value_model"
     try:
-        check_value_folder(folder)
+        with _reachable(folder):
+            check_value_folder(folder)
     except ValueError as error:
         missing = not model and not (folder / CONFIG).exists()
         remedy = f": run python -m pipelines.train {recipe.name} first" if missing else ""
@@ -88,14 +94,29 @@ def value_model(recipe: Recipe, model: str = "") -> str:
     return str(folder)
 
 
+def _folder_of(path: str) -> AnyPath:
+    return storage_path(path) if is_url(path) else Path(path).absolute()
+
+
+@contextmanager
+def _reachable(folder: AnyPath) -> Iterator[None]:
+    """Turn the error of an object store into a `ValueError`."""
+    try:
+        yield
+    except BaseError as error:
+        raise ValueError(f"{folder} can't be read: {reason(error)}") from error
+
+
 def _check_value_head(subject: str, policy: str, remedy: str) -> None:
     """Check that a policy has a value head."""
-    folder, name = Path(model_path(policy)), f"{VALUE_HEAD}/{SAFETENSORS}"
+    name = f"{VALUE_HEAD}/{SAFETENSORS}"
     try:
-        weights = folder / name if folder.is_dir() else Path(hf_hub_download(policy, name))
-        if weights.is_file():
-            check_header(weights)
-            return
+        folder = model_folder(policy)
+        weights = folder / name if folder else Path(hf_hub_download(policy, name))
+        with _reachable(weights):
+            if weights.is_file():
+                check_header(weights)
+                return
     except (EntryNotFoundError, OSError):
         pass
     except ValueError as error:
@@ -109,32 +130,48 @@ def _check(field: str, model: str, policy: bool) -> None:
     except ValueError as error:
         raise UserError(f"{field} is {model!r}: {error}") from None
     subject, remedy = f"{field} is {model!r}", f"pass another {option_name(field)}"
-    if Path(path).is_dir():
-        _check_folder(subject, Path(path), policy, remedy)
+    if Path(path).is_dir() or is_url(path):
+        _check_folder(subject, _folder_of(path), policy, remedy)
     elif Path(path).exists() or is_path(path):
-        raise UserError(f"{subject}, which is not a folder; a model is a folder or a Hugging Face id: {remedy}")
+        raise UserError(
+            f"{subject}, which is not a folder; a model is a folder, its URL or a Hugging Face id: {remedy}"
+        )
     else:
         _check_hub(subject, path, remedy)
 
 
-def _check_folder(subject: str, folder: Path, policy: bool, remedy: str) -> None:
+def _check_folder(subject: str, folder: AnyPath, policy: bool, remedy: str) -> None:
     try:
-        model_type(folder)
+        with _reachable(folder):
+            model_type(folder)
+            files = [name for name in list_files(folder) if "/" not in name]
     except (OSError, ValueError) as error:
         raise UserError(f"{subject}, which is not a model's folder: {error}, or {remedy}") from error
-    if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+    if not any(fnmatch(name, pattern) for pattern in WEIGHTS for name in files):
         raise UserError(f"{subject}, a folder without weights ({', '.join(WEIGHTS)}): copy them there, or {remedy}")
+    if not is_local(folder):
+        _check_headers(subject, [folder / name for name in files if fnmatch(name, WEIGHTS[0])], remedy)
     if policy:
-        _check_tokenizer(subject, folder, remedy)
+        _check_tokenizer(subject, folder, files, remedy)
 
 
-def _check_tokenizer(subject: str, folder: Path, remedy: str) -> None:
-    if not any((folder / name).is_file() for name in VOCABULARY):
+def _check_headers(subject: str, files: list[UPath], remedy: str) -> None:
+    """Check weights on an object store before all nodes download them."""
+    try:
+        for file in files:
+            with _reachable(file):
+                check_header(file)
+    except ValueError as error:
+        raise UserError(f"{subject}: {error}, or {remedy}") from None
+
+
+def _check_tokenizer(subject: str, folder: AnyPath, files: list[str], remedy: str) -> None:
+    if not {*VOCABULARY} & {*files}:
         raise UserError(
             f"{subject}, a folder without a tokenizer ({', '.join(VOCABULARY)}): copy it there, or {remedy}"
         )
-    config = folder / "tokenizer_config.json"
-    if (folder / "chat_template.jinja").is_file() or (config.is_file() and "chat_template" in config.read_text()):
+    config = "tokenizer_config.json"
+    if "chat_template.jinja" in files or (config in files and "chat_template" in (folder / config).read_text()):
         return
     raise UserError(
         f"{subject}, whose tokenizer has no chat template, which a prompt needs: add chat_template.jinja there, or {remedy}"
@@ -146,22 +183,22 @@ def _check_hub(subject: str, model: str, remedy: str) -> None:
         with _quiet_retries():
             hf_hub_download(model, CONFIG)
     except HFValidationError:
-        reason = "is neither an existing folder nor a Hugging Face id such as Qwen/Qwen3-1.7B"
+        cause = "is neither an existing folder nor a Hugging Face id such as Qwen/Qwen3-1.7B"
     except GatedRepoError:
-        reason = "is gated on Hugging Face: accept its terms there and set HF_TOKEN"
+        cause = "is gated on Hugging Face: accept its terms there and set HF_TOKEN"
     except RepositoryNotFoundError:
-        reason = "does not exist on Hugging Face, or is private: check the id, or set HF_TOKEN"
+        cause = "does not exist on Hugging Face, or is private: check the id, or set HF_TOKEN"
     except LocalEntryNotFoundError:
-        reason = (
+        cause = (
             "can't be looked up (no connection to Hugging Face) and is not in its cache: check the network and the id"
         )
     except EntryNotFoundError:
-        reason = f"has no {CONFIG}, so Transformers can't load it"
+        cause = f"has no {CONFIG}, so Transformers can't load it"
     except OSError as error:
-        reason = f"can't be looked up ({type(error).__name__}): check the network and the id"
+        cause = f"can't be looked up ({type(error).__name__}): check the network and the id"
     else:
         return
-    raise UserError(f"{subject}, which {reason}; a model is a folder or a Hugging Face id: {remedy}")
+    raise UserError(f"{subject}, which {cause}; a model is a folder, its URL or a Hugging Face id: {remedy}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A model's folder on disk: the files that it must have.
+"""A model's folder on a disk or an object store: the files that it must have.
 
 A model's folder has config.json and weights: safetensors in one file, or in several with an index. Value models are read from
 safetensors only. PyTorch pickles are converted first (`vgs_ray.value.convert`), because loading one can run code.
@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from vgs_ray.data.storage import AnyPath, is_local, is_url, list_files, read_ranges, storage_path
+from vgs_ray.models.copies import cached_copy
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -21,17 +25,26 @@ VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "voc
 TOKENIZER_FILES = (*VOCABULARY, "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja")
 
 
+LENGTH_BYTES, MAX_HEADER_BYTES = 8, 100_000_000
+"""A safetensors file starts with the length of its header; a longer header is refused by the library."""
+
+
 def is_path(model: str) -> bool:
-    """Whether a model's name can only be a path, not a Hugging Face id."""
-    return model.startswith((".", "/", "~"))
+    """Whether a model's name can only be a path or a URL, not a Hugging Face id."""
+    return model.startswith((".", "/", "~")) or is_url(model)
 
 
 def local_folder(path_or_id: str | Path) -> Path:
-    """A local folder, or a Hugging Face id after its download.
+    """A local folder, or a local copy of a URL or a Hugging Face id, downloaded once per machine.
 
     Raises:
-        ValueError: a path that is no folder.
+        ValueError: a path or URL that is no folder.
     """
+    if is_url(str(path_or_id)):
+        folder = storage_path(path_or_id)
+        if not is_local(folder):
+            return cached_copy(folder)
+        path_or_id = folder
     if Path(path_or_id).is_dir():
         return Path(path_or_id)
     if is_path(str(path_or_id)):
@@ -41,7 +54,23 @@ def local_folder(path_or_id: str | Path) -> Path:
     return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"]))
 
 
-def model_type(folder: Path) -> str:
+def on_this_machine(model: str, weights: bool = True) -> str:
+    """A model for libraries that read folders and Hugging Face ids: a URL becomes a local copy, other names stay.
+
+    Args:
+        model: folder, URL or Hugging Face id.
+        weights: whether the copy needs the weights; configuration and tokenizer are a few megabytes.
+
+    Raises:
+        ValueError: there are no files at the URL.
+    """
+    if not is_url(model):
+        return model
+    folder = storage_path(model)
+    return str(folder if is_local(folder) else cached_copy(folder, weights))
+
+
+def model_type(folder: AnyPath) -> str:
     """The architecture in config.json, such as `qwen2`.
 
     Raises:
@@ -56,7 +85,7 @@ def model_type(folder: Path) -> str:
     return str(config["model_type"])
 
 
-def check_value_folder(folder: Path) -> None:
+def check_value_folder(folder: AnyPath) -> None:
     """Check that a value model can be loaded from a folder. Reads the headers of the weight files, not the weights.
 
     Raises:
@@ -67,7 +96,7 @@ def check_value_folder(folder: Path) -> None:
         check_header(file)
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: AnyPath) -> list[AnyPath]:
     """The safetensors files of a folder.
 
     Raises:
@@ -77,7 +106,7 @@ def weight_files(folder: Path) -> list[Path]:
         return _shards(folder)
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    if any(folder.glob(PICKLES)):
+    if any(Path(name).match(PICKLES) for name in list_files(folder) if "/" not in name):
         raise ValueError(
             f"{folder} has its weights as PyTorch pickles ({PICKLES}); a value model is read from safetensors: convert "
             f"them with python -m vgs_ray.value.convert {shlex.quote(str(folder))}"
@@ -88,7 +117,7 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def _shards(folder: Path) -> list[Path]:
+def _shards(folder: AnyPath) -> list[AnyPath]:
     index = folder / INDEX
     names = read_json(index).get("weight_map")
     if not names or not isinstance(names, dict):
@@ -108,7 +137,7 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def check_header(file: Path) -> None:
+def check_header(file: AnyPath) -> None:
     """Check that a safetensors file has a whole header and the size that it states.
 
     Raises:
@@ -117,13 +146,22 @@ def check_header(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "np"):
-            pass
+        if is_local(file):
+            with safe_open(file, "np"):
+                return
+        with (
+            tempfile.NamedTemporaryFile() as copy
+        ):  # the library reads files only: a header with a hole of the right size
+            header_length = int.from_bytes(read_ranges(file, [(0, LENGTH_BYTES)])[0], "little")
+            copy.write(read_ranges(file, [(0, LENGTH_BYTES + min(header_length, MAX_HEADER_BYTES))])[0])
+            copy.truncate(file.stat().st_size)
+            with safe_open(copy.name, "np"):
+                pass
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged ({error}): copy or download it again") from None
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: AnyPath) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:

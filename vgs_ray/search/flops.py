@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
+from vgs_ray.models.folder import on_this_machine
 from vgs_ray.search.tree import Node, Tree
 
 
@@ -95,7 +96,7 @@ def model_sizes(policy: str, scorer: str) -> ModelSizes:
 def _config_json(model: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    path = model_path(model)
+    path = on_this_machine(model_path(model), weights=False)
     return Path(path) if Path(path).is_dir() else Path(hf_hub_download(path, "config.json"))
 
 

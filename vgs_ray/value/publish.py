@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgs_ray.data.files import atomic_folder
 from vgs_ray.models import model_path
-from vgs_ray.models.folder import TOKENIZER_FILES
+from vgs_ray.models.folder import TOKENIZER_FILES, is_path, on_this_machine
 from vgs_ray.prompts import load_tokenizer
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, c
 
 def copy_tokenizer(model: str, folder: Path) -> None:
     """Copy the tokenizer of a model, with its chat template, to a folder."""
-    source = Path(model_path(model))
+    source = Path(on_this_machine(model_path(model), weights=False))
     if source.is_dir():
         for name in TOKENIZER_FILES:
             if (source / name).exists():
@@ -94,7 +94,7 @@ def model_card(
     ]
     return CARD.format(
         name=name,
-        base_model="" if init.startswith("sandbox:") else f"base_model: {init}\n",
+        base_model="" if init.startswith(("sandbox:", "package:")) or is_path(init) else f"base_model: {init}\n",
         outputs="incorrect, correct, incomplete" if settings["loss"] == "outcome" else "one logit of P(correct)",
         init=init,
         loss=settings["loss"],

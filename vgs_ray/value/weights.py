@@ -44,7 +44,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for file in weight_files(folder):
         check_header(file)
-        weights |= load_file(file)
+        weights |= load_file(str(file))
     return weights
 
 

@@ -1,0 +1,118 @@
+"""Local copies of models on an object store, in the user's cache: downloaded once per machine, and again when they change.
+
+The name of a copy has a hash of the URL and of the names, sizes and entity tags of its files. A copy is whole or absent, and of
+several processes one downloads it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+
+import obstore
+from filelock import FileLock
+from obstore.exceptions import BaseError
+
+from vgs_ray.data.files import atomic_folder, download_folder, remove_temporary
+from vgs_ray.data.storage import AnyPath, object_store
+
+SUBFOLDERS = ("value_head",)
+"""Folders below that of a model which belong to it. Others, such as checkpoints, are not copied."""
+SMALL = (".json", ".jinja", ".model", ".txt")
+"""Files of the configuration and the tokenizer."""
+ATTEMPTS = 5
+"""Downloads of a model that another process is writing meanwhile."""
+
+Versions = Mapping[str, str]
+"""The version of each file, by its path in the folder."""
+
+
+class Changed(Exception):
+    """A model was changed while it was downloaded."""
+
+
+def cache_folder() -> Path:
+    """The folder of this package in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgs_ray"
+
+
+def cached_copy(folder: AnyPath, weights: bool = True) -> Path:
+    """The local copy of a model's folder.
+
+    Args:
+        folder: on an object store.
+        weights: False leaves out the weights.
+
+    Raises:
+        ValueError: there are no files, they can't be read, or they change again and again.
+    """
+    for _ in range(ATTEMPTS):
+        versions = file_versions(folder, weights)
+        if not versions:
+            raise ValueError(f"{folder} has no files; it must be the URL of a model's folder: check the URL")
+        copy = cache_folder() / "models" / f"{folder.name}-{_key(folder, versions)}"
+        with suppress(Changed):
+            if not copy.is_dir():
+                _download(folder, weights, versions, copy)
+            return copy
+    raise ValueError(f"{folder} was changed during each of {ATTEMPTS} downloads: wait until it is complete")
+
+
+def file_versions(folder: AnyPath, weights: bool = True) -> dict[str, str]:
+    """The files of a model on an object store, each with a text that changes with its content.
+
+    Raises:
+        ValueError: the object store can't be reached or refuses the request.
+    """
+    store, key = object_store(folder)
+    try:
+        objects = [item for batch in obstore.list(store, prefix=f"{key}/") for item in batch]
+    except BaseError as error:
+        raise ValueError(f"{folder} can't be listed: {reason(error)}") from error
+    found = {item["path"].removeprefix(f"{key}/"): f"{item['size']} {item['e_tag']}" for item in objects}
+    return {name: version for name, version in found.items() if _belongs(name, weights)}
+
+
+def reason(error: BaseError) -> str:
+    """The cause of an error of an object store, in one line, with the variables that it depends on."""
+    lines = str(error).split("\n\n", 1)[0].splitlines()
+    return (
+        f"{type(error).__name__}: {' '.join(lines)[:300]}; credentials, region and endpoint come from the environment "
+        "(AWS_*, GOOGLE_*): check them and the bucket"
+    )
+
+
+def _belongs(name: str, weights: bool) -> bool:
+    path = PurePosixPath(name)
+    return str(path.parent) in (".", *SUBFOLDERS) and (weights or path.suffix in SMALL)
+
+
+def _key(folder: AnyPath, versions: Versions) -> str:
+    text = "\n".join([str(folder), *(f"{name} {version}" for name, version in sorted(versions.items()))])
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _download(folder: AnyPath, weights: bool, versions: Versions, copy: Path) -> None:
+    """Download the files of a model, unless another process has done so.
+
+    Raises:
+        Changed: the files are others now.
+        ValueError: a file can't be read.
+    """
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(copy.with_name(f".{copy.name}.lock")):
+        if copy.is_dir():
+            return
+        remove_temporary(copy.parent, copy.name)
+        with atomic_folder(copy) as temporary:
+            try:
+                download_folder(folder, temporary, versions)
+            except FileNotFoundError:
+                raise Changed from None
+            except BaseError as error:
+                raise ValueError(f"{folder} can't be downloaded: {reason(error)}") from error
+            if file_versions(folder, weights) != versions:
+                raise Changed

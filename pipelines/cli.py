@@ -62,9 +62,9 @@ def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]
         print(_help(command, base, flags, whole=HELP_ALL in asked))
         raise SystemExit(0)
     recipe, flags = parse_options(base, flags, options, f"python -m {command} {name}")
-    if recipe.root and isinstance(root := storage_path(recipe.root), Path):  # workers have other working directories
-        recipe = replace(recipe, root=absolute(str(root)))
     check_recipe(recipe)
+    if isinstance(root := storage_path(recipe.root), Path):  # workers have other working directories
+        recipe = replace(recipe, root=absolute(str(root)))
     check_layout(base, recipe)
     return recipe, flags
 

@@ -217,7 +217,7 @@ def test_categories_are_text(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["https://example.org/rows", "some/where/else", "plain", "a b/c", "../up", "org/"])
+@pytest.mark.parametrize("name", ["some/where/else", "plain", "a b/c", "../up", "org/"])
 def test_invalid_hub_ids_are_not_requested(name: str) -> None:
     with pytest.raises(UserError, match="does not exist; a source is"):
         inspect_source(name, 0)

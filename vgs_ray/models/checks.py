@@ -143,8 +143,8 @@ def _check(field: str, model: str, policy: bool) -> None:
 def _check_folder(subject: str, folder: AnyPath, policy: bool, remedy: str) -> None:
     try:
         with _reachable(folder):
-            model_type(folder)
             files = [name for name in list_files(folder) if "/" not in name]
+            model_type(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{subject}, which is not a model's folder: {error}, or {remedy}") from error
     if not any(fnmatch(name, pattern) for pattern in WEIGHTS for name in files):

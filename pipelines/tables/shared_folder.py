@@ -1,4 +1,4 @@
-"""A check that all nodes of the cluster share the run's folder, because tables are written on one node and read on another."""
+"""A check that all nodes of the cluster reach the run's folder, because tables are written on one node and read on another."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vgs_ray.data.storage import AnyPath
+from vgs_ray.data.probe import ERRORS, read_probe, reason, variables, write_probe
+from vgs_ray.data.storage import AnyPath, is_local
 from vgs_ray.errors import UserError
 
 WAIT_S = 60.0
 
 
 def check_shared(folder: AnyPath) -> None:
-    """Let every node read a probe file in the folder and write a reply. A cluster of one node is not checked.
+    """Let every node read a probe file in the folder and write a reply. A cluster of one node with a local folder is not checked.
 
     Nodes that join later are not checked. Nodes that die or do not reply within a minute are ignored; Ray handles those.
 
@@ -23,27 +24,45 @@ def check_shared(folder: AnyPath) -> None:
         UserError: a node does not see the folder or cannot write to it.
     """
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-    if len(nodes) < 2:
+    if len(nodes) < 2 and is_local(folder):
         return
     probe = folder / f".shared-{uuid.uuid4().hex}"
-    probe.write_text("probe")
+    write_probe(probe, b"probe")
     try:
         replies = {node: _reply.options(scheduling_strategy=_on(node)).remote(probe) for node in nodes}
-        failed = [nodes[node] for node, reply in replies.items() if not _is_shared(probe, node, reply)]
+        failures = [(nodes[node], _failure(probe, node, reply)) for node, reply in replies.items()]
     finally:
         for file in folder.glob(f"{probe.name}*"):
             file.unlink(missing_ok=True)
-    if failed:
-        raise UserError(
-            f"{folder} is not the same folder on {', '.join(sorted(failed))}; all nodes read and write the tables of a run: "
-            "mount a shared file system on every node, and pass a folder on it as --root"
+    if failed := sorted((node, failure) for node, failure in failures if failure):
+        raise UserError(_message(folder, failed))
+
+
+def _message(folder: AnyPath, failed: list[tuple[str, str]]) -> str:
+    if is_local(folder):
+        return (
+            f"{folder} is not the same folder on {', '.join(node for node, _ in failed)}; all nodes read and write the "
+            "tables of a run: mount a shared file system on every node, and pass a folder on it as --root"
         )
+    nodes = ", ".join(f"{node} ({failure})" for node, failure in failed)
+    return (
+        f"{folder} can't be used on {nodes}; all nodes read and write the tables of a run: set {variables(folder)} on every "
+        "node before Ray starts there (docs/storage.md)"
+    )
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _reply(probe: AnyPath) -> None:
-    """Read the probe, and write a file that is named after this node."""
-    _reply_path(probe, ray.get_runtime_context().get_node_id()).write_text(probe.read_text())
+def _reply(probe: AnyPath) -> str:
+    """Read the probe, and write a file that is named after this node.
+
+    Returns:
+        The reason if this failed.
+    """
+    try:
+        write_probe(_reply_path(probe, ray.get_runtime_context().get_node_id()), read_probe(probe))
+    except ERRORS as error:
+        return reason(error)
+    return ""
 
 
 def _reply_path(probe: AnyPath, node: str) -> AnyPath:
@@ -54,11 +73,10 @@ def _on(node: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _is_shared(probe: AnyPath, node: str, reply: ray.ObjectRef) -> bool:
+def _failure(probe: AnyPath, node: str, reply: ray.ObjectRef) -> str:
     try:
-        ray.get(reply, timeout=WAIT_S)
-    except OSError:  # raised by the task: Ray's error is also an instance of the task's exception
-        return False
+        if failure := ray.get(reply, timeout=WAIT_S):
+            return str(failure)
     except (GetTimeoutError, RayError):
-        return True
-    return _reply_path(probe, node).exists()
+        return ""
+    return "" if _reply_path(probe, node).exists() else "its files are not visible here"

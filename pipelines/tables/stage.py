@@ -27,7 +27,8 @@ from pipelines.tables.publish import publish
 from pipelines.tables.stage_table import MANIFEST, StageTable
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
-from vgs_ray.data.files import remove_folder, remove_temporary, write_atomically, write_json
+from vgs_ray.data.files import remove_folder, remove_temporary, write_json
+from vgs_ray.data.probe import check_access
 from vgs_ray.data.storage import list_files
 from vgs_ray.errors import UserError
 from vgs_ray.models.checks import check_models
@@ -134,7 +135,7 @@ def _remove_parts(folder: UPath) -> None:
 
 def _check_writable(folder: UPath) -> None:
     if not isinstance(folder, Path):
-        write_atomically(folder / "_probe", b"")
+        check_access(folder)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)

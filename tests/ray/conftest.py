@@ -31,9 +31,14 @@ def no_ray() -> None:
 
 
 @pytest.fixture(scope="module")
-def s3_ray(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UPath]:
-    """A Ray session of the module whose workers reach the S3 server. Gives an empty folder on it."""
+def no_session() -> None:
+    """End the shared session, for modules that have a session of their own."""
     SESSIONS.close()
+
+
+@pytest.fixture(scope="module")
+def s3_ray(no_session: None, s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UPath]:
+    """A Ray session of the module whose workers reach the S3 server. Gives an empty folder on it."""
     with reach(s3.endpoint), ray_session():
         yield storage_path(f"s3://{BUCKET}/{tmp_path_factory.mktemp('s3_ray').name}")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import pyarrow as pa
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from s3_server import SECRET, S3Server, forget_clients
+from upath import UPath
 
 from pipelines.cli import cli
 from pipelines.recipes import sandbox
@@ -23,6 +27,7 @@ from pipelines.tables.stage import only_writer, open_stage
 from pipelines.tables.stage_table import StageTable, write_dataset
 from vgs_ray.config import Recipe
 from vgs_ray.data.schemas import PROBLEMS
+from vgs_ray.data.storage import list_files
 from vgs_ray.errors import UserError
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
@@ -116,16 +121,8 @@ def test_a_folder_that_a_node_does_not_share_is_refused(no_ray: None, tmp_path: 
     own.mkdir()
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", str(own)], capture_output=True).returncode:
         pytest.skip("a node can't be given a disk of its own here (needs root)")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    start = f"mount -t tmpfs none {own}; exec ray start --address={cluster.address} --num-cpus=1 --block"
-    node = subprocess.Popen(
-        ["unshare", "-m", "bash", "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=os.environ | {"PATH": f"{Path(ray.__file__).parents[4] / 'bin'}:{os.environ['PATH']}"},
-    )  # fmt: skip
-    try:
-        ray.init(address=cluster.address, log_to_driver=False)
-        while len(ray.nodes()) < 2:
-            time.sleep(0.1)
+    start = f"mount -t tmpfs none {own}; exec ray start --address=$ADDRESS --num-cpus=1 --block"
+    with more_nodes(["unshare", "-m", "bash", "-c", start], dict(os.environ)):
         with ray_session(folder=shared):
             assert not list(shared.iterdir())
         with (
@@ -134,8 +131,60 @@ def test_a_folder_that_a_node_does_not_share_is_refused(no_ray: None, tmp_path: 
         ):
             pass
         assert not list(own.iterdir())
+
+
+@contextmanager
+def more_nodes(command: list[str], *environments: dict[str, str]) -> Iterator[None]:
+    """A cluster of a node with the environment of this process, and nodes that a command starts; this process is connected."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    extra = {"PATH": f"{Path(ray.__file__).parents[4] / 'bin'}:{os.environ['PATH']}", "ADDRESS": cluster.address}
+    nodes: list[subprocess.Popen[bytes]] = []
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        for environment in environments:
+            node = subprocess.Popen(
+                command, env=environment | extra, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            nodes.append(node)
+            while len(ray.nodes()) <= len(nodes):
+                assert node.poll() is None, "the node has ended"
+                time.sleep(0.1)
+        yield
     finally:
         ray.shutdown()
-        node.terminate()
-        node.wait()
+        for node in nodes:
+            node.terminate()
+            node.wait()
         cluster.shutdown()
+
+
+def test_nodes_that_do_not_reach_the_bucket_are_named(no_ray: None, s3: S3Server, s3_root: UPath) -> None:
+    """One node has no credentials, another one has no endpoint and asks Amazon; the head reaches the bucket."""
+    anonymous = {name: value for name, value in os.environ.items() if "_ACCESS_KEY" not in name}
+    elsewhere = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL"}
+    command = ["bash", "-c", "exec ray start --address=$ADDRESS --num-cpus=1 --block"]
+    with more_nodes(command, anonymous, elsewhere):
+        with pytest.raises(UserError) as refused, ray_session(folder=s3_root):
+            pass
+        assert list_files(s3_root) == {}
+    node = r"\S+ \((?:there are no credentials[^()]*|[^()]*amazonaws\.com[^()]*)\)"
+    line = rf"s3://bucket/\S+ can't be used on {node}, {node}; .*set AWS_ACCESS_KEY_ID.* on every node .*"
+    assert re.fullmatch(line, str(refused.value)), str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+def test_a_bucket_that_this_machine_does_not_reach_is_one_line(s3_root: UPath, monkeypatch) -> None:
+    recipe = replace(sandbox(), root="s3://missing/runs")
+    with (
+        pytest.raises(UserError, match=r"missing/runs/sandbox can't be used \(the bucket does not exist\); .*AWS_ENDP"),
+        only_writer(recipe),
+    ):
+        pass
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    forget_clients()
+    with (
+        pytest.raises(UserError, match=r"can't be used \(there are no credentials"),
+        only_writer(replace(recipe, root=str(s3_root))),
+    ):
+        pass

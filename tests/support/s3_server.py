@@ -92,12 +92,12 @@ def reach(endpoint: str) -> Iterator[None]:
             patch.delenv(name)
         for name, value in environment_of(endpoint).items():
             patch.setenv(name, value)
-        _forget_clients()
+        forget_clients()
         yield
-    _forget_clients()
+    forget_clients()
 
 
-def _forget_clients() -> None:
+def forget_clients() -> None:
     """Clients keep the endpoint of the time when they were made."""
     storage._bucket.cache_clear()
     storage._arrow_file_system.cache_clear()

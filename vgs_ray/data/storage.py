@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,8 +30,9 @@ URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 ONE_SLASH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 """`pathlib` shortens `s3://bucket` to `s3:/bucket`."""
 OBJECT_STORES = ("s3", "gs")
-ATTEMPTS = 10
-"""Attempts of a request that an object store throttles or fails with a 5xx status."""
+ATTEMPTS = 16
+"""Attempts of a request that an object store throttles, fails with a 5xx status or does not answer. They take 30 s or more."""
+BACKOFF = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 4}
 
 register(list(OBJECT_STORES))
 
@@ -65,9 +67,11 @@ def is_url(place: str) -> bool:
     return bool(URL.match(place))
 
 
-def _options(scheme: str) -> dict[str, Any]:
+def _options(scheme: str, attempts: int = ATTEMPTS) -> dict[str, Any]:
     """Options of obstore. There are no credentials among them, because paths are sent to other processes."""
-    return {"client_options": {"allow_http": True}} if scheme == "s3" and _endpoint().startswith("http://") else {}
+    retries = {"max_retries": attempts - 1, "retry_timeout": timedelta(minutes=10), "backoff": BACKOFF}
+    plain = {"client_options": {"allow_http": True}} if scheme == "s3" and _endpoint().startswith("http://") else {}
+    return {"retry_config": retries, **plain}
 
 
 def _endpoint() -> str:
@@ -88,31 +92,31 @@ def file_system(path: AnyPath) -> FsspecStore:
     return store
 
 
-def object_store(path: AnyPath) -> tuple[ObjectStore, str]:
+def object_store(path: AnyPath, attempts: int = ATTEMPTS) -> tuple[ObjectStore, str]:
     """The bucket of a path on an object store, and the key in it."""
     assert isinstance(path, UPath)
     bucket, _, key = path.path.partition("/")
-    return _bucket(f"{path.protocol}://{bucket}"), key
+    return _bucket(f"{path.protocol}://{bucket}", attempts), key
 
 
 @cache
-def _bucket(url: str) -> ObjectStore:
-    return from_url(url, **_options(url.partition("://")[0]))
+def _bucket(url: str, attempts: int) -> ObjectStore:
+    return from_url(url, **_options(url.partition("://")[0], attempts))
 
 
-def arrow_file(path: AnyPath) -> tuple[pafs.FileSystem, str]:
+def arrow_file(path: AnyPath, attempts: int = ATTEMPTS) -> tuple[pafs.FileSystem, str]:
     """The file system of pyarrow for a path, and the path in it."""
     if is_local(path):
         return pafs.LocalFileSystem(), str(path)
     assert isinstance(path, UPath)
-    return _arrow_file_system(path.protocol), path.path
+    return _arrow_file_system(path.protocol, attempts), path.path
 
 
 @cache
-def _arrow_file_system(scheme: str) -> pafs.FileSystem:
+def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
     if scheme == "gs":
         return pafs.GcsFileSystem()
-    retries = pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    retries = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
     return pafs.S3FileSystem(endpoint_override=_endpoint() or None, retry_strategy=retries)
 
 

@@ -182,7 +182,7 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "clean", inputs=(), keep_parts=False)
     if stage is None:
         return
-    kept, dropped = stage_table(recipe, "clean"), stage_table(recipe, "dropped")
+    kept, dropped = stage_table(recipe, "clean").claim(), stage_table(recipe, "dropped").claim()
     config = recipe.clean
     named = {name: benchmark_source(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
     with ray_session(folder=stage.folder):

@@ -166,7 +166,7 @@ def run(recipe: Recipe) -> None:
         problems, count = all_problems(sources, config.limit)
         expected = count * len(explorers(config))
         with progress("evaluate", expected, stage_table(recipe, "evaluate").count_rows, unit="search"):
-            if out.count_rows() < expected:
+            if len(committed_ids(out)) < expected:
                 search_all(recipe, problems, out)
             out = stage.publish(out)
             report(recipe, out)

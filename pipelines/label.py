@@ -101,7 +101,7 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "label", inputs=("clean", *SAMPLED), keep_parts=False, earlier=SAMPLED)
     if stage is None:
         return
-    out, config, delimiters = stage_table(recipe, "label"), recipe.label, step_ends(recipe)
+    out, config, delimiters = stage_table(recipe, "label").claim(), recipe.label, step_ends(recipe)
     with_values = config.kind != "outcome"
     names = ("roll_out", "verify", "clean", *(["roll_in"] if with_values else []))
     tables = {name: all_rows(recipe, name) if name in SAMPLED else stage_table(recipe, name) for name in names}

@@ -30,7 +30,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def pair_problems(batch: ProblemBatch, recipe: Recipe, trees: StageTable) -> pa.Table:
+def pair_problems(
+    batch: ProblemBatch, recipe: Recipe, trees: StageTable, out: StageTable, without: StageTable
+) -> pa.Table:
     """Commit the pairs and the unpaired trees of a batch of problems, and return their numbers."""
     rows = batch.read_rows(trees, list(COLUMNS)).sort_by("tree_id")
     pairs: list[dict[str, Any]] = []
@@ -40,8 +42,8 @@ def pair_problems(batch: ProblemBatch, recipe: Recipe, trees: StageTable) -> pa.
         found, reasons = preferences(members, recipe.pairs)
         pairs += pair_rows(found, members, recipe.policy.model)
         unpaired += [{**members[position], "reason": reason} for position, reason in reasons.items()]
-    stage_table(recipe, "pairs").write_part(pa.Table.from_pylist(pairs, schema=PAIRS))
-    stage_table(recipe, "unpaired").write_part(pa.Table.from_pylist(unpaired, schema=UNPAIRED_TREES))
+    out.write_part(pa.Table.from_pylist(pairs, schema=PAIRS))
+    without.write_part(pa.Table.from_pylist(unpaired, schema=UNPAIRED_TREES))
     return pa.Table.from_pylist([{"pairs": len(pairs), "unpaired": len(unpaired)}])
 
 
@@ -86,12 +88,14 @@ def run(recipe: Recipe) -> None:
     if stage is None:
         return
     trees, out, unpaired = (stage_table(recipe, name) for name in ("trees", "pairs", "unpaired"))
+    out, unpaired = out.claim(), unpaired.claim()
     with (
         ray_session(folder=stage.folder),
         progress("pairs", None, lambda: 0, note=lambda: f"{out.count_rows():,} pairs"),
     ):
         batches = ProblemGroups.scan([trees]).batches(BATCH_ROWS)
-        for _ in map_problems(batches, pair_problems, recipe=recipe, trees=trees).iter_batches(batch_size=None):
+        tables = {"trees": trees, "out": out, "without": unpaired}
+        for _ in map_problems(batches, pair_problems, recipe=recipe, **tables).iter_batches(batch_size=None):
             pass  # the tasks write the rows
         out, unpaired = stage.publish(out), stage.publish(unpaired)
     reasons = value_counts(unpaired, "reason")

@@ -121,7 +121,7 @@ def run(recipe: Recipe) -> None:
     expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals("roll_in", config.max_error_share)
     with ray_session(folder=stage.folder), progress("roll_in", expected, out.count_rows, note=totals.note):
-        if out.count_rows() < expected:
+        if len(committed_ids(out)) < expected:
             sample_roll_ins(recipe, problems, out, totals)
         out = stage.publish(out)
     stage.close(

@@ -102,8 +102,9 @@ def run(recipe: Recipe) -> None:
     totals = Totals("roll_out", config.max_error_share)
     note = totals.note if config.cuts else None
     with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=note):
-        committed = ray.put(committed_ids(out))
-        if config.cuts and out.count_rows() < expected:
+        ids = committed_ids(out)
+        committed = ray.put(ids)
+        if config.cuts and len(ids) < expected:
             requests = pending_requests(roll_ins, recipe, committed)
             totals.run(
                 sample_blocks(requests, recipe.policy.model, config.engine, config.resources, config.sampling, out)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,6 +20,9 @@ from pipelines.tables.shared_folder import check_shared
 from vgs_ray.config import Serve
 from vgs_ray.data.storage import AnyPath
 
+UPDATE_S = 0.5
+COUNTING_SHARE = 0.05
+"""Largest share of the time in which the progress bar counts; to count rows in storage takes seconds if there are many parts."""
 DEFAULT_SERVE = Serve()
 """For sessions without an endpoint, or with the default address and limits."""
 
@@ -118,13 +122,16 @@ def progress(
                 bar.refresh()
 
         def follow() -> None:
-            while not stop.wait(0.5):
+            pause = UPDATE_S
+            while not stop.wait(pause):
+                began = time.monotonic()
                 try:
                     update()
                 except BrokenPipeError:  # standard error is closed, and tqdm has raised while it held its lock
                     bar.disable = True
                     tqdm.get_lock().release()
                     return
+                pause = max(UPDATE_S, (time.monotonic() - began) / COUNTING_SHARE)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()

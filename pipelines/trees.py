@@ -121,7 +121,7 @@ def run(recipe: Recipe) -> None:
         ray_session(folder=stage.folder),
         progress("trees", expected, out.count_rows, unit="tree", note=totals.note),
     ):
-        if out.count_rows() < expected:
+        if len(committed_ids(out)) < expected:
             totals.run(grow_trees(recipe, value, problems, out))
         out = stage.publish(out)
     stage.close(**tree_counts(out), speed=totals.speed())

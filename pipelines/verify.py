@@ -100,10 +100,10 @@ def run(recipe: Recipe) -> None:
     if stage is None:
         return
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
-    out = stage_table(recipe, "verify")
+    out = stage_table(recipe, "verify").claim()
     expected = tables["roll_out"].count_rows()
-    with ray_session(folder=stage.folder), progress("verify", expected, stage_table(recipe, "verify").count_rows):
-        if out.count_rows() < expected:
+    with ray_session(folder=stage.folder), progress("verify", expected, out.count_rows):
+        if len(committed_ids(out)) < expected:
             batches = [batch._asdict() for batch in ProblemGroups.scan(tables.values()).batches(BATCH_ROWS)]
             judged = map_items(
                 batches,
@@ -112,7 +112,7 @@ def run(recipe: Recipe) -> None:
                 num_cpus=0.25,
                 arguments=(recipe.policy.model, recipe.judge, tables, out),
             )
-            write_dataset(judged, out.claim().write_part)
+            write_dataset(judged, out.write_part)
         out = stage.publish(out)
     stage.close(rows=out.count_rows(), outcomes=value_counts(out, "outcome"), reasons=value_counts(out, "reason"))
 

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from upath import UPath
 
 from pipelines.tables.parts import list_parts, part_name, piece_name
 from pipelines.tables.stage_table import StageTable, open_file
+from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import remove_folder, write_json
 
 BATCHED_ATTEMPTS = 5
@@ -38,7 +40,7 @@ class BlockJournal:
     """
 
     def __init__(self, table: StageTable, ids: Sequence[str]) -> None:
-        self._table, self._block = table, part_name(ids)
+        self._table, self._ids, self._block = table, ids, part_name(ids)
         self._attempts = table.folder / f".attempts-{self._block}"
 
     def begin_attempt(self) -> Attempts:
@@ -57,7 +59,10 @@ class BlockJournal:
     def committed_ids(self) -> set[str]:
         """Ids of the rows that need not run again."""
         key = self._table.key
-        return {row_id for file in self._files() for row_id in open_file(file).read([key])[key].to_pylist()}
+        try:
+            return {row_id for file in self._files() for row_id in _read(file, [key])[key].to_pylist()}
+        except FileNotFoundError:  # another actor has merged the pieces in between
+            return set(_read(self._part(), [key])[key].to_pylist())
 
     def commit(self, rows: pa.Table) -> None:
         """Write some rows of the block as a piece."""
@@ -65,18 +70,44 @@ class BlockJournal:
             self._table.write_part(rows, name=piece_name(self._block, rows[self._table.key].to_pylist()))
 
     def merge(self) -> None:
-        """Merge the pieces into the part. Readers ignore them once the part exists, so no reader sees a row twice."""
-        files = self._files()
-        if files and files[0] != self._part():
-            self._table.write_part(pa.concat_tables([open_file(file).read() for file in files]), name=self._block)
+        """Merge the pieces of all rows into the part. Readers ignore them once the part exists, so no reader sees a row twice.
+
+        An actor that Ray believes dead may run the block beside this one. Then a row may be in two pieces, of which one counts,
+        and the other actor may merge the block at any time, after which the part is whole.
+
+        Raises:
+            ValueError: a row was not committed.
+        """
+        failpoint("merge.before")
+        if not self._part().exists():
+            self._write_part()
+        failpoint("merge.written")
         remove_folder(self._table.parts_folder / self._block)
+        failpoint("merge.removed")
         self._attempts.unlink(missing_ok=True)
 
+    def _write_part(self) -> None:
+        key = self._table.key
+        try:
+            rows = pa.concat_tables([self._table.schema.empty_table(), *map(_read, self._pieces())])
+        except FileNotFoundError:  # the other actor has merged them
+            rows = self._table.schema.empty_table()
+        order = pc.index_in(pa.array(self._ids, rows[key].type), value_set=rows[key].combine_chunks())
+        if order.null_count == 0:
+            self._table.write_part(rows.take(order), name=self._block)
+        elif not self._part().exists():
+            raise ValueError(f"{order.null_count} of {len(self._ids)} rows of block {self._block} are not committed")
+
     def _files(self) -> list[UPath]:
-        if self._part().exists():
-            return [self._part()]
+        return [self._part()] if self._part().exists() else self._pieces()
+
+    def _pieces(self) -> list[UPath]:
         pieces = list_parts(self._table.parts_folder, of=self._block)
         return [self._table.part_path(piece.name) for piece in pieces]
 
     def _part(self) -> UPath:
         return self._table.part_path(self._block)
+
+
+def _read(file: UPath, columns: list[str] | None = None) -> pa.Table:
+    return open_file(file).read(columns)

@@ -1,19 +1,24 @@
 """The lease of a run's folder: one process works on a run at a time, and a dead owner loses it.
 
 On a disk, the operating system holds a lock for the owner and releases it when the owner ends. On an object store, the lease is
-an object that its owner renews. Another process takes it over when it has seen no renewal for `EXPIRES_S` seconds; it compares
-its own clock only, so clocks of different machines need not agree.
+an object that its owner renews. Another process takes it over when it has seen no renewal for `EXPIRES_S` seconds, or
+immediately if the owner ran on the same machine and has ended. Each process uses its own clock only, so clocks of different
+machines need not agree. An owner that has lost its lease ends; what it writes until then is refused, because the new owner has
+claimed the tables.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,32 +27,58 @@ import obstore
 import psutil
 from filelock import FileLock, Timeout
 from obstore.exceptions import AlreadyExistsError, PreconditionError
-from tqdm import tqdm
 from upath import UPath
 
+from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import write_json
 from vgs_ray.data.storage import object_store
 
 RENEW_S = 10.0
 EXPIRES_S = 60.0
 POLL_S = 5.0
+END_S = 60.0
+"""A process that has lost its lease is interrupted, and killed if it has not ended after so long."""
 LEASE = "_lease.json"
+BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+
+Owner = dict[str, Any]
 
 
 @contextmanager
 def lease(folder: UPath) -> Iterator[None]:
     """Hold the lease of a folder, and wait while another process holds it, after a line that names it."""
+    failpoint("lease.before")
     with _lock_on_disk(folder) if isinstance(folder, Path) else _lease_on_store(folder / LEASE):
+        failpoint("lease.taken")
         yield
+    failpoint("lease.released")
 
 
-def _owner() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "process": os.getpid(), "since": datetime.now(UTC).isoformat(" ", "seconds")}
+def _owner() -> Owner:
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "process": os.getpid(),
+        "since": datetime.now(UTC).isoformat(" ", "seconds"),
+        "token": uuid.uuid4().hex,
+    }
 
 
-def _say_waiting(owner: dict[str, Any], folder: UPath) -> None:
-    who = f"process {owner.get('process', '?')} on {owner.get('host', '?')}"
-    tqdm.write(f"{who} is working on {folder} since {owner.get('since', '?')}: waiting for it to end")
+def _machine() -> str:
+    """What processes have in common that see each other's ids; host names may repeat. Empty if the system does not tell."""
+    try:
+        return f"{BOOT.read_text().strip()} {PROCESSES.readlink()}"
+    except OSError:
+        return ""
+
+
+def _who(owner: Owner) -> str:
+    return f"process {owner.get('process', '?')} on {owner.get('host', '?')}"
+
+
+def _say_waiting(owner: Owner, folder: UPath) -> None:
+    since = owner.get("since", "?")
+    print(f"{_who(owner)} is working on {folder} since {since}: waiting for it to end", flush=True)
 
 
 @contextmanager
@@ -71,65 +102,100 @@ def _lock_on_disk(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lease_on_store(path: UPath) -> Iterator[None]:
-    tag, stop = _acquire(path), threading.Event()
-    renewing = threading.Thread(target=_renew, args=(path, tag, stop), daemon=True)
+    owner, stop = _owner(), threading.Event()
+    tag = _acquire(path, owner)
+    renewing = threading.Thread(target=_renew, args=(path, owner, tag, stop), daemon=True)
     renewing.start()
     try:
         yield
     finally:
         stop.set()
         renewing.join()
-        with suppress(FileNotFoundError):
-            path.unlink()
+        held = _read(path)
+        if held and held[0]["token"] == owner["token"]:
+            path.unlink(missing_ok=True)
 
 
-def _acquire(path: UPath) -> str:
+def _acquire(path: UPath, owner: Owner) -> str:
     """Wait until the lease is free or expired, and take it.
 
     Returns:
         Its entity tag.
     """
-    store, key = object_store(path)
     seen, seen_at = "", time.monotonic()
     while True:
-        content = json.dumps(_owner()).encode()
-        try:
-            return str(obstore.put(store, key, content, mode="create")["e_tag"])
-        except AlreadyExistsError:
-            pass
-        try:
-            held = obstore.get(store, key)
-            owner, tag = json.loads(bytes(held.bytes())), str(held.meta["e_tag"])
-        except FileNotFoundError:
+        owner["since"] = _owner()["since"]
+        if tag := _put(path, owner, "create"):
+            return tag
+        if not (held := _read(path)):
             continue
+        holder, tag = held
+        if holder["token"] == owner["token"]:  # the store took an earlier request, and its reply was lost
+            return tag
         if tag != seen:
             if not seen:
-                _say_waiting(owner, path.parent)
+                _say_waiting(holder, path.parent)
             seen, seen_at = tag, time.monotonic()
-        elif time.monotonic() - seen_at > EXPIRES_S or _is_dead(owner):
-            with suppress(PreconditionError, FileNotFoundError):  # another process was faster
-                return str(obstore.put(store, key, content, mode={"e_tag": tag})["e_tag"])
+        elif (silent_s := time.monotonic() - seen_at) > EXPIRES_S or _is_dead(holder):
+            print(f"{_who(holder)} has ended, or has not renewed its lease for {silent_s:.0f} s", flush=True)
+            if tag := _put(path, owner, {"e_tag": tag}):
+                return tag
+            continue
         time.sleep(POLL_S)
 
 
-def _is_dead(owner: dict[str, Any]) -> bool:
+def _is_dead(owner: Owner) -> bool:
     """Whether an owner on this machine has ended."""
-    return owner["host"] == socket.gethostname() and not psutil.pid_exists(owner["process"])
+    return bool(_machine()) and owner["machine"] == _machine() and not psutil.pid_exists(owner["process"])
 
 
-def _renew(path: UPath, tag: str, stop: threading.Event) -> None:
+def _put(path: UPath, owner: Owner, mode: Any) -> str:
+    """Write the lease under a condition.
+
+    Returns:
+        Its new entity tag; empty if the condition does not hold.
+    """
+    try:
+        return str(obstore.put(*object_store(path), json.dumps(owner).encode(), mode=mode)["e_tag"])
+    except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+        return ""
+
+
+def _read(path: UPath) -> tuple[Owner, str] | None:
+    """The owner in the lease, and the entity tag; None if there is no lease."""
+    try:
+        held = obstore.get(*object_store(path))
+        return json.loads(bytes(held.bytes())), str(held.meta["e_tag"])
+    except FileNotFoundError:
+        return None
+
+
+def _renew(path: UPath, owner: Owner, tag: str, stop: threading.Event) -> None:
     """Write the lease again from time to time. A lost lease ends the process as Ctrl-C does."""
-    store, key = object_store(path)
-    owner = json.loads(path.read_text())
     while not stop.wait(RENEW_S):
-        content = json.dumps({**owner, "renewed": time.time()}).encode()
         try:
-            tag = str(obstore.put(store, key, content, mode={"e_tag": tag})["e_tag"])
-        except (PreconditionError, FileNotFoundError):
-            tqdm.write(
-                f"error: another process has taken over {path.parent}, because the lease was not renewed in time"
-            )
-            os.kill(os.getpid(), 2)
-            return
+            tag = _renewed(path, owner, tag)
         except Exception as error:
-            tqdm.write(f"warning: the lease {path} could not be renewed ({type(error).__name__}); trying again")
+            print(f"warning: the lease {path} could not be renewed ({type(error).__name__}); trying again", flush=True)
+            continue
+        if not tag:
+            break
+    else:
+        return
+    line = (
+        f"error: the lease of {path.parent} was not renewed for too long, and another process has taken it over; this process "
+        "ends, and no committed row is lost"
+    )
+    print(line, file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    if not stop.wait(END_S):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _renewed(path: UPath, owner: Owner, tag: str) -> str:
+    """The new entity tag; empty if the lease is lost."""
+    failpoint("lease.renewing")
+    if new := _put(path, {**owner, "renewed": time.time()}, {"e_tag": tag}):
+        return new
+    held = _read(path)  # it is ours if the store took an earlier request, and its reply was lost
+    return held[1] if held and held[0]["token"] == owner["token"] else ""

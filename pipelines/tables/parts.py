@@ -47,12 +47,15 @@ def piece_name(part: str, ids: Sequence[object]) -> str:
 def list_parts(folder: UPath, of: str = "") -> list[Part]:
     """The parts in a folder `_parts`, and the pieces whose part does not exist, sorted by name.
 
+    A listing is not a snapshot: it may pass the place of a part before its pieces are merged into it, and the pieces after they
+    are removed. A second listing then has the part, so every row that was committed before this call is in the result.
+
     Args:
         folder: the folder.
         of: list only the pieces of this part.
     """
-    below = f"{of}/" if of else ""
-    sizes = {f"{below}{name}": size for name, size in list_files(folder / of if of else folder).items()}
+    below, listed = f"{of}/" if of else "", folder / of if of else folder
+    sizes = {f"{below}{name}": size for name, size in (list_files(listed) | list_files(listed)).items()}
     names = {
         name.removesuffix(SUFFIX): size for name, size in sizes.items() if name.endswith(SUFFIX)
     }  # no temporary files

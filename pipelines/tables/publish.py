@@ -5,22 +5,29 @@ An id may be in two parts, if a worker that was believed dead wrote its rows aft
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
+from upath import UPath
 
 from pipelines.tables import parts
 from pipelines.tables.parts import Part
 from pipelines.tables.stage_table import StageTable, open_file
+from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import atomic_file
 
 FILE_BYTES = 512 * 2**20
 """A file is complete when its parts have this size."""
 PARTS_PER_TASK = 64
 TASK_CPUS = 0.25
+IDS = pa.schema([("id", pa.string()), ("part", pa.int64()), ("place", pa.int64())])
+
+RunAll = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 
 
 class Output(NamedTuple):
@@ -31,46 +38,61 @@ class Output(NamedTuple):
     left_out: dict[str, list[int]]
 
 
-def publish(table: StageTable) -> StageTable:
+def in_tasks(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The results of `work(*each)` for each tuple of arguments, computed in Ray tasks."""
+    task = ray.remote(num_cpus=TASK_CPUS)(work)
+    return list(ray.get([task.remote(*each) for each in arguments]))
+
+
+def in_this_process(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The results of `work(*each)` for each tuple of arguments, without Ray."""
+    return [work(*each) for each in arguments]
+
+
+def publish(table: StageTable, run_all: RunAll = in_tasks) -> StageTable:
     """Write the files of a table whose rows are all committed. The parts stay until the manifest is written.
+
+    Processes that still write to the table, such as actors that Ray believed dead, are displaced first.
+
+    Args:
+        table: the table.
+        run_all: computes the results of a function for several tuples of arguments.
 
     Returns:
         The table with its new files.
+
+    Raises:
+        Displaced: another process has claimed the table.
     """
-    if table.published_files() is not None:
-        return table
+    failpoint("publish.before")
+    table = table.claim()
     found = parts.list_parts(table.parts_folder)
-    doubles = doubled_rows(row_ids(table, found))
+    doubles = doubled_rows(row_ids(table, found, run_all))
     outputs = plan_outputs(found, doubles)
-    write = ray.remote(num_cpus=TASK_CPUS)(write_output)
-    return table._replace(published=tuple(ray.get([write.remote(table, output) for output in outputs])))
+    failpoint("publish.planned")
+    published = run_all(write_output, [(table, output) for output in outputs])
+    failpoint("publish.after")
+    return table._replace(published=tuple(published))
 
 
-def row_ids(table: StageTable, found: list[Part]) -> pa.Table:
+def row_ids(table: StageTable, found: list[Part], run_all: RunAll = in_tasks) -> pa.Table:
     """The id of each row, with its part (an index) and its place in the part."""
-    read, waiting = ray.remote(num_cpus=TASK_CPUS)(_read_ids), []
-    for start in range(0, len(found), PARTS_PER_TASK):
-        waiting.append(read.remote(table, found[start : start + PARTS_PER_TASK], start))
-    return pa.concat_tables(ray.get(waiting)) if waiting else _ids_table([], [], [])
+    starts = range(0, len(found), PARTS_PER_TASK)
+    read = run_all(_read_ids, [(table, found[start : start + PARTS_PER_TASK], start) for start in starts])
+    return pa.concat_tables([IDS.empty_table(), *read])
 
 
 def _read_ids(table: StageTable, some: list[Part], first: int) -> pa.Table:
-    columns = [open_file(table.part_path(part.name)).read([table.key])[table.key] for part in some]
-    tables = [
-        _ids_table(ids.cast(pa.string()).to_pylist(), [first + index] * len(ids), range(len(ids)))
-        for index, ids in enumerate(columns)
-    ]
+    tables = []
+    for index, part in enumerate(some, first):
+        ids = open_file(table.part_path(part.name)).read([table.key])[table.key].cast(pa.string())
+        tables.append(pa.table([ids, np.full(len(ids), index), np.arange(len(ids))], schema=IDS))
     return pa.concat_tables(tables)
-
-
-def _ids_table(ids: Any, numbers: Any, places: Any) -> pa.Table:
-    columns = {"id": pa.array(ids, pa.string()), "part": pa.array(numbers, pa.int64())}
-    return pa.table({**columns, "place": pa.array(places, pa.int64())})
 
 
 def doubled_rows(ids: pa.Table) -> list[tuple[int, int]]:
     """The rows whose id an earlier row has, as (part, place)."""
-    rows = ids.append_column("row", pa.array(range(len(ids)), pa.int64()))
+    rows = ids.append_column("row", pa.array(np.arange(len(ids))))
     first = rows.group_by("id").aggregate([("row", "min")])["row_min"]
     if len(first) == len(rows):
         return []
@@ -99,23 +121,31 @@ def plan_outputs(found: list[Part], doubles: list[tuple[int, int]]) -> list[Outp
 
 
 def write_output(table: StageTable, output: Output) -> dict[str, Any]:
-    """Write one file, in which each part is a row group, with one part in memory at a time.
+    """Write one file, with the row groups of its parts and one of them in memory at a time.
 
     Returns:
         Its entry in the manifest.
     """
     file, rows = table.folder / output.name, 0
-    with atomic_file(file) as temporary:
+    failpoint("output.before")
+    with atomic_file(file, table.check_writer) as temporary:
         with pq.ParquetWriter(temporary, table.schema, compression="zstd") as writer:
             for part in output.parts:
-                content = open_file(table.part_path(part.name)).read()
-                if part.name in output.left_out:
-                    drop = pa.array(output.left_out[part.name], pa.int64())
-                    places = pa.array(range(len(content)), pa.int64())
-                    content = content.filter(pc.invert(pc.is_in(places, value_set=drop)))
-                if len(content):
+                for content in _kept_rows(table.part_path(part.name), output.left_out.get(part.name, [])):
                     writer.write_table(content.cast(table.schema))
-                rows += len(content)
+                    rows += len(content)
         size = temporary.stat().st_size
+    failpoint("output.after")
     relative = f"{table.subfolder}/{output.name}" if table.subfolder else output.name
     return {"file": relative, "rows": rows, "bytes": size}
+
+
+def _kept_rows(path: UPath, left_out: list[int]) -> Iterator[pa.Table]:
+    """The rows of each row group of a part, without those at some places of the part."""
+    file, start, drop = open_file(path), 0, pa.array(left_out, pa.int64())
+    for group in range(file.num_row_groups):
+        content = file.read_row_group(group)
+        places = pa.array(np.arange(start, start + len(content)))
+        start += len(content)
+        if len(content := content.filter(pc.invert(pc.is_in(places, value_set=drop)))):
+            yield content

@@ -20,14 +20,15 @@ from typing import Any
 
 from upath import UPath
 
-from pipelines.tables import parts
+from pipelines.tables import leftovers
 from pipelines.tables.lease import lease
 from pipelines.tables.manifest import description, differences, read_manifest, refuse_lost_files
-from pipelines.tables.publish import publish
+from pipelines.tables.publish import RunAll, in_tasks, publish
 from pipelines.tables.stage_table import MANIFEST, StageTable
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
-from vgs_ray.data.files import remove_folder, remove_temporary, write_json
+from vgs_ray.data.failpoints import failpoint
+from vgs_ray.data.files import make_folder, remove_folder, write_atomically, write_json
 from vgs_ray.data.probe import check_access
 from vgs_ray.data.storage import list_files
 from vgs_ray.errors import UserError
@@ -49,13 +50,20 @@ class Stage:
     description: dict[str, Any]
     published: list[StageTable] = field(default_factory=list)
 
-    def publish(self, table: StageTable) -> StageTable:
-        """Write the files of a table, whose rows are all committed, and read it from them. Needs a Ray session."""
-        self.published.append(publish(table))
+    def publish(self, table: StageTable, run_all: RunAll = in_tasks) -> StageTable:
+        """Write the files of a table, whose rows are all committed, and read it from them. Needs a Ray session by default."""
+        write_atomically(self.folder / leftovers.PUBLISHING, b"")
+        self.published.append(publish(table, run_all))
         return self.published[-1]
 
     def close(self, **counts: Any) -> dict[str, Any]:
-        """Write the manifest, which completes the stage. `counts` are rows, outcomes, reasons and metrics."""
+        """Write the manifest, which completes the stage. `counts` are rows, outcomes, reasons and metrics.
+
+        Raises:
+            Displaced: another process has claimed a table of the stage.
+        """
+        for table in self.published:
+            table.check_writer()
         manifest = {
             **self.description,
             "versions": _versions(),
@@ -63,9 +71,13 @@ class Stage:
             "tables": {table.name: table.published for table in self.published},
             "seconds": round(time.time() - self.started, 1),
         }
+        failpoint("manifest.before")
         write_json(self.folder / MANIFEST, manifest)
+        failpoint("manifest.after")
         for table in self.published:
             remove_folder(table.parts_folder)
+        (self.folder / leftovers.PUBLISHING).unlink(missing_ok=True)
+        failpoint("stage.closed")
         print(summary_line(manifest), flush=True)
         return manifest
 
@@ -99,15 +111,17 @@ def open_stage(
     if (folder / MANIFEST).exists():
         done = read_manifest(folder / MANIFEST)
         _refuse_difference(folder, done, now)
-        _remove_parts(folder)  # of a stage that was killed after it had written the manifest
+        leftovers.remove_parts(folder)  # of a stage that was killed after it had written the manifest
         print(summary_line(done, skipped=True), flush=True)
         return None
     if (folder / "_started.json").exists() and _has_work(folder):
         _refuse_difference(folder, read_manifest(folder / "_started.json"), now)
     check_models(recipe, name)
-    _prepare_folder(folder, keep_parts)
-    remove_temporary(folder)
+    _check_writable(folder)
+    leftovers.clear(folder, keep_parts)
+    failpoint("stage.prepared")
     write_json(folder / "_started.json", now)
+    failpoint("stage.started")
     return Stage(name, folder, time.time(), now)
 
 
@@ -116,29 +130,12 @@ def _has_work(folder: UPath) -> bool:
     return any(not name.rpartition("/")[2].startswith((".", "_")) for name in list_files(folder))
 
 
-def _prepare_folder(folder: UPath, keep_parts: bool) -> None:
-    """Make the folder of a stage, and remove what a killed stage left there that does not count."""
-    _check_writable(folder)
-    for name in list_files(folder):
-        below, _, file = name.rpartition("/")
-        if file.startswith(".attempts-") or (file.startswith("part-") and not below.endswith(parts.FOLDER)):
-            (folder / name).unlink(missing_ok=True)
-    if not keep_parts:
-        _remove_parts(folder)
-
-
-def _remove_parts(folder: UPath) -> None:
-    """Remove the parts of all tables of a stage."""
-    for name in {name.partition(f"{parts.FOLDER}/")[0] for name in list_files(folder) if f"{parts.FOLDER}/" in name}:
-        remove_folder(folder / f"{name}{parts.FOLDER}")
-
-
 def _check_writable(folder: UPath) -> None:
     if not isinstance(folder, Path):
         check_access(folder)
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,8 @@ from upath import UPath
 
 from pipelines.tables import parts
 from vgs_ray.config import Recipe
-from vgs_ray.data.files import atomic_file, write_atomically
+from vgs_ray.data.failpoints import failpoint
+from vgs_ray.data.files import atomic_file, make_folder, write_atomically
 from vgs_ray.data.schemas import TABLES
 from vgs_ray.data.storage import arrow_file, storage_path
 from vgs_ray.errors import UserError
@@ -82,8 +82,14 @@ class StageTable(NamedTuple):
         return self.parts_folder / f"{name}{parts.SUFFIX}"
 
     def claim(self) -> StageTable:
-        """Become the only writer. Workers that outlive a killed command then fail when they write."""
+        """Become the only writer. Processes that outlive a killed command then fail when they write.
+
+        Raises:
+            Displaced: this was the writer, and another process has claimed the table since.
+        """
+        self.check_writer()
         writer = uuid.uuid4().hex
+        make_folder(self.folder)
         write_atomically(self.folder / WRITER, writer)
         return self._replace(writer=writer)
 
@@ -142,11 +148,19 @@ class StageTable(NamedTuple):
         return pads.dataset([arrow_file(file)[1] for file in chosen], schema=self.schema, filesystem=system)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows.
+
+        Raises:
+            FileNotFoundError: a file that the manifest names is gone.
+        """
+        files = self.files()
         while True:
             try:
-                return self.dataset().to_table(columns=columns)
+                return self.dataset(files).to_table(columns=columns)
             except FileNotFoundError:  # pieces were merged into their part in between
-                continue
+                before, files = files, self.files()
+                if files == before:
+                    raise
 
     def row_groups(self) -> list[RowGroup]:
         """The row groups of all files."""
@@ -177,6 +191,8 @@ class StageTable(NamedTuple):
     def ray_dataset(self, columns: list[str]) -> ray.data.Dataset:
         """Some columns as a Ray dataset, read lazily."""
         files = [arrow_file(file) for file in self.files()]
+        if not files:
+            return ray.data.from_arrow(self.schema.empty_table().select(columns))
         read = ray.data.read_parquet([path for _, path in files], filesystem=files[0][0])
         return read.select_columns(columns)
 
@@ -194,16 +210,29 @@ class StageTable(NamedTuple):
             return
         rows = rows.select(self.schema.names).cast(self.schema)
         path = self.part_path(name or parts.part_name(rows[self.key].to_pylist()))
-        if isinstance(path, Path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path, self._check_writer) as temporary:
+        failpoint("part.before")
+        make_folder(path.parent)
+        with atomic_file(path, self.check_writer) as temporary:
             pq.write_table(rows, temporary, compression="zstd")
+        failpoint("part.after")
 
-    def _check_writer(self) -> None:
-        if self.writer and (self.folder / WRITER).read_text() != self.writer:
+    def check_writer(self) -> None:
+        """Check that this process may write.
+
+        Raises:
+            Displaced: another process has claimed the table.
+        """
+        if self.writer and _read_writer(self.folder / WRITER) != self.writer:
             raise Displaced(
                 f"another command now writes {self.folder}; this process stops, and no committed row is lost"
             )
+
+
+def _read_writer(path: UPath) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:  # somebody has removed the table
+        return ""
 
 
 def open_file(path: UPath) -> pq.ParquetFile:
@@ -251,8 +280,8 @@ def all_rows(recipe: Recipe, stage: str) -> StageTable:
 
 
 def committed_ids(table: StageTable) -> pa.Array:
-    """Ids of the committed rows, which a restarted stage skips."""
-    return table.read([table.key])[table.key].combine_chunks()
+    """Ids of the committed rows, each once, which a restarted stage skips."""
+    return table.read([table.key])[table.key].unique()
 
 
 def drop_committed(rows: pa.Table, key: str, committed: pa.Array) -> pa.Table:

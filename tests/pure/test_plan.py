@@ -133,7 +133,7 @@ def test_run_folder_replaces_assumptions(tmp_path: Path) -> None:
     tokens = [len(row) for row in stage_table(recipe, "roll_in").read(["tokens"])["tokens"].to_pylist()]
     assert by_stage["clean"].rows == stage_table(recipe, "clean").count_rows()
     assert by_stage["roll_in"].tokens == pytest.approx(by_stage["roll_in"].rows * np.mean(tokens))
-    on_disk = sum(Path(file).stat().st_size for file in stage_table(recipe, "verify").part_files())
+    on_disk = sum(file.stat().st_size for file in stage_table(recipe, "verify").files())
     verified = stage_table(recipe, "verify").read(["outcome"])["outcome"].to_pylist()
     assert by_stage["verify"].size / by_stage["verify"].rows == pytest.approx(on_disk / len(verified))
     unknown = verified.count("unknown") / len(verified)

@@ -89,7 +89,7 @@ def test_bad_input_stops_clean_with_one_line(arguments: list[str], named: list[s
     assert len(errors) == 1, printed
     for part in named:
         assert part in errors[0]
-    assert not list(tmp_path.glob("runs/**/part-*")), "nothing half-written"
+    assert not list(tmp_path.glob("runs/**/*.parquet*")), "nothing half-written"
 
 
 def test_missing_stage_is_named_with_its_command(tmp_path) -> None:

@@ -27,7 +27,7 @@ from pipelines.tables.stage import only_writer, open_stage
 from pipelines.tables.stage_table import StageTable, write_dataset
 from vgs_ray.config import Recipe
 from vgs_ray.data.schemas import PROBLEMS
-from vgs_ray.data.storage import list_files
+from vgs_ray.data.storage import list_files, storage_path
 from vgs_ray.errors import UserError
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
@@ -84,7 +84,7 @@ def tasks(parts: StageTable) -> None:
 
 
 def test_errors_of_workers_are_one_line(mount: Mount, tmp_path: Path, monkeypatch, capsys) -> None:
-    parts = StageTable(mount("size=64k") / "clean", "problems", "problem_id")
+    parts = StageTable(storage_path(mount("size=64k")) / "clean", "", "problems", "problem_id")
     parts.folder.mkdir()
     full = "error: no space left on the disk of the run: free some space, then run the same command"
     cases: list[tuple[Callable[[Recipe], None], str]] = [
@@ -99,7 +99,7 @@ def test_errors_of_workers_are_one_line(mount: Mount, tmp_path: Path, monkeypatc
                 cli(work, "pipelines.clean")
             assert stop.value.code == 2
             assert capsys.readouterr().err.splitlines()[-1] == line
-            assert not list(parts.folder.iterdir()), "no partial file"
+            assert not [path for path in parts.folder.rglob("*") if path.is_file()], "no partial file"
 
 
 def test_a_read_only_root_is_refused(mount: Mount) -> None:

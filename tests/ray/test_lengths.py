@@ -17,6 +17,7 @@ from pipelines import train
 from pipelines.cli import parse
 from pipelines.recipes import RECIPES, vgs
 from pipelines.roll_out import roll_out_requests
+from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Engine, Generator, Recipe, ReferencePolicy, Sampling
@@ -160,6 +161,7 @@ def scaled(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     for name, rows in tables_of(recipe).items():
         stage, parts = open_stage(recipe, name, inputs), stage_table(recipe, name)
         parts.write_part(pa.Table.from_pylist(rows, schema=parts.schema))
+        stage.publish(parts, in_this_process)
         stage.close(rows=len(rows))
         inputs = (*inputs, name)
     return recipe

@@ -59,9 +59,9 @@ def kill_when(ready: Callable[[], bool], root: Path, after_s: float, *extra: str
 
 MOMENTS = {  # files that appear when the stage has begun its work, and seconds to wait then; test_kills has other stages
     "clean": ("_started.json", 0.2),
-    "roll_out": ("part-*.parquet", 0.0),
+    "roll_out": ("_parts/**/*.parquet", 0.0),
     "train": ("checkpoints/step-*", 0.0),
-    "evaluate": ("part-*.parquet", 0.0),
+    "evaluate": ("_parts/**/*.parquet", 0.0),
 }
 
 
@@ -229,7 +229,7 @@ def second_round(finished: tuple[Recipe, str]) -> tuple[Recipe, str]:
     """Round 2 of the finished run, killed while it searches for roll-ins, and then run to its end."""
     root, later = Path(finished[0].root), next_round(finished[0], 2)
     folder = later.folder / "roll_in"
-    kill_when(lambda: bool(list(folder.glob("part-*.parquet"))), root, 0.0, "--rounds", "2")
+    kill_when(lambda: bool(list(folder.glob("_parts/**/*.parquet"))), root, 0.0, "--rounds", "2")
     assert not (folder / "_stage.json").exists(), "round 2 was killed too late to show anything"
     SELECTED_BEFORE.update(selected(later))
     done = start(root, "--rounds", "2")

@@ -12,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_up_run import write_run
 from toy import CONFIG, run
 
 from pipelines import roll_out, train
 from pipelines.recipes import sandbox
+from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Engine, Label, Recipe, ReferencePolicy, Resources, Sampling
@@ -56,6 +58,7 @@ def with_roll_ins(root: Path, resources: Resources, max_error_share: float) -> R
     stage, table = open_stage(recipe, "roll_in", ()), stage_table(recipe, "roll_in")
     assert stage is not None
     table.write_part(pa.Table.from_pylist(rows, schema=table.schema))
+    stage.publish(table, in_this_process)
     stage.close(rows=len(rows))
     return recipe
 
@@ -73,8 +76,8 @@ def test_interrupted_roll_outs_continue_with_other_resources_and_more_tolerated_
     with pytest.raises(UserError, match=r"roll_out\.max_error_share is 0\.02; .* higher --roll-out\.max-error-share"):
         roll_out.run(stopped)
     whole = rows_by_id(stopped)
-    first, *_ = stage_table(stopped, "roll_out").part_files()
-    Path(first).unlink()
+    first, *_ = stage_table(stopped, "roll_out").files()
+    first.unlink()
     assert 0 < len(rows_by_id(stopped)) < len(whole) == ROLL_INS * CUTS
     continued = with_roll_ins(tmp_path, replace(CPU, replicas=2, num_cpus=0.5, starts_at_once=1), 0.5)
     engine = replace(continued.roll_out.engine, kv_cache_gib=0.125, max_num_seqs=32)
@@ -106,10 +109,10 @@ def toy_run(backbone: str, tables: Path, tmp_path: Path) -> Recipe:
         roll_in=replace(Recipe("toy").roll_in, sampling=short.sampling),
     )
     for stage in ("roll_in", "roll_out", "label"):
-        opened = open_stage(recipe, stage, ())
-        shutil.copytree(tables / stage, recipe.folder / stage, dirs_exist_ok=True)
+        opened, table = open_stage(recipe, stage, ()), stage_table(recipe, stage)
         assert opened is not None
-        opened.close(rows=stage_table(recipe, stage).count_rows())
+        table.write_part(pq.read_table(tables / stage))
+        opened.close(rows=opened.publish(table, in_this_process).count_rows())
     return recipe
 
 

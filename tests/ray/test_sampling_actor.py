@@ -24,6 +24,7 @@ from pipelines.roll_in import concurrent_groups
 from pipelines.tables.stage_table import Displaced, StageTable
 from vgs_ray.config import Beam, Generator, Resources, Sampling
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
+from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import cut_positions
 from vgs_ray.search.explore import beam
@@ -34,6 +35,10 @@ KEYS = [f"row-{i}" for i in range(6)]
 def finished_row(key: str) -> dict[str, Any]:
     known = {"roll_out_id": key, "roll_in_id": "r", "problem_id": "p", "policy": "tiny", "cut": 0, "seed": 1}
     return {**known, "tokens": [3, 4], "finish_reason": "stop", "sampling": "{}", "engine": "vllm", "error": None}
+
+
+def table_in(folder: Path) -> StageTable:
+    return StageTable(storage_path(folder), "", "roll_outs", "roll_out_id")
 
 
 def table(keys: list[str]) -> pa.Table:
@@ -52,7 +57,7 @@ class Killed(BaseException): ...
 def test_block_killed_at_any_file_operation_is_completed_exactly_once(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], kill_at: int
 ) -> None:
-    parts = StageTable(tmp_path_factory.mktemp("block"), "roll_outs", "roll_out_id")
+    parts = table_in(tmp_path_factory.mktemp("block"))
 
     def work() -> None:
         journal = BlockJournal(parts, KEYS)
@@ -91,7 +96,7 @@ def test_block_killed_at_any_file_operation_is_completed_exactly_once(
 
 
 def test_displaced_writer_cannot_write(tmp_path: Path) -> None:
-    old = StageTable(tmp_path, "roll_outs", "roll_out_id").claim()
+    old = table_in(tmp_path).claim()
     new = old._replace(writer="").claim()
     new.write_part(table(["a"]))
     with pytest.raises(Displaced):
@@ -111,14 +116,14 @@ def requests(count: int, too_long: int | None = None) -> pa.Table:
 @pytest.fixture(scope="module")
 def actor(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SamplingActor:
     """The actor's class in this process, with a real engine."""
-    out = StageTable(tmp_path_factory.mktemp("out"), "roll_outs", "roll_out_id")
+    out = table_in(tmp_path_factory.mktemp("out"))
     made = SamplingActor(str(policy_folder), TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 12), out)
     yield made
     made.policy.close()
 
 
 def test_failed_row_has_an_error_and_the_others_are_sampled(actor: SamplingActor, tmp_path: Path) -> None:
-    actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
+    actor.out = table_in(tmp_path)
     counts = asyncio.run(actor(requests(4, too_long=2))).to_pylist()[0]
     rows = {row["roll_out_id"]: row for row in actor.out.read().to_pylist()}
     assert counts["rows"] == 4
@@ -130,7 +135,7 @@ def test_failed_row_has_an_error_and_the_others_are_sampled(actor: SamplingActor
 
 
 def test_retried_block_generates_only_what_is_not_committed(actor: SamplingActor, tmp_path: Path) -> None:
-    actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
+    actor.out = table_in(tmp_path)
     batch = requests(5)
     BlockJournal(actor.out, batch["roll_out_id"].to_pylist()).commit(table(["row-1", "row-3"]))
     assert asyncio.run(actor(batch)).to_pylist()[0]["rows"] == 3
@@ -143,7 +148,7 @@ def test_tokens_depend_on_the_seed_and_not_on_the_batch(actor: SamplingActor, tm
     texts = []
     for name, order in (("a", [0, 1, 2, 3]), ("b", [3, 1])):
         (tmp_path / name).mkdir()
-        actor.out = StageTable(tmp_path / name, "roll_outs", "roll_out_id")
+        actor.out = table_in(tmp_path / name)
         asyncio.run(actor(requests(4).take(order)))
         texts.append({row["roll_out_id"]: row["tokens"] for row in actor.out.read().to_pylist()})
     assert {key: texts[0][key] for key in texts[1]} == texts[1]
@@ -153,7 +158,7 @@ def test_a_guided_roll_in_is_the_answer_with_the_highest_value(
     policy_folder: Path, value_folder: Path, tmp_path: Path
 ) -> None:
     shape, sampling = Beam(keep=1, branch=2, block=4, groups=3), Sampling(1.0, 1.0, 12)
-    guide, out = Guide(shape, str(value_folder), TINY_ENGINE), StageTable(tmp_path, "roll_outs", "roll_out_id")
+    guide, out = Guide(shape, str(value_folder), TINY_ENGINE), table_in(tmp_path)
     guided = SamplingActor(str(policy_folder), TINY_ENGINE, Resources(), sampling, out, guide)
     asyncio.run(guided(requests(3)))
     made = {row["roll_out_id"]: row for row in out.read().to_pylist()}
@@ -172,7 +177,7 @@ def test_a_guided_roll_in_is_the_answer_with_the_highest_value(
 
 
 def test_row_that_killed_its_engine_alone_becomes_an_error(actor: SamplingActor, tmp_path: Path) -> None:
-    actor.out = StageTable(tmp_path, "roll_outs", "roll_out_id")
+    actor.out = table_in(tmp_path)
     batch = requests(3)
     journal = BlockJournal(actor.out, batch["roll_out_id"].to_pylist())
     for _ in range(BATCHED_ATTEMPTS):
@@ -189,13 +194,12 @@ DYING = """
 import asyncio, sys
 from pathlib import Path
 import pipelines.actors.sampling as sampling
-from pipelines.tables.stage_table import StageTable
 from tiny import TINY_ENGINE
-from test_sampling_actor import requests
+from test_sampling_actor import requests, table_in
 from vgs_ray.config import Resources, Sampling
 
 sampling.COMMIT_S = 0.05
-out = StageTable(Path(sys.argv[2]), "roll_outs", "roll_out_id")
+out = table_in(Path(sys.argv[2]))
 actor = sampling.SamplingActor(sys.argv[1], TINY_ENGINE, Resources(), Sampling(1.0, 1.0, 200), out)
 step, left = actor.policy.loop.engine.step, [100]
 
@@ -220,7 +224,7 @@ def test_actor_whose_engine_dies_ends_and_keeps_finished_rows(policy_folder: Pat
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
     assert "this actor ends" in done.stdout, done.stderr
-    assert {"row-0", "row-1", "row-2"} <= set(keys_of(StageTable(tmp_path, "roll_outs", "roll_out_id")))
+    assert {"row-0", "row-1", "row-2"} <= set(keys_of(table_in(tmp_path)))
 
 
 def test_error_share_over_the_limit_ends_the_stage() -> None:

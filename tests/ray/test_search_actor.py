@@ -21,6 +21,7 @@ from pipelines.recipes import sandbox
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Mcts, Rebase, Variant, alphamath
 from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.storage import storage_path
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Score
 from vgs_ray.evaluate.answer_statistics import answer_statistics
@@ -51,7 +52,9 @@ CONFIG = replace(
 def solve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchActor]:
     """The actor's class in this process."""
     made = SearchActor(
-        replace(sandbox(), evaluate=CONFIG), RANDOM, StageTable(tmp_path_factory.mktemp("out"), "searches", "search_id")
+        replace(sandbox(), evaluate=CONFIG),
+        RANDOM,
+        StageTable(storage_path(tmp_path_factory.mktemp("out")), "", "searches", "search_id"),
     )
     yield made
     made.policy.close()
@@ -59,7 +62,7 @@ def solve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearchActor]:
 
 
 def solved(solve: SearchActor, out: Path, problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    solve.out = StageTable(out, "searches", "search_id")
+    solve.out = StageTable(storage_path(out), "", "searches", "search_id")
     rows = [row for problem in problems for row in searches_of({"benchmark": "sandbox", **problem}, CONFIG)]
     counts = RUNNER.run(solve(pa.Table.from_pylist(rows, schema=REQUESTS))).to_pylist()
     assert counts == [{"rows": len(rows), "errors": counts[0]["errors"]}]
@@ -143,7 +146,7 @@ def test_the_policys_own_head_scores_without_a_second_model(headed_policy: str, 
     config = replace(CONFIG, policy=headed_policy, value_model=OWN_HEAD, value_engine=replace(ENGINE, max_model_len=8))
     recipe = replace(sandbox(), evaluate=config)
     check_recipe(recipe)
-    actor = SearchActor(recipe, OWN_HEAD, StageTable(tmp_path, "searches", "search_id"))
+    actor = SearchActor(recipe, OWN_HEAD, StageTable(storage_path(tmp_path), "", "searches", "search_id"))
     try:
         assert actor.policy is actor.value
         rows = solved(actor, tmp_path, PROBLEMS[:1])

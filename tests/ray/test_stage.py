@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.cli import cli
 from pipelines.recipes import sandbox
-from pipelines.tables.stage import open_stage
-from pipelines.tables.stage_table import committed_ids, stage_table
+from pipelines.tables import publish
+from pipelines.tables.stage import Stage, open_stage
+from pipelines.tables.stage_table import Displaced, StageTable, committed_ids, stage_table
 from vgs_ray.config import Clean, Recipe
 from vgs_ray.data.schemas import PROBLEMS
 from vgs_ray.errors import UserError
@@ -77,7 +79,7 @@ def test_parts_have_the_schema_and_a_retried_write_duplicates_no_row(recipe: Rec
     parts.write_part(problems("c"))
     assert parts.count_rows() == 3
     assert set(committed_ids(parts).to_pylist()) == {"a", "b", "c"}
-    assert all(pq.read_schema(file).equals(PROBLEMS) for file in parts.part_files())
+    assert all(pq.read_schema(file).equals(PROBLEMS) for file in parts.files())
 
 
 def test_wrong_columns_are_refused_and_leave_nothing(recipe: Recipe) -> None:
@@ -85,19 +87,79 @@ def test_wrong_columns_are_refused_and_leave_nothing(recipe: Recipe) -> None:
     parts = stage_table(recipe, "clean")
     with pytest.raises(KeyError):
         parts.write_part(pa.table({"problem_id": ["a"]}))
-    assert not list(parts.folder.glob("*part-*"))
+    assert not list(parts.folder.glob("_parts/*"))
 
 
 def test_interrupted_parts_are_kept_or_removed(recipe: Recipe) -> None:
     open_stage(recipe, "clean", ())
     parts = stage_table(recipe, "clean")
     parts.write_part(problems("a"))
-    (parts.folder / ".part-torn.parquet.0123.tmp").write_bytes(b"PAR1")
+    (parts.parts_folder / ".torn-1.parquet.0123.tmp").write_bytes(b"PAR1")
     open_stage(recipe, "clean", ())
     assert set(committed_ids(parts).to_pylist()) == {"a"}
-    assert not list(parts.folder.glob(".part-*"))
+    assert not list(parts.folder.glob("**/.torn*"))
     open_stage(recipe, "clean", (), keep_parts=False)
     assert parts.count_rows() == 0
+
+
+def published(recipe: Recipe, *groups: str) -> StageTable:
+    """A complete stage clean with one file for each group of ids."""
+    stage, table = open_stage(recipe, "clean", ()), stage_table(recipe, "clean")
+    assert stage is not None
+    for ids in groups:
+        table.write_part(problems(*ids))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "FILE_BYTES", 1)
+        stage.publish(table, publish.in_this_process)
+    stage.close(kept=sum(map(len, groups)))
+    return table
+
+
+def test_published_table_is_plain_parquet_and_has_no_parts(recipe: Recipe) -> None:
+    table = published(recipe, "ab", "c")
+    assert sorted(pads.dataset(table.folder).to_table()["problem_id"].to_pylist()) == ["a", "b", "c"]
+    names = {path.name for path in table.folder.rglob("*")} - {"_stage.json", "_started.json", "_writer"}
+    assert names == {"part-00000-of-00002.parquet", "part-00001-of-00002.parquet"}
+    assert table.count_rows() == 3
+    assert table.count_bytes() == sum(path.stat().st_size for path in table.files())
+
+
+def test_an_id_in_two_parts_is_published_once(recipe: Recipe) -> None:
+    ids = published(recipe, "ab", "bc", "cda").read(["problem_id"])["problem_id"].to_pylist()
+    assert sorted(ids) == ["a", "b", "c", "d"]
+
+
+def test_a_file_that_is_removed_with_the_manifest_costs_its_own_rows_only(recipe: Recipe) -> None:
+    table = published(recipe, "ab", "c", "def")
+    first, *others = table.files()
+    lost = set(pq.read_table(first)["problem_id"].to_pylist())
+    first.unlink()
+    (table.stage / "_stage.json").unlink()
+    stage = open_stage(recipe, "clean", ())
+    assert stage is not None
+    assert set(committed_ids(table).to_pylist()) == set("abcdef") - lost
+    table.write_part(problems(*lost))
+    stage.publish(table, publish.in_this_process)
+    stage.close(kept=6)
+    assert sorted(table.read()["problem_id"].to_pylist()) == list("abcdef")
+    assert not [file for file in others if file.exists() and file not in table.files()]
+
+
+def test_a_command_that_lost_its_table_cannot_publish_it(recipe: Recipe) -> None:
+    """Its manifest would otherwise replace the one of the new owner."""
+    stage, table = open_stage(recipe, "clean", ()), stage_table(recipe, "clean").claim()
+    assert stage is not None
+    table.write_part(problems("a"))
+    late = Stage(
+        stage.name, stage.folder, stage.started, stage.description, [publish.publish(table, publish.in_this_process)]
+    )
+    published(recipe, "bc")
+    before = (table.stage / "_stage.json").read_bytes()
+    for act in (lambda: stage.publish(table, publish.in_this_process), lambda: late.close(kept=1)):
+        with pytest.raises(Displaced):
+            act()
+    assert (table.stage / "_stage.json").read_bytes() == before
+    assert table.count_rows() == 3
 
 
 @pytest.fixture
@@ -130,7 +192,7 @@ def test_disk_that_fills_up_leaves_no_partial_part_and_one_error_line(
         cli(fill, "pipelines.clean")
     assert stop.value.code == 2
     assert "no space left" in capsys.readouterr().err
-    assert not list(parts.folder.iterdir())
+    assert not [path for path in parts.folder.rglob("*") if path.is_file()]
 
 
 def test_interrupt_says_how_to_continue(recipe: Recipe, monkeypatch, capsys) -> None:

@@ -17,6 +17,7 @@ from datasets import load_dataset
 
 from pipelines import pairs, trees
 from pipelines.recipes import svpo
+from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Pairs, Recipe, ReferencePolicy
@@ -63,6 +64,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     stage, problems = open_stage(recipe, "clean", ()), stage_table(recipe, "clean")
     assert stage is not None
     problems.write_part(pa.Table.from_pylist(rows, schema=problems.schema))
+    stage.publish(problems, in_this_process)
     stage.close(kept=len(rows))
     trees.run(recipe)
     return recipe
@@ -184,7 +186,9 @@ def test_trl_reads_the_pairs_as_they_are(grown: Recipe, tmp_path: Path) -> None:
     pairs.run(grown)
     table, tokenizer = stage_table(grown, "pairs"), load_tokenizer(str(policy_path("ref")))
     assert table.read().schema.equals(schemas.PAIRS)
-    loaded = load_dataset("parquet", data_files=table.part_files(), split="train", cache_dir=str(tmp_path))
+    loaded = load_dataset(
+        "parquet", data_files=[str(file) for file in table.files()], split="train", cache_dir=str(tmp_path)
+    )
     assert len(loaded) == table.count_rows() > 5
     for row in loaded:
         assert row["q_chosen"] - row["q_rejected"] >= 0.5

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipelines import verify
 from pipelines.recipes import sandbox
 from pipelines.tables.by_problem import ProblemGroups
+from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from pipelines.verify import JudgeActor
@@ -83,6 +84,7 @@ def recipe(tmp_path: Path) -> Recipe:
         shuffled = [rows[name][index] for index in draw.permutation(len(rows[name]))]
         for start in range(0, len(shuffled), 9):
             parts.write_part(pa.Table.from_pylist(shuffled[start : start + 9], schema=parts.schema))
+        stage.publish(parts, in_this_process)
         stage.close(rows=len(shuffled))
     return made
 

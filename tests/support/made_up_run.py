@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.recipes import sandbox
+from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label, Recipe
@@ -72,5 +73,6 @@ def write_run(root: Path, label: Label, part_rows: int = 37, seed: int = 0) -> R
         shuffled = [rows[index] for index in draw.permutation(len(rows))]
         for start in range(0, len(rows), part_rows):
             parts.write_part(pa.Table.from_pylist(shuffled[start : start + part_rows], schema=parts.schema))
+        stage.publish(parts, in_this_process)
         stage.close(rows=len(rows))
     return recipe

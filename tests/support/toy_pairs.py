@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
@@ -64,4 +65,5 @@ def write_pairs_stage(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
     assert stage is not None
     for part in (rows[1::2], rows[::2]):
         table.write_part(pa.Table.from_pylist(part, schema=table.schema))
+    stage.publish(table, in_this_process)
     stage.close(rows=len(rows))

@@ -22,6 +22,7 @@ from typing import Any
 import obstore
 from obstore.exceptions import AlreadyExistsError
 
+from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.storage import AnyPath, is_local, list_files, object_store
 
 LAST = "config.json"
@@ -44,7 +45,9 @@ def atomic_file(path: AnyPath, before_commit: Callable[[], None] | None = None) 
             yield (temporary := Path(folder) / path.name)
             if before_commit:
                 before_commit()
+            failpoint("file.before_upload")
             upload(temporary, path)
+            failpoint("file.after_upload")
         return
     temporary = _temporary(path)
     try:
@@ -52,7 +55,9 @@ def atomic_file(path: AnyPath, before_commit: Callable[[], None] | None = None) 
         flush(temporary)
         if before_commit:
             before_commit()
+        failpoint("file.before_rename")
         os.replace(temporary, path)
+        failpoint("file.after_rename")
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -163,12 +168,23 @@ def rename(path: AnyPath, target: AnyPath) -> None:
 
 def remove_folder(folder: AnyPath) -> None:
     """Delete a folder with all that it contains, if it exists."""
+    failpoint("remove.before")
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
     store, key = object_store(folder)
     for batch in obstore.list(store, prefix=f"{key}/"):
         obstore.delete(store, [item["path"] for item in batch])
+
+
+def make_folder(folder: AnyPath) -> None:
+    """Make a folder and those above it, and flush their names to disk. An object store has no folders."""
+    if not is_local(folder):
+        return
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        flush(each.parent)
 
 
 def flush(path: Path) -> None:

@@ -21,7 +21,8 @@ from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.sources import benchmark_texts, pin_sources, readable_source, train_problems
 from pipelines.tables.stage import open_stage
-from pipelines.tables.stage_table import StageTable, stage_table, value_counts, write_dataset
+from pipelines.tables.stage_table import StageTable, stage_table, value_counts
+from pipelines.tables.tasks import write_dataset
 from vgs_ray.answers.judge import Judge
 from vgs_ray.cleaning.contamination import BenchmarkIndex, index_benchmarks, overlap
 from vgs_ray.cleaning.copies import Fingerprint, FingerprintedRow, find_copies, fingerprint

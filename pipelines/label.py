@@ -17,7 +17,8 @@ from pipelines.cli import cli
 from pipelines.session import progress, ray_session
 from pipelines.tables.by_problem import ProblemBatch, ProblemGroups, align, map_problems
 from pipelines.tables.stage import open_stage
-from pipelines.tables.stage_table import StageTable, all_rows, stage_table, value_counts, write_dataset
+from pipelines.tables.stage_table import StageTable, all_rows, stage_table, value_counts
+from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Label, Recipe
 from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import LABELS

@@ -22,8 +22,8 @@ from pipelines.tables.stage_table import (
     drop_committed,
     stage_table,
     value_counts,
-    write_dataset,
 )
+from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_out_id, stable_seed
 from vgs_ray.data.lists import arrays, ragged

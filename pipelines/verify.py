@@ -22,9 +22,8 @@ from pipelines.tables.stage_table import (
     drop_committed,
     stage_table,
     value_counts,
-    write_dataset,
 )
-from pipelines.tables.tasks import map_items
+from pipelines.tables.tasks import map_items, write_dataset
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import JudgeLimits, Recipe
 from vgs_ray.data.lists import arrays

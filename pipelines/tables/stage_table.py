@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import ray
-from ray.data import Datasink
-from ray.data.block import BlockAccessor
 from upath import UPath
 
 from pipelines.tables import parts
@@ -293,17 +291,3 @@ def value_counts(table: StageTable, column: str) -> dict[str, int]:
     """How often each value of a column occurs."""
     counts = table.read([column])[column].value_counts().to_pylist()
     return {str(row["values"]): row["counts"] for row in sorted(counts, key=lambda row: str(row["values"]))}
-
-
-class _CommitBlocks(Datasink):
-    def __init__(self, commit: Callable[[pa.Table], None]) -> None:
-        self.commit = commit
-
-    def write(self, blocks: Iterable[Any], ctx: Any) -> None:
-        for block in blocks:
-            self.commit(BlockAccessor.for_block(block).to_arrow())
-
-
-def write_dataset(dataset: ray.data.Dataset, commit: Callable[[pa.Table], None]) -> None:
-    """Run a Ray dataset, and call `commit` in a task for each block when it is ready."""
-    dataset.write_datasink(_CommitBlocks(commit), ray_remote_args={"num_cpus": 0.1})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.data import Datasink
+from ray.data.block import BlockAccessor
 
 Item = Mapping[str, Any]
 Work = Callable[[dict[str, Any]], pa.Table | Iterator[pa.Table]]
@@ -55,3 +57,17 @@ def _each(work: Work) -> Callable[[pa.Table], Iterator[pa.Table]]:
             yield from [result] if isinstance(result, pa.Table) else result
 
     return call
+
+
+class _CommitBlocks(Datasink):
+    def __init__(self, commit: Callable[[pa.Table], None]) -> None:
+        self.commit = commit
+
+    def write(self, blocks: Iterable[Any], ctx: Any) -> None:
+        for block in blocks:
+            self.commit(BlockAccessor.for_block(block).to_arrow())
+
+
+def write_dataset(dataset: ray.data.Dataset, commit: Callable[[pa.Table], None]) -> None:
+    """Run a Ray dataset, and call `commit` in a task for each block when it is ready."""
+    dataset.write_datasink(_CommitBlocks(commit), ray_remote_args={"num_cpus": 0.1})

@@ -24,7 +24,8 @@ from pipelines.cli import cli
 from pipelines.recipes import sandbox
 from pipelines.session import ray_session
 from pipelines.tables.stage import only_writer, open_stage
-from pipelines.tables.stage_table import StageTable, write_dataset
+from pipelines.tables.stage_table import StageTable
+from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Recipe
 from vgs_ray.data.schemas import PROBLEMS
 from vgs_ray.data.storage import list_files, storage_path

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -218,7 +219,7 @@ def test_second_writer_waits_for_the_first(recipe: Recipe) -> None:
         [sys.executable, "-c", hold, "sandbox", "--root", recipe.root], stdout=subprocess.PIPE, text=True
     )
     assert waiter.stdout is not None
-    assert f"process {holder.pid} is working on" in waiter.stdout.readline()
+    assert f"process {holder.pid} on {socket.gethostname()} is working on" in waiter.stdout.readline()
     holder.kill()
     holder.wait()
     assert waiter.stdout.readline() == "held\n"

@@ -18,7 +18,7 @@ from upath import UPath
 from pipelines.tables.parts import list_parts, part_name, piece_name
 from pipelines.tables.stage_table import StageTable, open_file
 from vgs_ray.data.failpoints import failpoint
-from vgs_ray.data.files import remove_folder, write_json
+from vgs_ray.data.files import make_folder, remove_folder, write_json
 
 BATCHED_ATTEMPTS = 5
 """After this many attempts, one row of the block may be what kills the engine. The rows then run one at a time."""
@@ -41,10 +41,16 @@ class BlockJournal:
 
     def __init__(self, table: StageTable, ids: Sequence[str]) -> None:
         self._table, self._ids, self._block = table, ids, part_name(ids)
-        self._attempts = table.folder / f".attempts-{self._block}"
+        self._attempts = table.parts_folder / f".attempts-{self._block}"
 
     def begin_attempt(self) -> Attempts:
-        """Record one more attempt, and return the record of the earlier ones."""
+        """Record one more attempt, and return the record of the earlier ones.
+
+        Raises:
+            Displaced: another process has claimed the table.
+        """
+        self._table.check_writer()
+        make_folder(self._table.parts_folder)
         try:
             earlier = Attempts(*json.loads(self._attempts.read_text()))
         except FileNotFoundError:
@@ -65,9 +71,21 @@ class BlockJournal:
             return set(_read(self._part(), [key])[key].to_pylist())
 
     def commit(self, rows: pa.Table) -> None:
-        """Write some rows of the block as a piece."""
-        if rows.num_rows:
+        """Write some rows of the block as a piece.
+
+        Raises:
+            Displaced: another process has claimed the table.
+        """
+        if not rows.num_rows:
+            return
+        try:
             self._table.write_part(rows, name=piece_name(self._block, rows[self._table.key].to_pylist()))
+        except FileNotFoundError:
+            self._table.check_writer()
+            if (
+                not self._part().exists()
+            ):  # an actor that Ray believes dead has merged the block, and removed the folder
+                raise
 
     def merge(self) -> None:
         """Merge the pieces of all rows into the part. Readers ignore them once the part exists, so no reader sees a row twice.
@@ -76,6 +94,7 @@ class BlockJournal:
         and the other actor may merge the block at any time, after which the part is whole.
 
         Raises:
+            Displaced: another process has claimed the table.
             ValueError: a row was not committed.
         """
         failpoint("merge.before")
@@ -96,6 +115,7 @@ class BlockJournal:
         if order.null_count == 0:
             self._table.write_part(rows.take(order), name=self._block)
         elif not self._part().exists():
+            self._table.check_writer()
             raise ValueError(f"{order.null_count} of {len(self._ids)} rows of block {self._block} are not committed")
 
     def _files(self) -> list[UPath]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from obstore.exceptions import BaseError
 from upath import UPath
 
 from pipelines.cli import cli
@@ -24,14 +25,13 @@ from pipelines.tables.sources import readable_source
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table
 from pipelines.tables.tasks import map_items
-from vgs_ray.cleaning.file_formats import parquet_file, readable
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.files import remove_folder
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.openr1 import REQUIRED, check_columns, our_tables
 from vgs_ray.data.splits import split_bounds, split_key, splits_of
-from vgs_ray.data.storage import list_files, storage_path
+from vgs_ray.data.storage import cause_of, list_files, parquet_file, storage_path
 from vgs_ray.errors import UserError
 
 INPUTS = {
@@ -52,8 +52,10 @@ def shards(source: str) -> list[UPath]:
         UserError: the folder has no Parquet files, or a file lacks a column.
     """
     folder = storage_path(source)
-    with readable(folder):
+    try:
         names = sorted(name for name in list_files(folder) if name.endswith(".parquet")) if source else []
+    except BaseError as error:
+        raise UserError(f"import_vm.source is {source!r}, which can't be read: {cause_of(error)}") from error
     if not names:
         raise UserError(
             f"import_vm.source is {source!r}, which has no .parquet file; it must be the folder of a published dataset: run "
@@ -171,6 +173,7 @@ def _write(files: list[UPath], recipe: Recipe, tables: dict[str, StageTable]) ->
     claimed = {}
     for name, table in tables.items():
         remove_folder(table.folder)
+        table.folder.mkdir(parents=True)
         claimed[name] = table.claim()
     with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].count_rows):
         map_items(tasks, partial(import_row_group, tables=claimed)).materialize()

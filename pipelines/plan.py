@@ -19,12 +19,11 @@ from tqdm import tqdm
 from pipelines.assumptions import Assumed, assumptions, bytes_per_row, chosen, counts_of, tree_assumptions
 from pipelines.cli import cli
 from pipelines.roll_in import assign_generators
-from vgs_ray.cleaning.file_formats import parquet_file
 from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS
 from vgs_ray.config import Engine, Evaluate, Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.splits import split_sizes
-from vgs_ray.data.storage import storage_path
+from vgs_ray.data.storage import parquet_file, storage_path
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.benchmarks import benchmark_source

@@ -25,7 +25,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import atomic_file, make_folder, write_atomically
 from vgs_ray.data.schemas import TABLES
-from vgs_ray.data.storage import arrow_file, storage_path
+from vgs_ray.data.storage import arrow_file, read_bytes, storage_path
 from vgs_ray.errors import UserError
 
 MANIFEST = "_stage.json"
@@ -96,7 +96,7 @@ class StageTable(NamedTuple):
         if self.published:
             return self.published
         try:
-            manifest = json.loads((self.stage / MANIFEST).read_text())
+            manifest = json.loads(read_bytes(self.stage / MANIFEST))
         except FileNotFoundError:
             return None
         if "tables" not in manifest:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vgs_ray.config import Beam, Evaluate
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.evaluate.answer_statistics import answer_statistics
 from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
@@ -20,13 +20,13 @@ COST = Cost(10, 10, 100, 50)
 
 
 def write_run(
-    root: Path,
+    root: AnyPath,
     name: str,
     skill: float,
     problems: dict[str, int] = {"sandbox": 60},  # noqa: B006
     searched: tuple[str, ...] = ("sample", "beam"),
     shape: Evaluate = SHAPE,
-) -> Path:
+) -> AnyPath:
     """The report of searches whose answers are correct with probability `skill`, and whose values know that a little."""
     draw, searches = np.random.default_rng(len(name)), []
     for benchmark, count in problems.items():
@@ -48,7 +48,7 @@ def write_run(
     return root / name
 
 
-def write_manifest(run: Path, stage: str, counts: dict[str, Any], **identity: Any) -> None:
+def write_manifest(run: AnyPath, stage: str, counts: dict[str, Any], **identity: Any) -> None:
     (run / stage).mkdir()
     manifest = {"stage": stage, "identity": identity, "operation": {}, "inputs": {}, "counts": counts}
     (run / stage / "_stage.json").write_text(json.dumps(manifest))

@@ -12,11 +12,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
 
 from vgs_ray.data.source_names import SUFFIXES
-from vgs_ray.data.storage import AnyPath, arrow_file, is_local, storage_path
+from vgs_ray.data.storage import AnyPath, arrow_file, cause_of, is_local, parquet_file, storage_path
 from vgs_ray.errors import UserError
 
 TABLE_ROWS = 1000
@@ -45,15 +44,11 @@ def readable(place: str | AnyPath) -> Iterator[None]:
     """Turn the exceptions of a reader's library into a `UserError`."""
     try:
         yield
-    except (OSError, pa.ArrowException, ValueError, BaseError) as error:
+    except BaseError as error:
+        raise UserError(f"{place} cannot be read: {cause_of(error)}") from error
+    except (OSError, pa.ArrowException, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{place} cannot be read ({reason}): fix the file or use another source") from error
-
-
-def parquet_file(file: AnyPath) -> pq.ParquetFile:
-    """A Parquet file on a disk or an object store, open for reading."""
-    system, name = arrow_file(file)
-    return pq.ParquetFile(name, filesystem=system)
 
 
 def _inspect_parquet(file: AnyPath) -> list[tuple[list[str], Piece]]:

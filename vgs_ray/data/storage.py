@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 import obstore
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from obstore.exceptions import BaseError
 from obstore.fsspec import FsspecStore, register
 from obstore.store import ObjectStore, from_url
 from typing_extensions import TypeIs
@@ -120,6 +122,18 @@ def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
     return pafs.S3FileSystem(endpoint_override=_endpoint() or None, retry_strategy=retries)
 
 
+def parquet_file(file: AnyPath) -> pq.ParquetFile:
+    """A Parquet file on a disk or an object store, open for reading."""
+    system, name = arrow_file(file)
+    return pq.ParquetFile(name, filesystem=system)
+
+
+def cause_of(error: BaseError) -> str:
+    """The cause of an error of an object store in one line, and what to check."""
+    text = " ".join(str(error).partition("Debug source")[0].split()).rpartition("Error performing ")[2]
+    return f"{text[:300]}; credentials, region and endpoint come from the environment (AWS_*, GOOGLE_*): check these"
+
+
 def list_files(folder: AnyPath) -> dict[str, int]:
     """The files in a folder and below it: the size in bytes of each by its path in the folder. Empty if there is no folder."""
     if not is_local(folder):
@@ -133,6 +147,15 @@ def list_files(folder: AnyPath) -> dict[str, int]:
                 path = os.path.join(parent, name)
                 sizes[os.path.relpath(path, str(folder))] = os.stat(path).st_size
     return sizes
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """The content of a small file, in one request.
+
+    Raises:
+        FileNotFoundError: it doesn't exist.
+    """
+    return path.read_bytes() if is_local(path) else bytes(obstore.get(*object_store(path)).bytes())
 
 
 def read_ranges(path: AnyPath, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -24,10 +24,9 @@ from obstore.exceptions import BaseError
 from upath import UPath
 
 from vgs_ray.config import Recipe
-from vgs_ray.data.storage import AnyPath, is_local, is_url, list_files, storage_path
+from vgs_ray.data.storage import AnyPath, cause_of, is_local, is_url, list_files, storage_path
 from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import OWN_HEAD, RANDOM, model_folder, model_path
-from vgs_ray.models.copies import reason
 from vgs_ray.models.folder import CONFIG, VALUE_HEAD, VOCABULARY, check_header, check_value_folder, is_path, model_type
 from vgs_ray.models.folder import WEIGHTS as SAFETENSORS
 
@@ -104,7 +103,7 @@ def _reachable(folder: AnyPath) -> Iterator[None]:
     try:
         yield
     except BaseError as error:
-        raise ValueError(f"{folder} can't be read: {reason(error)}") from error
+        raise ValueError(f"{folder} can't be read: {cause_of(error)}") from error
 
 
 def _check_value_head(subject: str, policy: str, remedy: str) -> None:

@@ -10,10 +10,9 @@ from hashlib import blake2b
 
 from obstore.exceptions import BaseError
 
-from vgs_ray.data.storage import AnyPath, list_files, read_ranges
+from vgs_ray.data.storage import AnyPath, cause_of, list_files, read_ranges
 from vgs_ray.errors import UserError
 from vgs_ray.models import model_folder
-from vgs_ray.models.copies import reason
 from vgs_ray.models.folder import CONFIG, LENGTH_BYTES, TOKENIZER_FILES, VALUE_HEAD, check_header
 
 SMALL_BYTES = 64 * 2**20
@@ -47,7 +46,7 @@ def content_of(model: str) -> str:
     except ValueError:
         return model
     except BaseError as error:
-        raise UserError(f"{model} can't be read: {reason(error)}") from error
+        raise UserError(f"{model} can't be read: {cause_of(error)}") from error
 
 
 def _digest(folder: AnyPath) -> str:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from obstore.exceptions import BaseError
 
 from vgs_ray.data.files import atomic_folder, download_folder, remove_temporary
-from vgs_ray.data.storage import AnyPath, object_store
+from vgs_ray.data.storage import AnyPath, cause_of, object_store
 
 SUBFOLDERS = ("value_head",)
 """Folders below that of a model which belong to it. Others, such as checkpoints, are not copied."""
@@ -71,18 +71,9 @@ def file_versions(folder: AnyPath, weights: bool = True) -> dict[str, str]:
     try:
         objects = [item for batch in obstore.list(store, prefix=f"{key}/") for item in batch]
     except BaseError as error:
-        raise ValueError(f"{folder} can't be listed: {reason(error)}") from error
+        raise ValueError(f"{folder} can't be listed: {cause_of(error)}") from error
     found = {item["path"].removeprefix(f"{key}/"): f"{item['size']} {item['e_tag']}" for item in objects}
     return {name: version for name, version in found.items() if _belongs(name, weights)}
-
-
-def reason(error: BaseError) -> str:
-    """The cause of an error of an object store, in one line, with the variables that it depends on."""
-    lines = str(error).split("\n\n", 1)[0].splitlines()
-    return (
-        f"{type(error).__name__}: {' '.join(lines)[:300]}; credentials, region and endpoint come from the environment "
-        "(AWS_*, GOOGLE_*): check them and the bucket"
-    )
 
 
 def _belongs(name: str, weights: bool) -> bool:
@@ -113,6 +104,6 @@ def _download(folder: AnyPath, weights: bool, versions: Versions, copy: Path) ->
             except FileNotFoundError:
                 raise Changed from None
             except BaseError as error:
-                raise ValueError(f"{folder} can't be downloaded: {reason(error)}") from error
+                raise ValueError(f"{folder} can't be downloaded: {cause_of(error)}") from error
             if file_versions(folder, weights) != versions:
                 raise Changed

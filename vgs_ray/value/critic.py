@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vgs_ray.data.files import atomic_folder
+from vgs_ray.data.storage import AnyPath, list_files, parquet_file, storage_path
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.value.model import ValueModel, correct_probs
 from vgs_ray.value.packing import bucket_by_length
@@ -101,14 +101,14 @@ def load_source(folder: Path, device: torch.device) -> Source:
     return Source(model.model, lambda hidden: correct_probs(model.head(hidden)), None)
 
 
-def read_answers(folder: Path, most: int) -> list[Answer]:
+def read_answers(folder: AnyPath, most: int) -> list[Answer]:
     """At most `most` answers from the Parquet files of a folder, about the same number from each file.
 
     Raises:
         ValueError: there are no files, or they have none of the `COLUMNS`.
     """
-    files = sorted(folder.glob("*.parquet"))
-    names = pq.read_schema(files[0]).names if files else []
+    files = [folder / name for name in sorted(list_files(folder)) if "/" not in name and name.endswith(".parquet")]
+    names = parquet_file(files[0]).schema_arrow.names if files else []
     prompt = next((name for name, responses in COLUMNS.items() if {name, *responses} <= set(names)), None)
     if not prompt:
         expected = " or ".join(f"{name}, {', '.join(responses)}" for name, responses in COLUMNS.items())
@@ -118,7 +118,7 @@ def read_answers(folder: Path, most: int) -> list[Answer]:
         )
     responses, per_file, answers = COLUMNS[prompt], -(-most // len(files)), list[Answer]()
     for file in files[:most]:
-        batches = pq.ParquetFile(file).iter_batches(per_file, columns=[prompt, *responses])
+        batches = parquet_file(file).iter_batches(per_file, columns=[prompt, *responses])
         rows: list[dict[str, list[int]]] = next((batch.to_pylist() for batch in batches), [])
         pairs = [(row[prompt], row[name]) for row in rows for name in responses if row[prompt] and row[name]]
         answers += [Answer([*start, *response], len(start)) for start, response in pairs]
@@ -203,7 +203,7 @@ def save_critic(source: Source, weight: Tensor, bias: Tensor, tokenizer: Path, c
 
 
 def export_critic(
-    folder: Path, out: Path, answers: Path | None, rewards: tuple[float, float], most: int, bias: bool
+    folder: Path, out: Path, answers: AnyPath | None, rewards: tuple[float, float], most: int, bias: bool
 ) -> str:
     """Write the critic. Returns what its output is, with the error of the fit.
 
@@ -230,9 +230,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m vgs_ray.value.critic", description=(__doc__ or "").partition(":")[0] + "."
     )
-    parser.add_argument("folder", help="folder or Hugging Face id of a value model, or of a policy with a value head")
+    parser.add_argument(
+        "folder", help="folder, URL or Hugging Face id of a value model, or of a policy with a value head"
+    )
     parser.add_argument("out", type=Path, help="folder to write; replaced if it exists")
-    parser.add_argument("--answers", type=Path, help="folder with the Parquet files of stage roll_in or pairs")
+    parser.add_argument(
+        "--answers", type=storage_path, help="folder or URL with the Parquet files of stage roll_in or pairs"
+    )
     parser.add_argument("--most", type=int, default=512, help="number of answers to read at most (default 512)")
     parser.add_argument(
         "--rewards",

@@ -5,29 +5,29 @@ Training resumes from its last checkpoint after a failure, and with fewer worker
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from tqdm import tqdm
+from upath import UPath
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
+from pipelines.tables.node_store import NodeStore
 from pipelines.tables.stage import Stage, open_stage
-from pipelines.tables.stage_table import all_rows, stage_table
+from pipelines.tables.token_store import open_tokens, token_store
 from vgs_ray.config import Recipe, Train
+from vgs_ray.data.storage import arrow_file
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
 from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, progress_text, read_metrics, summarize_run
-from vgs_ray.value.training.store import Sources, copy_part, part_copies, write_indexes
 from vgs_ray.value.training.trackers import check_trackers
 
 BAR_FORMAT = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
@@ -56,17 +56,18 @@ def train_value_model(recipe: Recipe, stage: Stage) -> None:
     """
     log = stage.folder / METRICS_LOG
     with ray_session(folder=stage.folder):
+        store = token_store(recipe)
         with progress("train", None, lambda: 0, note=lambda: "copying the tables"):
-            data = build_store(recipe, stage.folder / "store")
+            data = prepare(recipe, store)
         with (
-            progress("train", data["steps"], lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
+            progress("train", data.steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
             interruptible(),
         ):
-            diverged = trainer(recipe).fit().return_value
-    if diverged:
-        raise UserError(diverged)
-    shutil.rmtree(stage.folder / "store")
-    stage.close(classes=data["classes"], **summarize_run(read_metrics(log)), too_long=data["too_long"])
+            diverged = trainer(recipe, store).fit().return_value
+        if diverged:
+            raise UserError(diverged)
+        store.remove()
+    stage.close(classes=data.classes, **summarize_run(read_metrics(log)), too_long=data.too_long)
 
 
 @contextmanager
@@ -81,24 +82,47 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def build_store(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Copy the tables into the training store, one task per part, and check that training can start.
+class TrainingData(NamedTuple):
+    """What the tables give for training.
 
-    Returns:
-        `classes`: number of training sequences by class. `too_long`: number of sequences of both splits that are longer than
-        `max_length`: `cut` there, or `left_out`. A warning is printed if there are any. `steps`: number of optimizer steps.
+    Attributes:
+        classes: number of training sequences by class.
+        too_long: number of sequences of both splits that are longer than `max_length`: `cut` there, or `left_out`.
+        steps: number of optimizer steps.
+    """
+
+    classes: dict[str, int]
+    too_long: dict[str, int]
+    steps: int
+
+
+def prepare(recipe: Recipe, store: NodeStore) -> TrainingData:
+    """Copy the tables to one node, and check there that training can start. A warning is printed if sequences are too long.
 
     Raises:
         UserError: there is nothing to train on, or nothing to validate on within `max_length`.
     """
-    labels, *tokens = stage_table(recipe, "label"), all_rows(recipe, "roll_in"), all_rows(recipe, "roll_out")
-    sources = Sources(*(table.files() for table in (labels, *tokens)))
-    if not (folder / "index-validation.arrow").exists():
-        copy = ray.remote(num_cpus=0.5)(copy_part)
-        ray.get([copy.remote(job) for job in part_copies(sources, folder)])
-        ray.get(ray.remote(num_cpus=0.5)(write_indexes).remote(sources, folder))
     config = recipe.resolved_train
-    train, validation = open_splits(folder, config)
+    # With the resources of a worker, so that the copy is on a node that is likely to train.
+    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(training_data)
+    data: TrainingData = ray.get(task.remote(recipe, store))
+    cut, left_out = data.too_long["cut"], data.too_long["left_out"]
+    if cut or left_out:
+        tqdm.write(
+            f"warning: {cut + left_out:,} sequences are longer than train.max_length={config.max_length:,} tokens: {cut:,} are "
+            f"truncated, {left_out:,} are left out; raise train.max_length to use them whole"
+        )
+    return data
+
+
+def training_data(recipe: Recipe, store: NodeStore) -> TrainingData:
+    """Counts of a store, after building it.
+
+    Raises:
+        UserError: there is nothing to train on, or nothing to validate on within `max_length`.
+    """
+    config = recipe.resolved_train
+    train, validation = open_splits(open_tokens(store), config)
     try:
         classes, steps = train.counts(train.units()), with_steps(config, train).steps
         validation.held_out(HELD_OUT)
@@ -107,15 +131,10 @@ def build_store(recipe: Recipe, folder: Path) -> dict[str, Any]:
     cut, left_out = (
         sum(int(getattr(split, mask).sum()) for split in (train, validation)) for mask in ("truncated", "left_out")
     )
-    if cut or left_out:
-        tqdm.write(
-            f"warning: {cut + left_out:,} sequences are longer than train.max_length={config.max_length:,} tokens: {cut:,} are "
-            f"truncated, {left_out:,} are left out; raise train.max_length to use them whole"
-        )
-    return {"classes": classes, "too_long": {"cut": cut, "left_out": left_out}, "steps": steps}
+    return TrainingData(classes, {"cut": cut, "left_out": left_out}, steps)
 
 
-def trainer(recipe: Recipe) -> TorchTrainer:
+def trainer(recipe: Recipe, store: NodeStore) -> TorchTrainer:
     """Ray Train on the store. A failed worker group is restarted, with fewer workers if the cluster has become smaller."""
     from pipelines.actors.training import train_worker  # loads transformers, which only the workers need
 
@@ -125,17 +144,20 @@ def trainer(recipe: Recipe) -> TorchTrainer:
         resources["GPU"] = config.gpus_per_worker
     return TorchTrainer(
         train_worker,
-        train_loop_config={"recipe": recipe},
+        train_loop_config={"recipe": recipe, "store": store},
         torch_config=TorchConfig(timeout_s=config.timeout_s),
         scaling_config=ScalingConfig(
             num_workers=num_workers(config), use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
         ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(recipe.stage_folder("train")),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
+        run_config=run_config(recipe.stage_folder("train"), config.max_failures),
     )
+
+
+def run_config(stage: UPath, max_failures: int) -> RunConfig:
+    """Ray Train's state in the folder of a stage."""
+    system, path = arrow_file(stage)
+    failures = FailureConfig(max_failures=max_failures)
+    return RunConfig(name="ray", storage_path=path, storage_filesystem=system, failure_config=failures)
 
 
 def num_workers(config: Train) -> Any:

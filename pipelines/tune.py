@@ -5,21 +5,21 @@ Training resumes from its last checkpoint after a failure.
 
 from __future__ import annotations
 
-import shutil
 from importlib.util import find_spec
-from pathlib import Path
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
 from pipelines.cli import cli
 from pipelines.session import progress, ray_session
+from pipelines.tables.node_store import NodeStore
+from pipelines.tables.pair_store import open_pair_store, pair_store
 from pipelines.tables.stage import Stage, open_stage
-from pipelines.tables.stage_table import stage_table
-from pipelines.train import BAR_FORMAT, interruptible
+from pipelines.train import BAR_FORMAT, interruptible, run_config
 from vgs_ray.config import Recipe, Tune
+from vgs_ray.data.files import remove_folder
 from vgs_ray.errors import UserError
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import local_folder
@@ -28,7 +28,7 @@ from vgs_ray.value.slot import choose_slot
 from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, read_metrics
 from vgs_ray.value.training.trackers import check_trackers
 from vgs_ray.value.tuning.metrics import last_validation, progress_text
-from vgs_ray.value.tuning.pairs import count_pairs, write_pairs
+from vgs_ray.value.tuning.pairs import count_pairs
 from vgs_ray.value.weights import read_config
 
 
@@ -47,23 +47,24 @@ def tune_policy(recipe: Recipe, stage: Stage) -> None:
     """
     log = stage.folder / METRICS_LOG
     with ray_session(folder=stage.folder):
-        pairs = prepare_pairs(recipe)
+        store = pair_store(recipe)
+        pairs = prepare_pairs(recipe, store)
         steps = recipe.tune.steps(pairs["train"])
         with (
             progress("tune", steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
             interruptible(),
         ):
-            diverged = trainer(recipe).fit().return_value
-    if diverged:
-        raise UserError(diverged)
-    for folder in ("store", "checkpoints"):
-        shutil.rmtree(stage.folder / folder)
+            diverged = trainer(recipe, store).fit().return_value
+        if diverged:
+            raise UserError(diverged)
+        store.remove()
+    remove_folder(stage.folder / "checkpoints")
     validation = {name: round(value, 4) for name, value in last_validation(read_metrics(log)).items()}
     stage.close(pairs=pairs, steps=steps, validation=validation)
 
 
-def prepare_pairs(recipe: Recipe) -> dict[str, int]:
-    """Copy the pairs to where the workers read them, and check that training can start.
+def prepare_pairs(recipe: Recipe, store: NodeStore) -> dict[str, int]:
+    """Copy the pairs to one node, and check there that training can start.
 
     Returns:
         Number of pairs in `train` and `validation`, and of those `left_out` because they are too long. A warning is printed if
@@ -72,10 +73,10 @@ def prepare_pairs(recipe: Recipe) -> dict[str, int]:
     Raises:
         UserError: there is nothing to train on, or the policy can't have a value head or can't read the pairs.
     """
-    store, limit = recipe.stage_folder("tune") / "store", recipe.tune.max_length
-    if not store.exists():
-        ray.get(ray.remote(num_cpus=0.5)(write_store).remote(recipe, store))
-    counts = count_pairs(store)
+    config, limit = recipe.tune, recipe.tune.max_length
+    # With the resources of a worker, so that the copy is on a node that is likely to train.
+    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(check_pairs)
+    counts: dict[str, int] = ray.get(task.remote(recipe, store))
     if not counts["train"]:
         raise UserError(
             f"stage pairs has no pair of at most tune.max_length={limit:,} tokens in the split train ({counts['left_out']:,} are "
@@ -91,8 +92,8 @@ def prepare_pairs(recipe: Recipe) -> dict[str, int]:
     return counts
 
 
-def write_store(recipe: Recipe, store: Path) -> None:
-    """Check the policy, and copy the pairs that fit to `store`.
+def check_pairs(recipe: Recipe, store: NodeStore) -> dict[str, int]:
+    """Check the policy, copy the pairs that fit, and count them.
 
     Raises:
         UserError: the policy can't have a value head, or another tokenizer made the pairs.
@@ -100,8 +101,7 @@ def write_store(recipe: Recipe, store: Path) -> None:
     init = recipe.resolved_tune.init
     try:
         folder = local_folder(model_path(init))
-        config = read_config(folder)
-        choose_slot(folder, config)
+        choose_slot(folder, read_config(folder))
     except ValueError as error:
         raise UserError(f"tune.init is {init!r}: {error}") from None
     vocabularies = [
@@ -112,10 +112,10 @@ def write_store(recipe: Recipe, store: Path) -> None:
             f"tune.init is {init!r}, whose tokenizer differs from that of policy.model, {recipe.policy.model!r}; the pairs are "
             "token ids of the policy: pass a model with the same tokenizer as --tune.init"
         )
-    write_pairs(stage_table(recipe, "pairs").files(), store, recipe.tune.max_length, config.vocab_size)
+    return count_pairs(open_pair_store(recipe, store))
 
 
-def trainer(recipe: Recipe) -> TorchTrainer:
+def trainer(recipe: Recipe, store: NodeStore) -> TorchTrainer:
     """Ray Train on the pairs. A failed worker group is restarted from the last checkpoint."""
     from pipelines.actors.tuning import tune_worker  # loads transformers and TRL, which only the workers need
 
@@ -125,15 +125,11 @@ def trainer(recipe: Recipe) -> TorchTrainer:
         resources["GPU"] = config.gpus_per_worker
     return TorchTrainer(
         tune_worker,
-        train_loop_config={"recipe": recipe},
+        train_loop_config={"recipe": recipe, "store": store},
         scaling_config=ScalingConfig(
             num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
         ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(recipe.stage_folder("tune")),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
+        run_config=run_config(recipe.stage_folder("tune"), config.max_failures),
     )
 
 

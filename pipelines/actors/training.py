@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
-from torch import Tensor
 
+from pipelines.tables.token_store import open_tokens
 from vgs_ray.config import Recipe, Train
+from vgs_ray.data.mirror import Mirror, mirrored
 from vgs_ray.models import model_path
 from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
@@ -33,15 +36,25 @@ from vgs_ray.value.training.trackers import open_trackers
 from vgs_ray.value.training.validation_report import write_validation
 
 
-def train_worker(config: dict[str, Recipe]) -> str:
+def train_worker(config: dict[str, Any]) -> str:
     """Train on one worker; all workers validate and save checkpoints together.
+
+    Args:
+        config: `recipe`, and the `store` of the tokens.
 
     Returns:
         Why the loss diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
     """
-    recipe, device = config["recipe"], ray.train.torch.get_device()
-    folder = recipe.stage_folder("train")
-    train, validation = open_splits(folder / "store", recipe.resolved_train)
+    recipe: Recipe = config["recipe"]
+    tokens = open_tokens(config["store"])
+    ray.train.collective.barrier()  # copying may take longer than the limit of torch's collectives
+    with mirrored(recipe.stage_folder("train"), existing=[METRICS_LOG]) as mirror:
+        return _train(recipe, tokens, mirror)
+
+
+def _train(recipe: Recipe, tokens: Path, mirror: Mirror) -> str:
+    folder, device = recipe.stage_folder("train"), ray.train.torch.get_device()
+    train, validation = open_splits(tokens, recipe.resolved_train)
     settings = with_steps(recipe.resolved_train, train)
     attention = choose_attention(settings.attention, device, settings.attention_dropout)
     worker = _worker(device, attention)
@@ -52,14 +65,16 @@ def train_worker(config: dict[str, Recipe]) -> str:
     ).to(device)  # fmt: skip
     try:
         examples = [validation.example(index) for index in held_out]
-        report = _reporter(settings, folder, worker)
-        fit(model, settings, train, examples, folder / "checkpoints", recipe.seed, worker, report)
+        report = _reporter(settings, mirror.folder, folder.parent.name, worker)
+        checkpoints = folder / "checkpoints"
+        fit(model, settings, train, examples, checkpoints, recipe.seed, worker, report, mirror.copy)
     except LossDivergedError as error:
         return f"{error}; {folder / 'checkpoints' / DIVERGED} lists all ids"
     weights = whole_weights(model)
     if worker.rank == 0:
         counts = {"train": train.counts(train.units()), "validation": validation.counts(held_out)}
-        _save(model, weights, settings, folder, counts)
+        card = _card(settings, mirror.folder, folder.parent.name, counts)
+        save_value_model(model, weights, settings.init, card, folder / "value_model")
     return ""
 
 
@@ -71,9 +86,9 @@ def _worker(device: torch.device, attention: str) -> Worker:
     return Worker(context.get_world_rank(), context.get_world_size(), device, choose_layout(attention, device))
 
 
-def _reporter(settings: Train, folder: Path, worker: Worker) -> Report:
+def _reporter(settings: Train, folder: Path, run_name: str, worker: Worker) -> Report:
     """A function that writes a step's metrics to the log and the trackers, and the files of a validation."""
-    track = open_trackers(settings.trackers, folder, folder.parent.name, asdict(settings))
+    track = open_trackers(settings.trackers, folder, run_name, asdict(settings))
     if worker.rank == 0:
         repair_log(folder / METRICS_LOG)
 
@@ -86,10 +101,8 @@ def _reporter(settings: Train, folder: Path, worker: Worker) -> Report:
     return report
 
 
-def _save(
-    model: ValueModel, weights: dict[str, Tensor], settings: Train, folder: Path, counts: dict[str, dict[str, int]]
-) -> None:
+def _card(settings: Train, folder: Path, run_name: str, counts: dict[str, dict[str, int]]) -> str:
+    """The model card, with the metrics of the last validation."""
     last = last_validation(read_metrics(folder / METRICS_LOG))
     metrics = {name: last[name] for name in REPORTED if name in last}
-    card = model_card(folder.parent.name, asdict(settings), int(last.get("step", 0)), metrics, counts)
-    save_value_model(model, weights, settings.init, card, folder / "value_model")
+    return model_card(run_name, asdict(settings), int(last.get("step", 0)), metrics, counts)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 import torch
 
+from pipelines.tables.pair_store import open_pair_store
 from vgs_ray.config import Recipe, Tune
-from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.data.mirror import Mirror, mirrored
 from vgs_ray.value.training.metrics_log import METRICS_LOG, append_metrics, read_metrics, repair_log
 from vgs_ray.value.training.trackers import open_trackers
+from vgs_ray.value.tuning.checkpoints import open_checkpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.metrics import last_validation
 from vgs_ray.value.tuning.pairs import count_pairs
@@ -22,27 +25,39 @@ from vgs_ray.value.tuning.run import tune
 from vgs_ray.value.tuning.trainer import Report
 
 
-def tune_worker(config: dict[str, Recipe]) -> str:
+def tune_worker(config: dict[str, Any]) -> str:
     """Train on one worker; rank 0 writes the model.
+
+    Args:
+        config: `recipe`, and the `store` of the pairs.
 
     Returns:
         Why the training diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
     """
-    recipe = config["recipe"]
+    recipe: Recipe = config["recipe"]
+    pairs = open_pair_store(recipe, config["store"])
+    ray.train.collective.barrier()  # copying may take longer than the limit of torch's collectives
+    with mirrored(recipe.stage_folder("tune"), existing=[METRICS_LOG]) as mirror:
+        return _tune(recipe, pairs, mirror)
+
+
+def _tune(recipe: Recipe, pairs: Path, mirror: Mirror) -> str:
     settings, folder = recipe.resolved_tune, recipe.stage_folder("tune")
     context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
     if not settings.gpus_per_worker:  # the workers of a node share its cores
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    report = _reporter(recipe, settings, folder) if context.get_world_rank() == 0 else _ignore
-    try:
-        trainer = tune(
-            settings, folder / "store", folder / "checkpoints", recipe.seed, context.get_world_size(), report
-        )
-    except TuneDivergedError as error:
-        return str(error)
+    report = _ignore if rank else _reporter(settings, recipe.folder.name, mirror.folder)
+    with open_checkpoints(folder / "checkpoints", mirror.copy) as checkpoints:
+        try:
+            trainer = tune(settings, pairs, checkpoints, recipe.seed, workers, report)
+        except TuneDivergedError as error:
+            return str(error)
     weights = trainer.whole_weights()
-    if context.get_world_rank() == 0:
-        _save(trainer.policy_value, weights, recipe, settings, folder)
+    if rank == 0:
+        validation, counts = last_validation(read_metrics(mirror.folder / METRICS_LOG)), count_pairs(pairs)
+        model, name = trainer.policy_value, recipe.folder.name
+        save_policy_value(model, weights, asdict(settings), name, validation, counts, folder / "model")
     return ""
 
 
@@ -50,9 +65,9 @@ def _ignore(metrics: dict[str, float]) -> None:
     """Only rank 0 reports."""
 
 
-def _reporter(recipe: Recipe, settings: Tune, folder: Path) -> Report:
+def _reporter(settings: Tune, run_name: str, folder: Path) -> Report:
     """A function that writes a step's metrics to the log and the trackers."""
-    track = open_trackers(settings.trackers, folder, recipe.folder.name, asdict(settings))
+    track = open_trackers(settings.trackers, folder, run_name, asdict(settings))
     repair_log(folder / METRICS_LOG)
 
     def report(metrics: dict[str, float]) -> None:
@@ -60,16 +75,3 @@ def _reporter(recipe: Recipe, settings: Tune, folder: Path) -> Report:
         track(int(metrics["step"]), metrics)
 
     return report
-
-
-def _save(model: PolicyValueModel, weights: dict[str, Any], recipe: Recipe, settings: Tune, folder: Path) -> None:
-    validation = last_validation(read_metrics(folder / METRICS_LOG))
-    save_policy_value(
-        model,
-        weights,
-        asdict(settings),
-        recipe.folder.name,
-        validation,
-        count_pairs(folder / "store"),
-        folder / "model",
-    )

@@ -130,6 +130,21 @@ def create(path: AnyPath, data: bytes) -> bool:
     return True
 
 
+def read_end(path: AnyPath, size: int = 0) -> bytes:
+    """The last `size` bytes of a file, or the whole file if `size` is 0 or the file is smaller. Empty if it is missing."""
+    try:
+        if not is_local(path):
+            store, key = object_store(path)
+            result = obstore.get(store, key, options={"range": {"suffix": size}}) if size else obstore.get(store, key)
+            return bytes(result.bytes())
+        with path.open("rb") as file:
+            if size:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
 def upload(source: Path, target: AnyPath) -> None:
     """Copy a local file to an object store; the object is whole or absent."""
     store, key = object_store(target)

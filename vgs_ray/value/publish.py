@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgs_ray.data.files import atomic_folder
+from vgs_ray.data.files import atomic_folder, download_folder
+from vgs_ray.data.storage import AnyPath, is_local
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import TOKENIZER_FILES, is_path, on_this_machine
 from vgs_ray.prompts import load_tokenizer
@@ -48,7 +50,7 @@ probs = ValueModel.from_pretrained(folder).success_probs(input_ids)  # (batch, l
 """
 
 
-def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, folder: Path) -> None:
+def save_value_model(model: ValueModel, weights: dict[str, Tensor], init: str, card: str, folder: AnyPath) -> None:
     """Write a folder in the layout of the released value model. The folder is complete or absent.
 
     Args:
@@ -124,10 +126,14 @@ def check_hub_token(repository: str) -> None:
         )
 
 
-def push_to_hub(folder: Path, repository: str) -> None:
+def push_to_hub(folder: AnyPath, repository: str) -> None:
     """Upload the folder to a private repository, with the token in HF_TOKEN."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=os.environ["HF_TOKEN"])
     api.create_repo(repository, private=True, exist_ok=True)
-    api.upload_folder(folder_path=folder, repo_id=repository, commit_message="value model by vgs-ray")
+    with tempfile.TemporaryDirectory() as temporary:
+        if not is_local(folder):
+            download_folder(folder, Path(temporary))
+        local = folder if is_local(folder) else Path(temporary)
+        api.upload_folder(folder_path=local, repo_id=repository, commit_message="value model by vgs-ray")

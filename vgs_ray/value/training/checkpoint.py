@@ -1,9 +1,9 @@
 """Checkpoints of the training state with torch.distributed.checkpoint.
 
-In: a model and its optimizer, whole or sharded. Out: folders `step-*`, of which the newest are kept. A checkpoint is written
-under a temporary name and then renamed, so a folder `step-*` is always complete. It holds tensors, and `progress.json` for the
-rest; random states are not stored, because the loop seeds each step by its number. It can be loaded with another number of
-workers.
+In: a model and its optimizer, whole or sharded. Out: folders `step-*`, of which the newest are kept. A checkpoint holds tensors,
+and `progress.json` for the rest. On a disk it is written under a temporary name and then renamed. On an object store each worker
+uploads its own files, and rank 0 uploads `progress.json` when all are there: a checkpoint without it does not count. Random
+states are not stored, because the loop seeds each step by its number. A checkpoint can be loaded with another number of workers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import shutil
-from collections.abc import Mapping
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,12 +26,21 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
-from vgs_ray.data.files import publish_folder
+from vgs_ray.data.files import publish_folder, remove_folder, upload, write_json
+from vgs_ray.data.node_disk import local_copy, remove_local_copy
+from vgs_ray.data.storage import AnyPath, is_local, list_files
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.parallel import Worker
 
 _NAME = re.compile(r"step-(\d+)")
 _PROGRESS = "progress.json"
+
+
+class _Save(NamedTuple):
+    """A checkpoint that is being written, and what `progress.json` will hold."""
+
+    folder: AnyPath
+    progress: dict[str, Any]
 
 
 class Checkpoints:
@@ -42,19 +52,21 @@ class Checkpoints:
         worker: this process.
         background: write while training continues, from a copy of the state.
         identity: settings that decide what a step computes; a checkpoint written with other values is refused.
+        before_commit: called on rank 0 immediately before a checkpoint counts.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         kept: int,
         worker: Worker,
         background: bool = False,
         identity: Mapping[str, Any] | None = None,
+        before_commit: Callable[[], None] | None = None,
     ) -> None:
         self._folder, self._kept, self._worker, self._background = folder, kept, worker, background
-        self._identity = dict(identity or {})
-        self._pending: tuple[Future[Any], Path, int] | None = None
+        self._identity, self._before_commit = dict(identity or {}), before_commit
+        self._pending: tuple[Future[Any], _Save] | None = None
         # A group of its own: collectives of a save in the background must not mix with those of training.
         group = dist.new_group(backend="gloo") if worker.world > 1 else None
         self._collectives: dict[str, Any] = {"process_group": group, "no_dist": worker.world == 1}
@@ -62,40 +74,45 @@ class Checkpoints:
     def save(self, step: int, samples: int, model: ValueModel, optimizer: Optimizer) -> None:
         """Write the state after `step` steps, once the previous save has ended."""
         self.wait()
-        temporary = self._folder / f".step-{step:07d}"
-        temporary.mkdir(parents=True, exist_ok=True)
-        if self._worker.rank == 0:
-            progress = {"step": step, "samples": samples, "workers": self._worker.world, "identity": self._identity}
-            (temporary / _PROGRESS).write_text(json.dumps(progress))
+        progress = {"step": step, "samples": samples, "workers": self._worker.world, "identity": self._identity}
+        save = _Save(self._folder / f"step-{step:07d}", progress | {"id": uuid.uuid4().hex})
         weights, optimizer_state = get_state_dict(model, optimizer)
-        state, writer = _tensors(weights, optimizer_state), FileSystemWriter(temporary, sync_files=True)
+        state, writer = _tensors(weights, optimizer_state), _writer(save.folder)
         if self._background:
             future = dcp.async_save(state, storage_writer=writer, **self._collectives)
-            self._pending = (future, temporary, step)  # type: ignore[assignment]
+            self._pending = (future, save)  # type: ignore[assignment]
         else:
             dcp.save(state, storage_writer=writer, **self._collectives)
-            self._publish(temporary, step)
+            self._commit(save)
 
     def poll(self) -> None:
-        """Publish the save in the background if it has ended."""
+        """Commit the save in the background if it has ended."""
         if self._pending and self._pending[0].done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the save in the background, and publish it."""
+        """Wait for the save in the background, and commit it."""
         if self._pending:
-            future, temporary, step = self._pending
+            future, save = self._pending
             self._pending = None
             future.result()
-            self._publish(temporary, step)
+            self._commit(save)
 
-    def _publish(self, temporary: Path, step: int) -> None:
-        """Rename on rank 0, whose save ends last because it writes the metadata of all workers."""
+    def _commit(self, save: _Save) -> None:
+        """Let the checkpoint count. Rank 0 does so, whose save ends last because it writes the metadata of all workers."""
         if self._worker.rank:
             return
-        publish_folder(temporary, self._folder / f"step-{step:07d}")
+        if self._before_commit:
+            self._before_commit()
+        if is_local(save.folder):
+            temporary = _temporary(save.folder)
+            (temporary / _PROGRESS).write_text(json.dumps(save.progress))
+            publish_folder(temporary, save.folder)
+        else:
+            write_json(save.folder / _PROGRESS, save.progress)
         for old in _complete(self._folder)[: -self._kept]:
-            shutil.rmtree(old, ignore_errors=True)
+            (old / _PROGRESS).unlink(missing_ok=True)
+            remove_folder(old)
 
     def load_latest(self, model: ValueModel, optimizer: Optimizer) -> int:
         """Restore the newest checkpoint in place and return its step; 0 if there is none.
@@ -103,27 +120,31 @@ class Checkpoints:
         Raises:
             ValueError: the checkpoint was written with another identity.
         """
-        latest = self._latest()
+        latest, progress = self._latest()
         if latest is None:
             return 0
-        progress = json.loads((latest / _PROGRESS).read_text())
         self._check_identity(latest, progress["identity"])
         weights, optimizer_state = get_state_dict(model, optimizer)
-        state = _tensors(weights, optimizer_state)
-        dcp.load(state, storage_reader=_Reader(latest), **self._collectives)
+        state, copy = _tensors(weights, optimizer_state), local_copy(latest, progress["id"])
+        dcp.load(state, storage_reader=_Reader(copy), **self._collectives)
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=optimizer_state)
+        self._worker.gather(None)  # all workers of the node have read the copy
+        remove_local_copy(copy, latest)
         return int(progress["step"])
 
-    def _latest(self) -> Path | None:
-        """Rank 0 decides for all workers: on a shared file system, others may see a new folder later."""
-        latest = None
+    def _latest(self) -> tuple[AnyPath | None, dict[str, Any]]:
+        """Folder and progress. Rank 0 decides for all workers: on a shared file system, others may see a new folder later."""
+        found: tuple[AnyPath | None, dict[str, Any]] = (None, {})
         if self._worker.rank == 0:
-            for interrupted in self._folder.glob(".step-*"):
-                shutil.rmtree(interrupted, ignore_errors=True)
-            latest = next(reversed(_complete(self._folder)), None)
-        return self._worker.gather(latest)[0]
+            complete = _complete(self._folder)
+            for folder in _folders(self._folder):
+                if folder not in complete:
+                    remove_folder(folder)  # left by an interrupted save
+            if complete:
+                found = complete[-1], json.loads((complete[-1] / _PROGRESS).read_text())
+        return self._worker.gather(found)[0]
 
-    def _check_identity(self, checkpoint: Path, before: Mapping[str, Any]) -> None:
+    def _check_identity(self, checkpoint: AnyPath, before: Mapping[str, Any]) -> None:
         changed = [
             f"{name} was {before.get(name)}, is {value}"
             for name, value in self._identity.items()
@@ -142,10 +163,55 @@ def _tensors(weights: dict[str, Any], optimizer_state: dict[str, Any]) -> dict[s
     return {"model": weights, "optimizer": optimizer_state["state"]}
 
 
-def _complete(folder: Path) -> list[Path]:
+def _complete(folder: AnyPath) -> list[AnyPath]:
     """Complete checkpoints in the order of their steps."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step-*"))
-    return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
+    names = (name.partition("/") for name in list_files(folder) if name.endswith(f"/{_PROGRESS}"))
+    matches = (_NAME.fullmatch(name) for name, _, _ in names)
+    return [folder / match[0] for match in sorted(filter(None, matches), key=lambda match: int(match[1]))]
+
+
+def _folders(folder: AnyPath) -> list[AnyPath]:
+    """All checkpoints, also incomplete ones."""
+    if is_local(folder):
+        return [*folder.glob("step-*"), *folder.glob(".step-*")]
+    names = {name.partition("/")[0] for name in list_files(folder)}
+    return [folder / name for name in names if _NAME.fullmatch(name)]
+
+
+def _temporary(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f".{checkpoint.name}")
+
+
+def _writer(checkpoint: AnyPath) -> FileSystemWriter:
+    if is_local(checkpoint):
+        _temporary(checkpoint).mkdir(parents=True, exist_ok=True)
+        return FileSystemWriter(_temporary(checkpoint), sync_files=True)
+    return _UploadingWriter(checkpoint)
+
+
+class _UploadingWriter(FileSystemWriter):
+    """Writes the files of this worker to a temporary folder of its own, and uploads them."""
+
+    def __init__(self, checkpoint: AnyPath) -> None:
+        self._checkpoint = checkpoint
+        self._files = tempfile.TemporaryDirectory(prefix="vgs-ray-checkpoint-")
+        super().__init__(self._files.name, sync_files=False)
+
+    def write_data(self, *args: Any, **kwargs: Any) -> Any:
+        results = super().write_data(*args, **kwargs)
+        results.wait()
+        self._upload()
+        return results
+
+    def finish(self, *args: Any, **kwargs: Any) -> None:
+        """Called on rank 0, with the results of all workers."""
+        super().finish(*args, **kwargs)
+        self._upload()
+
+    def _upload(self) -> None:
+        for file in Path(self._files.name).iterdir():
+            upload(file, self._checkpoint / file.name)
+            file.unlink()
 
 
 class _Reader(FileSystemReader):

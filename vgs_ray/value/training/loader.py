@@ -16,7 +16,7 @@ from vgs_ray.config import Train
 from vgs_ray.config.train import Loss
 from vgs_ray.labels.outcomes import OUTCOME_CLASSES
 from vgs_ray.value.packing import Example
-from vgs_ray.value.training.store import SPLITS, ListColumn, open_index
+from vgs_ray.value.training.store import SPLITS, ListColumns, open_columns, open_index
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -35,6 +35,7 @@ class Examples:
         split: `train` or `validation`.
         loss: the loss that the examples are for.
         max_length: maximum number of tokens of a sequence.
+        columns: the columns of the store, if they are open already.
 
     Attributes:
         lengths: (examples,) tokens, after truncation.
@@ -43,7 +44,9 @@ class Examples:
         truncated, left_out: (examples,) masks of the examples that are too long.
     """
 
-    def __init__(self, store: Path, split: str, loss: Loss, max_length: int) -> None:
+    def __init__(
+        self, store: Path, split: str, loss: Loss, max_length: int, columns: ListColumns | None = None
+    ) -> None:
         index = open_index(store, split)
         self._split, self._loss, self._max_length = split, loss, max_length
         self.labels = index["label"].to_numpy()
@@ -54,9 +57,7 @@ class Examples:
         self.starts = np.minimum(starts, self.lengths)
         self._ids, self._problems = index["roll_out_id"], index["problem"].to_numpy()
         self._in, self._out, self._value = (index[name].to_numpy() for name in ("in_row", "out_row", "value_row"))
-        self._prompts, self._roll_ins = (ListColumn(store / "roll_ins", name) for name in ("prompt", "tokens"))
-        self._roll_outs = ListColumn(store / "roll_outs", "tokens")
-        self._values = ListColumn(store / "labels", "values")
+        self._columns = columns or open_columns(store)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -74,12 +75,12 @@ class Examples:
         """One sequence with its targets."""
         start, size, values = int(self.starts[index]), int(self.lengths[index]), None
         tokens = np.empty(size, np.int32)
-        prompt = self._prompts[self._in[index]][:start]
+        prompt = self._columns.prompts[self._in[index]][:start]
         tokens[: len(prompt)] = prompt
-        tokens[len(prompt) : start] = self._roll_ins[self._in[index]][: start - len(prompt)]
-        tokens[start:] = self._roll_outs[self._out[index]][: size - start]
+        tokens[len(prompt) : start] = self._columns.roll_ins[self._in[index]][: start - len(prompt)]
+        tokens[start:] = self._columns.roll_outs[self._out[index]][: size - start]
         if self._value[index] >= 0 and self._loss in ("soft", "mse"):
-            values = self._values[self._value[index]][: size - start]
+            values = self._columns.values[self._value[index]][: size - start]
         return Example(self.id(index), tokens, start, int(self.labels[index]), values)
 
     def units(self) -> Ints:
@@ -138,7 +139,8 @@ class Examples:
 
 def open_splits(store: Path, config: Train) -> tuple[Examples, Examples]:
     """The train and the validation split of a store."""
-    train, validation = (Examples(store, split, config.loss, config.max_length) for split in SPLITS)
+    columns = open_columns(store)
+    train, validation = (Examples(store, split, config.loss, config.max_length, columns) for split in SPLITS)
     return train, validation
 
 

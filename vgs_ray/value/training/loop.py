@@ -6,11 +6,9 @@ depends only on the configuration and its number, so a resumed run equals an uni
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vgs_ray.config import Train
+from vgs_ray.data.files import write_json
 from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.storage import AnyPath, is_local
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, MicroBatch
 from vgs_ray.value.training.batches import Batches
@@ -65,11 +65,12 @@ class LossDivergedError(RuntimeError):
             f"finite: lower train.lr, or check these roll-outs: {', '.join(suspects[:SHOWN_IDS])}{more}"
         )
 
-    def write(self, file: Path) -> None:
+    def write(self, file: AnyPath) -> None:
         """Write `details` as JSON, with the loss and the gradient norm as strings."""
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if is_local(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         numbers = {name: str(self.details[name]) for name in ("loss", "grad_norm")}
-        file.write_text(json.dumps(self.details | numbers))
+        write_json(file, self.details | numbers)
 
 
 class StepResult(NamedTuple):
@@ -100,10 +101,11 @@ def fit(
     config: Train,
     train: Examples,
     held_out: Sequence[Example],
-    folder: Path,
+    folder: AnyPath,
     seed: int,
     worker: Worker,
     report: Report,
+    before_commit: Callable[[], None] | None = None,
 ) -> None:
     """Train `model` in place for `config.steps` steps; resumes from the newest checkpoint in `folder`.
 
@@ -117,6 +119,7 @@ def fit(
         worker: this process.
         report: called on rank 0 after each step with the fields of `StepResult`, `step`, `lr`, and what `Throughput.update`
             returns; after a validation also with the metrics of `summarize`, and with the predictions.
+        before_commit: called on rank 0 immediately before a checkpoint counts, to store what was reported.
 
     Raises:
         LossDivergedError: the loss or the gradient is NaN or infinite; raised on all workers. `diverged.json` in `folder` lists
@@ -127,7 +130,8 @@ def fit(
     prepare(model, config, worker)
     trainer = _Trainer(model, make_optimizer(model, config), config, worker, folder)
     identity = {"seed": seed, **{name: getattr(config, name) for name in ORDER_FIELDS}}
-    checkpoints = Checkpoints(folder, config.checkpoints_kept, worker, config.async_checkpoints, identity)
+    background, kept = config.async_checkpoints, config.checkpoints_kept
+    checkpoints = Checkpoints(folder, kept, worker, background, identity, before_commit)
     done = checkpoints.load_latest(model, trainer.optimizer)
     throughput = Throughput(done, config.steps, worker)
     model.train()
@@ -161,7 +165,7 @@ class _Trainer:
     optimizer: torch.optim.Optimizer
     config: Train
     worker: Worker
-    folder: Path
+    folder: AnyPath
 
     def step(self, step: int, partition: Partition, micro_batches: Iterable[MicroBatch]) -> StepResult:
         """One optimizer step on the mean loss over the units of the whole batch, for any partition of it."""

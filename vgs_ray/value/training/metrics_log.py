@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
+import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vgs_ray.data.files import read_end
+from vgs_ray.data.storage import AnyPath, is_local
+
 METRICS_LOG = "metrics.jsonl"
 REPORTED = ("auc", "brier", "ece", "cross_entropy", "auc_start", "auc_end")
-TAIL_BYTES = (
-    2**16
-)  # holds the last rows; the progress bar reads the log twice a second, and the whole log takes megabytes
+TAIL_BYTES = 2**16
+"""Holds the last rows. The progress bar reads the log twice a second, and the whole log takes megabytes."""
+POLL_S = 5.0
+"""Seconds between two reads of a log on an object store."""
 
 
 def append_metrics(log: Path, metrics: dict[str, Any]) -> None:
@@ -26,26 +31,33 @@ def repair_log(log: Path) -> None:
             file.write("\n")
 
 
-def read_metrics(log: Path, tail: bool = False) -> list[dict[str, float]]:
+def read_metrics(log: AnyPath, tail: bool = False) -> list[dict[str, float]]:
     """Complete rows in the order of their steps. Of a step that was repeated after a kill, the last row counts.
 
     Args:
         log: the file, which may be missing.
-        tail: read only the last rows.
+        tail: read only the last rows; on an object store, of the last few seconds.
     """
     by_step: dict[float, dict[str, float]] = {}
-    if not log.exists():
-        return []
-    with log.open("rb") as file:
-        if tail:
-            file.seek(max(0, os.path.getsize(log) - TAIL_BYTES))
-        for line in file.read().splitlines():
-            try:
-                row = json.loads(line)
-                by_step[row["step"]] = row
-            except (ValueError, TypeError, KeyError):  # incomplete after a kill, or at the beginning of the tail
-                continue
+    if not tail:
+        content = read_end(log)
+    elif is_local(log):
+        content = read_end(log, TAIL_BYTES)
+    else:
+        content = _polled(log, int(time.monotonic() / POLL_S))
+    for line in content.splitlines():
+        try:
+            row = json.loads(line)
+            by_step[row["step"]] = row
+        except (ValueError, TypeError, KeyError):  # incomplete after a kill, or at the beginning of the tail
+            continue
     return [by_step[step] for step in sorted(by_step)]
+
+
+@lru_cache(maxsize=1)
+def _polled(log: AnyPath, interval: int) -> bytes:
+    """One request in each interval of `POLL_S` seconds."""
+    return read_end(log, TAIL_BYTES)
 
 
 def last_validation(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -63,12 +75,12 @@ def summarize_run(rows: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def last_step(log: Path) -> int:
+def last_step(log: AnyPath) -> int:
     rows = read_metrics(log, tail=True)[-1:]
     return int(rows[0]["step"]) if rows else 0
 
 
-def progress_text(log: Path) -> str:
+def progress_text(log: AnyPath) -> str:
     """Time left, loss, throughput, padding, MFU if it is known, and the AUC of the last validation."""
     from tqdm import tqdm
 

@@ -1,12 +1,17 @@
 """The training store: tokens of the tables in uncompressed, memory-mapped Arrow files, joined by an index.
 
-In: Parquet parts of `labels`, `roll_ins` and `roll_outs`. Out: a folder of Arrow files for random access. Workers map the files
-instead of loading them, so the operating system's page cache holds them once for all workers of a machine.
+In: Parquet files of `labels`, `roll_ins` and `roll_outs`. Out: a folder on the node's own disk, with one Arrow file for each of
+them. Workers map the files instead of loading them, so the operating system's page cache holds them once for all workers of a
+node.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +25,14 @@ from numpy.typing import NDArray
 from vgs_ray.data.files import atomic_file
 from vgs_ray.data.schemas import TOKENS
 from vgs_ray.data.storage import AnyPath, arrow_file
+from vgs_ray.errors import UserError
 
 SPLITS = ("train", "validation")
-BATCH_ROWS = 1024  # rows of a record batch
+BATCH_ROWS = 256
+"""Rows of a record batch: 16 MiB of tokens if each row has 16,384."""
+READ_BYTES = 8 * 2**20
+"""Read from a Parquet column at a time, so that a row group may be larger than the memory."""
+MAX_THREADS = 16
 VALUES = pa.list_(pa.float32())
 COPIED = {
     "roll_ins": pa.schema({"roll_in_id": pa.string(), "prompt": TOKENS, "tokens": TOKENS}),
@@ -34,49 +44,91 @@ Rows = NDArray[np.int64]
 
 
 class Sources(NamedTuple):
-    """Parquet parts of each table."""
+    """Parquet files of each table."""
 
     labels: Sequence[AnyPath]
     roll_ins: Sequence[AnyPath]
     roll_outs: Sequence[AnyPath]
 
 
-class PartCopy(NamedTuple):
-    """One Parquet part to copy into the store."""
+class FileCopy(NamedTuple):
+    """One Parquet file to copy into the store."""
 
     table: str
     source: AnyPath
     target: Path
 
 
-def part_copies(sources: Sources, folder: Path) -> list[PartCopy]:
-    """All parts to copy; the copies are independent of each other.
+def build_store(sources: Sources, folder: Path, threads: int = 0) -> None:
+    """Write the files of the store that do not exist yet. No other process may be writing them.
+
+    Args:
+        sources: the tables.
+        folder: folder of the store, on a local disk.
+        threads: files copied at a time; by default the number of CPUs, at most `MAX_THREADS`.
 
     Raises:
-        FileNotFoundError: a table has no parts.
+        FileNotFoundError: a table has no rows.
+        UserError: the disk is full.
+        ValueError: a label has no tokens, or another number of values than roll-out tokens.
+    """
+    missing = [job for job in file_copies(sources, folder) if not job.target.exists()]
+    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, MAX_THREADS)) as pool:
+        _check_space(folder, sum(pool.map(_bytes_of_copy, missing)))
+        for _ in pool.map(copy_file, missing):  # raises what a copy raised
+            pass
+    if not all(_index_path(folder, split).exists() for split in SPLITS):
+        write_indexes(sources, folder)
+
+
+def file_copies(sources: Sources, folder: Path) -> list[FileCopy]:
+    """All files to copy; the copies are independent of each other.
+
+    Raises:
+        FileNotFoundError: a table has no files.
     """
     copies = []
     for table, files in sources._asdict().items():
         if not files:
-            raise FileNotFoundError(f"table {table} has no parts; training reads that table: run its stage first")
-        copies += [PartCopy(table, file, folder / table / f"{index:05d}.arrow") for index, file in enumerate(files)]
+            raise FileNotFoundError(f"table {table} has no rows; training reads that table: run its stage first")
+        copies += [FileCopy(table, file, folder / table / f"{index:05d}.arrow") for index, file in enumerate(files)]
     return copies
 
 
-def copy_part(job: PartCopy) -> None:
-    """Write the columns of one part uncompressed, batch by batch, unless the copy exists already."""
-    if job.target.exists():
-        return
+def _bytes_of_copy(job: FileCopy) -> int:
+    """Size of the numbers in the lists of a file, from its footer. Ids are small beside them."""
+    system, name = arrow_file(job.source)
+    with pq.ParquetFile(name, filesystem=system) as file:
+        footer = file.metadata
+    lists = {field.name for field in COPIED[job.table] if pa.types.is_list(field.type)}
+    groups = (footer.row_group(index) for index in range(footer.num_row_groups))
+    columns = (group.column(index) for group in groups for index in range(group.num_columns))
+    return sum(4 * column.num_values for column in columns if column.path_in_schema.partition(".")[0] in lists)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder} on {socket.gethostname()} has {free / 1e9:,.1f} GB free, and the tokens to train on take "
+            f"{needed / 1e9:,.1f} GB on the disk of each node that trains: free some space, or start Ray with TMPDIR set to a "
+            "folder on a larger disk"
+        )
+
+
+def copy_file(job: FileCopy) -> None:
+    """Write the columns of one file uncompressed. Only a few batches of rows are in memory at a time."""
     job.target.parent.mkdir(parents=True, exist_ok=True)
     schema, (system, name) = COPIED[job.table], arrow_file(job.source)
     with (
         atomic_file(job.target) as temporary,
-        pq.ParquetFile(name, filesystem=system) as part,
+        pq.ParquetFile(name, filesystem=system, buffer_size=READ_BYTES) as source,
         pa.OSFile(str(temporary), "wb") as file,
         pa.ipc.new_file(file, schema) as sink,
     ):
-        names = [name for name in schema.names if name in part.schema_arrow.names]
-        for batch in part.iter_batches(batch_size=BATCH_ROWS, columns=names):
+        names = [name for name in schema.names if name in source.schema_arrow.names]
+        for batch in source.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
             for name in schema.names:
                 if name not in names:  # labels without values
                     batch = batch.append_column(name, pa.nulls(len(batch), schema.field(name).type))
@@ -114,14 +166,14 @@ def write_indexes(sources: Sources, folder: Path) -> None:
         }
     )
     for split in SPLITS:
-        _write_index(index.filter(pc.equal(index["split"], split)), folder / f"index-{split}.arrow")
+        _write_index(index.filter(pc.equal(index["split"], split)), _index_path(folder, split))
 
 
 class ListColumn:
     """A column of lists over memory-mapped files: `column[row]` is an array without a copy."""
 
-    def __init__(self, folder: Path, column: str) -> None:
-        self._chunks = [chunk for chunk in _open_all(folder)[column].chunks if len(chunk)]
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._chunks = [chunk for chunk in column.chunks if len(chunk)]
         self._begins = np.cumsum([0, *map(len, self._chunks)])
 
     def __getitem__(self, row: int) -> NDArray:
@@ -129,9 +181,29 @@ class ListColumn:
         return self._chunks[at][int(row - self._begins[at])].values.to_numpy()
 
 
+class ListColumns(NamedTuple):
+    """The columns of a store. Both splits share them, because each file is mapped once."""
+
+    prompts: ListColumn
+    roll_ins: ListColumn
+    roll_outs: ListColumn
+    values: ListColumn
+
+
+def open_columns(folder: Path) -> ListColumns:
+    """The columns of a store, memory-mapped."""
+    ins, outs, labels = (_open_all(folder / table) for table in COPIED)
+    lists = ins["prompt"], ins["tokens"], outs["tokens"], labels["values"]
+    return ListColumns(*map(ListColumn, lists))
+
+
 def open_index(folder: Path, split: str) -> pa.Table:
     """The index of one split, memory-mapped, each column in one chunk."""
-    return _open(folder / f"index-{split}.arrow")
+    return _open(_index_path(folder, split))
+
+
+def _index_path(folder: Path, split: str) -> Path:
+    return folder / f"index-{split}.arrow"
 
 
 def _check_values(ids: pa.ChunkedArray, value_count: Rows, count: Rows) -> None:

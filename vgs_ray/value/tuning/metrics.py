@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vgs_ray.calibration import auc
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.training.metrics_log import read_metrics
 
 NAMES = {
@@ -74,7 +73,7 @@ def last_validation(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name.startswith(VALIDATION) or name == "step"}
 
 
-def progress_text(log: Path) -> str:
+def progress_text(log: AnyPath) -> str:
     """Time left, loss, and the accuracies of the last validation."""
     from tqdm import tqdm
 

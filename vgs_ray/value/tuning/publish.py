@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vgs_ray.data.files import atomic_folder
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.models.folder import VALUE_HEAD, is_path
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.publish import copy_tokenizer, table
@@ -53,7 +53,7 @@ def save_policy_value(
     name: str,
     validation: dict[str, float],
     pairs: dict[str, int],
-    folder: Path,
+    folder: AnyPath,
 ) -> None:
     """Write the model. The folder is complete or absent.
 

@@ -15,23 +15,25 @@ from transformers import AutoModelForCausalLM
 from trl import DPOConfig
 
 from vgs_ray.config import Tune
+from vgs_ray.data.node_disk import local_copy, remove_local_copy
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.tuning.checkpoints import KEPT, TuneCheckpoints
 from vgs_ray.value.tuning.pairs import open_pairs
-from vgs_ray.value.tuning.trainer import Report, TuneTrainer, newest_checkpoint
-
-CHECKPOINTS_KEPT = 2
+from vgs_ray.value.tuning.trainer import Report, TuneTrainer
 
 
-def tune(config: Tune, pairs: Path, folder: Path, seed: int, workers: int, report: Report) -> TuneTrainer:
-    """Train from `config.init`, or continue from the newest checkpoint in `folder`. All workers call it together.
+def tune(
+    config: Tune, pairs: Path, checkpoints: TuneCheckpoints, seed: int, workers: int, report: Report
+) -> TuneTrainer:
+    """Train from `config.init`, or continue from the newest checkpoint. All workers call it together.
 
     Args:
         config: settings.
         pairs: folder that `write_pairs` wrote.
-        folder: folder of the checkpoints.
+        checkpoints: the checkpoints of the run.
         seed: of the order of the pairs, of a new head and of dropout.
         workers: number of processes.
         report: see `TuneTrainer`.
@@ -47,12 +49,17 @@ def tune(config: Tune, pairs: Path, folder: Path, seed: int, workers: int, repor
     model = load_model(config, seed)
     settings = copy.deepcopy((model.policy.config, model.policy.generation_config))
     trainer = TuneTrainer(
-        model, _reference(config), config, (train, validation if len(validation) else None), report,
-        args=training_arguments(config, folder, seed, workers, steps, len(validation) > 0), processing_class=tokenizer,
+        model, _reference(config), config, (train, validation if len(validation) else None), report, checkpoints,
+        args=training_arguments(config, checkpoints.local, seed, workers, steps, len(validation) > 0),
+        processing_class=tokenizer,
     )  # fmt: skip
     # Rank 0 decides for all workers: on a shared file system, others may see a new folder later.
-    newest = [newest_checkpoint(folder) if trainer.is_world_process_zero() else None]
-    trainer.train(resume_from_checkpoint=broadcast_object_list(newest)[0])
+    newest = broadcast_object_list([checkpoints.newest() if trainer.is_world_process_zero() else None])[0]
+    resumed = local_copy(*newest) if newest else None
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if resumed:
+        trainer.accelerator.wait_for_everyone()
+        remove_local_copy(resumed, newest[0])
     model.policy.config, model.policy.generation_config = settings  # the Trainer replaces the ids of special tokens
     return trainer
 
@@ -103,7 +110,7 @@ def training_arguments(config: Tune, folder: Path, seed: int, workers: int, step
         eval_strategy="steps" if validates else "no",
         eval_steps=config.validate_every,
         save_steps=config.checkpoint_every,
-        save_total_limit=CHECKPOINTS_KEPT,
+        save_total_limit=KEPT,
         prediction_loss_only=True,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,  # TRL computes the losses outside of the forward pass

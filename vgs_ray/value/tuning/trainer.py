@@ -8,11 +8,9 @@ losses, so this class overrides private methods; pyproject.toml pins TRL.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from vgs_ray.config import Tune
 from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.losses import PairLosses, pair_losses
 from vgs_ray.value.tuning.metrics import ValuePredictions, named_metrics
@@ -31,8 +30,6 @@ from vgs_ray.value.tuning.metrics import ValuePredictions, named_metrics
 Report = Callable[[dict[str, float]], None]
 HEAD = "value_head"
 """Name of the head as a module of the policy."""
-COMPLETE = "complete"
-"""File that marks a checkpoint whose files all workers have written."""
 
 
 @dataclass
@@ -64,6 +61,7 @@ class TuneTrainer(DPOTrainer):
         config: settings.
         pairs: training and validation pairs, as `vgs_ray.value.tuning.pairs.open_pairs` returns them; validation may be None.
         report: called on rank 0 with the metrics of each step, and again with those of a validation after the step added.
+        checkpoints: where checkpoints are stored; its `local` is the `output_dir`.
         kwargs: arguments of `DPOTrainer`.
     """
 
@@ -74,10 +72,11 @@ class TuneTrainer(DPOTrainer):
         config: Tune,
         pairs: tuple[Any, Any],
         report: Report,
+        checkpoints: TuneCheckpoints,
         **kwargs: Any,
     ) -> None:
         self.optimizer: torch.optim.Optimizer | None
-        self.policy_value, self._config, self._report = model, config, report
+        self.policy_value, self._config, self._report, self._checkpoints = model, config, report, checkpoints
         self._predictions = ValuePredictions()
         self._row: dict[str, float] = {}
         self._begin: tuple[float, int] = (time.monotonic(), 0)
@@ -199,9 +198,10 @@ class TuneTrainer(DPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self._checkpoints.upload(self.state.global_step)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+            self._checkpoints.commit(self.state.global_step)
 
     def whole_weights(self) -> dict[str, Tensor]:
         """Unsharded weights under the names of `PolicyValueModel`. All workers call it together."""
@@ -210,14 +210,3 @@ class TuneTrainer(DPOTrainer):
             f"head.{name.removeprefix(f'{HEAD}.')}" if name.startswith(f"{HEAD}.") else f"policy.{name}": weight
             for name, weight in weights.items()
         }
-
-
-def newest_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint, after removing incomplete ones; None if there is none."""
-    complete = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / COMPLETE).exists():
-            complete.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint, ignore_errors=True)
-    return str(max(complete, key=lambda each: int(each.name.partition("-")[2]))) if complete else None

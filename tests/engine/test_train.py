@@ -263,4 +263,4 @@ def test_minimum_of_the_warm_up(steps: int, minimum: int, by_step: dict[int, flo
 def test_labels_without_tokens_are_an_error(tables: Path, tmp_path: Path) -> None:
     pq.write_table(ROLL_OUTS.empty_table(), tmp_path / "part-0.parquet")
     with pytest.raises(ValueError, match="has no tokens"):
-        build_store(sources(tables)._replace(roll_outs=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
+        build_store(sources(tables)._replace(roll_outs=[tmp_path / "part-0.parquet"]), tmp_path / "store")

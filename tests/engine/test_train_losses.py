@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from toy import CONFIG, CPU, build_store, load, loss_and_gradient, sources
+from toy import CONFIG, CPU, build_store, load, loss_and_gradient, read_rows, sources
 
 from vgs_ray.data.schemas import LABELS
 from vgs_ray.value.model import ValueModel
@@ -32,16 +32,13 @@ def valued(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a value for each token: 0.9 with the token 7, 0.2 without it; every tenth label has no values."""
     root = tmp_path_factory.mktemp("valued")
     given = sources(tables)
-    lengths = {
-        row["roll_out_id"]: len(row["tokens"])
-        for row in pq.read_table(given.roll_outs[0], columns=["roll_out_id", "tokens"]).to_pylist()
-    }
-    rows = pq.read_table(given.labels[0]).to_pylist()
+    lengths = {row["roll_out_id"]: len(row["tokens"]) for row in read_rows(given.roll_outs)}
+    rows = read_rows(given.labels)
     for index, row in enumerate(rows):
         value = 0.9 if row["label"] else 0.2
         row["values"] = None if index % 10 == 0 else [value] * lengths[row["roll_out_id"]]
     pq.write_table(pa.Table.from_pylist(rows, schema=WITH_VALUES), root / "part-0.parquet")
-    build_store(given._replace(labels=[str(root / "part-0.parquet")]), root / "store")
+    build_store(given._replace(labels=[root / "part-0.parquet"]), root / "store")
     return root / "store"
 
 
@@ -167,11 +164,11 @@ def test_it_learns(backbone: str, valued: Path, tmp_path: Path, loss: str) -> No
 
 def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) -> None:
     given = sources(tables)
-    rows = pq.read_table(given.labels[0]).to_pylist()
+    rows = read_rows(given.labels)
     for row in rows[::5]:
         row["split"] = "test"
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELS), tmp_path / "part-0.parquet")
-    build_store(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
+    build_store(given._replace(labels=[tmp_path / "part-0.parquet"]), tmp_path / "store")
     both = [Examples(tmp_path / "store", split, "outcome", 64) for split in ("train", "validation")]
     ids = {examples.id(index) for examples in both for index in range(len(examples))}
     assert ids == {row["roll_out_id"] for row in rows if row["split"] != "test"}
@@ -179,7 +176,7 @@ def test_labels_of_the_test_split_are_in_no_store(tables: Path, tmp_path: Path) 
 
 def test_a_wrong_number_of_values_is_an_error(tables: Path, tmp_path: Path) -> None:
     given = sources(tables)
-    rows = [{**row, "values": [0.5]} for row in pq.read_table(given.labels[0]).to_pylist()]
+    rows = [{**row, "values": [0.5]} for row in read_rows(given.labels)]
     pq.write_table(pa.Table.from_pylist(rows, schema=WITH_VALUES), tmp_path / "part-0.parquet")
     with pytest.raises(ValueError, match=r"has 1 values for \d+ roll-out tokens"):
-        build_store(given._replace(labels=[str(tmp_path / "part-0.parquet")]), tmp_path / "store")
+        build_store(given._replace(labels=[tmp_path / "part-0.parquet"]), tmp_path / "store")

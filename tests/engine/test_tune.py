@@ -16,14 +16,16 @@ from toy_pairs import LONGEST, VOCABULARY, make_policy, pair_rows, write_store
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from vgs_ray.config import Tune
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.tuning.checkpoints import TuneCheckpoints, open_checkpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.losses import margin_loss, pair_losses, squared_error
 from vgs_ray.value.tuning.pairs import count_pairs, open_pairs
 from vgs_ray.value.tuning.run import training_arguments, tune
-from vgs_ray.value.tuning.trainer import TuneTrainer, newest_checkpoint
+from vgs_ray.value.tuning.trainer import TuneTrainer
 
 CONFIG = Tune(
     batch_size=8, micro_batch=4, epochs=2, lr=2e-3, head_lr=1e-2, warmup_share=0.0, bf16=False, workers=1,
@@ -95,7 +97,8 @@ def test_a_step_is_the_joint_loss_of_plain_pytorch(init: str, store: Path, tmp_p
     gradients: dict[str, torch.Tensor] = {}
     trainer = TuneTrainer(
         model, reference if loss == "dpo" else None, config, (open_pairs(store, "train"), None), rows.append,
-        args=arguments, processing_class=load_tokenizer(init), callbacks=[Gradients(model, gradients)],
+        TuneCheckpoints(tmp_path, tmp_path, lambda: None), args=arguments,
+        processing_class=load_tokenizer(init), callbacks=[Gradients(model, gradients)],
     )  # fmt: skip
     trainer.train()
     expected = joint_loss(plain, reference, open_pairs(store, "train"), config)
@@ -145,6 +148,11 @@ def token_logps(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
 
 
+def run(config: Tune, store: Path, folder: AnyPath, report: Callable[[Row], None]) -> TuneTrainer:
+    with open_checkpoints(folder, lambda: None) as checkpoints:
+        return tune(config, store, checkpoints, 0, 1, report)
+
+
 def stop_at(step: int, rows: list[Row]) -> Callable[[Row], None]:
     def report(row: Row) -> None:
         if row["step"] == step:
@@ -156,12 +164,12 @@ def stop_at(step: int, rows: list[Row]) -> Callable[[Row], None]:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_path: Path) -> None:
     config, rows, resumed = replace(CONFIG, init=init), [], []
-    trainer = tune(config, store, tmp_path / "whole", 0, 1, rows.append)
+    trainer = run(config, store, tmp_path / "whole", rows.append)
     whole = weights_of(trainer)
     with pytest.raises(InterruptedError):
-        tune(config, store, tmp_path / "cut", 0, 1, stop_at(5, resumed))
+        run(config, store, tmp_path / "cut", stop_at(5, resumed))
     (tmp_path / "cut/checkpoint-4").mkdir()  # a checkpoint whose writer was killed
-    continued = weights_of(tune(config, store, tmp_path / "cut", 0, 1, resumed.append))
+    continued = weights_of(run(config, store, tmp_path / "cut", resumed.append))
     assert all(torch.equal(continued[name], weight) for name, weight in whole.items())
     assert trainer.policy_value.policy.generate(torch.tensor([[5, 6]]), max_new_tokens=2).shape == (
         1,
@@ -169,7 +177,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_p
     )  # as any other policy
     steps = [row["step"] for row in resumed if "validation_loss" not in row]
     assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8]  # the checkpoint is that of step 3
-    assert Path(newest_checkpoint(tmp_path / "cut") or "").name == "checkpoint-8"
+    newest = TuneCheckpoints(tmp_path / "cut", tmp_path / "cut", lambda: None).newest()
+    assert newest
+    assert newest[0].name == "checkpoint-8"
     first, last = rows[0], rows[-1]
     assert last["loss"] < first["loss"]
     assert last["validation_dpo_accuracy"] == 1.0
@@ -179,13 +189,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_p
 def test_the_size_of_a_forward_pass_changes_nothing(init: str, store: Path, tmp_path: Path) -> None:
     small, large = (
         weights_of(
-            tune(
-                replace(CONFIG, init=init, micro_batch=size, dropout=0.0, epochs=1),
-                store,
-                tmp_path / str(size),
-                0,
-                1,
-                ignore,
+            run(
+                replace(CONFIG, init=init, micro_batch=size, dropout=0.0, epochs=1), store, tmp_path / str(size), ignore
             )
         )
         for size in (2, 8)
@@ -196,7 +201,7 @@ def test_the_size_of_a_forward_pass_changes_nothing(init: str, store: Path, tmp_
 
 def test_a_frozen_policy_stays_as_it_is(init: str, store: Path, tmp_path: Path) -> None:
     rows: list[Row] = []
-    trainer = tune(replace(CONFIG, init=init, loss="none", weight_decay=0.1), store, tmp_path, 0, 1, rows.append)
+    trainer = run(replace(CONFIG, init=init, loss="none", weight_decay=0.1), store, tmp_path, rows.append)
     weights, before = trainer.whole_weights(), PolicyValueModel.from_policy(init).state_dict()
     assert all(torch.equal(weights[name], weight) for name, weight in before.items() if name.startswith("policy."))
     assert not torch.equal(weights["head.1.weight"], before["head.1.weight"])
@@ -209,7 +214,7 @@ def test_a_pair_without_a_finite_loss_is_named(init: str, tmp_path: Path) -> Non
     rows = pair_rows()
     rows[5]["q_chosen"] = math.nan
     with pytest.raises(TuneDivergedError, match=r"^the loss of step \d is NaN or infinite.*pairs: p05/tree/0/1/2$"):
-        tune(replace(CONFIG, init=init), write_store(tmp_path, rows), tmp_path / "checkpoints", 0, 1, ignore)
+        run(replace(CONFIG, init=init), write_store(tmp_path, rows), tmp_path / "checkpoints", ignore)
 
 
 def test_long_pairs_are_left_out_and_counted(tmp_path: Path) -> None:

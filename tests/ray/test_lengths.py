@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from toy import CONFIG, build_store, load, sources
+from toy import CONFIG, build_store, load, read_rows, sources
 
 from pipelines import train
 from pipelines.cli import parse
@@ -20,6 +20,7 @@ from pipelines.roll_out import roll_out_requests
 from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
+from pipelines.tables.token_store import token_store
 from vgs_ray.config import Engine, Generator, Recipe, ReferencePolicy, Sampling
 from vgs_ray.config.lengths import length_faults, longest_sequence
 from vgs_ray.data.ids import roll_in_id, roll_out_id
@@ -98,13 +99,13 @@ def test_the_remedies_work(options: str, longest: int) -> None:
 def relabelled(tables: Path, folder: Path) -> Path:
     """The toy store with every third label incomplete and values."""
     given = sources(tables)
-    sizes = {row["roll_out_id"]: len(row["tokens"]) for row in pq.read_table(given.roll_outs[0]).to_pylist()}
-    rows = pq.read_table(given.labels[0]).to_pylist()
+    sizes = {row["roll_out_id"]: len(row["tokens"]) for row in read_rows(given.roll_outs)}
+    rows = read_rows(given.labels)
     for index, row in enumerate(rows):
         row["label"] = 2 if index % 3 == 0 else row["label"]
         row["values"] = (np.arange(sizes[row["roll_out_id"]]) / 100).tolist()
     pq.write_table(pa.Table.from_pylist(rows, schema=LABELS), folder / "part-0.parquet")
-    build_store(given._replace(labels=[str(folder / "part-0.parquet")]), folder / "store")
+    build_store(given._replace(labels=[folder / "part-0.parquet"]), folder / "store")
     return folder / "store"
 
 
@@ -231,12 +232,12 @@ def test_stage_trains_on_every_class_at_the_lengths_of_vgs(scaled: Recipe, capsy
 def test_imported_rows_that_are_too_long_are_counted(scaled: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     """The limit of the published code, 16,384 tokens with the prompt, on rows that are longer."""
     short = replace(scaled, roll_out=replace(scaled.roll_out, engine=Engine(max_model_len=16_384 // SCALE)))
-    data = train.build_store(short, scaled.folder / "short_store")
+    data = train.prepare(short, token_store(short))
     wanted = labels_by_class(scaled, "train")
-    assert data["classes"]["incomplete"] == wanted[2]  # cut, none lost
+    assert data.classes["incomplete"] == wanted[2]  # cut, none lost
     both = labels_by_class(scaled, "train") + labels_by_class(scaled, "validation")
-    assert data["too_long"]["cut"] == both[2]
-    left_out = TRAINED - sum(data["classes"].values())
-    assert 0 < left_out <= data["too_long"]["left_out"]
-    line = f"are longer than train.max_length=256 tokens: {both[2]} are truncated, {data['too_long']['left_out']} are left out"
+    assert data.too_long["cut"] == both[2]
+    left_out = TRAINED - sum(data.classes.values())
+    assert 0 < left_out <= data.too_long["left_out"]
+    line = f"are longer than train.max_length=256 tokens: {both[2]} are truncated, {data.too_long['left_out']} are left out"
     assert capsys.readouterr().out.count(line) == 1

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from pipelines import tune
 from pipelines.recipes import svpo
+from pipelines.tables.pair_store import pair_store
 from vgs_ray.config import Recipe, ReferencePolicy
 from vgs_ray.errors import UserError
 from vgs_ray.prompts import load_tokenizer
@@ -97,7 +98,7 @@ def test_no_pair_that_fits_is_one_line(local_ray: None, recipe: Recipe) -> None:
         tune.run(recipe)
 
 
-def test_another_tokenizer_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
+def test_another_tokenizer_is_one_line(local_ray: None, recipe: Recipe, tmp_path: Path) -> None:
     other = Path(make_policy(tmp_path / "other"))
     vocabulary = json.loads((other / "tokenizer.json").read_text())
     tokens = vocabulary["model"]["vocab"]
@@ -107,4 +108,4 @@ def test_another_tokenizer_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(recipe, tune=replace(recipe.tune, init=str(other)))
     write_pairs_stage(recipe, pair_rows())
     with pytest.raises(UserError, match=r"whose tokenizer differs from that of policy.model.*--tune.init$"):
-        tune.write_store(recipe, tmp_path / "store")
+        tune.check_pairs(recipe, pair_store(recipe))

@@ -15,7 +15,8 @@ from pipelines.recipes import sandbox
 from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
-from pipelines.train import build_store
+from pipelines.tables.token_store import open_tokens, token_store
+from pipelines.train import training_data
 from vgs_ray.config import Label, Recipe
 from vgs_ray.data.ids import problem_id, roll_in_id
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens
@@ -109,10 +110,11 @@ def test_every_kind_of_label_becomes_training_examples(verified: Recipe, kind, t
         label=Label(kind=kind, delimiter=";"), train=replace(verified.train, loss=loss, steps=0, epochs=3, batch_size=4),
     )  # fmt: skip
     label.run(recipe)
-    data = build_store(recipe, tmp_path)
-    assert data["classes"] == {"incorrect": 10, "correct": 10, "incomplete": 5}
-    assert data["steps"] == 19  # 3 * 25 / 4, rounded up
-    train, _ = open_splits(tmp_path, recipe.resolved_train)
+    store = token_store(recipe)
+    data = training_data(recipe, store)
+    assert data.classes == {"incorrect": 10, "correct": 10, "incomplete": 5}
+    assert data.steps == 19  # 3 * 25 / 4, rounded up
+    train, _ = open_splits(open_tokens(store), recipe.resolved_train)
     for example in (train.example(index) for index in range(len(train))):
         index = int(example.id.split("/")[2])
         assert example.tokens[example.target_start :].tolist() == tokens_of(index)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from vgs_ray.config import Train
+from vgs_ray.data.files import write_json
 from vgs_ray.data.schemas import LABELS, ROLL_INS, ROLL_OUTS
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import lay_out
@@ -24,7 +26,7 @@ from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.parallel import Worker, whole_weights
 from vgs_ray.value.training.partition import partition_batch
-from vgs_ray.value.training.store import Sources, copy_part, part_copies, write_indexes
+from vgs_ray.value.training.store import Sources, build_store
 
 MODELS = ("transformers.models.qwen2.modeling_qwen2", "transformers.modeling_utils")
 CPU = torch.device("cpu")
@@ -67,20 +69,33 @@ def make_tables(root: Path) -> Path:
                          "engine": "toy"})  # fmt: skip
             labels.append({**shared, "split": "train" if index < 100 else "validation", "label": int(good)})
     for stage, schema, rows in (("roll_in", ROLL_INS, ins), ("roll_out", ROLL_OUTS, outs), ("label", LABELS, labels)):
-        (root / stage).mkdir()
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), root / stage / "part-0.parquet")
+        publish_rows(root / stage, schema, rows)
     build_store(sources(root), root / "store")
     return root
 
 
+NAMES = {"roll_in": "roll_ins", "roll_out": "roll_outs", "label": "labels"}
+
+
+def publish_rows(stage: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+    """A complete stage whose table has two files."""
+    stage.mkdir()
+    files, half = [], len(rows) // 2
+    for index, some in enumerate((rows[:half], rows[half:])):
+        file = stage / f"part-{index:05d}-of-00002.parquet"
+        pq.write_table(pa.Table.from_pylist(some, schema=schema), file, row_group_size=32)
+        files.append({"file": file.name, "rows": len(some), "bytes": file.stat().st_size})
+    write_json(
+        stage / "_stage.json", {"stage": stage.name, "identity": {}, "inputs": {}, "tables": {NAMES[stage.name]: files}}
+    )
+
+
 def sources(root: Path) -> Sources:
-    return Sources(*([str(root / stage / "part-0.parquet")] for stage in ("label", "roll_in", "roll_out")))
+    return Sources(*(sorted((root / stage).glob("part-*.parquet")) for stage in ("label", "roll_in", "roll_out")))
 
 
-def build_store(sources: Sources, folder: Path) -> None:
-    for job in part_copies(sources, folder):
-        copy_part(job)
-    write_indexes(sources, folder)
+def read_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 def load(tables: Path, split: str = "train", config: Train = CONFIG) -> Examples:

@@ -55,7 +55,7 @@ def write_store(folder: Path, rows: list[dict[str, Any]] | None = None) -> Path:
     """The files that training reads."""
     part = folder / "part-0.parquet"
     pq.write_table(pa.Table.from_pylist(rows or pair_rows(), schema=PAIRS), part)
-    write_pairs([str(part)], folder / "store", LONGEST, VOCABULARY)
+    write_pairs([part], folder / "store", LONGEST, VOCABULARY)
     return folder / "store"
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of the Trainer in storage.
 
 On a disk all workers write to the folder of the checkpoints. On an object store each worker writes to a temporary folder of its
-own, and uploads its files. A checkpoint counts when rank 0 has written the file `COMPLETE`, after all workers have written theirs.
+own, and uploads its files. A checkpoint counts when rank 0 has written the file `complete`, after all workers have written
+theirs.
 """
 
 from __future__ import annotations

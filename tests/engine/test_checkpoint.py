@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 from toy import CONFIG, new_model, run, weights_of
+from upath import UPath
 
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.checkpoint import Checkpoints
@@ -28,8 +29,8 @@ def trained(backbone: str) -> tuple[ValueModel, torch.optim.Optimizer]:
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_a_checkpoint_has_the_state_at_the_time_of_the_save(backbone: str, tmp_path: Path, background: bool) -> None:
-    checkpoints = Checkpoints(tmp_path, 2, Worker(), background)
+def test_a_checkpoint_has_the_state_at_the_time_of_the_save(backbone: str, any_root: UPath, background: bool) -> None:
+    checkpoints = Checkpoints(any_root, 2, Worker(), background)
     model, optimizer = trained(backbone)
     expected = weights_of(model)
     moments = [optimizer.state[weight]["exp_avg"].clone() for weight in model.parameters()]
@@ -41,7 +42,7 @@ def test_a_checkpoint_has_the_state_at_the_time_of_the_save(backbone: str, tmp_p
     checkpoints.wait()
     other = new_model(backbone)
     fresh = make_optimizer(other, CONFIG)
-    assert Checkpoints(tmp_path, 2, Worker()).load_latest(other, fresh) == 5
+    assert Checkpoints(any_root, 2, Worker()).load_latest(other, fresh) == 5
     assert torch.equal(weights_of(other), expected)
     for moment, weight in zip(moments, other.parameters(), strict=True):
         assert torch.equal(fresh.state[weight]["exp_avg"], moment)
@@ -57,6 +58,16 @@ def test_an_incomplete_checkpoint_is_ignored_and_the_newest_are_kept(backbone: s
     assert sorted(path.name for path in tmp_path.glob("step-*")) == [f"step-000000{step}" for step in (3, 4, 5)]
     assert Checkpoints(tmp_path, 3, Worker()).load_latest(model, optimizer) == 5
     assert not (tmp_path / ".step-0000006").exists()
+
+
+def test_what_was_reported_is_stored_before_a_checkpoint_counts(backbone: str, any_root: UPath) -> None:
+    seen: list[bool] = []
+    checkpoints = Checkpoints(
+        any_root, 2, Worker(), before_commit=lambda: seen.append((any_root / "step-0000001/progress.json").exists())
+    )
+    checkpoints.save(1, 8, *trained(backbone))
+    assert seen == [False]
+    assert (any_root / "step-0000001/progress.json").exists()
 
 
 def test_a_checkpoint_of_other_settings_is_refused(backbone: str, tables: Path, tmp_path: Path) -> None:

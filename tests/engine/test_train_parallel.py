@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import CONFIG, in_processes, load, new_model, poison, read_losses, run
+from toy import CONFIG, in_processes, load, new_model, poison, read_losses, run, weights_of
+from upath import UPath
 
+from vgs_ray.data.storage import list_files
 from vgs_ray.value.training.batches import Batches
+from vgs_ray.value.training.checkpoint import Checkpoints
 from vgs_ray.value.training.loop import LossDivergedError, fit
+from vgs_ray.value.training.optimizer import make_optimizer
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.throughput import training_flops
 
@@ -43,8 +47,10 @@ def test_any_number_of_workers_gives_the_same_losses(
         torch.testing.assert_close(torch.load(tmp_path / "many" / name / "final.pt"), weights, rtol=0, atol=1e-5)
 
 
-def train(worker: Worker, folder: Path, backbone: str, tables: Path, config, killed_at: int = 0) -> None:
-    run(backbone, tables, folder, config, worker, killed_at)
+def train(
+    worker: Worker, folder: Path, backbone: str, tables: Path, config, killed_at: int = 0, checkpoints=None
+) -> None:
+    run(backbone, tables, folder, config, worker, killed_at, checkpoints=checkpoints)
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -58,6 +64,21 @@ def test_killed_and_resumed_equals_uninterrupted(backbone: str, tables: Path, tm
     assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")[7:]
     assert torch.equal(torch.load(tmp_path / "whole/final.pt"), torch.load(tmp_path / "parts/final.pt"))
     assert sorted(path.name for path in (tmp_path / "parts").glob("*step-*")) == ["step-0000014", "step-0000020"]
+
+
+def test_killed_and_resumed_on_an_object_store(backbone: str, tables: Path, tmp_path: Path, s3_root: UPath) -> None:
+    """Two workers, which share the checkpoints only; the result is loaded by one."""
+    assert in_processes(2, train, tmp_path / "whole", backbone, tables, LONG) == [0, 0]
+    assert all(in_processes(2, train, tmp_path / "parts", backbone, tables, LONG, 9, s3_root))
+    (s3_root / "step-0000010/__0_0.distcp").write_bytes(b"of a save that was interrupted")
+    assert in_processes(2, train, tmp_path / "parts", backbone, tables, LONG, 0, s3_root) == [0, 0]
+    assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")[7:]
+    final = torch.load(tmp_path / "whole/final.pt")
+    assert torch.equal(torch.load(tmp_path / "parts/final.pt"), final)
+    assert {name.partition("/")[0] for name in list_files(s3_root)} == {"step-0000014", "step-0000020"}
+    model = new_model(backbone)
+    assert Checkpoints(s3_root, 2, Worker()).load_latest(model, make_optimizer(model, LONG)) == 20
+    assert torch.equal(weights_of(model), final)
 
 
 def test_frozen_layers_do_not_change_and_the_others_learn_equally(backbone: str, tables: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_pairs import LONGEST, VOCABULARY, make_policy, pair_rows, write_store
 from transformers import AutoModelForCausalLM, TrainerCallback
+from upath import UPath
 
 from vgs_ray.config import Tune
 from vgs_ray.data.storage import AnyPath
@@ -162,14 +163,16 @@ def stop_at(step: int, rows: list[Row]) -> Callable[[Row], None]:
     return report
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_path: Path, any_root: UPath) -> None:
     config, rows, resumed = replace(CONFIG, init=init), [], []
     trainer = run(config, store, tmp_path / "whole", rows.append)
     whole = weights_of(trainer)
     with pytest.raises(InterruptedError):
-        run(config, store, tmp_path / "cut", stop_at(5, resumed))
-    (tmp_path / "cut/checkpoint-4").mkdir()  # a checkpoint whose writer was killed
-    continued = weights_of(run(config, store, tmp_path / "cut", resumed.append))
+        run(config, store, any_root / "cut", stop_at(5, resumed))
+    killed = any_root / "cut/checkpoint-4"  # its writer was killed
+    killed.mkdir(parents=True, exist_ok=True)
+    (killed / "optimizer.pt").write_bytes(b"")
+    continued = weights_of(run(config, store, any_root / "cut", resumed.append))
     assert all(torch.equal(continued[name], weight) for name, weight in whole.items())
     assert trainer.policy_value.policy.generate(torch.tensor([[5, 6]]), max_new_tokens=2).shape == (
         1,
@@ -177,7 +180,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_p
     )  # as any other policy
     steps = [row["step"] for row in resumed if "validation_loss" not in row]
     assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8]  # the checkpoint is that of step 3
-    newest = TuneCheckpoints(tmp_path / "cut", tmp_path / "cut", lambda: None).newest()
+    newest = TuneCheckpoints(any_root / "cut", tmp_path, lambda: None).newest()
     assert newest
     assert newest[0].name == "checkpoint-8"
     first, last = rows[0], rows[-1]

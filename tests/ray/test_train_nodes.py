@@ -13,9 +13,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 from toy import CONFIG, run
+from upath import UPath
 
-from pipelines.train import build_store, trainer
+from pipelines.tables.token_store import token_store
+from pipelines.train import prepare, trainer
 from vgs_ray.config import Recipe, Train
+from vgs_ray.data.files import read_end, upload_folder
+from vgs_ray.data.storage import AnyPath, is_local, list_files
 
 SETTINGS: Train = replace(
     CONFIG, steps=60, dropout=0.0, attention_dropout=0.0,
@@ -31,39 +35,69 @@ FAST_HEALTH_CHECKS = {
 
 @pytest.mark.slow  # about a minute: two raylets, three worker starts, and the time Ray needs to detect a lost node
 def test_a_lost_node_does_not_stop_training_or_change_the_data(
-    no_ray: None, backbone: str, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    no_ray: None, backbone: str, tables: Path, tmp_path: Path, any_root: UPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The nodes have temporary folders and homes of their own. On an object store they have no common folder for the run."""
     monkeypatch.setenv(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10"
     )  # Ray may still schedule on the lost node for a moment
-    recipe = Recipe("toy", root=str(tmp_path), train=replace(SETTINGS, init=backbone))
+    recipe = Recipe("toy", root=str(any_root), train=replace(SETTINGS, init=backbone))
     for stage in ("label", "roll_in", "roll_out"):
-        shutil.copytree(tables / stage, recipe.folder / stage)
-    log = recipe.folder / "train/metrics.jsonl"
-    log.parent.mkdir(parents=True)
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": FAST_HEALTH_CHECKS}
+        copy_folder(tables / stage, recipe.folder / stage)
+    log = recipe.stage_folder("train") / "metrics.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    places = [tmp_path / "first", tmp_path / "second"]
+    head = {
+        "num_cpus": 1,
+        "include_dashboard": False,
+        "_system_config": FAST_HEALTH_CHECKS,
+        "env_vars": own_folders(places[0]),
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    lost = cluster.add_node(num_cpus=1)
+    lost = cluster.add_node(num_cpus=1, env_vars=own_folders(places[1]))
     try:
         ray.init(address=cluster.address, log_to_driver=False)
-        build_store(recipe, recipe.folder / "train/store")
+        store = token_store(recipe)
+        steps = prepare(recipe, store).steps
+        stores: list[int] = []
 
         def kill() -> None:
-            while not log.exists() or len(log.read_text().splitlines()) < 12:
+            while len(read_end(log).splitlines()) < 12:
                 time.sleep(0.1)
+            stores.extend(len(list(place.rglob("index-train.arrow"))) for place in places)
             cluster.remove_node(lost, allow_graceful=False)
 
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        assert trainer(recipe).fit().return_value == ""
+        assert trainer(recipe, store).fit().return_value == ""
         assert not killer.is_alive()
+        store.remove()
     finally:
         ray.shutdown()
         cluster.shutdown()
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert steps == 60
+    assert stores == [1, 1]
+    assert not list(places[0].rglob("*.arrow"))
+    rows = [json.loads(line) for line in read_end(log).splitlines()]
     assert {row["workers"] for row in rows} == {1, 2}
     losses = {row["step"]: row["loss"] for row in rows}
     whole = run(backbone, tables, tmp_path / "whole", replace(SETTINGS, min_workers=0))
     assert [losses[step] for step in range(1, 61)] == pytest.approx(whole, abs=1e-5)
     for row in rows:  # repeated steps have the same loss
         assert row["loss"] == pytest.approx(whole[row["step"] - 1], abs=1e-5)
+    assert {"config.json", "model.safetensors"} <= list_files(recipe.stage_folder("train") / "value_model").keys()
+    if not is_local(recipe.folder):
+        assert not [path for path in tmp_path.rglob("*") if path.name == "toy"]
+
+
+def own_folders(place: Path) -> dict[str, str]:
+    """The environment of a node that shares neither its temporary folder nor its home."""
+    (place / "tmp").mkdir(parents=True)
+    return {"TMPDIR": str(place / "tmp"), "HOME": str(place)}
+
+
+def copy_folder(source: Path, target: AnyPath) -> None:
+    if is_local(target):
+        shutil.copytree(source, target)
+    else:
+        upload_folder(source, target)

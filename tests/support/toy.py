@@ -19,6 +19,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from vgs_ray.config import Train
 from vgs_ray.data.files import write_json
 from vgs_ray.data.schemas import LABELS, ROLL_INS, ROLL_OUTS
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import lay_out
 from vgs_ray.value.training.loader import Examples
@@ -140,8 +141,12 @@ def run(
     worker: Worker | None = None,
     killed_at: int = 0,
     held_out: int = 0,
+    checkpoints: AnyPath | None = None,
 ) -> list[float]:
-    """Train, write the weights to `final.pt`, and return the losses. The process kills itself after step `killed_at`."""
+    """Train, write the weights to `final.pt`, and return the losses. The process kills itself after step `killed_at`.
+
+    The checkpoints are in `folder` too, or in `checkpoints`.
+    """
     model = ValueModel.from_backbone(
         backbone, config.num_labels, config.dropout, seed=0, attn_implementation="varlen",
         attention_dropout=config.attention_dropout,
@@ -154,7 +159,7 @@ def run(
             os.kill(os.getpid(), signal.SIGKILL)
 
     examples = [validation.example(index) for index in range(held_out)]
-    fit(model, config, load(tables), examples, folder, 0, worker, report)
+    fit(model, config, load(tables), examples, checkpoints or folder, 0, worker, report)
     weights = weights_of(model)
     if worker.rank == 0:
         torch.save(weights, folder / "final.pt")
@@ -173,8 +178,9 @@ def in_processes(world: int, body: Callable[..., None], folder: Path, *arguments
     context = multiprocessing.get_context("forkserver")
     # Imported once, in the server from which the processes are forked. The server does not find this module.
     context.set_forkserver_preload(["vgs_ray.value.training.loop", "torch.distributed.fsdp", *MODELS])
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     started = [
-        context.Process(target=_enter, args=(rank, world, body, folder, arguments), daemon=True)
+        context.Process(target=_enter, args=(rank, world, body, folder, arguments, credentials), daemon=True)
         for rank in range(world)
     ]
     for process in started:
@@ -184,7 +190,15 @@ def in_processes(world: int, body: Callable[..., None], folder: Path, *arguments
     return [process.exitcode for process in started]
 
 
-def _enter(rank: int, world: int, body: Callable[..., None], folder: Path, arguments: tuple[object, ...]) -> None:
+def _enter(
+    rank: int,
+    world: int,
+    body: Callable[..., None],
+    folder: Path,
+    arguments: tuple[object, ...],
+    credentials: dict[str, str],
+) -> None:
+    os.environ.update(credentials)
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)

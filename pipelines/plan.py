@@ -38,6 +38,7 @@ from vgs_ray.evaluate.estimate import (
     StageCost,
     estimate,
     estimate_evaluation,
+    token_store_bytes,
 )
 from vgs_ray.evaluate.estimate_svpo import TreeMeans, tree_stages
 from vgs_ray.models import model_folder
@@ -123,18 +124,18 @@ def plan(recipe: Recipe) -> tuple[list[StageCost], list[str]]:
     check_recipe(recipe)
     with_trees = "trees" in recipe.stages
     assumed = tree_assumptions(recipe) if with_trees else assumptions(recipe)
-    costs, speed = (plan_trees if with_trees else plan_roll_outs)(
+    costs, more = (plan_trees if with_trees else plan_roll_outs)(
         recipe, {name: each.value for name, each in assumed.items()}
     )
     lines = [f"{name}: {value:,.{0 if value >= 100 else 3}f} ({origin})" for name, (value, origin) in assumed.items()]
     longest = recipe.tune.max_length if with_trees else recipe.resolved_train.max_length
     field = "tune.max_length" if with_trees else "train.max_length"
     lines.append(f"longest training sequence: {longest:,} tokens ({field})")
-    return costs, [*lines, f"generation, one {device(recipe)}: {speed}"]
+    return costs, [*lines, *more]
 
 
-def plan_roll_outs(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[StageCost], str]:
-    """The costs of a value model from roll-outs, and the speed of generation as text."""
+def plan_roll_outs(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[StageCost], list[str]]:
+    """The costs of a value model from roll-outs, and lines for the disk of a node that trains and the speed of generation."""
     models = [generator.model for generator in assign_generators(recipe.roll_in.generators, recipe.roll_in.per_problem)]
     sizes = sizes_of(recipe, models)
     speed, speed_text = speed_of(recipe, sizes.policies[recipe.policy.model])
@@ -142,11 +143,13 @@ def plan_roll_outs(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[Stag
     shares = [assumed[f"{name} share"] for name in ("unknown", "hopeless")]
     means = Means(lengths[0], lengths[1], lengths[2], shares[0], shares[1], bytes_per_row(recipe))
     problems, benchmark = round(assumed["problems"]), count_benchmark_problems(recipe)
-    return estimate(recipe, problems, benchmark, means, models, sizes, speed), speed_text
+    costs = estimate(recipe, problems, benchmark, means, models, sizes, speed)
+    store = tqdm.format_sizeof(token_store_bytes(recipe, costs, means), "B")
+    return costs, [f"disk of each node that trains: {store} of tokens (in TMPDIR)", _generation(recipe, speed_text)]
 
 
-def plan_trees(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[StageCost], str]:
-    """The costs of SVPO, and the speed of generation as text."""
+def plan_trees(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[StageCost], list[str]]:
+    """The costs of SVPO, and a line for the speed of generation."""
     sizes, problems = sizes_of(recipe, []), round(assumed["problems"])
     policy = sizes.policies[recipe.policy.model]
     speed, speed_text = speed_of(recipe, policy)
@@ -159,7 +162,11 @@ def plan_trees(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[StageCos
         *tree_stages(recipe, trained, trees, means, policy, speed),
         estimate_evaluation(recipe, benchmark, answer, means, sizes, speed),
     ]
-    return costs, speed_text
+    return costs, [_generation(recipe, speed_text)]
+
+
+def _generation(recipe: Recipe, speed: str) -> str:
+    return f"generation, one {device(recipe)}: {speed}"
 
 
 def device(recipe: Recipe) -> str:

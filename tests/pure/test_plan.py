@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -39,6 +40,16 @@ def test_published_recipe_has_the_papers_rows(tmp_path: Path) -> None:
     labelled = costs["roll_out"].tokens * costs["label"].rows / costs["roll_out"].rows
     assert labelled == pytest.approx(14.4e9, rel=0.01)
     assert costs["train"].hours == pytest.approx(PAPER["train"].hours, rel=0.3)
+
+
+def test_the_tokens_on_the_disk_of_a_node_are_counted(tmp_path: Path) -> None:
+    costs, text = costs_of("vgs", "--root", str(tmp_path), "--plan.problems", "49394", "--clean.test", "0")
+    roll_ins = float(re.search(r"^roll-in tokens: ([\d,.]+)", text, re.M)[1].replace(",", ""))
+    prompt = float(re.search(r"^prompt tokens: ([\d,.]+)", text, re.M)[1].replace(",", ""))
+    tokens = costs["roll_in"].rows * (prompt + roll_ins) + costs["roll_out"].tokens
+    found = re.search(r"^disk of each node that trains: (\d+)GB of tokens", text, re.M)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(4 * tokens / 1e9, rel=0.01)
 
 
 def test_test_problems_cost_nothing(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def estimate(
     rolled = problems - split_sizes(problems, recipe.clean.validation, recipe.clean.test)[1]
     roll_ins = rolled * len(roll_in_models)
     sampled, roll_outs = roll_ins * cuts, roll_ins * (cuts + whole)
-    completion = (cuts * means.roll_out + whole * means.roll_in) / (cuts + whole)  # mean tokens of a row
+    completion = completion_tokens(recipe, means)
     answer = (cuts * (cut + means.roll_out) + whole * means.roll_in) / (cuts + whole)
     labels = round(roll_outs * (1 - means.unknown - means.hopeless * (1 - recipe.label.hopeless_share)))
     scaled = sum(rolled * means.roll_in * policies[m].params / reference.params for m in roll_in_models)
@@ -169,6 +169,19 @@ def estimate(
     ]  # fmt: skip
     train = _train(recipe, labels, means.prompt + answer, sizes.value, speed)
     return [*costs, train, estimate_evaluation(recipe, benchmark, answer, means, sizes, speed)]
+
+
+def completion_tokens(recipe: Recipe, means: Means) -> float:
+    """Mean tokens of a row of stage roll_out."""
+    cuts, whole = recipe.roll_out.cuts, int(recipe.roll_out.whole)
+    return (cuts * means.roll_out + whole * means.roll_in) / (cuts + whole)
+
+
+def token_store_bytes(recipe: Recipe, costs: Sequence[StageCost], means: Means) -> float:
+    """Uncompressed tokens, and values of tokens, that stage train copies to the disk of each node that trains."""
+    rows = {cost.stage: cost.rows or 0 for cost in costs}
+    completions = rows["roll_out"] + (rows["label"] if recipe.label.kind != "outcome" else 0)
+    return 4 * (rows["roll_in"] * (means.prompt + means.roll_in) + completions * completion_tokens(recipe, means))
 
 
 def _train(recipe: Recipe, labels: int, length: float, value: ModelSize, speed: Speed) -> StageCost:

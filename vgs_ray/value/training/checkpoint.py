@@ -185,7 +185,7 @@ def _temporary(checkpoint: Path) -> Path:
 def _writer(checkpoint: AnyPath) -> FileSystemWriter:
     if is_local(checkpoint):
         _temporary(checkpoint).mkdir(parents=True, exist_ok=True)
-        return FileSystemWriter(_temporary(checkpoint), sync_files=True)
+        return FileSystemWriter(str(_temporary(checkpoint)), sync_files=True)
     return _UploadingWriter(checkpoint)
 
 

@@ -31,6 +31,10 @@ LAST = "config.json"
 DOWNLOADS = 4
 """Files of a folder that are downloaded at a time."""
 
+CHUNK_BYTES = 8 * 2**20
+MAX_CHUNKS = 5000
+"""Parts of an upload. S3 allows 10,000."""
+
 
 @contextmanager
 def atomic_file(path: AnyPath, before_commit: Callable[[], None] | None = None) -> Iterator[Path]:
@@ -148,7 +152,8 @@ def read_end(path: AnyPath, size: int = 0) -> bytes:
 def upload(source: Path, target: AnyPath) -> None:
     """Copy a local file to an object store; the object is whole or absent."""
     store, key = object_store(target)
-    obstore.put(store, key, source)
+    chunk = max(CHUNK_BYTES, -(-source.stat().st_size // MAX_CHUNKS))
+    obstore.put(store, key, source, chunk_size=chunk)
 
 
 def upload_folder(source: Path, target: AnyPath) -> None:

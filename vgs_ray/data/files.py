@@ -30,7 +30,6 @@ LAST = "config.json"
 
 DOWNLOADS = 4
 """Files of a folder that are downloaded at a time."""
-
 CHUNK_BYTES = 8 * 2**20
 MAX_CHUNKS = 5000
 """Parts of an upload. S3 allows 10,000."""

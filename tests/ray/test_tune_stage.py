@@ -98,7 +98,7 @@ def test_no_pair_that_fits_is_one_line(local_ray: None, recipe: Recipe) -> None:
         tune.run(recipe)
 
 
-def test_another_tokenizer_is_one_line(local_ray: None, recipe: Recipe, tmp_path: Path) -> None:
+def test_another_tokenizer_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     other = Path(make_policy(tmp_path / "other"))
     vocabulary = json.loads((other / "tokenizer.json").read_text())
     tokens = vocabulary["model"]["vocab"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -110,3 +111,10 @@ def test_a_path_contains_no_credentials(s3_root: UPath) -> None:
     stored = pickle.dumps(path)
     assert SECRET.encode() not in stored
     assert pickle.loads(stored).read_text() == "content"
+
+
+def test_a_missing_file_is_an_error_without_output(any_root: UPath, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FileNotFoundError):
+        (any_root / "missing").read_text()
+    gc.collect()
+    assert capfd.readouterr().err == ""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import obstore
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
-from obstore.fsspec import FsspecStore, register
+from obstore.fsspec import BufferedFile, FsspecStore, register
 from obstore.store import ObjectStore, from_url
 from typing_extensions import TypeIs
 from upath import UPath
@@ -37,6 +38,8 @@ ATTEMPTS = 16
 BACKOFF = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 4}
 
 register(list(OBJECT_STORES))
+# Otherwise Python prints an error for each opened file that does not exist.
+BufferedFile._reader = io.BytesIO()  # type: ignore[assignment]
 
 
 def storage_path(place: str | AnyPath) -> UPath:

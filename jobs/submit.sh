@@ -11,7 +11,7 @@ usage: jobs/submit.sh STAGE RECIPE [--section.field VALUE ...]
 
 environment:
   RAY_API_SERVER_ADDRESS or RAY_ADDRESS   job server of the cluster (default: http://127.0.0.1:8265)
-  VGS_ROOT     folder of all runs, the same path on every node; becomes --root (default: runs/ in this checkout)
+  VGS_ROOT     folder of all runs, the same path on every node, or a URL; becomes --root (default: runs/ in this checkout)
   VGS_PYTHON   Python on the cluster (default: python)
   RAY_AUTH_TOKEN_PATH   token of the cluster, if it requires one (default: ~/.ray/auth_token)
   VGS_WAIT     0: return after submission instead of following the output

@@ -156,6 +156,13 @@ class Child:
             return "killed"
         return {0: "done", 3: "displaced"}.get(os.WEXITSTATUS(status), "failed")
 
+    def has_ended(self) -> bool:
+        """Whether it has ended; raises RuntimeError if it failed."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if status:
+            raise RuntimeError(f"process {self.pid} ended with status {status}")
+        return pid != 0
+
     def result(self) -> Any:
         with os.fdopen(self.reads, "rb") as pipe:
             return pickle.load(pipe)

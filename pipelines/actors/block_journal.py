@@ -18,7 +18,7 @@ from upath import UPath
 from pipelines.tables.parts import list_parts, part_name, piece_name
 from pipelines.tables.stage_table import StageTable, open_file
 from vgs_ray.data.failpoints import failpoint
-from vgs_ray.data.files import make_folder, remove_folder, write_json
+from vgs_ray.data.files import make_folder, read_if_exists, remove_folder, write_json
 
 BATCHED_ATTEMPTS = 5
 """After this many attempts, one row of the block may be what kills the engine. The rows then run one at a time."""
@@ -51,10 +51,8 @@ class BlockJournal:
         """
         self._table.check_writer()
         make_folder(self._table.parts_folder)
-        try:
-            earlier = Attempts(*json.loads(self._attempts.read_text()))
-        except FileNotFoundError:
-            earlier = Attempts(0, None)
+        text = read_if_exists(self._attempts)
+        earlier = Attempts(*json.loads(text)) if text else Attempts(0, None)
         write_json(self._attempts, Attempts(earlier.begun + 1, None))
         return earlier
 

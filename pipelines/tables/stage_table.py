@@ -23,9 +23,9 @@ from upath import UPath
 from pipelines.tables import parts
 from vgs_ray.config import Recipe
 from vgs_ray.data.failpoints import failpoint
-from vgs_ray.data.files import atomic_file, make_folder, write_atomically
+from vgs_ray.data.files import atomic_file, make_folder, read_if_exists, write_atomically
 from vgs_ray.data.schemas import TABLES
-from vgs_ray.data.storage import arrow_file, read_bytes, storage_path
+from vgs_ray.data.storage import arrow_file, storage_path
 from vgs_ray.errors import UserError
 
 MANIFEST = "_stage.json"
@@ -95,10 +95,10 @@ class StageTable(NamedTuple):
         """The files of a published table: `file`, relative to the folder of the stage, `rows` and `bytes`; else None."""
         if self.published:
             return self.published
-        try:
-            manifest = json.loads(read_bytes(self.stage / MANIFEST))
-        except FileNotFoundError:
+        text = read_if_exists(self.stage / MANIFEST)
+        if text is None:
             return None
+        manifest = json.loads(text)
         if "tables" not in manifest:
             raise UserError(
                 f"{self.stage / MANIFEST} was written by an earlier version of vgs_ray, which stored tables in another form; "
@@ -220,17 +220,10 @@ class StageTable(NamedTuple):
         Raises:
             Displaced: another process has claimed the table.
         """
-        if self.writer and _read_writer(self.folder / WRITER) != self.writer:
+        if self.writer and read_if_exists(self.folder / WRITER) != self.writer:
             raise Displaced(
                 f"another command now writes {self.folder}; this process stops, and no committed row is lost"
             )
-
-
-def _read_writer(path: UPath) -> str:
-    try:
-        return path.read_text()
-    except FileNotFoundError:  # somebody has removed the table
-        return ""
 
 
 def open_file(path: UPath) -> pq.ParquetFile:

@@ -23,7 +23,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 
 from vgs_ray.data.failpoints import failpoint
-from vgs_ray.data.storage import AnyPath, is_local, list_files, object_store
+from vgs_ray.data.storage import AnyPath, is_local, list_files, object_store, read_bytes
 
 LAST = "config.json"
 """Uploaded after the other files of a folder. A model's folder without it is refused, so it marks the folder as whole."""
@@ -106,6 +106,14 @@ def write_atomically(path: AnyPath, data: str | bytes) -> None:
 def write_json(path: AnyPath, value: Any) -> None:
     """Replace a file by a value as JSON."""
     write_atomically(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_if_exists(path: AnyPath) -> str | None:
+    """The text of a file; None if there is no such file."""
+    try:
+        return read_bytes(path).decode()
+    except FileNotFoundError:
+        return None
 
 
 def create(path: AnyPath, data: bytes) -> bool:

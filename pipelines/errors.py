@@ -1,10 +1,11 @@
-"""One line for each error that the user can correct: our own errors and those of disks, also from Ray's workers."""
+"""One line for each error that the user can correct: our own errors and those of storage, also from Ray's workers."""
 
 from __future__ import annotations
 
 import errno
 import re
 
+from vgs_ray.data.probe import is_of_store, reason
 from vgs_ray.errors import UserError
 
 DISK = {
@@ -36,6 +37,8 @@ def line_of(error: BaseException) -> str:
             continue
         if isinstance(cause, UserError):
             return str(cause).partition("\nFailed to apply UDF")[0]  # Ray Data appends lines about retries
+        if is_of_store(cause):
+            return f"the object store can't be used ({reason(cause)}): no committed row is lost; run the same command to continue"
         if isinstance(cause, OSError) and cause.errno in DISK:
             place = str(cause.filename or "")  # Ray Data may have replaced it by a sentence
             return DISK[cause.errno].format(place=place if place.startswith("/") and "\n" not in place else "the run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import secrets
 import subprocess
@@ -13,14 +14,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import obstore
 import pyarrow as pa
 import pytest
 import ray
+from obstore.exceptions import BaseError
 from ray.cluster_utils import Cluster
-from s3_server import SECRET, S3Server, forget_clients
+from ray.exceptions import RayTaskError
+from s3_server import SECRET, S3Server, forget_clients, reach
 from upath import UPath
 
 from pipelines.cli import cli
+from pipelines.errors import line_of
 from pipelines.recipes import sandbox
 from pipelines.session import ray_session
 from pipelines.tables.stage import only_writer, open_stage
@@ -28,7 +33,7 @@ from pipelines.tables.stage_table import StageTable
 from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Recipe
 from vgs_ray.data.schemas import PROBLEMS
-from vgs_ray.data.storage import list_files, storage_path
+from vgs_ray.data.storage import arrow_file, list_files, object_store, storage_path
 from vgs_ray.errors import UserError
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
@@ -189,3 +194,17 @@ def test_a_bucket_that_this_machine_does_not_reach_is_one_line(s3_root: UPath, m
         only_writer(replace(recipe, root=str(s3_root))),
     ):
         pass
+
+
+def test_a_store_that_does_not_answer_is_one_line() -> None:
+    """Both clients, in this process and in a worker's error."""
+    with reach("http://127.0.0.1:9"):
+        path = storage_path("s3://bucket/runs")
+        system, name = arrow_file(path, 1)
+        line = r"the object store can't be used \(.*\): .*run the same command to continue"
+        for read in (lambda: obstore.get(*object_store(path, 1)), lambda: system.open_input_file(name)):
+            with pytest.raises((BaseError, OSError)) as failed:
+                read()
+            stored = pickle.loads(pickle.dumps(failed.value))
+            for error in (failed.value, RayTaskError("task", "traceback", stored).as_instanceof_cause()):
+                assert re.fullmatch(line, line_of(error))

@@ -64,6 +64,11 @@ def read_probe(path: AnyPath) -> bytes:
     return content
 
 
+def is_of_store(error: BaseException) -> bool:
+    """Whether a client of an object store raised an error, after its last attempt."""
+    return isinstance(error, BaseError) or (isinstance(error, OSError) and "AWS Error" in str(error))
+
+
 def reason(error: BaseException) -> str:
     """The message of a client, without its debug output."""
     text = str(error).partition("\n")[0]

@@ -77,15 +77,17 @@ def one_token() -> Iterator[None]:
 
 
 @contextmanager
-def head(port: int) -> Iterator[str]:
-    """The first node, in a process group of its own. Gives its address."""
+def head(port: int) -> Iterator[tuple[str, int]]:
+    """The first node, in a process group of its own. Gives its address and process."""
     address = f"127.0.0.1:{port}"
     command = [
         RAY, "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--block",
         "--include-dashboard=false", "--object-store-memory=200000000",
     ]  # fmt: skip
-    with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)):
-        yield address
+    with ended(
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    ) as node:
+        yield address, node.pid
 
 
 def second_node(address: str) -> subprocess.Popen[bytes]:
@@ -115,7 +117,7 @@ def kill_tree(process: int) -> None:
 
 
 def workers(process: int, name: str) -> list[psutil.Process]:
-    """Ray's workers below a process that run an actor with such a name."""
+    """Ray's workers below a process that run an actor of this class."""
     found = []
     for each in psutil.Process(process).children(recursive=True):
         try:
@@ -136,7 +138,7 @@ def start(root: str, address: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory, no_session: None) -> Recipe:
     """The same run on a disk, without failures."""
-    root = os.environ.get("VGS_TEST_LOCAL_RUN") or str(tmp_path_factory.mktemp("local"))
+    root = str(tmp_path_factory.mktemp("local"))
     done = subprocess.run([*RUN, "--root", root], capture_output=True, text=True, check=False, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return parse("pipelines.run", ["sandbox", "--root", root, *SMALL])
@@ -154,12 +156,12 @@ def remote(s3: S3Server, no_session: None) -> Iterator[tuple[Recipe, str]]:
         flaky_proxy(s3.endpoint, port) as proxy,
         reach(f"http://127.0.0.1:{port}"),
         one_token(),
-        head(free_port()) as address,
+        head(free_port()) as (address, first_node),
         ended(second_node(address)) as second,
     ):
         first = start(root, address)
-        wait(lambda: workers(second.pid, "ray::SamplingActor") or list_files(parts), first)
-        for worker in workers(second.pid, "ray::SamplingActor")[:1]:
+        wait(lambda: list_files(recipe.stage_folder("roll_in") / "_parts"), first)
+        for worker in (workers(first_node, "SamplingActor") + workers(second.pid, "SamplingActor"))[:1]:
             worker.kill()
         wait(lambda: list_files(parts), first)
         proxy.closed = True

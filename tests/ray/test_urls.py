@@ -17,7 +17,7 @@ from made_up_reports import write_run as write_report_of_run
 from made_up_run import write_run
 from upath import UPath
 
-from pipelines import clean, compare, export, import_vm, label, run
+from pipelines import clean, compare, evaluate, export, import_vm, label
 from pipelines.plan import plan
 from pipelines.recipes import sandbox
 from pipelines.tables.manifest import description, differences
@@ -32,6 +32,7 @@ from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import benchmark_source, pin_revision
 from vgs_ray.evaluate.rounds import round_rows, write_rounds
 from vgs_ray.sandbox import policy_path
+from vgs_ray.value.model import ValueModel
 
 STAGES = ("clean", "roll_in", "roll_out", "verify", "label")
 
@@ -209,7 +210,7 @@ def test_reports_comparisons_and_rounds(s3_root: UPath, tmp_path: Path, capsys) 
         write_rounds(round_rows([root / "one", root / "two"]), root / "one")
         recipe = replace(sandbox(), root=str(root), run_name="one")
         compare.run(recipe, compare.Flags(runs=("one", "two"), answers=0))
-        run.evaluate.show(recipe)
+        evaluate.show(recipe)
     on_disk, on_s3 = list_files(tmp_path), list_files(s3_root)
     assert {"one/evaluate/report.json", "one/compare/compare.json", "one/rounds.png"} < set(on_s3)
     assert set(on_s3) == set(on_disk)
@@ -217,3 +218,30 @@ def test_reports_comparisons_and_rounds(s3_root: UPath, tmp_path: Path, capsys) 
         if not name.endswith(".parquet"):  # its metadata may differ
             assert (s3_root / name).read_bytes() == (tmp_path / name).read_bytes(), name
     assert f"report: {s3_root}/one/evaluate/report.md" in capsys.readouterr().out
+
+
+def small_evaluation(root: Any, policy: str, value_model: str) -> Recipe:
+    base = sandbox()
+    config = replace(
+        base.evaluate, limit=2, samples=4, budgets=(4,), beam=replace(base.evaluate.beam, groups=2), greedy=False,
+        value_model=value_model, resources=replace(base.evaluate.resources, replicas=1),
+    )  # fmt: skip
+    return replace(base, root=str(root), policy=replace(base.policy, model=policy), evaluate=config)
+
+
+@pytest.mark.timeout(600)
+def test_an_evaluation_with_models_at_urls_is_that_with_folders(s3_ray: UPath, tmp_path: Path) -> None:
+    ValueModel.from_backbone(policy_path("ref"), seed=2).save_pretrained(tmp_path / "value")
+    upload_folder(policy_path("ref"), s3_ray / "models" / "policy")
+    upload_folder(tmp_path / "value", s3_ray / "models" / "value")
+    on_disk = small_evaluation(tmp_path, "sandbox:ref", str(tmp_path / "value"))
+    on_s3 = small_evaluation(s3_ray / "evaluated", f"{s3_ray}/models/policy", f"{s3_ray}/models/value")
+    reports = []
+    for recipe in (on_disk, on_s3):
+        evaluate.run(recipe)
+        report = json.loads((recipe.folder / "evaluate" / "report.json").read_text())
+        reports.append([{name: value for name, value in row.items() if name != "seconds"} for row in report["rows"]])
+    assert reports[0] == reports[1] != []
+    assert rows(on_disk, "evaluate")["tree"].to_pylist() == rows(on_s3, "evaluate")["tree"].to_pylist()
+    before, after = (description(recipe, "evaluate", {})["identity"] for recipe in (on_disk, on_s3))
+    assert before == after

@@ -27,7 +27,7 @@ class ReferencePolicy:
     """The policy that writes roll-outs and generates in evaluation and serving."""
 
     model: Model = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
-    """Folder or Hugging Face id."""
+    """Folder, URL of a folder (s3://, gs://) or Hugging Face id."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Clean:
     """Raw problems to clean problems."""
 
     source: NonEmptyStr = "open-r1/OpenR1-Math-220k@e4e141ec9dea9f8326f4d347be56105859b2bd68:default/train"
-    """`sandbox`; a .parquet, .arrow, .jsonl or .json file, or a folder of such files; or a Hugging Face data set
-    `id@revision:config/split`. Without a revision, the stage records the current one when it first runs."""
+    """`sandbox`; a .parquet, .arrow, .jsonl or .json file, or a folder of such files; the URL of one of these (s3://, gs://); or
+    a Hugging Face data set `id@revision:config/split`. Without a revision, the stage records the current one when it first
+    runs."""
     problem_column: NonEmptyStr = "problem"
     """Column with the problem."""
     answer_column: str = "answer"
@@ -79,13 +80,13 @@ class Generator:
     name: NonEmptyStr
     """Value of the column `policy`."""
     model: Model
-    """Folder or Hugging Face id."""
+    """Folder, URL of a folder (s3://, gs://) or Hugging Face id."""
     share: NonNegativeFloat = 1.0
     """Its share of the roll-ins, relative to the other generators."""
     search: Beam | None = None
     """Guided search, whose answer with the highest value is the roll-in; needs `value_model`. None samples one answer."""
     value_model: OptionalModel = ""
-    """Value model of `search`: folder or Hugging Face id."""
+    """Value model of `search`: folder, URL or Hugging Face id."""
     value_engine: Engine | None = None
     """Engine of the value model, in the same actor as that of the policy. None takes the settings of the policy's engine."""
     engine: Engine | None = None
@@ -185,5 +186,5 @@ class ImportVM:
     """A published OpenR1-VM data set to tables."""
 
     source: str = ""
-    """Folder with its Parquet shards. Shards named validation-* become the validation split; without any, `clean.validation`
-    problems do. The test split stays empty."""
+    """Folder with its Parquet shards, or its URL. Shards named validation-* become the validation split; without any,
+    `clean.validation` problems do. The test split stays empty."""

@@ -21,14 +21,15 @@ class Evaluate:
 
     benchmarks: Annotated[tuple[NonEmptyStr, ...], MinLen(1)] = ("sandbox",)
     """`sandbox`; a name (aime-24, aime-25, hmmt-feb-24, hmmt-feb-25, math-500, gsm8k: Hugging Face data sets at a fixed
-    revision); or a source with the columns problem and answer: a .parquet or .jsonl file, or a Hugging Face data set."""
+    revision); or a source with the columns problem and answer: a .parquet or .jsonl file, its URL, or a Hugging Face data set."""
     benchmark_folder: str = ""
-    """Folder with local copies of the named benchmarks, such as aime-24.jsonl, for machines without access to Hugging Face."""
+    """Folder, or its URL, with copies of the named benchmarks, such as aime-24.jsonl, for machines without access to Hugging
+    Face."""
     policy: OptionalModel = ""
-    """Policy to evaluate: folder or Hugging Face id. If empty, the model that stage tune wrote, or `policy.model` in a recipe
-    without that stage."""
+    """Policy to evaluate: folder, URL or Hugging Face id. If empty, the model that stage tune wrote, or `policy.model` in a
+    recipe without that stage."""
     value_model: OptionalModel = ""
-    """Folder or Hugging Face id of a value model or a process reward model (Qwen2, Qwen3 or Llama for sequence or token
+    """Folder, URL or Hugging Face id of a value model or a process reward model (Qwen2, Qwen3 or Llama for sequence or token
     classification). `random` scores at random, and `policy` is the value head of the policy itself. If empty, the model that
     stage train wrote, or `policy` in a recipe without that stage."""
     limit: NonNegativeInt = 0

@@ -30,7 +30,7 @@ class Serve:
     model_name: NonEmptyStr = "vgs"
     """Model name in `/v1/models`."""
     value_model: OptionalModel = ""
-    """Folder or Hugging Face id of a value model, as in `evaluate.value_model`. The policy is that of `evaluate.policy`."""
+    """Folder, URL or Hugging Face id of a value model, as in `evaluate.value_model`. The policy is that of `evaluate.policy`."""
     beam: Beam = Beam(keep=2, branch=2, groups=4)
     """Search for a request that sets none."""
     sampling: Sampling = Sampling()

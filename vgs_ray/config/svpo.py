@@ -31,7 +31,7 @@ class Trees:
     search: Mcts = alphamath()
     """The tree search."""
     value_model: OptionalModel = ""
-    """Folder or Hugging Face id of a value model, or `policy` for the value head of the policy itself. If empty, only
+    """Folder, URL or Hugging Face id of a value model, or `policy` for the value head of the policy itself. If empty, only
     answers that ended have a value: the outcome."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=1.0)
     """Sampling parameters of the policy."""

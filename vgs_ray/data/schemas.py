@@ -65,7 +65,7 @@ ROLL_OUTS = pa.schema(
         pa.field("problem_id", pa.string(), nullable=False),
         pa.field(
             "policy", pa.string(), nullable=False
-        ),  # the reference policy: folder or hub id; of a whole roll-in, its `policy`
+        ),  # the reference policy: folder, URL or hub id; of a whole roll-in, its `policy`
         pa.field("cut", pa.int32(), nullable=False),  # roll-in tokens before the completion
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("tokens", TOKENS, nullable=False),  # the completion only
@@ -114,7 +114,7 @@ TREES = pa.schema(
         pa.field("tree_id", pa.string(), nullable=False),  # {problem_id}/tree/{index}
         pa.field("problem_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),  # train | validation
-        pa.field("policy", pa.string(), nullable=False),  # folder or hub id
+        pa.field("policy", pa.string(), nullable=False),  # folder, URL or hub id
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("prompt", TOKENS, nullable=False),
         # The nodes below the root, in the order of their ids, which start at 1. The root has the id 0.

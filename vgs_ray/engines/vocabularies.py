@@ -32,8 +32,8 @@ def find_translation(policy: str, scorer: str) -> Translation | None:
     """The translation between two tokenizers; None if their vocabularies are equal.
 
     Args:
-        policy: folder or hub id of the policy.
-        scorer: folder or hub id of the value model; without a tokenizer of its own it uses the policy's.
+        policy: folder, URL or hub id of the policy.
+        scorer: folder, URL or hub id of the value model; without a tokenizer of its own it uses the policy's.
     """
     from transformers import AutoTokenizer
     from transformers.utils import cached_file

@@ -71,7 +71,7 @@ def evaluated_policy(recipe: Recipe) -> str:
 
 
 def value_model(recipe: Recipe, model: str = "") -> str:
-    """The folder or Hugging Face id of a value model.
+    """The folder, URL or Hugging Face id of a value model.
 
     Without a name, it is the folder that stage train wrote, or the policy's own value head if the recipe has no such stage.
 

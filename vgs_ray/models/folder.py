@@ -48,7 +48,9 @@ def local_folder(path_or_id: str | Path) -> Path:
     if Path(path_or_id).is_dir():
         return Path(path_or_id)
     if is_path(str(path_or_id)):
-        raise ValueError(f"{path_or_id} is not a folder; a model is a folder or a Hugging Face id: check the path")
+        raise ValueError(
+            f"{path_or_id} is not a folder; a model is a folder, its URL or a Hugging Face id: check the path"
+        )
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(str(path_or_id), allow_patterns=["*.json", "*.safetensors"]))

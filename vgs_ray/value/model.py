@@ -65,7 +65,7 @@ class ValueModel(nn.Module):
     def from_pretrained(
         cls, path_or_id: str | Path, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
     ) -> ValueModel:
-        """Load a saved value model (folder or hub id).
+        """Load a saved value model (folder, URL or hub id).
 
         Buffers that the model computes itself, such as rotary frequencies saved by older releases of transformers, are ignored.
 
@@ -98,7 +98,7 @@ class ValueModel(nn.Module):
         attn_implementation: str | None = None,
         attention_dropout: float = 0.0,
     ) -> ValueModel:
-        """Start from a causal language model (folder or hub id) and a new head, initialized from `seed`.
+        """Start from a causal language model (folder, URL or hub id) and a new head, initialized from `seed`.
 
         Raises:
             ValueError: the architecture is not supported, or there is no config.json.

@@ -55,7 +55,7 @@ class PolicyValueModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path_or_id: str | Path, dtype: torch.dtype = torch.float32) -> PolicyValueModel:
-        """Load a policy that has a value head (folder or hub id).
+        """Load a policy that has a value head (folder, URL or hub id).
 
         Raises:
             ValueError: there is no head, it does not fit the policy, or the architecture is not supported.
@@ -76,10 +76,10 @@ class PolicyValueModel(nn.Module):
         dtype: torch.dtype = torch.float32,
         slot: int | None = None,
     ) -> PolicyValueModel:
-        """Add a new head to a causal language model (folder or hub id), initialized from `seed`.
+        """Add a new head to a causal language model (folder, URL or hub id), initialized from `seed`.
 
         Args:
-            path_or_id: folder or hub id of the policy.
+            path_or_id: folder, URL or hub id of the policy.
             dropout: dropout before the head.
             seed: of the head's weights.
             dtype: type of the policy's weights.

@@ -42,6 +42,13 @@ def test_a_later_round_of_svpo_goes_on_from_the_tuned_model() -> None:
     assert next_round(cold, 2).policy.model == "/runs/mine/tune/model"
 
 
+def test_models_of_earlier_rounds_on_an_object_store_are_urls() -> None:
+    tuned = next_round(replace(svpo(), root="s3://bucket/runs"), 2)
+    assert tuned.policy.model == tuned.tune.init == "s3://bucket/runs/svpo/tune/model"
+    [search] = next_round(replace(sandbox(), root="gs://bucket/runs"), 2).roll_in.generators
+    assert search.value_model == "gs://bucket/runs/sandbox/train/value_model"
+
+
 def test_rounds_of_a_run_on_another_runs_problems_share_these() -> None:
     based = replace(svpo(), root="/runs", base_run="other", base_stages=("clean", "trees"))
     second = next_round(based, 2)

@@ -8,7 +8,7 @@ from typing import Any
 from upath import UPath
 
 from vgs_ray.config import Recipe
-from vgs_ray.data.storage import list_files
+from vgs_ray.data.storage import list_files, read_bytes
 from vgs_ray.errors import UserError
 from vgs_ray.models.content import content_of
 
@@ -61,7 +61,7 @@ def read_manifest(path: UPath) -> dict[str, Any]:
         UserError: it can't be read, or an earlier version wrote it.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_bytes(path))
         keys = manifest.keys() if isinstance(manifest, dict) else set()
         if keys >= {*KEYS, "tables"} or (keys >= KEYS and "counts" not in keys):
             return dict(manifest)

@@ -7,7 +7,6 @@ the parts.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import ray
 from upath import UPath
 
 from pipelines.tables import parts
+from pipelines.tables.manifest import read_manifest
 from vgs_ray.config import Recipe
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import atomic_file, make_folder, read_if_exists, write_atomically
@@ -95,15 +95,10 @@ class StageTable(NamedTuple):
         """The files of a published table: `file`, relative to the folder of the stage, `rows` and `bytes`; else None."""
         if self.published:
             return self.published
-        text = read_if_exists(self.stage / MANIFEST)
-        if text is None:
+        try:
+            manifest = read_manifest(self.stage / MANIFEST)
+        except FileNotFoundError:
             return None
-        manifest = json.loads(text)
-        if "tables" not in manifest:
-            raise UserError(
-                f"{self.stage / MANIFEST} was written by an earlier version of vgs_ray, which stored tables in another form; "
-                "this version can't continue that run: pass --run-name NAME for a new run"
-            )
         return tuple(manifest["tables"].get(self.name, ()))
 
     def own_files(self) -> list[UPath]:

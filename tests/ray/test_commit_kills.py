@@ -41,6 +41,20 @@ def kills(root: str, environment: dict[str, str], count: int) -> str:
 
 
 @pytest.mark.timeout(400)
+def test_a_killed_actor_generates_no_more_than_its_open_sequences_again() -> None:
+    options = ["--actors", "8", "--blocks", "2", "--scale", "25", "--every", "120", "--limit", "1"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "kill_costs.py"), *options],
+        capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"^(\d+) kills .*: ([\d.]+)% of .* about ([\d.]+)% are expected", done.stdout)
+    assert found, done.stdout
+    assert int(found[1]) >= 2
+    assert float(found[2]) < 3 * float(found[3])  # on a busy machine, commits and restarts are late
+
+
+@pytest.mark.timeout(400)
 def test_kills_at_failpoints_lose_and_double_no_row_on_a_disk(tmp_path: Path) -> None:
     assert ": 0 runs are wrong" in kills(str(tmp_path), {}, KILLS)
 

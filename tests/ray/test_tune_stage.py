@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
-from toy_pairs import make_policy, pair_rows, write_pairs_stage
+from toy_pairs import kill_a_worker, make_policy, pair_rows, rows_of, write_pairs_stage
 from transformers import AutoModelForCausalLM
 
 from pipelines import tune
@@ -56,19 +52,6 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray: No
     assert (manifest["steps"], manifest["validation"]["step"]) == (STEPS, STEPS)
     assert manifest["validation"]["validation_dpo_accuracy"] == 1.0
     assert {path.name for path in folder.iterdir()}.isdisjoint({"store", "checkpoints"})
-
-
-def kill_a_worker(log: Path, killed_at: list[int]) -> None:
-    while len(rows_of(log)) < 5:
-        time.sleep(0.05)
-    children = psutil.Process().children(recursive=True)
-    workers = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
-    killed_at.append(len(rows_of(log)))
-    os.kill(workers[-1].pid, signal.SIGKILL)
-
-
-def rows_of(log: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def check_model(folder: Path, recipe: Recipe) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -15,7 +20,9 @@ from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
+from vgs_ray.data.files import read_end
 from vgs_ray.data.schemas import PAIRS
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.publish import copy_tokenizer
 from vgs_ray.value.tuning.pairs import write_pairs
 
@@ -67,3 +74,17 @@ def write_pairs_stage(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
         table.write_part(pa.Table.from_pylist(part, schema=table.schema))
     stage.publish(table, in_this_process)
     stage.close(rows=len(rows))
+
+
+def kill_a_worker(log: AnyPath, killed_at: list[int]) -> None:
+    """Kill a training worker of this process when `log` has five rows, and add their number to `killed_at`."""
+    while len(rows_of(log)) < 5:
+        time.sleep(0.05)
+    children = psutil.Process().children(recursive=True)
+    workers = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
+    killed_at.append(len(rows_of(log)))
+    os.kill(workers[-1].pid, signal.SIGKILL)
+
+
+def rows_of(log: AnyPath) -> list[dict[str, float]]:
+    return [json.loads(line) for line in read_end(log).splitlines()]

@@ -51,12 +51,12 @@ class Mirror:
         self._copied = self._states()
 
     def _states(self) -> dict[Path, tuple[int, int]]:
-        """Time of the last change and size of each file; files with a temporary name are left out."""
+        """Time of the last change and size of each file, except empty files and those with a temporary name."""
         states = {}
         for file in self.folder.rglob("*"):
             with suppress(FileNotFoundError):
                 status = file.stat()
-                if file.is_file() and not file.name.startswith("."):
+                if file.is_file() and status.st_size and not file.name.startswith("."):
                     states[file] = (status.st_mtime_ns, status.st_size)
         return states
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from upath import UPath
 from pipelines import clean, compare, evaluate, export, import_vm, label
 from pipelines.plan import plan
 from pipelines.recipes import sandbox
+from pipelines.tables.held_out import held_out_answers
 from pipelines.tables.manifest import description, differences
 from pipelines.tables.sources import benchmark_problems
 from pipelines.tables.stage_table import stage_table
@@ -32,9 +34,18 @@ from vgs_ray.errors import UserError
 from vgs_ray.evaluate.benchmarks import benchmark_source, pin_revision
 from vgs_ray.evaluate.rounds import round_rows, write_rounds
 from vgs_ray.sandbox import policy_path
+from vgs_ray.value.critic import read_answers
 from vgs_ray.value.model import ValueModel
 
 STAGES = ("clean", "roll_in", "roll_out", "verify", "label")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copies of models go here, also those of workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +145,27 @@ def test_import_refuses_an_empty_and_a_missing_url(moved: Recipe) -> None:
     ):
         with pytest.raises(UserError, match=message):
             import_vm.run(replace(moved, run_name="other", import_vm=ImportVM(source)))
+
+
+def test_held_out_answers_and_value_models_of_a_run_on_s3(local: Recipe, moved: Recipe, tmp_path: Path) -> None:
+    found, expected = held_out_answers(moved, 20), held_out_answers(local, 20)
+    assert [(each.problem_id, each.tokens.tolist()) for each in found] == [
+        (each.problem_id, each.tokens.tolist()) for each in expected
+    ]
+    assert found
+    assert compare.value_folder(moved.folder) is None
+    ValueModel.from_backbone(policy_path("ref"), seed=2).save_pretrained(tmp_path / "value")
+    upload_folder(tmp_path / "value", moved.folder / "train" / "value_model")
+    folder = compare.value_folder(moved.folder)
+    assert folder == moved.folder / "train" / "value_model"
+    tokens = [each.tokens for each in found]
+    [(_, on_s3)] = compare.score_all({"run": folder}, tokens)
+    [(_, on_disk)] = compare.score_all({"run": tmp_path / "value"}, tokens)
+    assert [values.tolist() for values in on_s3] == [values.tolist() for values in on_disk]
+
+
+def test_a_critic_is_fitted_to_answers_on_s3(local: Recipe, moved: Recipe) -> None:
+    assert read_answers(moved.folder / "roll_in", 30) == read_answers(local.folder / "roll_in", 30) != []
 
 
 def test_plan_reads_a_run_and_its_models_on_s3(local: Recipe, moved: Recipe) -> None:

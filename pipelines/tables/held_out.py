@@ -5,6 +5,7 @@ Only the ids and labels of the whole tables are read, then the tokens of the cho
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
+from vgs_ray.data.storage import retried
 from vgs_ray.evaluate.value_curves import Answer
 from vgs_ray.labels.outcomes import OUTCOME_CLASSES
 
@@ -51,7 +53,7 @@ def held_out_answers(recipe: Recipe, most: int, delimiters: tuple[int, ...] = ()
 def _validation_rows(labels: StageTable) -> list[dict[str, Any]]:
     held_out = (pc.field("split") == "validation") & pc.field("label").isin([CORRECT, INCORRECT])
     columns = ["problem_id", "roll_in_id", "roll_out_id", "cut", "label"]
-    table = labels.dataset().to_table(columns=columns, filter=held_out)
+    table = retried(partial(labels.dataset().to_table, columns=columns, filter=held_out))
     return [dict(row) for row in table.to_pylist()]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import atomic_file, make_folder, read_if_exists, write_atomically
 from vgs_ray.data.schemas import TABLES
-from vgs_ray.data.storage import arrow_file, storage_path
+from vgs_ray.data.storage import arrow_file, parquet_file, retried, storage_path
 from vgs_ray.errors import UserError
 
 MANIFEST = "_stage.json"
@@ -149,7 +150,7 @@ class StageTable(NamedTuple):
         files = self.files()
         while True:
             try:
-                return self.dataset(files).to_table(columns=columns)
+                return retried(partial(self.dataset(files).to_table, columns=columns))
             except FileNotFoundError:  # pieces were merged into their part in between
                 before, files = files, self.files()
                 if files == before:
@@ -227,9 +228,8 @@ def open_file(path: UPath) -> pq.ParquetFile:
     Raises:
         UserError: it is damaged. Files are written whole, so the disk or a copy damaged it.
     """
-    system, name = arrow_file(path)
     try:
-        return pq.ParquetFile(name, filesystem=system)
+        return parquet_file(path)
     except pa.ArrowInvalid as error:
         raise UserError(
             f"{path} is damaged ({(str(error).splitlines() or [''])[0]}); it must be a whole Parquet file: restore it, or remove "

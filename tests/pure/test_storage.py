@@ -11,11 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from s3_server import SECRET
+from flaky_proxy import flaky_proxy
+from s3_server import BUCKET, SECRET, S3Server, free_port, reach
 from upath import UPath
 
 from vgs_ray.data import files
-from vgs_ray.data.storage import arrow_file, is_local, list_files, storage_path
+from vgs_ray.data.probe import check_access
+from vgs_ray.data.storage import arrow_file, is_local, list_files, parquet_file, storage_path
 from vgs_ray.errors import UserError
 
 
@@ -118,3 +120,17 @@ def test_a_missing_file_is_an_error_without_output(any_root: UPath, capfd: pytes
         (any_root / "missing").read_text()
     gc.collect()
     assert capfd.readouterr().err == ""
+
+
+def test_small_reads_are_repeated(s3: S3Server) -> None:
+    """pyarrow does not repeat a read of fewer bytes than the server's error has."""
+    port, rows = free_port(), pa.table({"one": ["a"], "two": [["b"] * 200]})
+    with flaky_proxy(s3.endpoint, port, rate=0.2) as proxy, reach(f"http://127.0.0.1:{port}"):
+        path = storage_path(f"s3://{BUCKET}/small/rows.parquet")
+        with files.atomic_file(path) as temporary:
+            pq.write_table(rows, temporary)
+        for _ in range(30):
+            assert parquet_file(path).read(["one"])["one"].to_pylist() == ["a"]
+            check_access(path.parent)
+    assert proxy.failed["slow down"]
+    assert proxy.failed["internal error"]

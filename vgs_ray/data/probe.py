@@ -7,7 +7,7 @@ import uuid
 import obstore
 from obstore.exceptions import BaseError
 
-from vgs_ray.data.storage import AnyPath, arrow_file, is_local, object_store
+from vgs_ray.data.storage import AnyPath, arrow_file, is_local, object_store, retried
 from vgs_ray.errors import UserError
 
 ATTEMPTS = 3
@@ -59,7 +59,7 @@ def read_probe(path: AnyPath) -> bytes:
     content = bytes(obstore.get(*object_store(path, ATTEMPTS)).bytes())
     system, name = arrow_file(path, ATTEMPTS)
     with system.open_input_file(name) as file:
-        if file.read() != content:
+        if retried(lambda: file.read_at(len(content), 0)) != content:
             raise OSError("pyarrow and obstore read different objects")
     return content
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import obstore
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from obstore.exceptions import BaseError
@@ -36,6 +38,10 @@ OBJECT_STORES = ("s3", "gs")
 ATTEMPTS = 16
 """Attempts of a request that an object store throttles, fails with a 5xx status or does not answer. They take 30 s or more."""
 BACKOFF = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 4}
+
+TOO_LONG = "Failed to flush response stream"
+"""Of pyarrow's error for an answer that is longer than what it wanted to read."""
+Result = TypeVar("Result")
 
 register(list(OBJECT_STORES))
 # Otherwise Python prints an error for each opened file that does not exist.
@@ -125,10 +131,36 @@ def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
     return pafs.S3FileSystem(endpoint_override=_endpoint() or None, retry_strategy=retries)
 
 
+class RetryingParquetFile(pq.ParquetFile):
+    """A Parquet file whose small reads are repeated too (`retried`)."""
+
+    def read(self, *args: Any, **kwargs: Any) -> pa.Table:
+        return retried(lambda: super(RetryingParquetFile, self).read(*args, **kwargs))
+
+    def read_row_groups(self, *args: Any, **kwargs: Any) -> pa.Table:
+        return retried(lambda: super(RetryingParquetFile, self).read_row_groups(*args, **kwargs))
+
+
 def parquet_file(file: AnyPath) -> pq.ParquetFile:
-    """A Parquet file on a disk or an object store, open for reading."""
+    """A Parquet file on a disk or an object store."""
     system, name = arrow_file(file)
-    return pq.ParquetFile(name, filesystem=system)
+    return retried(lambda: RetryingParquetFile(name, filesystem=system))
+
+
+def retried(read: Callable[[], Result]) -> Result:
+    """The result of a read by pyarrow, repeated when an object store failed it.
+
+    pyarrow repeats requests itself, except for those of fewer bytes than the server's error message has.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return read()
+        except OSError as error:
+            if TOO_LONG not in str(error):
+                raise
+            failed = error
+        time.sleep(min(0.1 * 2**attempt, 15))
+    raise failed
 
 
 def cause_of(error: BaseError) -> str:

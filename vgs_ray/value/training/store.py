@@ -12,6 +12,7 @@ import shutil
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from vgs_ray.data.files import atomic_file
 from vgs_ray.data.schemas import TOKENS
-from vgs_ray.data.storage import AnyPath, arrow_file
+from vgs_ray.data.storage import AnyPath, arrow_file, retried
 from vgs_ray.errors import UserError
 
 SPLITS = ("train", "validation")
@@ -143,7 +144,7 @@ def write_indexes(sources: Sources, folder: Path) -> None:
     """
     system = arrow_file(sources.labels[0])[0]
     files = [arrow_file(file)[1] for file in sources.labels]
-    labels = pads.dataset(files, filesystem=system).to_table(columns=list(LABEL_COLUMNS))
+    labels = retried(partial(pads.dataset(files, filesystem=system).to_table, columns=list(LABEL_COLUMNS)))
     ins, outs, values = (_open_all(folder / table) for table in COPIED)
     in_row = _rows_of(labels["roll_in_id"], ins["roll_in_id"])
     out_row = _rows_of(labels["roll_out_id"], outs["roll_out_id"])

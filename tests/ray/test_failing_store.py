@@ -72,7 +72,8 @@ def test_a_table_is_written_published_and_read(failing: FlakyProxy) -> None:
     with outage(failing, OUTAGE_S):
         ray.get([write.remote(table, number) for number in range(25, 40)])
     assert time.monotonic() - started > OUTAGE_S
-    stage = Stage("clean", folder, time.time(), {"stage": "clean"})
+    described = {"stage": "clean", "identity": {}, "operation": {}, "inputs": {}}
+    stage = Stage("clean", folder, time.time(), described)
     published = stage.publish(table)
     stage.close(rows=published.count_rows())
     expected = pa.concat_tables(problems(number) for number in range(40))

@@ -39,7 +39,7 @@ def test_a_lost_node_does_not_stop_training_or_change_the_data(
 ) -> None:
     """The nodes have temporary folders and homes of their own. On an object store they have no common folder for the run."""
     monkeypatch.setenv(
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "90"
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30"
     )  # Ray may still schedule on the lost node for a moment
     recipe = Recipe("toy", root=str(any_root), train=replace(SETTINGS, init=backbone))
     for stage in ("label", "roll_in", "roll_out"):

@@ -134,3 +134,12 @@ def test_small_reads_are_repeated(s3: S3Server) -> None:
             check_access(path.parent)
     assert proxy.failed["slow down"]
     assert proxy.failed["internal error"]
+
+
+def test_objects_that_stand_for_folders_are_not_files(s3_root: UPath, tmp_path: Path) -> None:
+    system, name = arrow_file(s3_root)
+    system.create_dir(f"{name}/folder/below", recursive=True)
+    make(s3_root, "folder/below/file", "content")
+    assert list_files(s3_root) == {"folder/below/file": 7}
+    files.download_folder(s3_root, tmp_path / "copy")
+    assert list_files(tmp_path / "copy") == {"folder/below/file": 7}

@@ -174,7 +174,10 @@ def list_files(folder: AnyPath) -> dict[str, int]:
     if not is_local(folder):
         store, key = object_store(folder)
         objects = [item for batch in obstore.list(store, prefix=f"{key}/") for item in batch]
-        return {item["path"].removeprefix(f"{key}/"): item["size"] for item in objects}
+        inside = [item for item in objects if item["path"].startswith(f"{key}/")]
+        found = {item["path"].removeprefix(f"{key}/"): item["size"] for item in inside}
+        folders = {name[:end] for name in found for end, letter in enumerate(name) if letter == "/"}
+        return {name: size for name, size in found.items() if name not in folders}  # pyarrow makes objects for folders
     sizes = {}
     for parent, _, names in os.walk(str(folder)):
         for name in names:

@@ -1,14 +1,16 @@
 """The stages without an engine at 25k, 250k and 2.5M roll-outs: python bench/scale.py --rows 25000 250000 2500000
 
-Out: rows/s, bytes a row and the peak memory of all processes for each stage and size, and whether time grows as the rows.
-`values` is stage label with kind token_values. Memory is the proportional set size of this process and all below it, so that
-memory which they share (Ray's object store) counts once.
+Out for each stage and size: rows/s, bytes a row, files written, files opened, peak memory, and whether time grows as the rows.
+`publish` copies the parts of all tables to large files; `values` is stage label with kind token_values. Memory is the
+proportional set size of this process and all below it, so that memory which they share (Ray's object store) counts once: of all
+together, and of the largest.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import io
 import json
 import logging
@@ -19,12 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import ray
-from synthetic import RESPONSES, recipe_of, write_run
+from synthetic import RESPONSES, publish_run, recipe_of, write_run
 
 from pipelines import export, label, verify
 from pipelines.session import _quiet_ray_data
@@ -41,14 +44,17 @@ class Measured(NamedTuple):
     rows: int
     seconds: float
     written: int
+    files: int
+    opened: int
     peak: int
+    largest: int
 
 
 class Memory:
-    """Peak memory of this process and all that descend from it, sampled while the body runs."""
+    """Peak memory of this process and all that descend from it, together and of the largest, sampled while the body runs."""
 
     def __init__(self, every_s: float = 1.0) -> None:
-        self.peak, self._every, self._stop = 0, every_s, threading.Event()
+        self.peak, self.largest, self._every, self._stop = 0, 0, every_s, threading.Event()
 
     def __enter__(self) -> Memory:
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -61,7 +67,45 @@ class Memory:
 
     def _follow(self) -> None:
         while not self._stop.wait(self._every):
-            self.peak = max(self.peak, sum(map(proportional_bytes, descendants(os.getpid()))))
+            sizes = [proportional_bytes(process) for process in descendants(os.getpid())]
+            self.peak, self.largest = max(self.peak, sum(sizes)), max(self.largest, *sizes)
+
+
+class Opens:
+    """How often files below a folder were opened while the body ran, as inotify counts."""
+
+    IN_OPEN, IN_NONBLOCK, HEADER = 0x20, 0o4000, 16
+
+    def __init__(self, folder: Path) -> None:
+        self.count, self._folder, self._stop = 0, folder, threading.Event()
+
+    def __enter__(self) -> Opens:
+        libc = ctypes.CDLL(None)
+        self._queue = libc.inotify_init1(self.IN_NONBLOCK)
+        for path in (self._folder, *self._folder.rglob("*")):
+            if path.is_dir():
+                libc.inotify_add_watch(self._queue, bytes(path), self.IN_OPEN)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        os.close(self._queue)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(0.05):
+            with contextlib.suppress(BlockingIOError):
+                while events := os.read(self._queue, 2**20):
+                    self._add(events)
+
+    def _add(self, events: bytes) -> None:
+        at = 0
+        while at < len(events):
+            length = int.from_bytes(events[at + 12 : at + 16], "little")
+            self.count += events[at + self.HEADER : at + self.HEADER + length].rstrip(b"\0").endswith(b".parquet")
+            at += self.HEADER + length
 
 
 def descendants(root: int) -> set[int]:
@@ -101,13 +145,13 @@ def local_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def measure(stage: str, rows: int, work: Callable[[], object], folder: Path) -> Measured:
-    begin = time.perf_counter()
-    with Memory() as memory, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+def measure(stage: str, rows: int, work: Callable[[], object], folder: Path, run: Path) -> Measured:
+    begin, quiet = time.perf_counter(), io.StringIO()
+    with Memory() as memory, Opens(run) as opens, contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         work()
     seconds = time.perf_counter() - begin
-    written = sum(path.stat().st_size for path in folder.glob("**/*.parquet"))
-    found = Measured(stage, rows, seconds, written, memory.peak)
+    sizes = [path.stat().st_size for path in folder.glob("**/*.parquet")]
+    found = Measured(stage, rows, seconds, sum(sizes), len(sizes), opens.count, memory.peak, memory.largest)
     show(found)
     return found
 
@@ -115,7 +159,8 @@ def measure(stage: str, rows: int, work: Callable[[], object], folder: Path) -> 
 def show(found: Measured) -> None:
     print(
         f"{found.rows:>10,} {found.stage:<9}{found.seconds:>9.1f} s{found.rows / found.seconds:>10,.0f} rows/s"
-        f"{found.written / found.rows:>9,.0f} B/row{found.peak / 2**30:>8.2f} GiB",
+        f"{found.written / found.rows:>9,.0f} B/row{found.files:>9,} files{found.opened:>11,} opened"
+        f"{found.peak / 2**30:>8.2f} GiB{found.largest / 2**30:>8.2f} GiB largest",
         flush=True,
     )
 
@@ -134,11 +179,16 @@ def run_size(rows: int, root: Path, mean_tokens: int, stages: list[str]) -> list
     problems = round(rows / RESPONSES)
     count, recipe = problems * RESPONSES, recipe_of(root, mean_tokens)
     verified = "verify" not in stages
-    found = [measure("generate", count, lambda: write_run(recipe, problems, mean_tokens, verified), recipe.folder)]
+    run = Path(recipe.folder)
+    steps = {
+        "generate": lambda: write_run(recipe, problems, mean_tokens, verified),
+        "publish": lambda: publish_run(recipe, verified),
+    }
+    found = [measure(name, count, step, run, run) for name, step in steps.items()]
     for stage in stages:
         mine = with_values(recipe) if stage == "values" else recipe
         name = "label" if stage == "values" else stage
-        found.append(measure(stage, count, lambda run=RUNS[name], mine=mine: run(mine), mine.folder / name))  # type: ignore[misc]
+        found.append(measure(stage, count, partial(RUNS[name], mine), Path(mine.folder) / name, run))
         check(name, mine, count)
     return found
 

@@ -2,23 +2,26 @@
 
 Like a real run: 14 roll-ins a problem from four policies, 4 cuts each by the square-root law, log-normal lengths, token ids
 from a vocabulary of 151,000 with frequencies that fall like 1/rank, a tenth of the problems without hope, a tenth of the
-responses cut off. Parts have 256 rows as stage roll_out writes them, and the rows of a problem lie in several parts.
+responses cut off. The files are those of a real run: roll-outs come in blocks of 128 rows, whose writers flush every 30 s, which
+makes 7 pieces of a block and then a part. The rows of a problem lie in several parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from pipelines.actors.block_journal import BlockJournal
 from pipelines.recipes import sandbox
 from pipelines.tables.stage import open_stage
-from pipelines.tables.stage_table import stage_table
+from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Generator, Label, Recipe, ReferencePolicy
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.lists import arrays, ragged
@@ -26,7 +29,9 @@ from vgs_ray.data.schemas import PROBLEMS, ROLL_INS, ROLL_OUTS, VERIFIED
 
 PER_PROBLEM, CUTS, POLICIES = 14, 4, ("p1", "p2", "p3", "p4")
 RESPONSES = PER_PROBLEM * CUTS
-BLOCK_ROWS, PROBLEMS_AT_ONCE = 256, 73  # 73 problems: about one block of roll-ins from each policy
+BLOCK_ROWS, PROBLEMS_AT_ONCE = 128, 73  # 73 problems: about two blocks of roll-ins from each policy
+FLUSHES = 7  # of the writer of a block
+WRITERS = 8
 WORDS, ANSWERS = 151_000, 100
 END, CLOSED = WORDS, WORDS + 1  # </think> and the token behind it
 BOX = WORDS + 2  # \boxed{0} and those that follow
@@ -34,8 +39,8 @@ ROLL_IN_LENGTH = 2.4  # of a completion's mean, as in the published data set
 ERROR, LENGTH, HOPELESS = 0.002, 0.1, 0.1
 
 
-def tokenizer(folder: Path) -> str:
-    """Save a tokenizer of whole words with the ids above."""
+def policy(folder: Path) -> str:
+    """Save a tokenizer of whole words with the ids above, and a policy of random weights, which no stage here runs."""
     pieces = [f"w{index} " for index in range(WORDS)] + ["</think>", "\n"]
     pieces += [f"\\boxed{{{answer}}}" for answer in range(ANSWERS)] + ["<eos>", "<unk>"]
     inner = Tokenizer(models.WordLevel({piece: index for index, piece in enumerate(pieces)}, unk_token="<unk>"))
@@ -43,6 +48,9 @@ def tokenizer(folder: Path) -> str:
     PreTrainedTokenizerFast(
         tokenizer_object=inner, eos_token="<eos>", unk_token="<unk>", chat_template="{{ messages[0]['content'] }}"
     ).save_pretrained(folder)
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = Qwen2Config(vocab_size=len(pieces), num_key_value_heads=1, **shape)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
     return str(folder)
 
 
@@ -50,6 +58,7 @@ def recipe_of(root: Path, mean_tokens: int) -> Recipe:
     """The sandbox recipe with the shape of the published run."""
     base = sandbox()
     longest = 16384 * mean_tokens // 5800
+    engine = replace(base.roll_in.engine, max_model_len=2 * longest)
     return replace(
         base,
         name="scale",
@@ -59,37 +68,64 @@ def recipe_of(root: Path, mean_tokens: int) -> Recipe:
             generators=tuple(Generator(name, "sandbox:ref") for name in POLICIES),
             per_problem=PER_PROBLEM,
             sampling=replace(base.roll_in.sampling, max_tokens=longest),
+            engine=engine,
         ),
-        policy=ReferencePolicy(tokenizer(root / "tokenizer")),
-        roll_out=replace(base.roll_out, cuts=CUTS, positions="sqrt"),
+        policy=ReferencePolicy(policy(root / "policy")),
+        roll_out=replace(
+            base.roll_out,
+            cuts=CUTS,
+            positions="sqrt",
+            engine=engine,
+            sampling=replace(base.roll_out.sampling, max_tokens=longest),
+        ),
         verify=replace(base.verify, workers=2),
         label=Label(hopeless_share=0.0),
     )
 
 
+def inputs(verified: bool) -> dict[str, tuple[str, ...]]:
+    """The stages to write, each with those that it reads."""
+    stages: dict[str, tuple[str, ...]] = {"clean": (), "roll_in": ("clean",), "roll_out": ("roll_in",)}
+    return stages | ({"verify": tuple(stages)} if verified else {})
+
+
 def write_run(recipe: Recipe, problems: int, mean_tokens: int, verified: bool, seed: int = 0) -> None:
-    """Write the finished stages clean, roll_in, roll_out and, if asked, verify; memory is that of 73 problems."""
+    """Write the parts of the stages clean, roll_in, roll_out and, if asked, verify; memory is that of 73 problems."""
     draw = np.random.default_rng(seed)
     ranks = np.repeat(np.arange(WORDS, dtype=np.int32), 1 + 2_000_000 // (10 + np.arange(WORDS)))
-    inputs: dict[str, tuple[str, ...]] = {"clean": (), "roll_in": ("clean",), "roll_out": ("roll_in",)}
-    inputs |= {"verify": tuple(inputs)} if verified else {}
-    parts = {name: stage_table(recipe, name) for name in inputs}
+    parts = {name: stage_table(recipe, name) for name in inputs(verified)}
     for table in parts.values():
         table.folder.mkdir(parents=True)
-    for begin in range(0, problems, PROBLEMS_AT_ONCE):
-        some = _problems(range(begin, min(begin + PROBLEMS_AT_ONCE, problems)))
-        parts["clean"].write_part(some)
-        for number, policy in enumerate(POLICIES):
-            roll_ins = _roll_ins(some, policy, range(number, PER_PROBLEM, len(POLICIES)), mean_tokens, ranks, draw)
-            parts["roll_in"].write_part(roll_ins)
-            for block in _roll_outs(roll_ins, some, mean_tokens, ranks, draw):
-                parts["roll_out"].write_part(block)
-                if verified:
-                    parts["verify"].write_part(_verified(block, some))
-    for name, before in inputs.items():
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for begin in range(0, problems, PROBLEMS_AT_ONCE):
+            some = _problems(range(begin, min(begin + PROBLEMS_AT_ONCE, problems)))
+            writes = [writers.submit(parts["clean"].write_part, some)]
+            for number, policy in enumerate(POLICIES):
+                roll_ins = _roll_ins(some, policy, range(number, PER_PROBLEM, len(POLICIES)), mean_tokens, ranks, draw)
+                writes.append(writers.submit(parts["roll_in"].write_part, roll_ins))
+                for block in _roll_outs(roll_ins, some, mean_tokens, ranks, draw):
+                    writes.append(writers.submit(write_block, parts["roll_out"], block))
+                    if verified:
+                        writes.append(writers.submit(parts["verify"].write_part, _verified(block, some)))
+            for write in writes:
+                write.result()
+
+
+def write_block(table: StageTable, block: pa.Table) -> None:
+    """Commit a block as its actor does: a piece at each flush, then the part."""
+    journal, step = BlockJournal(table, block[table.key].to_pylist()), -(-len(block) // FLUSHES)
+    journal.begin_attempt()
+    for begin in range(0, len(block), step):
+        journal.commit(block.slice(begin, step))
+    journal.merge()
+
+
+def publish_run(recipe: Recipe, verified: bool) -> None:
+    """Publish the tables that `write_run` wrote, which finishes their stages."""
+    for name, before in inputs(verified).items():
         stage = open_stage(recipe, name, before)
         assert stage is not None, "the folder is new"
-        stage.close(rows=parts[name].count_rows())
+        stage.close(rows=stage.publish(stage_table(recipe, name)).count_rows())
 
 
 def _problems(numbers: range) -> pa.Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,16 +43,6 @@ def test_a_failed_write_keeps_the_previous_file(any_root: UPath) -> None:
         temporary.write_text("newer")
     assert path.read_text() == "newer"
     assert list_files(any_root) == {"a.json": 5}
-
-
-def test_of_several_writers_one_creates(any_root: UPath) -> None:
-    path = any_root / "once"
-    for _ in range(10):
-        with ThreadPoolExecutor(8) as pool:
-            created = list(pool.map(lambda number: files.create(path, f"writer {number}".encode()), range(8)))
-        assert sum(created) == 1
-        assert path.read_text() == f"writer {created.index(True)}"
-        path.unlink()
 
 
 def test_a_folder_is_replaced_as_a_whole(any_root: UPath) -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
 
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.storage import AnyPath, is_local, list_files, object_store, read_bytes
@@ -114,31 +113,6 @@ def read_if_exists(path: AnyPath) -> str | None:
         return read_bytes(path).decode()
     except FileNotFoundError:
         return None
-
-
-def create(path: AnyPath, data: bytes) -> bool:
-    """Write a file unless it exists. Of several writers, one succeeds.
-
-    Returns:
-        Whether this call has written it.
-    """
-    if not is_local(path):
-        try:
-            obstore.put(*object_store(path), data, mode="create")
-        except AlreadyExistsError:
-            return False
-        return True
-    temporary = _temporary(path)
-    try:
-        temporary.write_bytes(data)
-        flush(temporary)
-        os.link(temporary, path)
-        flush(path.parent)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True
 
 
 def read_end(path: AnyPath, size: int = 0) -> bytes:

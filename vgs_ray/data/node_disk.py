@@ -28,7 +28,7 @@ def node_folder(key: str) -> Path:
 @contextmanager
 def one_process(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder of this node. One process fills the folder, and the others wait for it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         yield
 

@@ -30,8 +30,9 @@ from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.files import remove_folder
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.openr1 import REQUIRED, check_columns, our_tables
+from vgs_ray.data.parquet import parquet_file
 from vgs_ray.data.splits import split_bounds, split_key, splits_of
-from vgs_ray.data.storage import cause_of, list_files, parquet_file, storage_path
+from vgs_ray.data.storage import cause_of, list_files, storage_path
 from vgs_ray.errors import UserError
 
 INPUTS = {

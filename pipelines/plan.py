@@ -22,8 +22,9 @@ from pipelines.roll_in import assign_generators
 from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS
 from vgs_ray.config import Engine, Evaluate, Recipe
 from vgs_ray.config.checks import check_recipe
+from vgs_ray.data.parquet import parquet_file
 from vgs_ray.data.splits import split_sizes
-from vgs_ray.data.storage import parquet_file, storage_path
+from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.benchmarks import benchmark_source

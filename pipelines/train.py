@@ -22,7 +22,7 @@ from pipelines.tables.node_store import NodeStore
 from pipelines.tables.stage import Stage, open_stage
 from pipelines.tables.token_store import open_tokens, token_store
 from vgs_ray.config import Recipe, Train
-from vgs_ray.data.storage import arrow_file
+from vgs_ray.data.parquet import arrow_file
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
 from vgs_ray.value.training.batches import with_steps

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.tables.stage_table import StageTable, stage_table
 from vgs_ray.config import Recipe
-from vgs_ray.data.storage import retried
+from vgs_ray.data.parquet import retried
 from vgs_ray.evaluate.value_curves import Answer
 from vgs_ray.labels.outcomes import OUTCOME_CLASSES
 

@@ -25,8 +25,9 @@ from pipelines.tables.manifest import read_manifest
 from vgs_ray.config import Recipe
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import atomic_file, make_folder, read_if_exists, write_atomically
+from vgs_ray.data.parquet import arrow_file, parquet_file, retried
 from vgs_ray.data.schemas import TABLES
-from vgs_ray.data.storage import arrow_file, parquet_file, retried, storage_path
+from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError
 
 MANIFEST = "_stage.json"

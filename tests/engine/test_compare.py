@@ -31,13 +31,10 @@ def recipe(tmp_path: Path) -> Recipe:
     recipe = write_run(tmp_path, Label(hopeless_share=1.0))
     names = ("roll_out", "verify", "clean")
     tables, labels = {name: stage_table(recipe, name) for name in names}, stage_table(recipe, "label")
-    files, problems = (
-        {table.name: table.part_files() for table in tables.values()},
-        [row["problem_id"] for row in rows_of_run()["clean"]],
-    )
-    labels.folder.mkdir()
+    groups = {table.name: [group._asdict() for group in table.row_groups()] for table in tables.values()}
+    problems = [row["problem_id"] for row in rows_of_run()["clean"]]
     for start in range(0, len(problems), 11):
-        batch = ProblemBatch(problems[start : start + 11], files)
+        batch = ProblemBatch(problems[start : start + 11], groups)
         labels.write_part(label_problems(batch, tables, recipe.label, ()))
     return recipe
 

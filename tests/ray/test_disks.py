@@ -32,8 +32,9 @@ from pipelines.tables.stage import only_writer, open_stage
 from pipelines.tables.stage_table import StageTable
 from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Recipe
+from vgs_ray.data.parquet import arrow_file
 from vgs_ray.data.schemas import PROBLEMS
-from vgs_ray.data.storage import arrow_file, list_files, object_store, storage_path
+from vgs_ray.data.storage import list_files, object_store, storage_path
 from vgs_ray.errors import UserError
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test

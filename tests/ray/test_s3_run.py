@@ -34,7 +34,8 @@ from pipelines.tables.manifest import read_manifest
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.data.files import download_folder
-from vgs_ray.data.storage import arrow_file, list_files
+from vgs_ray.data.parquet import arrow_file
+from vgs_ray.data.storage import list_files
 
 SMALL = shlex.split(
     "--clean.limit 160 --clean.validation 14 --clean.test 10 --roll-out.whole --train.steps 8 --train.batch-size 16 "

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fsspec import get_filesystem_class
 
-from vgs_ray.data import storage
+from vgs_ray.data import parquet, storage
 
 BUCKET = "bucket"
 SECRET = "a-secret-that-no-file-may-contain"
@@ -99,7 +98,5 @@ def reach(endpoint: str) -> Iterator[None]:
 
 def forget_clients() -> None:
     """Clients keep the endpoint of the time when they were made."""
-    storage._bucket.cache_clear()
-    storage._arrow_file_system.cache_clear()
-    for protocol in storage.OBJECT_STORES:
-        get_filesystem_class(protocol).clear_instance_cache()
+    storage.bucket_store.cache_clear()
+    parquet._arrow_file_system.cache_clear()

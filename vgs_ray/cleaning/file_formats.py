@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from obstore.exceptions import BaseError
 
+from vgs_ray.data.parquet import arrow_file, parquet_file
 from vgs_ray.data.source_names import SUFFIXES
-from vgs_ray.data.storage import AnyPath, arrow_file, cause_of, is_local, parquet_file, storage_path
+from vgs_ray.data.storage import AnyPath, cause_of, is_local, storage_path
 from vgs_ray.errors import UserError
 
 TABLE_ROWS = 1000

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from upath import UPath
+from typing import TYPE_CHECKING, Any
 
 from vgs_ray.config.data import (
     Clean,
@@ -26,7 +24,9 @@ from vgs_ray.config.ranges import NonEmptyStr, Seed
 from vgs_ray.config.serve import Serve
 from vgs_ray.config.svpo import Pairs, Trees, Tune
 from vgs_ray.config.train import Train
-from vgs_ray.data.storage import storage_path
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 STAGES = ("clean", "roll_in", "roll_out", "verify", "label", "train", "evaluate")
 """Stages of a value model from roll-outs (VGS, TVM), in order."""
@@ -93,11 +93,16 @@ class Recipe:
     @property
     def folder(self) -> UPath:
         """`{root}/{run_name}`."""
-        return storage_path(self.root) / (self.run_name or self.name)
+        return self._in_root(self.run_name or self.name)
 
     def stage_folder(self, stage: str) -> UPath:
         """`{root}/{run_name}/{stage}`, or the stage's folder in `base_run`."""
-        return (storage_path(self.root) / self.base_run if stage in self.base_stages else self.folder) / stage
+        return (self._in_root(self.base_run) if stage in self.base_stages else self.folder) / stage
+
+    def _in_root(self, run: str) -> UPath:
+        from vgs_ray.data.storage import storage_path  # loads pyarrow, which a configuration alone does not need
+
+        return storage_path(self.root) / run
 
     def uses_own_head(self, stage: str) -> bool:
         """Whether the value head of the policy itself scores the blocks of a stage's searches: trees, evaluate or serve."""

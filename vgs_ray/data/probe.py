@@ -7,7 +7,8 @@ import uuid
 import obstore
 from obstore.exceptions import BaseError
 
-from vgs_ray.data.storage import AnyPath, arrow_file, is_local, object_store, retried
+from vgs_ray.data.parquet import arrow_file, retried
+from vgs_ray.data.storage import AnyPath, is_local, object_store
 from vgs_ray.errors import UserError
 
 ATTEMPTS = 3

@@ -6,23 +6,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import obstore
-import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
+from fsspec import register_implementation
 from obstore.exceptions import BaseError
-from obstore.fsspec import BufferedFile, FsspecStore, register
 from obstore.store import ObjectStore, from_url
 from typing_extensions import TypeIs
 from upath import UPath
@@ -39,13 +34,8 @@ ATTEMPTS = 16
 """Attempts of a request that an object store throttles, fails with a 5xx status or does not answer. They take 30 s or more."""
 BACKOFF = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 4}
 
-TOO_LONG = "Failed to flush response stream"
-"""Of pyarrow's error for an answer that is longer than what it wanted to read."""
-Result = TypeVar("Result")
-
-register(list(OBJECT_STORES))
-# Otherwise Python prints an error for each opened file that does not exist.
-BufferedFile._reader = io.BytesIO()  # type: ignore[assignment]
+for _scheme, _class in {"s3": "S3FileSystem", "gs": "GcsFileSystem"}.items():
+    register_implementation(_scheme, f"vgs_ray.data.file_system.{_class}", clobber=True)
 
 
 def storage_path(place: str | AnyPath) -> UPath:
@@ -70,7 +60,7 @@ def storage_path(place: str | AnyPath) -> UPath:
             f"{text} is not supported; storage is a path, or a URL such as file:///data/runs, s3://bucket/runs or "
             "gs://bucket/runs: pass one of these"
         )
-    return UPath(text.rstrip("/"), **_options(scheme))
+    return UPath(text.rstrip("/"))
 
 
 def is_url(place: str) -> bool:
@@ -79,13 +69,13 @@ def is_url(place: str) -> bool:
 
 
 def _options(scheme: str, attempts: int = ATTEMPTS) -> dict[str, Any]:
-    """Options of obstore. There are no credentials among them, because paths are sent to other processes."""
+    """Options of obstore; it reads credentials from the environment."""
     retries = {"max_retries": attempts - 1, "retry_timeout": timedelta(minutes=10), "backoff": BACKOFF}
-    plain = {"client_options": {"allow_http": True}} if scheme == "s3" and _endpoint().startswith("http://") else {}
+    plain = {"client_options": {"allow_http": True}} if scheme == "s3" and endpoint().startswith("http://") else {}
     return {"retry_config": retries, **plain}
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
     """The URL of an S3 server other than Amazon's, or an empty text."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
@@ -95,72 +85,17 @@ def is_local(path: AnyPath) -> TypeIs[Path]:
     return isinstance(path, Path)
 
 
-def file_system(path: AnyPath) -> FsspecStore:
-    """obstore's file system of a path on an object store."""
-    assert isinstance(path, UPath)
-    store = path.fs
-    assert isinstance(store, FsspecStore)
-    return store
-
-
 def object_store(path: AnyPath, attempts: int = ATTEMPTS) -> tuple[ObjectStore, str]:
     """The bucket of a path on an object store, and the key in it."""
     assert isinstance(path, UPath)
     bucket, _, key = path.path.partition("/")
-    return _bucket(f"{path.protocol}://{bucket}", attempts), key
+    return bucket_store(f"{path.protocol}://{bucket}", attempts), key
 
 
 @cache
-def _bucket(url: str, attempts: int) -> ObjectStore:
+def bucket_store(url: str, attempts: int = ATTEMPTS) -> ObjectStore:
+    """The store of a bucket, given as a URL such as s3://bucket."""
     return from_url(url, **_options(url.partition("://")[0], attempts))
-
-
-def arrow_file(path: AnyPath, attempts: int = ATTEMPTS) -> tuple[pafs.FileSystem, str]:
-    """The file system of pyarrow for a path, and the path in it."""
-    if is_local(path):
-        return pafs.LocalFileSystem(), str(path)
-    assert isinstance(path, UPath)
-    return _arrow_file_system(path.protocol, attempts), path.path
-
-
-@cache
-def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
-    if scheme == "gs":
-        return pafs.GcsFileSystem()
-    retries = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
-    return pafs.S3FileSystem(endpoint_override=_endpoint() or None, retry_strategy=retries)
-
-
-class RetryingParquetFile(pq.ParquetFile):
-    """A Parquet file whose small reads are repeated too (`retried`)."""
-
-    def read(self, *args: Any, **kwargs: Any) -> pa.Table:
-        return retried(lambda: super(RetryingParquetFile, self).read(*args, **kwargs))
-
-    def read_row_groups(self, *args: Any, **kwargs: Any) -> pa.Table:
-        return retried(lambda: super(RetryingParquetFile, self).read_row_groups(*args, **kwargs))
-
-
-def parquet_file(file: AnyPath) -> pq.ParquetFile:
-    """A Parquet file on a disk or an object store."""
-    system, name = arrow_file(file)
-    return retried(lambda: RetryingParquetFile(name, filesystem=system))
-
-
-def retried(read: Callable[[], Result]) -> Result:
-    """The result of a read by pyarrow, repeated when an object store failed it.
-
-    pyarrow repeats requests itself, except for those of fewer bytes than the server's error message has.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return read()
-        except OSError as error:
-            if TOO_LONG not in str(error):
-                raise
-            failed = error
-        time.sleep(min(0.1 * 2**attempt, 15))
-    raise failed
 
 
 def cause_of(error: BaseError) -> str:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from vgs_ray.data.storage import AnyPath, arrow_file
+from vgs_ray.data.parquet import arrow_file
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.report import AVERAGE, JSON, PER_PROBLEM, Row
 from vgs_ray.evaluate.statistics import average, difference

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vgs_ray.data.files import atomic_folder
-from vgs_ray.data.storage import AnyPath, list_files, parquet_file, storage_path
+from vgs_ray.data.parquet import parquet_file
+from vgs_ray.data.storage import AnyPath, list_files, storage_path
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.value.model import ValueModel, correct_probs
 from vgs_ray.value.packing import bucket_by_length

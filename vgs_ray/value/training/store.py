@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vgs_ray.data.files import atomic_file
+from vgs_ray.data.parquet import arrow_file, retried
 from vgs_ray.data.schemas import TOKENS
-from vgs_ray.data.storage import AnyPath, arrow_file, retried
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 
 SPLITS = ("train", "validation")

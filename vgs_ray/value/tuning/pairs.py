@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from vgs_ray.data.files import atomic_folder
+from vgs_ray.data.parquet import arrow_file
 from vgs_ray.data.schemas import PAIRS
-from vgs_ray.data.storage import AnyPath, arrow_file
+from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 
 SPLITS = ("train", "validation")

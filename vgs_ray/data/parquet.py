@@ -1,0 +1,67 @@
+"""Parquet files on a disk or an object store, through the file systems of pyarrow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from upath import UPath
+
+from vgs_ray.data.storage import ATTEMPTS, AnyPath, endpoint, is_local
+
+TOO_LONG = "Failed to flush response stream"
+"""Of pyarrow's error for an answer that is longer than what it wanted to read."""
+Result = TypeVar("Result")
+
+
+def arrow_file(path: AnyPath, attempts: int = ATTEMPTS) -> tuple[pafs.FileSystem, str]:
+    """The file system of pyarrow for a path, and the path in it."""
+    if is_local(path):
+        return pafs.LocalFileSystem(), str(path)
+    assert isinstance(path, UPath)
+    return _arrow_file_system(path.protocol, attempts), path.path
+
+
+@cache
+def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
+    if scheme == "gs":
+        return pafs.GcsFileSystem()
+    retries = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+    return pafs.S3FileSystem(endpoint_override=endpoint() or None, retry_strategy=retries)
+
+
+class RetryingParquetFile(pq.ParquetFile):
+    """A Parquet file whose small reads are repeated too (`retried`)."""
+
+    def read(self, *args: Any, **kwargs: Any) -> pa.Table:
+        return retried(lambda: super(RetryingParquetFile, self).read(*args, **kwargs))
+
+    def read_row_groups(self, *args: Any, **kwargs: Any) -> pa.Table:
+        return retried(lambda: super(RetryingParquetFile, self).read_row_groups(*args, **kwargs))
+
+
+def parquet_file(file: AnyPath) -> pq.ParquetFile:
+    """A Parquet file on a disk or an object store."""
+    system, name = arrow_file(file)
+    return retried(lambda: RetryingParquetFile(name, filesystem=system))
+
+
+def retried(read: Callable[[], Result]) -> Result:
+    """The result of a read by pyarrow, repeated when an object store failed it.
+
+    pyarrow repeats requests itself, except for those of fewer bytes than the server's error message has.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return read()
+        except OSError as error:
+            if TOO_LONG not in str(error):
+                raise
+            failed = error
+        time.sleep(min(0.1 * 2**attempt, 15))
+    raise failed

@@ -42,7 +42,7 @@ def kills(root: str, environment: dict[str, str], count: int) -> str:
 
 @pytest.mark.timeout(400)
 def test_a_killed_actor_generates_no_more_than_its_open_sequences_again() -> None:
-    options = ["--actors", "8", "--blocks", "2", "--scale", "25", "--every", "120", "--limit", "1"]
+    options = ["--actors", "8", "--blocks", "2", "--scale", "50", "--every", "120", "--limit", "1"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "kill_costs.py"), *options],
         capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},

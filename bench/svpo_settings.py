@@ -28,6 +28,7 @@ from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.tuning.checkpoints import open_checkpoints
 from vgs_ray.value.tuning.metrics import last_validation
 from vgs_ray.value.tuning.pairs import write_pairs
 from vgs_ray.value.tuning.run import tune
@@ -91,7 +92,8 @@ def changed(base: Tune, setting: str) -> Tune:
 
 def train(config: Tune, store: Path, folder: Path) -> tuple[PolicyValueModel, dict[str, float]]:
     rows: list[dict[str, float]] = []
-    model = tune(config, store, folder, 0, 1, rows.append).policy_value.eval()
+    with open_checkpoints(folder, lambda: None) as checkpoints:
+        model = tune(config, store, checkpoints, 0, 1, rows.append).policy_value.eval()
     return model, last_validation(rows)
 
 

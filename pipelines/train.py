@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -21,7 +21,7 @@ from pipelines.session import progress, ray_session
 from pipelines.tables.node_store import NodeStore
 from pipelines.tables.stage import Stage, open_stage
 from pipelines.tables.token_store import open_tokens, token_store
-from vgs_ray.config import Recipe, Train
+from vgs_ray.config import Recipe, Train, Tune
 from vgs_ray.data.parquet import arrow_file
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
@@ -139,18 +139,21 @@ def trainer(recipe: Recipe, store: NodeStore) -> TorchTrainer:
     from pipelines.actors.training import train_worker  # loads transformers, which only the workers need
 
     config = recipe.train
-    resources = {"CPU": config.cpus_per_worker}
-    if config.gpus_per_worker:
-        resources["GPU"] = config.gpus_per_worker
     return TorchTrainer(
         train_worker,
         train_loop_config={"recipe": recipe, "store": store},
         torch_config=TorchConfig(timeout_s=config.timeout_s),
-        scaling_config=ScalingConfig(
-            num_workers=num_workers(config), use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
-        ),
+        scaling_config=scaling_config(config, num_workers(config)),
         run_config=run_config(recipe.stage_folder("train"), config.max_failures),
     )
+
+
+def scaling_config(config: Train | Tune, workers: int | tuple[int, int]) -> ScalingConfig:
+    """The workers of a stage, each with its CPUs and GPUs."""
+    resources = {"CPU": config.cpus_per_worker}
+    if config.gpus_per_worker:
+        resources["GPU"] = config.gpus_per_worker
+    return ScalingConfig(num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources)
 
 
 def run_config(stage: UPath, max_failures: int) -> RunConfig:
@@ -160,7 +163,7 @@ def run_config(stage: UPath, max_failures: int) -> RunConfig:
     return RunConfig(name="ray", storage_path=path, storage_filesystem=system, failure_config=failures)
 
 
-def num_workers(config: Train) -> Any:
+def num_workers(config: Train) -> int | tuple[int, int]:
     """A fixed number, or the minimum and the maximum."""
     return (config.min_workers, config.workers) if config.min_workers else config.workers
 

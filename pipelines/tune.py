@@ -8,7 +8,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import ray
-from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ from pipelines.session import progress, ray_session
 from pipelines.tables.node_store import NodeStore
 from pipelines.tables.pair_store import open_pair_store, pair_store
 from pipelines.tables.stage import Stage, open_stage
-from pipelines.train import BAR_FORMAT, interruptible, run_config
+from pipelines.train import BAR_FORMAT, interruptible, run_config, scaling_config
 from vgs_ray.config import Recipe, Tune
 from vgs_ray.data.files import remove_folder
 from vgs_ray.errors import UserError
@@ -120,15 +119,10 @@ def trainer(recipe: Recipe, store: NodeStore) -> TorchTrainer:
     from pipelines.actors.tuning import tune_worker  # loads transformers and TRL, which only the workers need
 
     config = recipe.tune
-    resources = {"CPU": config.cpus_per_worker}
-    if config.gpus_per_worker:
-        resources["GPU"] = config.gpus_per_worker
     return TorchTrainer(
         tune_worker,
         train_loop_config={"recipe": recipe, "store": store},
-        scaling_config=ScalingConfig(
-            num_workers=config.workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources
-        ),
+        scaling_config=scaling_config(config, config.workers),
         run_config=run_config(recipe.stage_folder("tune"), config.max_failures),
     )
 

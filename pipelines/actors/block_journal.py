@@ -80,9 +80,8 @@ class BlockJournal:
             self._table.write_part(rows, name=piece_name(self._block, rows[self._table.key].to_pylist()))
         except FileNotFoundError:
             self._table.check_writer()
-            if (
-                not self._part().exists()
-            ):  # an actor that Ray believes dead has merged the block, and removed the folder
+            # If there is a part, an actor that Ray believes dead has merged the block, and removed the folder.
+            if not self._part().exists():
                 raise
 
     def merge(self) -> None:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
 from pipelines.tables.stage_table import StageTable
+from pipelines.tables.tasks import on_node
 from vgs_ray.data.node_disk import node_folder, one_process, remove_node_folder
 
 REMOVE_S = 60.0
@@ -44,8 +44,7 @@ class NodeStore(NamedTuple):
     def remove(self) -> None:
         """Delete the copies on all nodes. A node that does not answer keeps its copy among its temporary files."""
         alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        on = (NodeAffinitySchedulingStrategy(node, soft=False) for node in alive)
-        removed = [_remove.options(scheduling_strategy=each).remote(self.key) for each in on]
+        removed = [_remove.options(scheduling_strategy=on_node(node)).remote(self.key) for node in alive]
         for each in removed:
             with suppress(GetTimeoutError, RayError):
                 ray.get(each, timeout=REMOVE_S)

@@ -6,8 +6,8 @@ import uuid
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.tables.tasks import on_node
 from vgs_ray.data.probe import ERRORS, read_probe, reason, variables, write_probe
 from vgs_ray.data.storage import AnyPath, is_local
 from vgs_ray.errors import UserError
@@ -29,7 +29,7 @@ def check_shared(folder: AnyPath) -> None:
     probe = folder / f".shared-{uuid.uuid4().hex}"
     write_probe(probe, b"probe")
     try:
-        replies = {node: _reply.options(scheduling_strategy=_on(node)).remote(probe) for node in nodes}
+        replies = {node: _reply.options(scheduling_strategy=on_node(node)).remote(probe) for node in nodes}
         failures = [(nodes[node], _failure(probe, node, reply)) for node, reply in replies.items()]
     finally:
         for file in folder.glob(f"{probe.name}*"):
@@ -67,10 +67,6 @@ def _reply(probe: AnyPath) -> str:
 
 def _reply_path(probe: AnyPath, node: str) -> AnyPath:
     return probe.with_name(f"{probe.name}.{node}")
-
-
-def _on(node: str) -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _failure(probe: AnyPath, node: str, reply: ray.ObjectRef) -> str:

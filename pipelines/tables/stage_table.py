@@ -8,7 +8,7 @@ the parts.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from pipelines.tables.manifest import read_manifest
 from vgs_ray.config import Recipe
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import atomic_file, make_folder, read_if_exists, write_atomically
-from vgs_ray.data.parquet import arrow_file, parquet_file, retried
+from vgs_ray.data.parquet import arrow_file, parquet_dataset, parquet_file, retried
 from vgs_ray.data.schemas import TABLES
 from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError
@@ -116,31 +116,25 @@ class StageTable(NamedTuple):
 
     def count_rows(self) -> int:
         """Committed rows, without opening a file."""
-        return sum(table._count_own_rows() for table in (self, *self.earlier))
-
-    def _count_own_rows(self) -> int:
-        files = self.published_files()
-        if files is not None:
-            return sum(entry["rows"] for entry in files)
-        return sum(part.rows for part in parts.list_parts(self.parts_folder))
+        return sum(rows for rows, _ in self._sizes())
 
     def count_bytes(self) -> int:
         """Size of all files."""
-        return sum(table._own_bytes() for table in (self, *self.earlier))
+        return sum(size for _, size in self._sizes())
 
-    def _own_bytes(self) -> int:
-        files = self.published_files()
-        if files is not None:
-            return sum(entry["bytes"] for entry in files)
-        return sum(part.size for part in parts.list_parts(self.parts_folder))
+    def _sizes(self) -> Iterator[tuple[int, int]]:
+        """Rows and bytes of each file."""
+        for table in (self, *self.earlier):
+            files = table.published_files()
+            if files is not None:
+                yield from ((entry["rows"], entry["bytes"]) for entry in files)
+            else:
+                yield from ((part.rows, part.size) for part in parts.list_parts(table.parts_folder))
 
     def dataset(self, files: list[UPath] | None = None) -> pads.Dataset:
         """All rows, or those of some files, to scan."""
         chosen = self.files() if files is None else files
-        if not chosen:
-            return pads.dataset(self.schema.empty_table())
-        system = arrow_file(chosen[0])[0]
-        return pads.dataset([arrow_file(file)[1] for file in chosen], schema=self.schema, filesystem=system)
+        return parquet_dataset(chosen, self.schema) if chosen else pads.dataset(self.schema.empty_table())
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """All rows.

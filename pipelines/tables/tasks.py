@@ -10,6 +10,7 @@ import pyarrow as pa
 import ray
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Item = Mapping[str, Any]
 Work = Callable[[dict[str, Any]], pa.Table | Iterator[pa.Table]]
@@ -71,3 +72,8 @@ class _CommitBlocks(Datasink):
 def write_dataset(dataset: ray.data.Dataset, commit: Callable[[pa.Table], None]) -> None:
     """Run a Ray dataset, and call `commit` in a task for each block when it is ready."""
     dataset.write_datasink(_CommitBlocks(commit), ray_remote_args={"num_cpus": 0.1})
+
+
+def on_node(node: str) -> NodeAffinitySchedulingStrategy:
+    """The scheduling strategy of a task for one node, given by its id."""
+    return NodeAffinitySchedulingStrategy(node, soft=False)

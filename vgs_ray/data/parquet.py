@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from upath import UPath
@@ -33,6 +34,12 @@ def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
         return pafs.GcsFileSystem()
     retries = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
     return pafs.S3FileSystem(endpoint_override=endpoint() or None, retry_strategy=retries)
+
+
+def parquet_dataset(files: Sequence[AnyPath], schema: pa.Schema | None = None) -> pads.Dataset:
+    """All rows of Parquet files in one file system, to scan."""
+    system = arrow_file(files[0])[0]
+    return pads.dataset([arrow_file(file)[1] for file in files], schema=schema, filesystem=system)
 
 
 class RetryingParquetFile(pq.ParquetFile):

@@ -28,7 +28,7 @@ AnyPath: TypeAlias = Path | UPath
 """A path on a disk or an object store."""
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 ONE_SLASH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
-"""`pathlib` shortens `s3://bucket` to `s3:/bucket`."""
+"""Matches URLs, and `s3:/bucket`, to which `pathlib` shortens `s3://bucket`."""
 OBJECT_STORES = ("s3", "gs")
 ATTEMPTS = 16
 """Attempts of a request that an object store throttles, fails with a 5xx status or does not answer. They take 30 s or more."""
@@ -50,7 +50,7 @@ def storage_path(place: str | AnyPath) -> UPath:
     if isinstance(place, UPath):
         return place
     text = str(place)
-    if not URL.match(text) and not ONE_SLASH.match(text):
+    if not ONE_SLASH.match(text):
         return UPath(text)
     scheme, _, rest = text.partition("://")
     if scheme == "file":

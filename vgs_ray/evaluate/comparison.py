@@ -13,9 +13,8 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from vgs_ray.data.parquet import arrow_file
+from vgs_ray.data.parquet import parquet_file
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.report import AVERAGE, JSON, PER_PROBLEM, Row
@@ -80,8 +79,7 @@ def read_run(root: AnyPath, name: str) -> RunResults:
             )
     try:
         report = json.loads((folder / JSON).read_text())
-        system, place = arrow_file(folder / PER_PROBLEM)
-        table = pq.read_table(place, filesystem=system)
+        table = parquet_file(folder / PER_PROBLEM).read()
     except ValueError as error:  # pyarrow's error for a damaged file is one too
         raise UserError(
             f"{folder} has a damaged report ({error}); a comparison reads {JSON} and {PER_PROBLEM}: run python -m "

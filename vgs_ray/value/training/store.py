@@ -19,12 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vgs_ray.data.files import atomic_file
-from vgs_ray.data.parquet import arrow_file, retried
+from vgs_ray.data.parquet import arrow_file, parquet_dataset, parquet_file, retried
 from vgs_ray.data.schemas import TOKENS
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
@@ -99,8 +98,7 @@ def file_copies(sources: Sources, folder: Path) -> list[FileCopy]:
 
 def _bytes_of_copy(job: FileCopy) -> int:
     """Size of the numbers in the lists of a file, from its footer. Ids are small beside them."""
-    system, name = arrow_file(job.source)
-    with pq.ParquetFile(name, filesystem=system) as file:
+    with parquet_file(job.source) as file:
         footer = file.metadata
     lists = {field.name for field in COPIED[job.table] if pa.types.is_list(field.type)}
     groups = (footer.row_group(index) for index in range(footer.num_row_groups))
@@ -143,9 +141,7 @@ def write_indexes(sources: Sources, folder: Path) -> None:
     Raises:
         ValueError: a label has no tokens, or another number of values than roll-out tokens.
     """
-    system = arrow_file(sources.labels[0])[0]
-    files = [arrow_file(file)[1] for file in sources.labels]
-    labels = retried(partial(pads.dataset(files, filesystem=system).to_table, columns=list(LABEL_COLUMNS)))
+    labels = retried(partial(parquet_dataset(sources.labels).to_table, columns=list(LABEL_COLUMNS)))
     ins, outs, values = (_open_all(folder / table) for table in COPIED)
     in_row = _rows_of(labels["roll_in_id"], ins["roll_in_id"])
     out_row = _rows_of(labels["roll_out_id"], outs["roll_out_id"])

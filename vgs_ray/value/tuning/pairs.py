@@ -13,10 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from vgs_ray.data.files import atomic_folder
-from vgs_ray.data.parquet import arrow_file
+from vgs_ray.data.parquet import parquet_dataset
 from vgs_ray.data.schemas import PAIRS
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
@@ -47,9 +46,7 @@ def write_pairs(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabul
             name: files.enter_context(pa.ipc.new_stream(temporary / f"{name}.arrow", fields))
             for name, fields in (*((split, schema) for split in SPLITS), ("left_out", left_out))
         }
-        system, names = arrow_file(parts[0])[0], [arrow_file(part)[1] for part in parts]
-        pairs = pads.dataset(names, schema=PAIRS, filesystem=system)
-        for batch in pairs.to_batches(columns=[*COLUMNS, "split"], batch_size=ROWS):
+        for batch in parquet_dataset(parts, PAIRS).to_batches(columns=[*COLUMNS, "split"], batch_size=ROWS):
             _check(batch, vocabulary)
             rows = pa.Table.from_batches([batch])
             fits = pc.less_equal(_lengths(batch), max_length)

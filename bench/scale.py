@@ -50,55 +50,55 @@ class Measured(NamedTuple):
     largest: int
 
 
+@contextmanager
+def repeated(work: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call a function again and again in a thread while the body runs."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(every_s):
+            work()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 class Memory:
-    """Peak memory of this process and all that descend from it, together and of the largest, sampled while the body runs."""
+    """Peak memory of this process and all that descend from it, together and of the largest, over all samples."""
 
-    def __init__(self, every_s: float = 1.0) -> None:
-        self.peak, self.largest, self._every, self._stop = 0, 0, every_s, threading.Event()
+    def __init__(self) -> None:
+        self.peak = self.largest = 0
 
-    def __enter__(self) -> Memory:
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(self._every):
-            sizes = [proportional_bytes(process) for process in descendants(os.getpid())]
-            self.peak, self.largest = max(self.peak, sum(sizes)), max(self.largest, *sizes)
+    def sample(self) -> None:
+        sizes = [proportional_bytes(process) for process in descendants(os.getpid())]
+        self.peak, self.largest = max(self.peak, sum(sizes)), max(self.largest, *sizes)
 
 
 class Opens:
-    """How often files below a folder were opened while the body ran, as inotify counts."""
+    """How often Parquet files below a folder were opened since this was made, as inotify counts."""
 
     IN_OPEN, IN_NONBLOCK, HEADER = 0x20, 0o4000, 16
 
     def __init__(self, folder: Path) -> None:
-        self.count, self._folder, self._stop = 0, folder, threading.Event()
-
-    def __enter__(self) -> Opens:
         libc = ctypes.CDLL(None)
-        self._queue = libc.inotify_init1(self.IN_NONBLOCK)
-        for path in (self._folder, *self._folder.rglob("*")):
+        self.count, self._queue = 0, libc.inotify_init1(self.IN_NONBLOCK)
+        for path in (folder, *folder.rglob("*")):
             if path.is_dir():
                 libc.inotify_add_watch(self._queue, bytes(path), self.IN_OPEN)
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def close(self) -> None:
         os.close(self._queue)
 
-    def _follow(self) -> None:
-        while not self._stop.wait(0.05):
-            with contextlib.suppress(BlockingIOError):
-                while events := os.read(self._queue, 2**20):
-                    self._add(events)
+    def read(self) -> None:
+        """Count what has happened; the queue of the system is limited."""
+        with contextlib.suppress(BlockingIOError):
+            while events := os.read(self._queue, 2**20):
+                self._add(events)
 
     def _add(self, events: bytes) -> None:
         at = 0
@@ -147,7 +147,14 @@ def local_ray() -> Iterator[None]:
 
 def measure(stage: str, rows: int, work: Callable[[], object], folder: Path, run: Path) -> Measured:
     begin, quiet = time.perf_counter(), io.StringIO()
-    with Memory() as memory, Opens(run) as opens, contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+    memory = Memory()
+    with (
+        contextlib.closing(Opens(run)) as opens,
+        repeated(memory.sample, 1.0),
+        repeated(opens.read, 0.05),
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+    ):
         work()
     seconds = time.perf_counter() - begin
     sizes = [path.stat().st_size for path in folder.glob("**/*.parquet")]

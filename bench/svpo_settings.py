@@ -1,10 +1,11 @@
 r"""Settings of stage tune, one changed at a time, by validation on the sandbox.
 
     python bench/svpo_settings.py runs/svpo
-    python bench/svpo_settings.py runs/svpo --only beta=0.03 beta=0.3
+    python bench/svpo_settings.py runs/svpo --only beta=0.03 paths=256,value_weight=4
 
-Each run trains on the pairs of the run, and is measured on problems that are neither in its trees nor in the benchmark:
-greedy, the mean of 4 samples, and the AUC of the value at the ends of the samples. Out: a line for each run, and a table.
+Each training reads the pairs and paths of the run. The model is measured on problems that are neither in its trees nor in the
+benchmark: greedy, the mean of 4 samples, and the AUC of the value at the ends of the samples; the value also on the validation
+pairs and paths. Out: a line for each training, and a table.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.tuning.checkpoints import open_checkpoints
 from vgs_ray.value.tuning.metrics import last_validation
-from vgs_ray.value.tuning.pairs import write_pairs
 from vgs_ray.value.tuning.run import tune
+from vgs_ray.value.tuning.store import write_store
 
 SETTINGS = (
-    "", "beta=0.03", "beta=0.3", "sft_weight=0", "sft_weight=1", "value_weight=4", "margin_weight=0", "margin_weight=1",
-    "margin=1",
+    "", "beta=0.1", "beta=1", "paths=0", "paths=64", "paths=256", "value_weight=0.25", "value_weight=4", "sft_weight=0",
+    "sft_weight=1", "margin_weight=0", "margin_weight=1", "margin=1",
 )  # fmt: skip
 PROBLEMS, SAMPLES, LONGEST = 200, 4, 192
 SEED = 4711
@@ -85,9 +86,9 @@ class Measures:
 
 
 def changed(base: Tune, setting: str) -> Tune:
-    """The settings with one value changed, given as `field=value`."""
-    name, _, value = setting.partition("=")
-    return replace(base, **{name: type(getattr(base, name))(value)}) if name else base
+    """The settings with some values changed, given as `field=value,field=value`."""
+    pairs = (each.split("=") for each in setting.split(",") if each)
+    return replace(base, **{name: type(getattr(base, name))(value) for name, value in pairs})
 
 
 def train(config: Tune, store: Path, folder: Path) -> tuple[PolicyValueModel, dict[str, float]]:
@@ -99,7 +100,7 @@ def train(config: Tune, store: Path, folder: Path) -> tuple[PolicyValueModel, di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run with the table pairs")
+    parser.add_argument("run", type=Path, help="folder of a run with a complete stage pairs")
     parser.add_argument("--only", nargs="+", default=SETTINGS, metavar="FIELD=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -107,20 +108,21 @@ def main() -> None:
     measure, table = Measures(), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        files = sorted((options.run / "pairs").glob("part-*.parquet"))
-        write_pairs(files, folder / "store", base.max_length, len(measure.tokenizer))
+        tables = (options.run / "pairs", options.run / "pairs" / "value_paths")
+        pairs, paths = (sorted(table.glob("part-*.parquet")) for table in tables)
+        write_store(pairs, paths, folder / "store", base.max_length, len(measure.tokenizer))
         for number, setting in enumerate(options.only):
             begin = time.perf_counter()
             model, validation = train(changed(base, setting), folder / "store", folder / str(number))
-            names = ("dpo_accuracy", "value_accuracy", "value_auc", "chosen_logp", "rejected_logp")
+            names = ("dpo_accuracy", "value_auc", "node_auc", "node_mse", "answer_auc", "chosen_logp", "rejected_logp")
             found = [validation.get(f"validation_{name}", float("nan")) for name in names]
             table.append([setting or "as in the recipe", *measure(model), *found, time.perf_counter() - begin])
             print(table[-1], flush=True)
     headers = [
-        "setting", "greedy", "sampled", "AUC, ends of samples", "DPO accuracy", "value accuracy", "AUC, pairs", "log p, chosen",
-        "log p, rejected", "seconds",
+        "setting", "greedy", "sampled", "AUC, ends of samples", "DPO accuracy", "AUC, pairs", "AUC, nodes", "MSE, nodes",
+        "AUC, ends of paths", "log p, chosen", "log p, rejected", "seconds",
     ]  # fmt: skip
-    print(tabulate(table, headers, floatfmt=("", ".1f", ".1f", ".3f", ".3f", ".3f", ".3f", ".2f", ".2f", ".0f")))
+    print(tabulate(table, headers, floatfmt=("", ".1f", ".1f", *[".3f"] * 6, ".2f", ".2f", ".0f")))
 
 
 if __name__ == "__main__":

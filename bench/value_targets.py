@@ -2,8 +2,8 @@ r"""What limits the value head of SVPO: the targets or the steps? Trains heads o
 
     python bench/value_targets.py runs/svpo --steps 45 270
 
-Targets are Q at the ends of paired steps, as in stage tune, or Q at every node of finished paths. Policy and head are both
-trained, by the squared error, in steps of 128 sequences. The measures are of finished paths of validation problems.
+Targets are Q at the ends of paired steps, as in stage tune with tune.paths=0, or Q at every node of finished paths. Policy and
+head are both trained, by the squared error, in steps of 128 sequences. The measures are of finished paths of validation problems.
 """
 
 from __future__ import annotations

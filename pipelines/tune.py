@@ -1,4 +1,5 @@
-"""tune: train the policy and its value head on the table `pairs` with Ray Train, and save them as a Hugging Face folder.
+"""tune: train the policy and its value head on the tables `pairs` and `value_paths` with Ray Train, and save them as a Hugging
+Face folder.
 
 Training resumes from its last checkpoint after a failure.
 """
@@ -6,6 +7,7 @@ Training resumes from its last checkpoint after a failure.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import ray
 from ray.train.torch import TorchTrainer
@@ -28,6 +30,7 @@ from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, read_metr
 from vgs_ray.value.training.trackers import check_trackers
 from vgs_ray.value.tuning.metrics import last_validation, progress_text
 from vgs_ray.value.tuning.pairs import count_pairs
+from vgs_ray.value.tuning.paths import count_paths
 from vgs_ray.value.weights import read_config
 
 
@@ -47,8 +50,8 @@ def tune_policy(recipe: Recipe, stage: Stage) -> None:
     log = stage.folder / METRICS_LOG
     with ray_session(folder=stage.folder):
         store = pair_store(recipe)
-        pairs = prepare_pairs(recipe, store)
-        steps = recipe.tune.steps(pairs["train"])
+        data = prepare_data(recipe, store)
+        steps = recipe.tune.steps(data.pairs["train"])
         with (
             progress("tune", steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
             interruptible(),
@@ -59,40 +62,54 @@ def tune_policy(recipe: Recipe, stage: Stage) -> None:
         store.remove()
     remove_folder(stage.folder / "checkpoints")
     validation = {name: round(value, 4) for name, value in last_validation(read_metrics(log)).items()}
-    stage.close(pairs=pairs, steps=steps, validation=validation)
+    stage.close(pairs=data.pairs, value_paths=data.paths, steps=steps, validation=validation)
 
 
-def prepare_pairs(recipe: Recipe, store: NodeStore) -> dict[str, int]:
-    """Copy the pairs to one node, and check there that training can start.
+class TuneData(NamedTuple):
+    """Number of pairs and of paths in `train` and `validation`, and of those `left_out` because they are too long."""
+
+    pairs: dict[str, int]
+    paths: dict[str, int]
+
+
+def prepare_data(recipe: Recipe, store: NodeStore) -> TuneData:
+    """Copy the tables to one node, and check there that training can start.
 
     Returns:
-        Number of pairs in `train` and `validation`, and of those `left_out` because they are too long. A warning is printed if
-        there are any, and if nothing can be validated on.
+        What there is to train on. A warning is printed if sequences are left out, and if nothing can be validated on.
 
     Raises:
         UserError: there is nothing to train on, or the policy can't have a value head or can't read the pairs.
     """
     config, limit = recipe.tune, recipe.tune.max_length
     # With the resources of a worker, so that the copy is on a node that is likely to train.
-    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(check_pairs)
-    counts: dict[str, int] = ray.get(task.remote(recipe, store))
-    if not counts["train"]:
+    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(check_data)
+    data: TuneData = ray.get(task.remote(recipe, store))
+    if not data.pairs["train"]:
         raise UserError(
-            f"stage pairs has no pair of at most tune.max_length={limit:,} tokens in the split train ({counts['left_out']:,} are "
-            "longer); training needs one: raise --tune.max-length, or lower --pairs.min-margin in a new run"
+            f"stage pairs has no pair of at most tune.max_length={limit:,} tokens in the split train "
+            f"({data.pairs['left_out']:,} are longer); training needs one: raise --tune.max-length, or lower --pairs.min-margin "
+            "in a new run"
         )
-    if counts["left_out"]:
-        tqdm.write(
-            f"warning: {counts['left_out']:,} pairs are longer than tune.max_length={limit:,} tokens and are left out; raise "
-            "tune.max_length to use them"
+    if config.paths and not data.paths["train"]:
+        raise UserError(
+            f"tune.paths is {config.paths}, and stage pairs has no path of at most tune.max_length={limit:,} tokens in the split "
+            f"train ({data.paths['left_out']:,} are longer): raise --tune.max-length, pass --tune.paths 0, or, if an earlier "
+            f"version made the stage, remove {recipe.stage_folder('pairs')} and run it again"
         )
-    if not counts["validation"]:
+    for name, counts in data._asdict().items():
+        if counts["left_out"]:
+            tqdm.write(
+                f"warning: {counts['left_out']:,} {name} are longer than tune.max_length={limit:,} tokens and are left out; "
+                "raise tune.max_length to use them"
+            )
+    if not data.pairs["validation"]:
         tqdm.write("warning: no pair belongs to a validation problem, so nothing is validated; raise clean.validation")
-    return counts
+    return data
 
 
-def check_pairs(recipe: Recipe, store: NodeStore) -> dict[str, int]:
-    """Check the policy, copy the pairs that fit, and count them.
+def check_data(recipe: Recipe, store: NodeStore) -> TuneData:
+    """Check the policy, copy the pairs and paths that fit, and count them.
 
     Raises:
         UserError: the policy can't have a value head, or another tokenizer made the pairs.
@@ -111,7 +128,8 @@ def check_pairs(recipe: Recipe, store: NodeStore) -> dict[str, int]:
             f"tune.init is {init!r}, whose tokenizer differs from that of policy.model, {recipe.policy.model!r}; the pairs are "
             "token ids of the policy: pass a model with the same tokenizer as --tune.init"
         )
-    return count_pairs(open_pair_store(recipe, store))
+    folder = open_pair_store(recipe, store)
+    return TuneData(count_pairs(folder), count_paths(folder))
 
 
 def trainer(recipe: Recipe, store: NodeStore) -> TorchTrainer:

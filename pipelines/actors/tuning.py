@@ -20,6 +20,7 @@ from vgs_ray.value.tuning.checkpoints import open_checkpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.metrics import last_validation
 from vgs_ray.value.tuning.pairs import count_pairs
+from vgs_ray.value.tuning.paths import count_paths
 from vgs_ray.value.tuning.publish import save_policy_value
 from vgs_ray.value.tuning.run import tune
 from vgs_ray.value.tuning.trainer import Report
@@ -29,19 +30,19 @@ def tune_worker(config: dict[str, Any]) -> str:
     """Train on one worker; rank 0 writes the model.
 
     Args:
-        config: `recipe`, and the `store` of the pairs.
+        config: `recipe`, and the `store` of the pairs and paths.
 
     Returns:
         Why the training diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
     """
     recipe: Recipe = config["recipe"]
-    pairs = open_pair_store(recipe, config["store"])
+    store = open_pair_store(recipe, config["store"])
     ray.train.collective.barrier()  # copying may take longer than the limit of torch's collectives
     with mirrored(recipe.stage_folder("tune"), existing=[METRICS_LOG]) as mirror:
-        return _tune(recipe, pairs, mirror)
+        return _tune(recipe, store, mirror)
 
 
-def _tune(recipe: Recipe, pairs: Path, mirror: Mirror) -> str:
+def _tune(recipe: Recipe, store: Path, mirror: Mirror) -> str:
     settings, folder = recipe.resolved_tune, recipe.stage_folder("tune")
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -50,12 +51,13 @@ def _tune(recipe: Recipe, pairs: Path, mirror: Mirror) -> str:
     report = _ignore if rank else _reporter(settings, recipe.folder.name, mirror.folder)
     with open_checkpoints(folder / "checkpoints", mirror.copy) as checkpoints:
         try:
-            trainer = tune(settings, pairs, checkpoints, recipe.seed, workers, report)
+            trainer = tune(settings, store, checkpoints, recipe.seed, workers, report)
         except TuneDivergedError as error:
             return str(error)
     weights = trainer.whole_weights()
     if rank == 0:
-        validation, counts = last_validation(read_metrics(mirror.folder / METRICS_LOG)), count_pairs(pairs)
+        validation = last_validation(read_metrics(mirror.folder / METRICS_LOG))
+        counts = {"pairs": count_pairs(store), "paths": count_paths(store)}
         model, name = trainer.policy_value, recipe.folder.name
         save_policy_value(model, weights, asdict(settings), name, validation, counts, folder / "model")
     return ""

@@ -49,8 +49,8 @@ def svpo() -> Recipe:
         ),
         pairs=Pairs(min_margin=1.0),
         tune=Tune(
-            max_length=512, batch_size=64, micro_batch=16, lr=3e-4, head_lr=1e-2, bf16=False, workers=2, cpus_per_worker=0.25,
-            gpus_per_worker=0.0, activation_checkpointing=False,
+            beta=0.3, max_length=512, batch_size=64, paths=128, micro_batch=16, lr=3e-4, head_lr=1e-2, bf16=False, workers=2,
+            cpus_per_worker=0.25, gpus_per_worker=0.0, activation_checkpointing=False,
         ),
         evaluate=replace(evaluate, limit=200, greedy=True, beam=beam),
         serve=replace(base.serve, beam=beam),

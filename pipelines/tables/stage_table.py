@@ -243,6 +243,7 @@ LAYOUT = {
     "evaluate": ("", "searches", "search_id"),
     "dropped": ("clean/problems_dropped", "problems_dropped", "row"),
     "unpaired": ("pairs/unpaired_trees", "unpaired_trees", "tree_id"),
+    "value_paths": ("pairs/value_paths", "value_paths", "path_id"),
 }
 """Folder (by default the stage's name), schema and id column of the table of each stage."""
 

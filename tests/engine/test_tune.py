@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_pairs import LONGEST, VOCABULARY, make_policy, pair_rows, write_store
+from toy_pairs import LONGEST, VOCABULARY, make_policy, pair_rows, path_rows, write_store
 from transformers import AutoModelForCausalLM, TrainerCallback
 from upath import UPath
 
@@ -25,11 +25,12 @@ from vgs_ray.value.tuning.checkpoints import TuneCheckpoints, open_checkpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.losses import margin_loss, pair_losses, squared_error
 from vgs_ray.value.tuning.pairs import count_pairs, open_pairs
+from vgs_ray.value.tuning.paths import ValuePaths
 from vgs_ray.value.tuning.run import training_arguments, tune
 from vgs_ray.value.tuning.trainer import TuneTrainer
 
 CONFIG = Tune(
-    batch_size=8, micro_batch=4, epochs=2, lr=2e-3, head_lr=1e-2, warmup_share=0.0, bf16=False, workers=1,
+    batch_size=8, paths=4, micro_batch=4, epochs=2, lr=2e-3, head_lr=1e-2, warmup_share=0.0, bf16=False, workers=1,
     gpus_per_worker=0.0, checkpoint_every=3, validate_every=4, activation_checkpointing=False,
 )  # fmt: skip
 Row = dict[str, float]
@@ -82,10 +83,14 @@ def test_weights_of_zero_leave_a_loss_out() -> None:
     assert losses.total(0.5, 1.0, 0.0).isnan()
 
 
-@pytest.mark.parametrize("loss", ["dpo", "sft", "none"])
-def test_a_step_is_the_joint_loss_of_plain_pytorch(init: str, store: Path, tmp_path: Path, loss: str) -> None:
-    """All pairs in four padded forward passes, against each sequence alone; the policy differs from the reference."""
-    config = replace(CONFIG, init=init, loss=loss, batch_size=32, micro_batch=8, dropout=0.0, clip_norm=1e9, epochs=1)
+@pytest.mark.parametrize(("loss", "paths"), [("dpo", 0), ("dpo", 8), ("sft", 8), ("none", 8)])
+def test_a_step_is_the_joint_loss_of_plain_pytorch(
+    init: str, store: Path, tmp_path: Path, loss: Any, paths: int
+) -> None:
+    """All pairs and paths in four padded forward passes, against each sequence alone; the policy differs from the reference."""
+    config = replace(
+        CONFIG, init=init, loss=loss, batch_size=32, paths=paths, micro_batch=8, dropout=0.0, clip_norm=1e9, epochs=1
+    )
     model, plain = PolicyValueModel.from_policy(init, 0.0), PolicyValueModel.from_policy(init, 0.0)
     for each in (model, plain):
         torch.manual_seed(1)
@@ -97,12 +102,13 @@ def test_a_step_is_the_joint_loss_of_plain_pytorch(init: str, store: Path, tmp_p
     rows: list[Row] = []
     gradients: dict[str, torch.Tensor] = {}
     trainer = TuneTrainer(
-        model, reference if loss == "dpo" else None, config, (open_pairs(store, "train"), None), rows.append,
+        model, reference if loss == "dpo" else None, config, (open_pairs(store, "train"), None),
+        (ValuePaths(store, "train"), ValuePaths(store, "validation")), rows.append,
         TuneCheckpoints(tmp_path, tmp_path, lambda: None), args=arguments,
         processing_class=load_tokenizer(init), callbacks=[Gradients(model, gradients)],
     )  # fmt: skip
     trainer.train()
-    expected = joint_loss(plain, reference, open_pairs(store, "train"), config)
+    expected = joint_loss(plain, reference, open_pairs(store, "train"), path_rows()[:paths], config)
     expected.backward()
     assert rows[-1]["loss"] == pytest.approx(expected.item(), abs=1e-5)
     for name, weight in plain.named_parameters():
@@ -124,9 +130,11 @@ class Gradients(TrainerCallback):
                 self.copies[name.replace("policy.value_head.", "head.")] = weight.grad.clone()
 
 
-def joint_loss(model: PolicyValueModel, reference: Any, pairs: Any, config: Tune) -> torch.Tensor:
-    """The loss of all pairs from their logits, one sequence at a time."""
-    total = torch.zeros(())
+def joint_loss(
+    model: PolicyValueModel, reference: Any, pairs: Any, paths: list[dict[str, Any]], config: Tune
+) -> torch.Tensor:
+    """The loss of all pairs from their logits and of all nodes of paths, one sequence at a time."""
+    total, errors = torch.zeros(()), []
     for pair in pairs:
         logps, ratios, values = [], [], []
         for side in ("chosen_ids", "rejected_ids"):
@@ -137,11 +145,15 @@ def joint_loss(model: PolicyValueModel, reference: Any, pairs: Any, config: Tune
             ratios.append(logps[-1].sum() - base)
             values.append(model.values(ids)[0, -1])
         dpo = -torch.nn.functional.logsigmoid(config.beta * (ratios[0] - ratios[1]))
-        error = ((values[0] - pair["q_chosen"]) ** 2 + (values[1] - pair["q_rejected"]) ** 2) / 2
+        errors += [(values[0] - pair["q_chosen"]) ** 2, (values[1] - pair["q_rejected"]) ** 2]
         hinge = torch.clamp(config.margin - (values[0] - values[1]), min=0)
         policy_loss = {"dpo": dpo - config.sft_weight * logps[0].mean(), "sft": -logps[0].mean(), "none": 0.0}
-        total = total + policy_loss[config.loss] + config.value_weight * error + config.margin_weight * hinge
-    return total / len(pairs)
+        total = total + policy_loss[config.loss] + config.margin_weight * hinge
+    for path in paths:
+        nodes = zip(path["positions"], path["q"], strict=True)
+        squares = [(model.values(torch.tensor([path["tokens"]]))[0, at] - q) ** 2 for at, q in nodes]
+        errors.append(sum(squares, start=torch.zeros(())) / len(squares))
+    return total / len(pairs) + config.value_weight * torch.stack(errors).mean()
 
 
 def token_logps(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -185,8 +197,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(init: str, store: Path, tmp_p
     assert newest[0].name == "checkpoint-8"
     first, last = rows[0], rows[-1]
     assert last["loss"] < first["loss"]
-    assert last["validation_dpo_accuracy"] == 1.0
-    assert min(last["validation_value_accuracy"], last["validation_value_auc"]) > 0.8
+    learned = ("dpo_accuracy", "value_accuracy", "value_auc", "node_auc", "answer_auc")
+    assert min(last[f"validation_{name}"] for name in learned) > 0.7
 
 
 def test_the_size_of_a_forward_pass_changes_nothing(init: str, store: Path, tmp_path: Path) -> None:
@@ -211,6 +223,13 @@ def test_a_frozen_policy_stays_as_it_is(init: str, store: Path, tmp_path: Path) 
     errors = [row["value_mse"] for row in rows if "validation_loss" not in row]
     assert sum(errors[4:]) < sum(errors[:4])  # the second pass over the pairs against the first
     assert not any("dpo" in name for row in rows for name in row)
+
+
+def test_nothing_to_validate_on(init: str, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    store = write_store(tmp_path, pair_rows(8, 0), path_rows(8, 0))
+    run(replace(CONFIG, init=init, epochs=1), store, tmp_path / "checkpoints", rows.append)
+    assert [row["step"] for row in rows] == [1]
 
 
 def test_a_pair_without_a_finite_loss_is_named(init: str, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ IDENTITY = {
     "pairs": {"kind", "min_margin", "min_visits", "per_problem"},
     "tune": {
         "seed", "loss", "beta", "sft_weight", "value_weight", "margin_weight", "margin", "dropout", "max_length", "batch_size",
-        "epochs", "lr", "head_lr", "warmup_share", "weight_decay", "clip_norm", "bf16",
+        "paths", "epochs", "lr", "head_lr", "warmup_share", "weight_decay", "clip_norm", "bf16",
     },
     "evaluate": {
         "seed", "instruction", "timeout_s", "memory_gib", "benchmarks", "benchmark_folder", "limit", "samples", "budgets",

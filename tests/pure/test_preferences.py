@@ -1,4 +1,4 @@
-"""Preference pairs of random trees against a second implementation, and the reason of every tree without pairs."""
+"""Preference pairs and value paths of random trees against a second implementation, and the reason of trees without pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vgs_ray.config import Pairs
 from vgs_ray.labels.preferences import preferences
 from vgs_ray.labels.tree_values import tree_values
+from vgs_ray.labels.value_paths import ValuePath, value_paths
 
 OUTCOMES = ("correct", "incorrect", "incomplete", "unknown")
 
@@ -30,7 +31,7 @@ def trees(draw: st.DrawFn) -> dict[str, Any]:
     q, visits = tree_values(parents, values, outcomes)
     return {
         "parents": parents, "tokens": [[index % 5, 9] for index in range(len(parents))], "states": states, "outcomes": outcomes,
-        "q": q[1:], "visits": visits[1:], "error": draw(st.sampled_from([None, None, None, "too long"])),
+        "q": q[1:], "visits": visits[1:], "prompt": [3, 4], "error": draw(st.sampled_from([None, None, None, "too long"])),
     }  # fmt: skip
 
 
@@ -150,3 +151,33 @@ def test_blocks_without_a_value_or_an_outcome_below_are_in_no_pair() -> None:
     grown = tree((0, None), (0, None), (0, None), (1, "correct"), (1, "incorrect"), (2, None), (3, "incorrect"))
     pairs, _ = preferences([grown], Pairs(min_margin=0.0))
     assert {(pair.chosen.node, pair.rejected.node) for pair in pairs} == {(1, 3), (4, 5)}
+
+
+def line(tree: dict[str, Any], id: int) -> list[int]:
+    return [*line(tree, tree["parents"][id - 1]), id] if id else []
+
+
+@given(tree=trees())
+@settings(max_examples=200, deadline=None)
+def test_value_paths_end_where_no_node_below_has_q_and_have_all_q_before(tree: dict[str, Any]) -> None:
+    with_q = [id for id, q in enumerate(tree["q"], 1) if q is not None and not tree["error"]]
+    expected = []
+    for node in with_q:
+        if not any(node in line(tree, other) for other in with_q if other != node):
+            targets = [id for id in line(tree, node) if id in with_q]
+            positions = [len(tree["prompt"] + path(tree, id)) - 1 for id in targets]
+            tokens, q = tree["prompt"] + path(tree, node), [tree["q"][id - 1] for id in targets]
+            expected.append(ValuePath(node, tokens, positions, q, tree["outcomes"][node - 1]))
+    assert value_paths(tree, "step") == expected
+
+
+@given(tree=trees())
+@settings(max_examples=200, deadline=None)
+def test_value_paths_of_solutions_have_the_reward_at_the_end_of_each_answer(tree: dict[str, Any]) -> None:
+    rewards = {"correct": 1.0, "incorrect": -1.0, "incomplete": -1.0}
+    expected = []
+    for node, (state, outcome) in enumerate(zip(tree["states"], tree["outcomes"], strict=True), 1):
+        if state == "finished" and outcome in rewards and not tree["error"]:
+            tokens = tree["prompt"] + path(tree, node)
+            expected.append(ValuePath(node, tokens, [len(tokens) - 1], [rewards[outcome]], outcome))
+    assert value_paths(tree, "solution") == expected

@@ -118,6 +118,7 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--roll_in.generators.0.share 0 --roll_in.generators.1.share 0", ["only shares of 0"]),
         ("--train.min-workers 3", ["train.min_workers is 3 and train.workers is 2", "--train.min-workers"]),
         ("--tune.batch-size 100", ["tune.batch_size is 100", "tune.workers * tune.micro_batch (8 * 4)"]),
+        ("--tune.paths 100", ["tune.paths is 100", "tune.batch_size / tune.micro_batch (128 / 4)", "--tune.paths"]),
         ("--tune.gpus-per-worker 0", ["tune.bf16 is True and tune.gpus_per_worker is 0", "--tune.no-bf16"]),
         ("--roll_out.resources.num-gpus 1.5", ["roll_out.resources.num_gpus is 1.5", "whole GPUs"]),
         (

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,13 @@ def test_trl_reads_the_pairs_as_they_are(grown: Recipe, tmp_path: Path) -> None:
     unpaired = stage_table(grown, "unpaired").read().to_pylist()
     assert {row["tree_id"] for row in unpaired} | set(loaded["tree_id"]) == set(rows_by_id(grown))
     assert [row["reason"] for row in unpaired if "failed" in row["reason"]] == ["failed"] * PER_PROBLEM
+    paths, nodes = stage_table(grown, "value_paths").read().to_pylist(), defaultdict[str, set[tuple[int, ...]]](set)
+    for path in paths:
+        nodes[path["tree_id"]] |= {tuple(path["tokens"][: end + 1]) for end in path["positions"]}
+    for name, tree in rows_by_id(grown).items():
+        assert len(nodes[name]) == sum(q is not None for q in tree["q"])
+    manifest = json.loads((grown.folder / "pairs" / "_stage.json").read_text())
+    assert manifest["counts"]["value_paths"] == len(paths) > len(nodes) > 0
 
 
 def test_no_pair_at_all_is_one_clear_line(grown: Recipe) -> None:

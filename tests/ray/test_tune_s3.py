@@ -23,7 +23,7 @@ STEPS = 24
 def test_a_killed_worker_on_an_object_store(s3_ray: UPath, tmp_path: Path) -> None:
     base = svpo()
     config = replace(
-        base.tune, max_length=16, batch_size=8, micro_batch=4, epochs=STEPS // 4, checkpoint_every=3, validate_every=8,
+        base.tune, max_length=16, batch_size=8, paths=8, micro_batch=4, epochs=STEPS // 4, checkpoint_every=3, validate_every=8,
         workers=2,
     )  # fmt: skip
     policy = ReferencePolicy(make_policy(tmp_path / "policy"))

@@ -27,7 +27,7 @@ STEPS = 24
 def recipe(tmp_path: Path) -> Recipe:
     base = svpo()
     config = replace(
-        base.tune, max_length=16, batch_size=8, micro_batch=4, epochs=STEPS // 4, checkpoint_every=3, validate_every=8,
+        base.tune, max_length=16, batch_size=8, paths=8, micro_batch=4, epochs=STEPS // 4, checkpoint_every=3, validate_every=8,
         workers=2,
     )  # fmt: skip
     return replace(base, root=str(tmp_path), policy=ReferencePolicy(make_policy(tmp_path / "policy")), tune=config)
@@ -49,6 +49,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray: No
     check_model(folder / "model", recipe)
     manifest = json.loads((folder / "_stage.json").read_text())["counts"]
     assert manifest["pairs"] == {"train": 32, "validation": 8, "left_out": 0}
+    assert manifest["value_paths"] == {"train": 8, "validation": 4, "left_out": 0}
     assert (manifest["steps"], manifest["validation"]["step"]) == (STEPS, STEPS)
     assert manifest["validation"]["validation_dpo_accuracy"] == 1.0
     assert {path.name for path in folder.iterdir()}.isdisjoint({"store", "checkpoints"})
@@ -91,4 +92,4 @@ def test_another_tokenizer_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(recipe, tune=replace(recipe.tune, init=str(other)))
     write_pairs_stage(recipe, pair_rows())
     with pytest.raises(UserError, match=r"whose tokenizer differs from that of policy.model.*--tune.init$"):
-        tune.check_pairs(recipe, pair_store(recipe))
+        tune.check_data(recipe, pair_store(recipe))

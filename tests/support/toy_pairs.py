@@ -1,4 +1,4 @@
-"""Preference pairs of a toy task: a chosen side begins with the token 7, a rejected side with the token 9."""
+"""Preference pairs and paths of a toy task: a chosen side begins with the token 7, a rejected side with the token 9."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.data.files import read_end
-from vgs_ray.data.schemas import PAIRS
+from vgs_ray.data.schemas import TABLES
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.publish import copy_tokenizer
-from vgs_ray.value.tuning.pairs import write_pairs
+from vgs_ray.value.tuning.store import write_store as write_store_files
 
 GOOD, BAD, VOCABULARY = 7, 9, 120
 LONGEST = 16
@@ -46,6 +46,22 @@ def pair_rows(train: int = 32, validation: int = 8) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def path_rows(train: int = 8, validation: int = 4) -> list[dict[str, Any]]:
+    """Paths of one to three blocks, of which the first one decides."""
+    draw, rows = np.random.default_rng(1), []
+    for index in range(train + validation):
+        good, blocks = index % 2 == 0, int(draw.integers(1, 4))
+        tokens = [*draw.integers(20, VOCABULARY, 3).tolist(), GOOD if good else BAD]
+        tokens += draw.integers(20, VOCABULARY, 3 * blocks - 1).tolist()
+        q = draw.uniform(0.2, 1.0, blocks) * (1 if good else -1)
+        rows.append(
+            {"path_id": f"p{index:02}/tree/0/9", "problem_id": f"p{index:02}", "tree_id": f"p{index:02}/tree/0",
+             "split": "train" if index < train else "validation", "tokens": tokens, "q": q.tolist(),
+             "positions": [3 * block + 5 for block in range(blocks)], "outcome": "correct" if good else "incorrect"}
+        )  # fmt: skip
+    return rows
+
+
 def make_policy(folder: Path) -> str:
     """A random policy of 0.03M parameters with the tokenizer of the sandbox."""
     torch.manual_seed(0)
@@ -58,21 +74,28 @@ def make_policy(folder: Path) -> str:
     return str(folder)
 
 
-def write_store(folder: Path, rows: list[dict[str, Any]] | None = None) -> Path:
+def write_store(
+    folder: Path, rows: list[dict[str, Any]] | None = None, paths: list[dict[str, Any]] | None = None
+) -> Path:
     """The files that training reads."""
-    part = folder / "part-0.parquet"
-    pq.write_table(pa.Table.from_pylist(rows or pair_rows(), schema=PAIRS), part)
-    write_pairs([part], folder / "store", LONGEST, VOCABULARY)
+    files = []
+    for name, some in (("pairs", rows or pair_rows()), ("value_paths", path_rows() if paths is None else paths)):
+        files.append([folder / f"{name}.parquet"] if some else [])
+        if some:
+            pq.write_table(pa.Table.from_pylist(some, schema=TABLES[name]), files[-1][0])
+    write_store_files(*files, folder / "store", LONGEST, VOCABULARY)
     return folder / "store"
 
 
 def write_pairs_stage(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
-    """A complete stage pairs, in two parts."""
-    stage, table = open_stage(recipe, "pairs", inputs=()), stage_table(recipe, "pairs")
+    """A complete stage pairs, with pairs in two parts, and paths."""
+    stage = open_stage(recipe, "pairs", inputs=())
     assert stage is not None
-    for part in (rows[1::2], rows[::2]):
-        table.write_part(pa.Table.from_pylist(part, schema=table.schema))
-    stage.publish(table, in_this_process)
+    for name, parts in (("pairs", (rows[1::2], rows[::2])), ("value_paths", (path_rows(),))):
+        table = stage_table(recipe, name)
+        for part in parts:
+            table.write_part(pa.Table.from_pylist(part, schema=table.schema))
+        stage.publish(table, in_this_process)
     stage.close(rows=len(rows))
 
 

@@ -162,6 +162,12 @@ def _tuning(config: Tune) -> Iterator[str]:
             f"tune.batch_size is {config.batch_size}; it must be a multiple of tune.workers * tune.micro_batch "
             f"({config.workers} * {config.micro_batch}): change --tune.micro-batch or --tune.batch-size"
         )
+    elif config.paths % (config.batch_size // config.micro_batch):
+        yield (
+            f"tune.paths is {config.paths}; each forward pass of a step has as many, so it must be a multiple of "
+            f"tune.batch_size / tune.micro_batch ({config.batch_size} / {config.micro_batch}), or 0: change --tune.paths or "
+            "--tune.micro-batch"
+        )
     if config.bf16 and not config.gpus_per_worker:
         yield (
             "tune.bf16 is True and tune.gpus_per_worker is 0; bfloat16 needs a GPU: pass --tune.no-bf16 or "

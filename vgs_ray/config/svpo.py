@@ -84,11 +84,14 @@ class Tune:
     dropout: ShareBelowOne = 0.1
     """Dropout before the value head (AlphaMath)."""
     max_length: PositiveInt = 2048
-    """Maximum length of a prompt with either side of a pair in tokens. Longer pairs are left out and counted."""
+    """Maximum length in tokens of a prompt with either side of a pair, or with a path. Longer ones are left out and counted."""
     batch_size: PositiveInt = 128
     """Pairs in one optimizer step, over all workers."""
+    paths: NonNegativeInt = 128
+    """Paths of trees in one optimizer step, over all workers. The value is trained at all their nodes (`pairs.kind` step), or at
+    the ends of whole answers (solution). With 0 it is trained only at the ends of both sides of the pairs."""
     micro_batch: Annotated[PositiveInt, OPERATION] = 4
-    """Pairs in one forward pass of one worker."""
+    """Pairs in one forward pass of one worker, which has a proportional number of paths."""
     epochs: PositiveInt = 1
     """Passes over the pairs."""
     lr: PositiveFloat = 5e-7

@@ -161,6 +161,21 @@ PAIRS = pa.schema(
     ]
 )
 
+VALUE_PATHS = pa.schema(
+    [
+        pa.field("path_id", pa.string(), nullable=False),  # {tree_id}/{id of the last node}
+        pa.field("problem_id", pa.string(), nullable=False),
+        pa.field("tree_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # train | validation
+        pa.field("tokens", TOKENS, nullable=False),  # the prompt of the policy and the blocks
+        pa.field(
+            "positions", pa.list_(pa.int32()), nullable=False
+        ),  # in `tokens`, of the last token of each block with a target
+        pa.field("q", pa.list_(pa.float32()), nullable=False),  # the targets, in [-1, 1]
+        pa.field("outcome", pa.string()),  # of the path; null if it has not ended
+    ]
+)
+
 UNPAIRED_TREES = pa.schema(
     [
         pa.field("tree_id", pa.string(), nullable=False),
@@ -193,5 +208,6 @@ TABLES = {
     "trees": TREES,
     "pairs": PAIRS,
     "unpaired_trees": UNPAIRED_TREES,
+    "value_paths": VALUE_PATHS,
     "searches": SEARCHES,
 }

@@ -14,6 +14,8 @@ from vgs_ray.search.flops import ModelSize
 
 PAIRS_PER_SIMULATION = 0.05
 """Used if the run folder has no pairs to count. 132 trees of recipe svpo with 120 simulations each gave 880 pairs (0.056)."""
+PATHS_PER_SIMULATION = 0.2
+"""Paths with Q in a tree, by the same trees: 13,575 of 528 trees (0.21)."""
 
 
 class TreeMeans(NamedTuple):
@@ -40,18 +42,23 @@ def tree_stages(
     rows, prefix = problems * recipe.trees.per_problem, means.prompt + means.roll_in / 2
     tokens = trees.blocks * trees.block
     flops = forward(policy, means.prompt, 0) + trees.blocks * forward(policy, trees.block, prefix)
-    pairs = round(rows * trees.pairs)
+    pairs, answer = round(rows * trees.pairs), means.prompt + means.roll_in
+    paths = rows * recipe.trees.search.simulations * PATHS_PER_SIMULATION
     grown = StageCost("trees", rows, rows * tokens, flops=rows * flops, hours=speed.generation(rows * tokens))
     return [
         sized(grown, means, means.prompt + tokens),
-        sized(StageCost("pairs", pairs), means, 2 * (prefix + 2 * trees.block)),  # as token ids and as text
-        _tune(recipe, pairs, prefix + trees.block, policy, speed),
+        # Pairs as token ids and as text, and the paths.
+        sized(StageCost("pairs", pairs), means, 2 * (prefix + 2 * trees.block) + paths * answer / max(pairs, 1)),
+        _tune(recipe, pairs, prefix + trees.block, answer, policy, speed),
     ]
 
 
-def _tune(recipe: Recipe, pairs: int, length: float, policy: ModelSize, speed: Speed) -> StageCost:
-    """Two sequences for each pair. Training costs three forward passes, and the reference of DPO one more."""
+def _tune(recipe: Recipe, pairs: int, length: float, answer: float, policy: ModelSize, speed: Speed) -> StageCost:
+    """Two sequences for each pair, and the paths of each step. Training costs three forward passes, and the reference of DPO
+    one more for the pairs."""
     config = recipe.tune
     sequences, passes = 2 * config.epochs * pairs, 4 if config.loss == "dpo" else 3
-    flops = passes * sequences * forward(policy, length, 0)
-    return StageCost("tune", config.epochs * pairs, sequences * length, None, flops, speed.training(flops))
+    paths = config.steps(pairs) * config.paths
+    flops = passes * sequences * forward(policy, length, 0) + 3 * paths * forward(policy, answer, 0)
+    tokens = sequences * length + paths * answer
+    return StageCost("tune", config.epochs * pairs, tokens, None, flops, speed.training(flops))

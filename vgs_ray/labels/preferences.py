@@ -139,8 +139,14 @@ def _alternating(sides: Iterable[Side]) -> list[Side]:
 
 def _path(tree: Row, id: int) -> tuple[list[int], int]:
     """The tokens from the root to the end of a node, and the number of blocks."""
-    blocks = []
+    blocks = [tree["tokens"][node - 1] for node in ancestry(tree, id)]
+    return [token for block in blocks for token in block], len(blocks)
+
+
+def ancestry(tree: Row, id: int) -> list[int]:
+    """The ids of the nodes from below the root to a node."""
+    nodes = []
     while id:
-        blocks.append(tree["tokens"][id - 1])
+        nodes.append(id)
         id = tree["parents"][id - 1]
-    return [token for block in reversed(blocks) for token in block], len(blocks)
+    return nodes[::-1]

@@ -13,12 +13,16 @@ class TuneDivergedError(RuntimeError):
     Args:
         what: `loss` or `gradient norm`.
         step: the optimizer step.
-        suspects: ids of the pairs with such a loss, or of all pairs in the forward pass.
+        suspects: ids of the pairs and paths with such a loss, or of all in the forward pass.
     """
 
     def __init__(self, what: str, step: int, suspects: Sequence[str]) -> None:
         more = f" and {len(suspects) - SHOWN_IDS:,} more" if len(suspects) > SHOWN_IDS else ""
-        pairs = f", or check these pairs: {', '.join(suspects[:SHOWN_IDS])}{more}" if suspects else " or tune.head_lr"
+        rows = (
+            f", or check these rows of stage pairs: {', '.join(suspects[:SHOWN_IDS])}{more}"
+            if suspects
+            else " or tune.head_lr"
+        )
         super().__init__(
-            f"the {what} of step {step} is NaN or infinite; training can't continue from it: lower tune.lr{pairs}"
+            f"the {what} of step {step} is NaN or infinite; training can't continue from it: lower tune.lr{rows}"
         )

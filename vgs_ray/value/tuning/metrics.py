@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,11 @@ NAMES = {
     "learning_rate": "lr",
     "sft": "sft_loss",
     "squared_error": "value_mse",
+    "path_error": "path_mse",
     "margin": "margin_loss",
+    "node_mse": "node_mse",
+    "node_auc": "node_auc",
+    "answer_auc": "answer_auc",
     "logps/chosen": "chosen_logp",
     "logps/rejected": "rejected_logp",
 }
@@ -42,6 +48,21 @@ def named_metrics(logs: dict[str, float], dpo: bool) -> dict[str, float]:
     }
 
 
+class NodeValues(NamedTuple):
+    """Values of paths.
+
+    Attributes:
+        values, q: (nodes,) V and Q.
+        ends: (paths,) V at the last node.
+        correct: (paths,) 1, 0, or NaN if it is not known.
+    """
+
+    values: NDArray[np.float32]
+    q: NDArray[np.float32]
+    ends: NDArray[np.float32]
+    correct: NDArray[np.float32]
+
+
 class ValuePredictions:
     """Values and Q of validation pairs."""
 
@@ -65,6 +86,22 @@ class ValuePredictions:
         metrics = {f"{VALIDATION}value_accuracy": float((values[:, 0] > values[:, 1]).mean())}
         area = auc(q.ravel() > 0, values.ravel())
         return metrics if area is None else {**metrics, f"{VALIDATION}value_auc": area}
+
+
+def summarize_nodes(parts: list[NodeValues]) -> dict[str, float]:
+    """Metrics of the values of validation paths, under TRL's prefix `eval_`; those that are not defined are absent.
+
+    Returns:
+        `node_mse` and `node_auc`: squared error, and AUC of V against Q > 0, over all nodes. `answer_auc`: AUC of V at the ends
+        of the paths against their outcome.
+    """
+    if not parts:
+        return {}
+    values, q, ends, correct = (np.concatenate(column) for column in zip(*parts, strict=True))
+    known = np.isfinite(correct)
+    areas = {"node_auc": auc(q > 0, values), "answer_auc": auc(correct[known] > 0, ends[known])}
+    metrics = {"node_mse": float(((values - q) ** 2).mean()), **{k: v for k, v in areas.items() if v is not None}}
+    return {f"eval_{name}": value for name, value in metrics.items()}
 
 
 def last_validation(rows: list[dict[str, float]]) -> dict[str, float]:

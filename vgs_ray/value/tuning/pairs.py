@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vgs_ray.data.files import atomic_folder
 from vgs_ray.data.parquet import parquet_dataset
 from vgs_ray.data.schemas import PAIRS
 from vgs_ray.data.storage import AnyPath
@@ -28,7 +27,7 @@ ROWS = 4096
 
 
 def write_pairs(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabulary: int) -> None:
-    """Copy the pairs of at most `max_length` tokens to `folder`, which is complete or absent.
+    """Copy the pairs of at most `max_length` tokens.
 
     Args:
         parts: Parquet files of the table `pairs`.
@@ -41,13 +40,15 @@ def write_pairs(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabul
     """
     schema = pa.schema([PAIRS.field(name) for name in COLUMNS])
     left_out = pa.schema([PAIRS.field("pair_id"), PAIRS.field("split")])
-    with atomic_folder(folder) as temporary, ExitStack() as files:
+    with ExitStack() as files:
         writers = {
-            name: files.enter_context(pa.ipc.new_stream(temporary / f"{name}.arrow", fields))
+            name: files.enter_context(pa.ipc.new_stream(folder / f"{name}.arrow", fields))
             for name, fields in (*((split, schema) for split in SPLITS), ("left_out", left_out))
         }
+        for split in SPLITS:
+            writers[split].write_batch(pa.RecordBatch.from_pylist([], schema))  # datasets reads no file without a batch
         for batch in parquet_dataset(parts, PAIRS).to_batches(columns=[*COLUMNS, "split"], batch_size=ROWS):
-            _check(batch, vocabulary)
+            check_tokens(batch, "pair", ("prompt_ids", *SIDES), vocabulary)
             rows = pa.Table.from_batches([batch])
             fits = pc.less_equal(_lengths(batch), max_length)
             writers["left_out"].write_table(rows.filter(pc.invert(fits)).select(left_out.names))
@@ -61,21 +62,36 @@ def _lengths(batch: pa.RecordBatch) -> pa.Array:
     return pc.add(pc.list_value_length(batch["prompt_ids"]), longer)
 
 
-def _check(batch: pa.RecordBatch, vocabulary: int) -> None:
-    for column in ("prompt_ids", *SIDES):
+def check_tokens(batch: pa.RecordBatch, name: str, columns: Sequence[str], vocabulary: int) -> None:
+    """Check lists of token ids.
+
+    Args:
+        batch: rows with their ids in the column `{name}_id`.
+        name: what a row is.
+        columns: columns with lists of token ids.
+        vocabulary: number of token ids of the policy.
+
+    Raises:
+        UserError: a list is empty, or has a token id that the policy does not have.
+    """
+    ids = batch[f"{name}_id"]
+    for column in columns:
         lists = batch[column]
         empty = pc.indices_nonzero(pc.equal(pc.list_value_length(lists), 0))
         if len(empty):
-            pair = batch["pair_id"][empty[0].as_py()]
-            raise UserError(f"pair {pair} has no token in {column}; each of its lists needs one: run stage pairs again")
+            row = ids[empty[0].as_py()]
+            raise UserError(
+                f"{name} {row} has no token in {column}; each of its lists needs one: run stage pairs again"
+            )
         tokens = lists.flatten()
         unknown = pc.indices_nonzero(pc.or_(pc.less(tokens, 0), pc.greater_equal(tokens, vocabulary)))
         if len(unknown):
             token = unknown[0].as_py()
-            pair = batch["pair_id"][pc.list_parent_indices(lists)[token].as_py()]
+            row = ids[pc.list_parent_indices(lists)[token].as_py()]
             raise UserError(
-                f"pair {pair} has the token id {tokens[token]} in {column}, and the policy has ids below {vocabulary}; pairs and "
-                "policy must have the same tokenizer: pass the policy that made the pairs as --tune.init, or make the pairs again"
+                f"{name} {row} has the token id {tokens[token]} in {column}, and the policy has ids below {vocabulary}; pairs "
+                "and policy must have the same tokenizer: pass the policy that made the pairs as --tune.init, or make the pairs "
+                "again"
             )
 
 

@@ -36,8 +36,8 @@ q = PolicyValueModel.from_pretrained(folder).values(input_ids)  # (batch, length
 ## Validation on pairs of held-out problems
 {validation}
 
-## Pairs
-{pairs}
+## Training data
+{data}
 
 ## Settings
 ```json
@@ -52,7 +52,7 @@ def save_policy_value(
     settings: dict[str, Any],
     name: str,
     validation: dict[str, float],
-    pairs: dict[str, int],
+    counts: dict[str, dict[str, int]],
     folder: AnyPath,
 ) -> None:
     """Write the model. The folder is complete or absent.
@@ -64,7 +64,7 @@ def save_policy_value(
         settings: settings of stage tune, of which `init` is the model whose tokenizer is copied.
         name: name of the run.
         validation: metrics of the last validation; empty if there was none.
-        pairs: number of pairs by what became of them.
+        counts: number of pairs and of paths by what became of them.
         folder: folder to write; replaced if it exists.
     """
     if settings["bf16"]:
@@ -73,11 +73,12 @@ def save_policy_value(
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary, weights)
         copy_tokenizer(settings["init"], temporary)
-        (temporary / "README.md").write_text(_card(settings, name, validation, pairs))
+        (temporary / "README.md").write_text(_card(settings, name, validation, counts))
 
 
-def _card(settings: dict[str, Any], name: str, validation: dict[str, float], pairs: dict[str, int]) -> str:
+def _card(settings: dict[str, Any], name: str, validation: dict[str, float], counts: dict[str, dict[str, int]]) -> str:
     init = settings["init"]
+    data = [(f"{kind}, {split}", f"{count:,}") for kind, splits in counts.items() for split, count in splits.items()]
     metrics = [(metric, f"{value:.4g}") for metric, value in validation.items()]
     return CARD.format(
         name=name,
@@ -86,6 +87,6 @@ def _card(settings: dict[str, Any], name: str, validation: dict[str, float], pai
         loss=settings["loss"],
         head=VALUE_HEAD,
         validation=table(("metric", "value"), metrics) if metrics else "No validation was run.",
-        pairs=table(("pairs", "number"), [(key, f"{count:,}") for key, count in pairs.items()]),
+        data=table(("rows", "number"), data),
         settings=json.dumps(settings, indent=1),
     )

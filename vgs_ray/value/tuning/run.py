@@ -21,27 +21,29 @@ from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.tuning.checkpoints import KEPT, TuneCheckpoints
-from vgs_ray.value.tuning.pairs import open_pairs
+from vgs_ray.value.tuning.pairs import SPLITS, open_pairs
+from vgs_ray.value.tuning.paths import ValuePaths
 from vgs_ray.value.tuning.trainer import Report, TuneTrainer
 
 
 def tune(
-    config: Tune, pairs: Path, checkpoints: TuneCheckpoints, seed: int, workers: int, report: Report
+    config: Tune, store: Path, checkpoints: TuneCheckpoints, seed: int, workers: int, report: Report
 ) -> TuneTrainer:
     """Train from `config.init`, or continue from the newest checkpoint. All workers call it together.
 
     Args:
         config: settings.
-        pairs: folder that `write_pairs` wrote.
+        store: folder that `vgs_ray.value.tuning.store.write_store` wrote.
         checkpoints: the checkpoints of the run.
-        seed: of the order of the pairs, of a new head and of dropout.
+        seed: of the order of the pairs and the paths, of a new head and of dropout.
         workers: number of processes.
         report: see `TuneTrainer`.
 
     Raises:
         TuneDivergedError: the loss or the gradient norm is NaN or infinite; raised on all workers.
     """
-    train, validation = (open_pairs(pairs, split) for split in ("train", "validation"))
+    train, validation = (open_pairs(store, split) for split in SPLITS)
+    paths = ValuePaths(store, "train"), ValuePaths(store, "validation")
     tokenizer = copy.deepcopy(load_tokenizer(model_path(config.init)))  # TRL changes it
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -49,7 +51,7 @@ def tune(
     model = load_model(config, seed)
     settings = copy.deepcopy((model.policy.config, model.policy.generation_config))
     trainer = TuneTrainer(
-        model, _reference(config), config, (train, validation if len(validation) else None), report, checkpoints,
+        model, _reference(config), config, (train, validation if len(validation) else None), paths, report, checkpoints,
         args=training_arguments(config, checkpoints.local, seed, workers, steps, len(validation) > 0),
         processing_class=tokenizer,
     )  # fmt: skip

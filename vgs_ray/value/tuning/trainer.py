@@ -1,8 +1,9 @@
 """TRL's DPO trainer for a policy with a value head.
 
-In: a policy with its head, pairs as token ids. Out: the trained model, rows of metrics, checkpoints. The values come from the
-last hidden states of the forward pass that gives the log-probabilities. TRL has no public door for token ids and for further
-losses, so this class overrides private methods; pyproject.toml pins TRL.
+In: a policy with its head, pairs and paths as token ids. Out: the trained model, rows of metrics, checkpoints. The values of
+pairs come from the last hidden states of the forward pass that gives the log-probabilities; paths have a forward pass of their
+own, and one backward pass follows. TRL has no public door for token ids and for further losses, so this class overrides private
+methods; pyproject.toml pins TRL.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from vgs_ray.config import Tune
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
-from vgs_ray.value.tuning.losses import PairLosses, pair_losses
-from vgs_ray.value.tuning.metrics import ValuePredictions, named_metrics
+from vgs_ray.value.tuning.losses import PairLosses, pair_losses, path_errors
+from vgs_ray.value.tuning.metrics import NodeValues, ValuePredictions, named_metrics, summarize_nodes
+from vgs_ray.value.tuning.paths import PathBatch, PathOrder, ValuePaths
 
 Report = Callable[[dict[str, float]], None]
 HEAD = "value_head"
@@ -51,15 +53,17 @@ class TuneTrainer(DPOTrainer):
     """Trains a policy and its value head by one joint loss.
 
     The loss is DPO (arXiv 2305.18290, equation 7) + `sft_weight` * the mean over the pairs of the mean negative log-probability
-    of the tokens of chosen (arXiv 2404.19733, equation 2) + `value_weight` * squared error + `margin_weight` * margin loss. With
-    `config.loss` = `sft`, the first term is absent and the second has the weight 1; with `none`, both are absent and the policy
-    is frozen. No reference model is loaded for these two.
+    of the tokens of chosen (arXiv 2404.19733, equation 2) + `value_weight` * squared error + `margin_weight` * margin loss. The
+    squared error is the mean over the sequences of a forward pass, which are the sides of its pairs and its paths, of the mean
+    over their nodes. With `config.loss` = `sft`, the first term is absent and the second has the weight 1; with `none`, both are
+    absent and the policy is frozen. No reference model is loaded for these two.
 
     Args:
         model: the policy and its head.
         reference: the frozen model of DPO; None for the other losses.
         config: settings.
         pairs: training and validation pairs, as `vgs_ray.value.tuning.pairs.open_pairs` returns them; validation may be None.
+        paths: training and validation paths; training ones are not used if `config.paths` is 0.
         report: called on rank 0 with the metrics of each step, and again with those of a validation after the step added.
         checkpoints: where checkpoints are stored; its `local` is the `output_dir`.
         kwargs: arguments of `DPOTrainer`.
@@ -71,6 +75,7 @@ class TuneTrainer(DPOTrainer):
         reference: Any,
         config: Tune,
         pairs: tuple[Any, Any],
+        paths: tuple[ValuePaths, ValuePaths],
         report: Report,
         checkpoints: TuneCheckpoints,
         **kwargs: Any,
@@ -89,11 +94,18 @@ class TuneTrainer(DPOTrainer):
         self.remove_callback(PrinterCallback)
         # After TRL has turned off the dropout of the policy. As a module of the policy, the head is sharded and saved with it.
         model.policy.add_module(HEAD, model.head.to(self.args.device))
+        self._held_out = paths[1]
+        self._order = self._path_order(paths[0]) if config.paths else None
+
+    def _path_order(self, paths: ValuePaths) -> PathOrder:
+        config, workers = self._config, self.args.world_size
+        per_pass = config.paths * config.micro_batch // config.batch_size
+        return PathOrder(paths, config.paths, per_pass, self.args.seed, self.args.process_index, workers)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         policy = self.policy_value.policy
         hooks = (
-            policy.base_model.register_forward_hook(self._keep_values, with_kwargs=True),
+            policy.base_model.register_forward_hook(self._keep_values),
             policy.register_forward_hook(self._keep_log_probs),
         )
         try:
@@ -102,13 +114,13 @@ class TuneTrainer(DPOTrainer):
             for hook in hooks:
                 hook.remove()
 
-    def _keep_values(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        hidden, last = output.last_hidden_state, kwargs["attention_mask"].sum(1) - 1
+    def _keep_values(self, module: Any, args: Any, output: Any) -> None:
+        hidden = output.last_hidden_state
         with torch.autocast(hidden.device.type, enabled=False):
-            self._values = self.policy_value.q_values(hidden[torch.arange(len(hidden), device=hidden.device), last])
+            self._values = self.policy_value.q_values(hidden[self._nodes])
 
     def _keep_log_probs(self, module: Any, args: Any, output: Any) -> None:
-        self._log_probs = output.log_probs
+        self._log_probs = output.get("log_probs")  # not in a pass over paths
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
         """Nothing to do: the pairs are token ids, whose length stage tune has checked."""
@@ -144,23 +156,60 @@ class TuneTrainer(DPOTrainer):
         inputs = dict(inputs)
         pair_ids, q = inputs.pop("pair_id"), inputs.pop("q")
         config, mask = self._config, inputs["completion_mask"][:, 1:]
+        self._nodes = torch.arange(len(q), device=q.device), inputs["attention_mask"].sum(1) - 1
         policy_loss = super()._compute_loss(model, inputs, False)
         log_probs, values = self._log_probs, self._values
         losses = pair_losses(log_probs, mask, values, q, config.margin)
+        by_pair = torch.stack([*losses, log_probs.sum(1).view(2, -1).sum(0)]).sum(0)
+        path_ids, path_errors = self._train_on_paths(model) if self.model.training and self._order else ([], None)
         sft_weight = {"dpo": config.sft_weight, "sft": 1.0, "none": 0.0}[config.loss]
-        loss = policy_loss + losses.total(sft_weight, config.value_weight, config.margin_weight)
-        self._refuse_nan(loss, torch.stack([*losses, log_probs.sum(1).view(2, -1).sum(0)]).sum(0), pair_ids)
+        loss = policy_loss + losses.total(sft_weight, config.value_weight, config.margin_weight, path_errors)
+        by_row = by_pair if path_errors is None else torch.cat([by_pair, path_errors])
+        self._refuse_nan(loss, by_row, [*pair_ids, *path_ids])
         self._note(losses, values, q)
         return loss
 
-    def _refuse_nan(self, loss: Tensor, by_pair: Tensor, pair_ids: list[str]) -> None:
+    def _train_on_paths(self, model: Any) -> tuple[list[str], Tensor]:
+        """The ids of the paths of this forward pass, and their squared errors."""
+        assert self._order
+        batch = self._order.next(self.state.global_step).to(self.args.device)
+        errors = path_errors(self._values_of(model, batch), batch.q, batch.rows, len(batch.ids))
+        self._metrics["train"]["path_error"].append(self.accelerator.gather(errors.detach()).mean().item())
+        return batch.ids, errors
+
+    def _values_of(self, model: Any, batch: PathBatch) -> Tensor:
+        """(nodes,) values. The whole model is called, because it gathers its weights if they are sharded."""
+        self._nodes = batch.rows, batch.columns
+        model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=1, use_cache=False)
+        return self._values
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The loop over the validation pairs, and the metrics of the values of validation paths."""
+        output = super().evaluation_loop(*args, **kwargs)
+        output.metrics.update(self._validate_paths())
+        return output
+
+    @torch.no_grad()
+    def _validate_paths(self) -> dict[str, float]:
+        paths, workers, size = self._held_out.held_out().tolist(), self.args.world_size, 2 * self._config.micro_batch
+        found: list[NodeValues] = []
+        for begin in range(0, len(paths), workers * size):
+            own = paths[begin + self.args.process_index : begin + workers * size : workers]
+            batch = self._held_out.batch(own or paths[:1]).to(self.args.device)  # all workers call the model together
+            values = self._values_of(self.model, batch)
+            ends = values[batch.rows.bincount().cumsum(0) - 1]
+            part = NodeValues(*(each.cpu().numpy() for each in (values, batch.q, ends, batch.correct)))
+            found += [part] if own else []
+        return summarize_nodes(gather_object(found))
+
+    def _refuse_nan(self, loss: Tensor, by_row: Tensor, ids: list[str]) -> None:
         """Raise on all workers if the loss of one is not finite."""
         if bool(self.accelerator.gather(loss.detach().reshape(1)).isfinite().all()):
             return
-        finite = by_pair.isfinite().tolist()
-        suspects = [name for name, good in zip(pair_ids, finite, strict=True) if not good]
+        finite = by_row.isfinite().tolist()
+        suspects = [name for name, good in zip(ids, finite, strict=True) if not good]
         if not bool(loss.isfinite()) and not suspects:
-            suspects = pair_ids
+            suspects = ids
         raise TuneDivergedError("loss", self.state.global_step + 1, gather_object(suspects))
 
     def _note(self, losses: PairLosses, values: Tensor, q: Tensor) -> None:

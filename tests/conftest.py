@@ -19,7 +19,7 @@ from vgs_ray.data.storage import storage_path
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server. Only tests that use `s3_root` reach it by the environment."""
-    with s3_server(tmp_path_factory.mktemp("s3") / "server.log") as server:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 

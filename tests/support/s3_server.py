@@ -1,4 +1,4 @@
-"""A real S3 server for tests: moto's, as a process of its own on a free port. It keeps its objects in memory."""
+"""A real S3 server for tests, in a process of its own on a free port. It keeps its objects when it is killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,24 +20,47 @@ from vgs_ray.data import parquet, storage
 BUCKET = "bucket"
 SECRET = "a-secret-that-no-file-may-contain"
 START_S = 60.0
+PROGRAM = Path(__file__).with_name("durable_s3.py")
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
     """A running server.
 
     Attributes:
-        endpoint: its URL.
-        process: process id.
+        port: of its URL.
+        folder: has its log of requests, from which a new process restores the objects, and its output.
     """
 
-    endpoint: str
-    process: int
+    port: int
+    folder: Path
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables with which a process reaches the server."""
         return environment_of(self.endpoint)
+
+    def start(self) -> None:
+        """Start the process with the objects of the earlier one, and wait until it answers."""
+        command = [sys.executable, str(PROGRAM), str(self.port), str(self.folder / "log")]
+        with (self.folder / "output").open("a") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output)
+        deadline = time.monotonic() + START_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                httpx.put(f"{self.endpoint}/{BUCKET}", timeout=START_S)
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the S3 server did not start: {(self.folder / 'output').read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL the process. Clients can't connect until `start`."""
+        self._process.kill()
+        self._process.wait()
 
 
 def environment_of(endpoint: str) -> dict[str, str]:
@@ -59,28 +82,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def s3_server(log: Path) -> Iterator[S3Server]:
-    """Start a server with an empty bucket `BUCKET`, and end it after the block."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            endpoint = f"http://127.0.0.1:{port}"
-            _make_bucket(endpoint, process, log)
-            yield S3Server(endpoint, process.pid)
-        finally:
-            process.kill()
-
-
-def _make_bucket(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            httpx.put(f"{endpoint}/{BUCKET}", timeout=START_S).raise_for_status()
-            return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError(f"the S3 server did not start: {log.read_text()[-2000:]}")
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """Start a server with an empty bucket `BUCKET`, and end it after the block. `folder` is an empty one."""
+    server = S3Server(free_port(), folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @contextmanager

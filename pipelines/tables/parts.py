@@ -44,7 +44,7 @@ def piece_name(part: str, ids: Sequence[object]) -> str:
     return f"{part}/{part_name(ids)}"
 
 
-def list_parts(folder: UPath, of: str = "") -> list[Part]:
+def list_parts(folder: UPath, of: str = "", merging: bool = True) -> list[Part]:
     """The parts in a folder `_parts`, and the pieces whose part does not exist, sorted by name.
 
     A listing is not a snapshot: it may pass the place of a part before its pieces are merged into it, and the pieces after they
@@ -53,9 +53,11 @@ def list_parts(folder: UPath, of: str = "") -> list[Part]:
     Args:
         folder: the folder.
         of: list only the pieces of this part.
+        merging: list twice. Without it, rows that are merged during the call may be missing.
     """
     below, listed = f"{of}/" if of else "", folder / of if of else folder
-    sizes = {f"{below}{name}": size for name, size in (list_files(listed) | list_files(listed)).items()}
+    found = list_files(listed) | (list_files(listed) if merging else {})
+    sizes = {f"{below}{name}": size for name, size in found.items()}
     names = {
         name.removesuffix(SUFFIX): size for name, size in sizes.items() if name.endswith(SUFFIX)
     }  # no temporary files

@@ -115,7 +115,7 @@ class StageTable(NamedTuple):
         return [file for table in (self, *self.earlier) for file in table.own_files()]
 
     def count_rows(self) -> int:
-        """Committed rows, without opening a file."""
+        """Committed rows, from one listing. While actors work, rows that they merge during the call may be missing."""
         return sum(rows for rows, _ in self._sizes())
 
     def count_bytes(self) -> int:
@@ -129,7 +129,7 @@ class StageTable(NamedTuple):
             if files is not None:
                 yield from ((entry["rows"], entry["bytes"]) for entry in files)
             else:
-                yield from ((part.rows, part.size) for part in parts.list_parts(table.parts_folder))
+                yield from ((part.rows, part.size) for part in parts.list_parts(table.parts_folder, merging=False))
 
     def dataset(self, files: list[UPath] | None = None) -> pads.Dataset:
         """All rows, or those of some files, to scan."""

@@ -43,7 +43,9 @@ def test_objects_conditions_and_open_uploads_outlive_a_killed_server(server: S3S
     parts = "".join(
         f"<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>" for number, tag in enumerate(tags, 1)
     )
-    done = httpx.post(f"{large}?uploadId={upload}", content=f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>")
+    done = httpx.post(
+        f"{large}?uploadId={upload}", content=f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>"
+    )
     assert done.status_code == 200, done.text
     server.kill()
     server.start()

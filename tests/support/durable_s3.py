@@ -80,7 +80,9 @@ class DurableServer:
 
 def main() -> None:
     server = DurableServer(Path(sys.argv[2]))
-    make_server("127.0.0.1", int(sys.argv[1]), server, threaded=True, request_handler=MotoRequestHandler).serve_forever()
+    make_server(
+        "127.0.0.1", int(sys.argv[1]), server, threaded=True, request_handler=MotoRequestHandler
+    ).serve_forever()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +25,7 @@ from pipelines.tables.tasks import map_items
 from vgs_ray.config import Recipe
 from vgs_ray.data.cards import data_card
 from vgs_ray.data.files import download_folder, remove_folder, write_atomically
+from vgs_ray.data.node_disk import temporary_folder
 from vgs_ray.data.openr1 import CLEANED, VM, cleaned_rows, given_tokens, vm_rows
 from vgs_ray.data.storage import AnyPath, is_local, list_files
 from vgs_ray.errors import UserError
@@ -208,9 +207,9 @@ def upload_dataset(folder: AnyPath, name: str, token: str) -> None:
         api.upload_folder(repo_id=name, repo_type="dataset", folder_path=str(folder))
     else:
         for file in list_files(folder):
-            with tempfile.TemporaryDirectory() as copy:
-                download_folder(folder, Path(copy), [file])
-                api.upload_folder(repo_id=name, repo_type="dataset", folder_path=copy)
+            with temporary_folder() as copy:
+                download_folder(folder, copy, [file])
+                api.upload_folder(repo_id=name, repo_type="dataset", folder_path=str(copy))
     print(f"uploaded: https://huggingface.co/datasets/{name} (private)", flush=True)
 
 

@@ -1,7 +1,7 @@
 """Copies of the tables that a stage trains on, on the own disk of each node that trains.
 
-A copy is named after the folder of the stage and the files of the tables, so it is kept until the stage ends, also if the stage
-is interrupted, and it is not used after a table was made again.
+A copy is named after the folder of the stage and the files of the tables, so it is not used after a table was made again. It is
+kept until the stage ends. An interrupted stage continues with it, unless another stage has trained on the node meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from upath import UPath
 
 from pipelines.tables.stage_table import StageTable
 from pipelines.tables.tasks import on_node
-from vgs_ray.data.node_disk import node_folder, one_process, remove_node_folder
+from vgs_ray.data.node_disk import node_folder, one_process, remove_node_folder, remove_unused
 
 REMOVE_S = 60.0
 
@@ -35,14 +35,19 @@ class NodeStore(NamedTuple):
     files: tuple[list[UPath], ...]
 
     def open(self, fill: Callable[[Path], None]) -> Path:
-        """The folder on this node, after `fill` has written what is missing there. One process of the node fills it."""
+        """The folder on this node, after `fill` has written what is missing there. One process of the node fills it.
+
+        Before it makes the folder, it deletes copies that no process uses.
+        """
         folder = node_folder(self.key)
         with one_process(folder):
+            if not folder.exists():
+                remove_unused(folder.parent)
             fill(folder)
         return folder
 
     def remove(self) -> None:
-        """Delete the copies on all nodes. A node that does not answer keeps its copy among its temporary files."""
+        """Delete the copies on all nodes. A node that does not answer keeps its copy until the next one is made there."""
         alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         removed = [_remove.options(scheduling_strategy=on_node(node)).remote(self.key) for node in alive]
         for each in removed:

@@ -2,8 +2,8 @@
 
 A writer gets a temporary path. On a disk it is in the same folder: when the writer has finished, the data is flushed to disk
 (fsync), the path is renamed, and the folder is flushed too. A killed writer leaves only temporary paths, which
-`remove_temporary` deletes. On an object store the temporary path is on a local disk, and its file is uploaded by one request
-that takes effect as a whole.
+`remove_temporary` deletes. On an object store the temporary path is in a `temporary_folder` of the node, and its file is
+uploaded by one request that takes effect as a whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import Any
 import obstore
 
 from vgs_ray.data.failpoints import failpoint
+from vgs_ray.data.node_disk import temporary_folder
 from vgs_ray.data.storage import AnyPath, is_local, list_files, object_store, read_bytes
 
 LAST = "config.json"
@@ -43,8 +43,8 @@ def atomic_file(path: AnyPath, before_commit: Callable[[], None] | None = None) 
         before_commit: called immediately before the file is renamed or uploaded, which does not happen if it raises.
     """
     if not is_local(path):
-        with tempfile.TemporaryDirectory() as folder:
-            yield (temporary := Path(folder) / path.name)
+        with temporary_folder() as folder:
+            yield (temporary := folder / path.name)
             if before_commit:
                 before_commit()
             failpoint("file.before_upload")
@@ -69,10 +69,10 @@ def atomic_file(path: AnyPath, before_commit: Callable[[], None] | None = None) 
 def atomic_folder(folder: AnyPath) -> Iterator[Path]:
     """A temporary folder to fill. It replaces `folder` at the end of the block, or is deleted if the block raises."""
     if not is_local(folder):
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
+        with temporary_folder() as temporary:
+            yield temporary
             remove_folder(folder)
-            upload_folder(Path(temporary), folder)
+            upload_folder(temporary, folder)
         return
     path = _temporary(folder)
     path.mkdir(parents=True)

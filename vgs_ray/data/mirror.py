@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 import obstore
 
 from vgs_ray.data.files import upload
+from vgs_ray.data.node_disk import temporary_folder
 from vgs_ray.data.storage import AnyPath, is_local, object_store
 
 COPY_S = 10.0
@@ -72,8 +72,8 @@ def mirrored(target: AnyPath, existing: Sequence[str] = ()) -> Iterator[Mirror]:
     if is_local(target):
         yield Mirror(target, target)
         return
-    with tempfile.TemporaryDirectory(prefix="vgs-ray-") as folder:
-        mirror, stop = Mirror(Path(folder), target), threading.Event()
+    with temporary_folder() as folder:
+        mirror, stop = Mirror(folder, target), threading.Event()
         mirror.fetch(existing)
         copying = threading.Thread(target=_keep_copying, args=(mirror, stop), daemon=True)
         copying.start()

@@ -1,66 +1,121 @@
-"""Folders on a node's own disk, which the processes of the node share: copies of what is in storage.
+"""Folders on a node's own disk: temporary ones of one process, and copies that the processes of the node share.
 
-They are in the folder for temporary files, which the environment variable TMPDIR chooses.
+Each process holds a lock on the folders that it uses until it ends or is killed. A folder whose lock is free was left by killed
+processes or by an interrupted stage, and the next process that needs space deletes it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from filelock import FileLock
 
-from vgs_ray.data.files import download_folder
-from vgs_ray.data.storage import AnyPath, is_local
+_used: dict[Path, int] = {}
+"""Descriptors of the locks that this process holds until it ends."""
+
+
+def node_root() -> Path:
+    """The folder of this user among the temporary files of this node; the environment variable TMPDIR moves it."""
+    return Path(tempfile.gettempdir()) / f"vgs-ray-{os.getuid()}"
 
 
 def node_folder(key: str) -> Path:
     """The folder of this node for a key. Another content needs another key."""
-    name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-    return Path(tempfile.gettempdir()) / f"vgs-ray-{os.getuid()}" / name
+    return node_root() / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder, which is deleted at the end of the block, or after the death of this process by the next one here."""
+    remove_unused(node_root(), "tmp-*")
+    folder = node_root() / f"tmp-{uuid.uuid4().hex}"
+    lock = _lock(folder, fcntl.LOCK_SH)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove_node_folder(folder)
+        os.close(lock)
 
 
 @contextmanager
 def one_process(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of this node. One process fills the folder, and the others wait for it."""
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    """Keep a folder from `remove_unused` until this process ends. In the block, no other process is in such a block.
+
+    One process fills the folder, and the others wait for it.
+    """
+    held = _used.get(folder)
+    if held is None or not _is_current(held, folder):
+        _used[folder] = _lock(folder, fcntl.LOCK_SH)
+    with FileLock(folder.with_name(f".{folder.name}.filling")):
         yield
 
 
-def local_copy(folder: AnyPath, version: str) -> Path:
-    """A folder in storage as a folder on this node, which is downloaded once. A folder on a disk is returned as it is.
-
-    The node keeps one copy for all folders with the same parent, so a copy that a killed process left is replaced.
+def remove_unused(parent: Path, pattern: str = "*", after_s: float = 0.0) -> None:
+    """Delete folders that no process uses.
 
     Args:
-        folder: the folder.
-        version: changes when the content changes.
+        parent: of the folders.
+        pattern: of their names.
+        after_s: keep those that were in use in the last seconds.
     """
-    if is_local(folder):
-        return folder
-    slot = node_folder(str(folder.parent))
-    copy = slot / f"{folder.name}-{version}"
-    with one_process(slot):
-        if not copy.exists():
-            shutil.rmtree(slot, ignore_errors=True)
-            download_folder(folder, slot / ".tmp")
-            os.replace(slot / ".tmp", copy)
-    return copy
-
-
-def remove_local_copy(copy: Path, folder: AnyPath) -> None:
-    """Delete what `local_copy` has downloaded, when no process of the node needs it any more."""
-    if copy != folder:
-        remove_node_folder(copy.parent)
+    for path in list(parent.glob(f".{pattern}.lock")):
+        folder = path.with_name(path.name[1:].removesuffix(".lock"))
+        with suppress(OSError):  # in use, deleted meanwhile, or a file system without locks
+            if time.time() - path.stat().st_mtime < after_s:
+                continue
+            lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_node_folder(folder)
+            os.close(lock)
 
 
 def remove_node_folder(folder: Path) -> None:
-    """Delete a folder of this node and its lock. No other process may be using it."""
+    """Delete a folder, its locks, and what killed processes left of it. No other process may be using it."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.with_suffix(".lock").unlink(missing_ok=True)
+    for path in list(folder.parent.glob(f".{escape(folder.name)}.*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _lock(folder: Path, kind: int) -> int:
+    """The descriptor of the lock file of a folder, locked until it is closed. The time of the file is that of its last use.
+
+    Raises:
+        OSError: `kind` does not wait, and another process has the lock; or the file system has no locks.
+    """
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, kind)
+        except OSError:
+            if kind & fcntl.LOCK_NB:
+                os.close(descriptor)
+                raise
+        if _is_current(descriptor, folder):
+            os.utime(descriptor)
+            return descriptor
+        os.close(descriptor)  # another process has deleted the folder meanwhile
+
+
+def _is_current(descriptor: int, folder: Path) -> bool:
+    """Whether a lock is that of the folder as it is now."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(_lock_file(folder)))
+    return False

@@ -1,7 +1,7 @@
 """Local copies of models on an object store, in the user's cache: downloaded once per machine, and again when they change.
 
-The name of a copy has a hash of the URL and of the names, sizes and entity tags of its files. A copy is whole or absent, and of
-several processes one downloads it.
+The name of a copy has a hash of the URL and of the names, sizes and entity tags of its files. Before a download, copies that no
+process has used for a day are deleted.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
 import obstore
-from filelock import FileLock
 from obstore.exceptions import BaseError
 
-from vgs_ray.data.files import atomic_folder, download_folder, remove_temporary
+from vgs_ray.data.files import download_folder
+from vgs_ray.data.local_copies import make_once
+from vgs_ray.data.node_disk import remove_unused
 from vgs_ray.data.storage import AnyPath, cause_of, object_store
 
 SUBFOLDERS = ("value_head",)
@@ -25,6 +27,7 @@ SMALL = (".json", ".jinja", ".model", ".txt")
 """Files of the configuration and the tokenizer."""
 ATTEMPTS = 5
 """Downloads of a model that another process is writing meanwhile."""
+KEPT_S = 24 * 3600.0
 
 Versions = Mapping[str, str]
 """The version of each file, by its path in the folder."""
@@ -54,10 +57,10 @@ def cached_copy(folder: AnyPath, weights: bool = True) -> Path:
         if not versions:
             raise ValueError(f"{folder} has no files; it must be the URL of a model's folder: check the URL")
         copy = cache_folder() / "models" / f"{folder.name}-{_key(folder, versions)}"
+        if not copy.is_dir():
+            remove_unused(copy.parent, after_s=KEPT_S)
         with suppress(Changed):
-            if not copy.is_dir():
-                _download(folder, weights, versions, copy)
-            return copy
+            return make_once(copy, partial(_download, folder, weights, versions))
     raise ValueError(f"{folder} was changed during each of {ATTEMPTS} downloads: wait until it is complete")
 
 
@@ -87,23 +90,17 @@ def _key(folder: AnyPath, versions: Versions) -> str:
 
 
 def _download(folder: AnyPath, weights: bool, versions: Versions, copy: Path) -> None:
-    """Download the files of a model, unless another process has done so.
+    """Download the files of a model.
 
     Raises:
         Changed: the files are others now.
         ValueError: a file can't be read.
     """
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(copy.with_name(f".{copy.name}.lock")):
-        if copy.is_dir():
-            return
-        remove_temporary(copy.parent, copy.name)
-        with atomic_folder(copy) as temporary:
-            try:
-                download_folder(folder, temporary, versions)
-            except FileNotFoundError:
-                raise Changed from None
-            except BaseError as error:
-                raise ValueError(f"{folder} can't be downloaded: {cause_of(error)}") from error
-            if file_versions(folder, weights) != versions:
-                raise Changed
+    try:
+        download_folder(folder, copy, versions)
+    except FileNotFoundError:
+        raise Changed from None
+    except BaseError as error:
+        raise ValueError(f"{folder} can't be downloaded: {cause_of(error)}") from error
+    if file_versions(folder, weights) != versions:
+        raise Changed

@@ -5,12 +5,11 @@ A package contains a GGUF file. It is converted once to a folder of safetensors 
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-from filelock import FileLock
-
-from vgs_ray.data.files import atomic_folder, remove_temporary
+from vgs_ray.data.local_copies import make_once
 from vgs_ray.errors import UserError
 from vgs_ray.models.copies import cache_folder
 
@@ -27,18 +26,8 @@ def packaged_model(package: str) -> Path:
     """
     if package not in PACKAGES:
         raise ValueError(f"package {package!r} is not known to contain a model: choose one of {', '.join(PACKAGES)}")
-    cache = cache_folder()
-    folder = cache / package
-    if folder.is_dir():
-        return folder
-    gguf = _gguf(package)
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f".{package}.lock"):
-        if not folder.is_dir():
-            remove_temporary(cache, package)
-            with atomic_folder(folder) as temporary:
-                _convert(gguf, temporary)
-    return folder
+    folder = cache_folder() / package
+    return folder if folder.is_dir() else make_once(folder, partial(_convert, _gguf(package)))
 
 
 def _gguf(package: str) -> Path:

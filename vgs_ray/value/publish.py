@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vgs_ray.data.files import atomic_folder, download_folder
+from vgs_ray.data.node_disk import temporary_folder
 from vgs_ray.data.storage import AnyPath, is_local
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import TOKENIZER_FILES, is_path, on_this_machine
@@ -132,8 +132,8 @@ def push_to_hub(folder: AnyPath, repository: str) -> None:
 
     api = HfApi(token=os.environ["HF_TOKEN"])
     api.create_repo(repository, private=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         if not is_local(folder):
-            download_folder(folder, Path(temporary))
-        local = folder if is_local(folder) else Path(temporary)
+            download_folder(folder, temporary)
+        local = folder if is_local(folder) else temporary
         api.upload_folder(folder_path=local, repo_id=repository, commit_message="value model by vgs-ray")

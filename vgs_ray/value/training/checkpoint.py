@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,8 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.optim import Optimizer
 
 from vgs_ray.data.files import publish_folder, remove_folder, upload, write_json
-from vgs_ray.data.node_disk import local_copy, remove_local_copy
+from vgs_ray.data.local_copies import local_copy, remove_local_copy
+from vgs_ray.data.node_disk import temporary_folder
 from vgs_ray.data.storage import AnyPath, is_local, list_files
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.parallel import Worker
@@ -194,8 +195,9 @@ class _UploadingWriter(FileSystemWriter):
 
     def __init__(self, checkpoint: AnyPath) -> None:
         self._checkpoint = checkpoint
-        self._files = tempfile.TemporaryDirectory(prefix="vgs-ray-checkpoint-")
-        super().__init__(self._files.name, sync_files=False)
+        self._open = ExitStack()  # removes the folder together with this object
+        self._files = self._open.enter_context(temporary_folder())
+        super().__init__(str(self._files), sync_files=False)
 
     def write_data(self, *args: Any, **kwargs: Any) -> Any:
         results = super().write_data(*args, **kwargs)
@@ -209,7 +211,7 @@ class _UploadingWriter(FileSystemWriter):
         self._upload()
 
     def _upload(self) -> None:
-        for file in Path(self._files.name).iterdir():
+        for file in self._files.iterdir():
             upload(file, self._checkpoint / file.name)
             file.unlink()
 

@@ -8,13 +8,13 @@ theirs.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vgs_ray.data.files import remove_folder, upload_folder, write_atomically
+from vgs_ray.data.node_disk import temporary_folder
 from vgs_ray.data.storage import AnyPath, is_local, list_files
 
 KEPT = 2
@@ -72,5 +72,5 @@ def open_checkpoints(folder: AnyPath, before_commit: Callable[[], None]) -> Iter
     if is_local(folder):
         yield TuneCheckpoints(folder, folder, before_commit)
         return
-    with tempfile.TemporaryDirectory(prefix="vgs-ray-checkpoints-") as local:
-        yield TuneCheckpoints(folder, Path(local), before_commit)
+    with temporary_folder() as local:
+        yield TuneCheckpoints(folder, local, before_commit)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from trl import DPOConfig
 
 from vgs_ray.config import Tune
-from vgs_ray.data.node_disk import local_copy, remove_local_copy
+from vgs_ray.data.local_copies import local_copy, remove_local_copy
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.prompts import load_tokenizer

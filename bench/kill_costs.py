@@ -1,9 +1,9 @@
 """Tokens that are generated again after kills: python bench/kill_costs.py [--every 180] [--actors 16].
 
 Actors make blocks of rows with a scripted engine, whose sequences take the time of real ones, divided by `--scale`. Every so
-many seconds one actor gets SIGKILL, or with `--victim command` all of them at once, and is started again. What it had generated
-and not committed is generated again: the open sequences, and the finished ones of the last seconds. Out: that share of all
-tokens, and exit status 1 if it is above `--limit`. Seconds are those of the real run.
+many seconds one actor gets SIGKILL and is started again, or nothing if it has ended; with `--victim command` all of them at once.
+What an actor had generated and not committed is generated again: the open sequences, and the finished ones of the last seconds.
+Out: that share of all tokens, and exit status 1 if it is above `--limit`. Seconds are those of the real run.
 """
 
 from __future__ import annotations
@@ -96,8 +96,10 @@ def run(work: Work, parts: list[np.ndarray], every_s: float, victim: str, draw: 
             del actors[index]
         if time.monotonic() < due or not actors:
             continue
-        kills, due = kills + 1, due + every_s / work.scale
-        for index in [int(draw.choice(list(actors)))] if victim == "actor" else list(actors):
+        due += every_s / work.scale
+        chosen = {int(draw.integers(len(parts)))} if victim == "actor" else actors.keys()
+        kills += bool(chosen & actors.keys())
+        for index in chosen & actors.keys():
             actors[index].kill()
             work.count_lost(parts[index])
             actors[index] = Child(COUNT_ONLY, work.act, parts[index])

@@ -187,7 +187,7 @@ def _renew(path: UPath, owner: Owner, tag: str, stop: threading.Event) -> None:
         "ends, and no committed row is lost"
     )
     print(line, file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # another thread would not wake it from a sleep
     if not stop.wait(END_S):
         os.kill(os.getpid(), signal.SIGKILL)
 

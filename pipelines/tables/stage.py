@@ -28,7 +28,7 @@ from pipelines.tables.stage_table import MANIFEST, StageTable
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.failpoints import failpoint
-from vgs_ray.data.files import make_folder, remove_folder, write_atomically, write_json
+from vgs_ray.data.files import make_folder, remove_folder, remove_temporary, write_atomically, write_json
 from vgs_ray.data.probe import check_access
 from vgs_ray.data.storage import list_files
 from vgs_ray.errors import UserError
@@ -76,6 +76,7 @@ class Stage:
         failpoint("manifest.after")
         for table in self.published:
             remove_folder(table.parts_folder)
+        remove_temporary(self.folder)
         (self.folder / leftovers.PUBLISHING).unlink(missing_ok=True)
         failpoint("stage.closed")
         print(summary_line(manifest), flush=True)

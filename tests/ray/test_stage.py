@@ -1,7 +1,9 @@
 """Stages on disk: committed parts, the manifest, and a second run."""
 
 import json
+import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 
 from pipelines.cli import cli
 from pipelines.recipes import sandbox
-from pipelines.tables import publish
+from pipelines.tables import parts, publish
 from pipelines.tables.stage import Stage, open_stage
 from pipelines.tables.stage_table import Displaced, StageTable, committed_ids, stage_table
 from vgs_ray.config import Clean, Recipe
@@ -146,6 +148,46 @@ def test_a_file_that_is_removed_with_the_manifest_costs_its_own_rows_only(recipe
     assert not [file for file in others if file.exists() and file not in table.files()]
 
 
+PUBLISH = """
+import sys
+from dataclasses import replace
+from pipelines.recipes import sandbox
+from pipelines.tables import publish
+from pipelines.tables.stage_table import stage_table
+
+publish.write_output(stage_table(replace(sandbox(), root=sys.argv[1]), "clean"), publish.Output("part", [], {}))
+"""
+
+
+def test_what_a_killed_publisher_left_is_removed(recipe: Recipe) -> None:
+    """Ray repeats the task of a killed worker in the same command."""
+    stage, table = open_stage(recipe, "clean", ()), stage_table(recipe, "clean")
+    assert stage is not None
+    table.write_part(problems("a"))
+    environment = os.environ | {"VGS_FAILPOINTS": "file.before_rename=kill", "PYTHONPATH": os.getcwd()}
+    killed = subprocess.run([sys.executable, "-c", PUBLISH, recipe.root], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(table.folder.glob(".part.*.tmp"))
+    stage.publish(table, publish.in_this_process)
+    stage.close(kept=1)
+    assert {path.name for path in table.folder.iterdir()} == {
+        "part-00000-of-00001.parquet",
+        "_stage.json",
+        "_started.json",
+        "_writer",
+    }
+
+
+def test_rows_are_counted_with_one_listing(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The progress bar counts again and again, and an object store charges for each request."""
+    table, listings = stage_table(recipe, "clean"), []
+    table.write_part(problems("a", "b"))
+    list_files = parts.list_files
+    monkeypatch.setattr(parts, "list_files", lambda folder: listings.append(folder) or list_files(folder))
+    assert table.count_rows() == 2
+    assert len(listings) == 1
+
+
 def test_a_command_that_lost_its_table_cannot_publish_it(recipe: Recipe) -> None:
     """Its manifest would otherwise replace the one of the new owner."""
     stage, table = open_stage(recipe, "clean", ()), stage_table(recipe, "clean").claim()
@@ -209,8 +251,8 @@ def test_interrupt_says_how_to_continue(recipe: Recipe, monkeypatch, capsys) -> 
 
 def test_second_writer_waits_for_the_first(recipe: Recipe) -> None:
     hold = (
-        "import sys, time; from pipelines.cli import parse; from pipelines.tables.stage import only_writer\n"
-        "with only_writer(parse('x', sys.argv[1:])): print('held', flush=True); time.sleep(600)"
+        "import sys, time; from pipelines.cli import parse; from pipelines.tables import lease, stage; lease.POLL_S = 0.1\n"
+        "with stage.only_writer(parse('x', sys.argv[1:])): print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", hold, "sandbox", "--root", recipe.root], stdout=subprocess.PIPE)
     assert holder.stdout is not None

@@ -10,174 +10,32 @@ prints its seed; `--seed SEED --kills 1` replays it.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import hashlib
 import os
-import pickle
 import random
 import signal
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+from forked import COUNT_ONLY, Child, call
+from scripted_stage import ROWS, close, committed, open_, verdict, work
 
-from pipelines.actors.block_runner import BlockRunner, Row
 from pipelines.recipes import sandbox
-from pipelines.tables import lease
-from pipelines.tables.publish import in_this_process
-from pipelines.tables.stage import Stage, only_writer, open_stage
-from pipelines.tables.stage_table import Displaced, StageTable, committed_ids, stage_table
+from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Recipe
 from vgs_ray.data import failpoints
-from vgs_ray.data.schemas import ROLL_OUTS
-from vgs_ray.data.storage import list_files, storage_path
+from vgs_ray.data.storage import storage_path
 
-ROWS, BLOCK, WORKERS = 36, 8, 2
+BLOCK, WORKERS = 8, 2
 ZOMBIES = 0.25
 """Share of the workers that are stopped instead of killed, and continue later."""
 CHANCES = {"open": 0.2, "work": 0.6, "close": 0.5}
 """That a process of a phase is killed."""
 MOST_STARTS = 30
-COUNT_ONLY = "none=kill"
-"""Arms no point, but counts the passings."""
-KEPT = {"_stage.json", "_started.json", "_writer"}
-
-
-def row_of(request: Row) -> Row:
-    """What the scripted engine makes of a request: tokens that depend on its id only."""
-    draw = random.Random(request["roll_out_id"])
-    tokens = [draw.randrange(1000) for _ in range(draw.randrange(1, 40))]
-    shared = {"roll_in_id": "r", "problem_id": "p", "policy": "scripted", "cut": 0, "seed": 1}
-    fixed = {"finish_reason": "stop", "sampling": "{}", "engine": "none", "error": None}
-    return {**request, **shared, **fixed, "tokens": tokens}
-
-
-IDS = [f"row-{index:02d}" for index in range(ROWS)]
-EXPECTED = pa.Table.from_pylist([row_of({"roll_out_id": row_id}) for row_id in IDS], schema=ROLL_OUTS)
-
-
-def open_(recipe: Recipe, block: int) -> tuple[Stage, StageTable, list[list[str]]] | None:
-    """What the driver does first: the stage, its table and the blocks of the rows that are missing; None if it is complete."""
-    lease.POLL_S = 0.02
-    with only_writer(recipe):
-        stage = open_stage(recipe, "roll_out", ())
-        if stage is None:
-            return None
-        table = stage_table(recipe, "roll_out").claim()
-    committed = set(committed_ids(table).to_pylist())
-    left = [row_id for row_id in IDS if row_id not in committed]
-    return stage, table, [left[start : start + block] for start in range(0, len(left), block)]
-
-
-def work(table: StageTable, blocks: list[list[str]], generated: Path, commit_s: float) -> None:
-    """What an actor does: make the rows of its blocks."""
-
-    async def make(request: Row) -> Row:
-        await asyncio.sleep(random.Random(request["roll_out_id"]).random() * 0.01)
-        with generated.open("a") as log:
-            log.write(f"{request['roll_out_id']}\n")
-        return row_of(request)
-
-    runner = BlockRunner(table, make, lambda request, _: row_of(request), commit_s)
-    for ids in blocks:
-        asyncio.run(runner.run(pa.table({"roll_out_id": ids})))
-
-
-def close(stage: Stage, table: StageTable) -> None:
-    """What the driver does last."""
-    table = stage.publish(table, in_this_process)
-    stage.close(rows=table.count_rows())
-
-
-def committed(recipe: Recipe) -> set[str]:
-    return set(committed_ids(stage_table(recipe, "roll_out")).to_pylist())
-
-
-def verdict(recipe: Recipe) -> str:
-    """What is wrong with a finished stage; empty if nothing is."""
-    table = stage_table(recipe, "roll_out")
-    rows = table.read().sort_by(table.key)
-    found = Counter(rows[table.key].to_pylist())
-    if lost := set(IDS) - set(found):
-        return f"lost {sorted(lost)}"
-    if doubled := [row_id for row_id, count in found.items() if count > 1]:
-        return f"doubled {doubled}"
-    if digest(rows) != digest(EXPECTED):
-        return "the rows have other bytes"
-    names = {str(file).rpartition("/roll_out/")[2] for file in table.files()}
-    if other := set(list_files(table.stage)) - names - KEPT:
-        return f"the folder has other files: {sorted(other)}"
-    return ""
-
-
-def digest(rows: pa.Table) -> str:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as stream:
-        stream.write_table(rows.combine_chunks())
-    return hashlib.blake2b(sink.getvalue()).hexdigest()
-
-
-class Child:
-    """A forked process that calls a function, with points armed. The parent itself uses no storage, so that it may fork."""
-
-    def __init__(self, points: str, function: Callable[..., Any], *arguments: Any) -> None:
-        self.reads, writes = os.pipe()
-        self.pid = os.fork()
-        if self.pid:
-            os.close(writes)
-            return
-        code = 0
-        try:
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            failpoints.arm(points)
-            result = function(*arguments)
-            with os.fdopen(writes, "wb") as pipe:
-                pickle.dump((result, failpoints.passed), pipe)
-        except Displaced:
-            code = 3
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        finally:
-            os._exit(code)
-
-    def wait(self) -> str:
-        """Wait until it ends or is stopped: `done`, `killed`, `stopped`, `displaced` or `failed`."""
-        _, status = os.waitpid(self.pid, os.WUNTRACED)
-        if os.WIFSTOPPED(status):
-            return "stopped"
-        if os.WIFSIGNALED(status):
-            return "killed"
-        return {0: "done", 3: "displaced"}.get(os.WEXITSTATUS(status), "failed")
-
-    def has_ended(self) -> bool:
-        """Whether it has ended; raises RuntimeError if it failed."""
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        if status:
-            raise RuntimeError(f"process {self.pid} ended with status {status}")
-        return pid != 0
-
-    def result(self) -> Any:
-        with os.fdopen(self.reads, "rb") as pipe:
-            return pickle.load(pipe)
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-
-
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function in a process that nobody kills."""
-    child = Child(COUNT_ONLY, function, *arguments)
-    if (end := child.wait()) != "done":
-        raise RuntimeError(f"{function.__name__} {end}")
-    return child.result()[0]
 
 
 @dataclass

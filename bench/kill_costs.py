@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from commit_kills import COUNT_ONLY, Child, row_of
+from forked import COUNT_ONLY, Child
+from scripted_stage import row_of
 
 from pipelines.actors.block_runner import BlockRunner, Row
 from pipelines.actors.sampling import BLOCK_ROWS, COMMIT_S

@@ -24,7 +24,7 @@ from vgs_ray.data.storage import is_local
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "bench"))
-from commit_kills import row_of  # noqa: E402
+from scripted_stage import row_of  # noqa: E402
 
 KILLS = 30
 
@@ -71,7 +71,7 @@ def roll_outs(*ids: str) -> pa.Table:
 STOPPED = f"""
 import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "bench")!r}]
-from commit_kills import row_of, work
+from scripted_stage import row_of, work
 from pathlib import Path
 from pipelines.recipes import sandbox
 from pipelines.tables.stage_table import stage_table

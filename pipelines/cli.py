@@ -30,6 +30,7 @@ FIELDS = {
     "clean": (*SHARED["clean"], "clean", "evaluate.benchmark_folder"),
     "import_vm": ("clean.validation", "import_vm"),
     "plan": ("plan",),
+    "status": (),
     "compare": ("seed", "evaluate.bootstrap"),
     "run": ("seed", "instruction", "policy", "judge"),
 }

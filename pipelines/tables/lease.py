@@ -30,15 +30,15 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 from upath import UPath
 
 from vgs_ray.data.failpoints import failpoint
-from vgs_ray.data.files import write_json
-from vgs_ray.data.storage import object_store
+from vgs_ray.data.files import read_if_exists, write_json
+from vgs_ray.data.storage import is_local, object_store
 
 RENEW_S = 10.0
 EXPIRES_S = 60.0
 POLL_S = 5.0
 END_S = 60.0
 """A process that has lost its lease is interrupted, and killed if it has not ended after so long."""
-LEASE = "_lease.json"
+LEASE, HOLDER = "_lease.json", ".lock_holder"
 BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 Owner = dict[str, Any]
@@ -54,7 +54,8 @@ def lease(folder: UPath) -> Iterator[None]:
     failpoint("lease.released")
 
 
-def _owner() -> Owner:
+def this_process() -> Owner:
+    """This process, as its leases name it."""
     return {
         "host": socket.gethostname(),
         "machine": _machine(),
@@ -72,29 +73,30 @@ def _machine() -> str:
         return ""
 
 
-def _who(owner: Owner) -> str:
+def who(owner: Owner) -> str:
+    """The process in words."""
     return f"process {owner.get('process', '?')} on {owner.get('host', '?')}"
 
 
 def _say_waiting(owner: Owner, folder: UPath) -> None:
     since = owner.get("since", "?")
-    print(f"{_who(owner)} is working on {folder} since {since}: waiting for it to end", flush=True)
+    print(f"{who(owner)} is working on {folder} since {since}: waiting for it to end", flush=True)
 
 
 @contextmanager
 def _lock_on_disk(folder: Path) -> Iterator[None]:
-    lock, holder = FileLock(folder / ".lock"), folder / ".lock_holder"
+    lock, named = FileLock(folder / ".lock"), folder / HOLDER
     told = False
     while not lock.is_locked:
         try:
             lock.acquire(blocking=False)
         except Timeout:
             if not told:
-                _say_waiting(json.loads(holder.read_text()) if holder.exists() else {}, UPath(folder))
+                _say_waiting(json.loads(named.read_text()) if named.exists() else {}, UPath(folder))
             told = True
             time.sleep(POLL_S)
     try:
-        write_json(holder, _owner())
+        write_json(named, this_process())
         yield
     finally:
         lock.release()
@@ -102,7 +104,7 @@ def _lock_on_disk(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lease_on_store(path: UPath) -> Iterator[None]:
-    owner, stop = _owner(), threading.Event()
+    owner, stop = this_process(), threading.Event()
     tag = _acquire(path, owner)
     renewing = threading.Thread(target=_renew, args=(path, owner, tag, stop), daemon=True)
     renewing.start()
@@ -124,29 +126,43 @@ def _acquire(path: UPath, owner: Owner) -> str:
     """
     seen, seen_at = "", time.monotonic()
     while True:
-        owner["since"] = _owner()["since"]
+        owner["since"] = this_process()["since"]
         if tag := _put(path, owner, "create"):
             return tag
         if not (held := _read(path)):
             continue
-        holder, tag = held
-        if holder["token"] == owner["token"]:  # the store took an earlier request, and its reply was lost
+        other, tag = held
+        if other["token"] == owner["token"]:  # the store took an earlier request, and its reply was lost
             return tag
         if tag != seen:
             if not seen:
-                _say_waiting(holder, path.parent)
+                _say_waiting(other, path.parent)
             seen, seen_at = tag, time.monotonic()
-        elif (silent_s := time.monotonic() - seen_at) > EXPIRES_S or _is_dead(holder):
-            print(f"{_who(holder)} has ended, or has not renewed its lease for {silent_s:.0f} s", flush=True)
+        elif (silent_s := time.monotonic() - seen_at) > EXPIRES_S or has_ended(other):
+            print(f"{who(other)} has ended, or has not renewed its lease for {silent_s:.0f} s", flush=True)
             if tag := _put(path, owner, {"e_tag": tag}):
                 return tag
             continue
         time.sleep(POLL_S)
 
 
-def _is_dead(owner: Owner) -> bool:
-    """Whether an owner on this machine has ended."""
-    return bool(_machine()) and owner["machine"] == _machine() and not psutil.pid_exists(owner["process"])
+def has_ended(owner: Owner) -> bool:
+    """Whether an owner on this machine has ended. False for other machines."""
+    if not _machine() or owner["machine"] != _machine():
+        return False
+    try:
+        return psutil.Process(owner["process"]).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def holder(folder: UPath) -> Owner | None:
+    """The process that holds the lease of a folder. On a disk it may have ended; then it is the last holder."""
+    if is_local(folder):
+        text = read_if_exists(folder / HOLDER)
+        return dict(json.loads(text)) if text else None
+    held = _read(folder / LEASE)
+    return held[0] if held else None
 
 
 def _put(path: UPath, owner: Owner, mode: Any) -> str:

@@ -50,7 +50,7 @@ def svpo() -> Recipe:
         pairs=Pairs(min_margin=1.0),
         tune=Tune(
             beta=0.3, max_length=512, batch_size=64, paths=128, micro_batch=16, lr=3e-4, head_lr=1e-2, bf16=False, workers=2,
-            cpus_per_worker=0.25, gpus_per_worker=0.0, activation_checkpointing=False,
+            cpus_per_worker=0.25, gpus_per_worker=0.0, shard_size=1, activation_checkpointing=False,
         ),
         evaluate=replace(evaluate, limit=200, greedy=True, beam=beam),
         serve=replace(base.serve, beam=beam),
@@ -90,8 +90,8 @@ def svpo_math() -> Recipe:
     The published policy is AlphaMath-7B, which writes Python code that a tool runs. This policy has the same base model, and it
     has a chat template and puts its answers in a box, as the stages expect. The learning rate, beta and schedule are those of
     DVO, which builds on the same code. The paper's problems include GSM8K; stage clean reads one source, so these are of MATH
-    alone. Stage tune keeps float32 weights, gradients and AdamW's state of the whole policy on each GPU (16 bytes for each
-    parameter, 110 GB here) and the reference in bfloat16 (14 GB): it needs GPUs of 180 GB.
+    alone. Stage tune divides float32 weights, gradients and AdamW's state (16 bytes for each parameter, 110 GB here) and the
+    reference in bfloat16 (14 GB) among the GPUs: 16 GB on each of 8, and the activations.
     """
     policy = "deepseek-ai/deepseek-math-7b-instruct"
     engine = Engine(max_model_len=2048)

@@ -34,8 +34,8 @@ OPERATION = {
     "trees": {"model", "value_model", "concurrent", "max_error_share"} | ENGINE | RESOURCES,
     "pairs": {"model"},
     "tune": {
-        "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "checkpoint_every",
-        "validate_every", "activation_checkpointing", "trackers",
+        "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "shard_size", "reshard",
+        "checkpoint_every", "validate_every", "activation_checkpointing", "trackers",
     },
     "evaluate": {"model", "policy", "value_model", "concurrent", "likelihood"} | ENGINE | RESOURCES,
     "export": {"hub"},

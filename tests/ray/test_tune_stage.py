@@ -28,7 +28,7 @@ def recipe(tmp_path: Path) -> Recipe:
     base = svpo()
     config = replace(
         base.tune, max_length=16, batch_size=8, paths=8, micro_batch=4, epochs=STEPS // 4, checkpoint_every=3, validate_every=8,
-        workers=2,
+        workers=2, shard_size=0,
     )  # fmt: skip
     return replace(base, root=str(tmp_path), policy=ReferencePolicy(make_policy(tmp_path / "policy")), tune=config)
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -125,10 +126,8 @@ class Checkpoints:
         if latest is None:
             return 0
         self._check_identity(latest, progress["identity"])
-        weights, optimizer_state = get_state_dict(model, optimizer)
-        state, copy = _tensors(weights, optimizer_state), local_copy(latest, progress["id"])
-        dcp.load(state, storage_reader=_Reader(copy), **self._collectives)
-        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=optimizer_state)
+        copy = local_copy(latest, progress["id"])
+        load_state(copy, model, optimizer, **self._collectives)
         self._worker.gather(None)  # all workers of the node have read the copy
         remove_local_copy(copy, latest)
         return int(progress["step"])
@@ -156,6 +155,33 @@ class Checkpoints:
                 f"{checkpoint} was written with other settings ({'; '.join(changed)}); training can only resume with the same "
                 "settings: restore them, or train into another folder"
             )
+
+
+def save_state(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Write the weights and the state of the optimizer. All workers call it together; each writes its part.
+
+    Args:
+        folder: the same folder on a shared disk, or one of each worker's own.
+        model: whole or sharded.
+        optimizer: of the model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _tensors(*get_state_dict(model, optimizer))
+    dcp.save(state, storage_writer=FileSystemWriter(str(folder)), no_dist=not dist.is_initialized())
+
+
+def load_state(folder: Path, model: nn.Module, optimizer: Optimizer, **collectives: Any) -> None:
+    """Restore in place what was saved, with any number of workers and shards. All workers call it together.
+
+    Args:
+        folder: with the files of all workers.
+        model: whole or sharded.
+        optimizer: of the model.
+        collectives: arguments of `torch.distributed.checkpoint.load`.
+    """
+    weights, optimizer_state = get_state_dict(model, optimizer)
+    dcp.load(_tensors(weights, optimizer_state), storage_reader=_Reader(folder), **collectives)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=optimizer_state)
 
 
 def _tensors(weights: dict[str, Any], optimizer_state: dict[str, Any]) -> dict[str, Any]:

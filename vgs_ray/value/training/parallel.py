@@ -1,14 +1,15 @@
-"""The value model on several workers: sharding of weights (FSDP2, HSDP), reduction of gradients, gathering of weights."""
+"""Training on several workers: sharding of weights (FSDP2, HSDP), reduction of gradients, gathering of weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -53,23 +54,48 @@ def prepare(model: ValueModel, config: Train, worker: Worker) -> None:
     if config.compile:
         for block in model.model.layers:
             block.compile(dynamic=True)
-    mesh = _mesh(config.shard_size, worker)
-    if mesh is None:
-        return
-    policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if worker.device.type == "cuda" else None, reduce_dtype=torch.float32
-    )
-    for module in (*model.model.layers, model):
-        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=config.reshard)
-    for module in _sharded(model):
-        # Sum instead of mean: the loss is divided by the size of the whole batch already. gloo can only sum.
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)
+    mesh = device_mesh(config.shard_size, worker)
+    if mesh is not None:
+        dtype = torch.bfloat16 if worker.device.type == "cuda" else None
+        # Sum instead of mean: the loss is divided by the size of the whole batch already.
+        shard(model, model.model.layers, mesh, dtype, config.reshard, divisor=1.0)
 
 
-def _mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
-    """A mesh that shards, or one that replicates and shards; None if nothing is sharded."""
-    size = math.gcd(shard_size, worker.world)  # gcd(0, n) is n
+def shard(
+    model: nn.Module,
+    layers: Iterable[nn.Module],
+    mesh: DeviceMesh,
+    dtype: torch.dtype | None,
+    reshard: bool,
+    divisor: float,
+) -> None:
+    """Shard a model in place (FSDP2): each layer, and the rest together.
+
+    Args:
+        model: the model, whole.
+        layers: its layers.
+        mesh: see `device_mesh`.
+        dtype: type of the gathered weights; None for that of the shards. Gradients are reduced in float32.
+        reshard: free the gathered weights of a layer after its forward pass, and gather them again for the backward pass.
+        divisor: the sum of the workers' gradients is divided by it.
+    """
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for module in (*layers, model):
+        # The rest has the first and the last weights, which the backward pass needs at once.
+        fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard and module is not model)
+    for sharded in _sharded(model):
+        sharded.set_gradient_divide_factor(divisor)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo can only sum
+
+
+def device_mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
+    """A mesh that shards, or one that replicates and shards; None if nothing is sharded.
+
+    Args:
+        shard_size: see `vgs_ray.config.Train`.
+        worker: this process.
+    """
+    size = shard_count(shard_size, worker.world)
     if size == 1:
         return None
     if size == worker.world:
@@ -78,7 +104,12 @@ def _mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
     return init_device_mesh(worker.device.type, shape, mesh_dim_names=("replicate", "shard"))
 
 
-def _sharded(model: ValueModel) -> list[FSDPModule]:
+def shard_count(shard_size: int, workers: int) -> int:
+    """Number of workers that share one copy of the model."""
+    return math.gcd(shard_size, workers)  # gcd(0, n) is n
+
+
+def _sharded(model: nn.Module) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
@@ -90,7 +121,7 @@ def accumulate(model: ValueModel, last: bool, config: Train) -> None:
         model.set_reshard_after_backward(last or config.reshard)
 
 
-def release(model: ValueModel) -> None:
+def release(model: nn.Module) -> None:
     """Free the gathered weights after forward passes without a backward pass, so that the parameters are shards again."""
     for module in _sharded(model):
         module.reshard()
@@ -114,7 +145,7 @@ def clip_gradients(model: ValueModel, clip_norm: float) -> float:
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
-def whole_weights(model: ValueModel) -> dict[str, Tensor]:
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """Unsharded weights in CPU memory. All workers must call this together."""
     return {
         # Cloned, because a gathered weight is a view of a larger buffer, which safetensors does not save.

@@ -20,6 +20,7 @@ from vgs_ray.models import model_path
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.training.parallel import shard_count
 from vgs_ray.value.tuning.checkpoints import KEPT, TuneCheckpoints
 from vgs_ray.value.tuning.pairs import SPLITS, open_pairs
 from vgs_ray.value.tuning.paths import ValuePaths
@@ -84,9 +85,18 @@ def _reference(config: Tune) -> Any:
     return AutoModelForCausalLM.from_pretrained(local_folder(model_path(config.init)), dtype=dtype)
 
 
+class ShardedArguments(DPOConfig):
+    """Arguments for a model that is only moved to the device in shards."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        return False
+
+
 def training_arguments(config: Tune, folder: Path, seed: int, workers: int, steps: int, validates: bool) -> DPOConfig:
     """TRL's arguments; the batch is divided among workers and forward passes."""
-    return DPOConfig(
+    kind = DPOConfig if shard_count(config.shard_size, workers) == 1 else ShardedArguments
+    return kind(
         output_dir=str(folder),
         seed=seed,
         max_steps=steps,

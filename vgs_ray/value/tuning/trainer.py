@@ -12,9 +12,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PrinterCallback
@@ -23,6 +25,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from vgs_ray.config import Tune
 from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.training.checkpoint import load_state, save_state
+from vgs_ray.value.training.parallel import Worker, device_mesh, release, shard, whole_weights
 from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.losses import PairLosses, pair_losses, path_errors
@@ -32,6 +36,8 @@ from vgs_ray.value.tuning.paths import PathBatch, PathOrder, ValuePaths
 Report = Callable[[dict[str, float]], None]
 HEAD = "value_head"
 """Name of the head as a module of the policy."""
+STATE, SCHEDULER = "state", "scheduler.pt"
+"""Folder and file of a checkpoint."""
 
 
 @dataclass
@@ -96,11 +102,24 @@ class TuneTrainer(DPOTrainer):
         model.policy.add_module(HEAD, model.head.to(self.args.device))
         self._held_out = paths[1]
         self._order = self._path_order(paths[0]) if config.paths else None
+        self._shard()
 
     def _path_order(self, paths: ValuePaths) -> PathOrder:
         config, workers = self._config, self.args.world_size
         per_pass = config.paths * config.micro_batch // config.batch_size
         return PathOrder(paths, config.paths, per_pass, self.args.seed, self.args.process_index, workers)
+
+    def _shard(self) -> None:
+        """Shard the policy, its head and the reference, as configured."""
+        config, workers = self._config, self.args.world_size
+        mesh = device_mesh(config.shard_size, Worker(self.args.process_index, workers, self.args.device))
+        if mesh is None:
+            return
+        shard(self.policy_value.head, (), mesh, None, False, workers)  # in float32, as `q_values` computes it
+        for model in filter(None, (self.policy_value.policy, self.ref_model)):
+            dtype = torch.bfloat16 if config.bf16 else None
+            shard(model, model.base_model.layers, mesh, dtype, config.reshard, workers)
+        self.is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         policy = self.policy_value.policy
@@ -187,6 +206,7 @@ class TuneTrainer(DPOTrainer):
         """The loop over the validation pairs, and the metrics of the values of validation paths."""
         output = super().evaluation_loop(*args, **kwargs)
         output.metrics.update(self._validate_paths())
+        release(self.policy_value.policy)
         return output
 
     @torch.no_grad()
@@ -245,6 +265,30 @@ class TuneTrainer(DPOTrainer):
         per_step = seconds / steps if steps else 0.0
         return {"seconds_per_step": per_step, "seconds_left": (self.state.max_steps - step) * per_step}
 
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: the weights of a checkpoint are saved with the state of the optimizer."""
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        save_state(Path(output_dir) / STATE, self.policy_value.policy, self._adamw())
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do before there is an optimizer."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        load_state(Path(checkpoint) / STATE, self.policy_value.policy, self._adamw(), no_dist=not dist.is_initialized())
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER, weights_only=True))
+        for group, lr in zip(self._adamw().param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = lr
+
+    def _adamw(self) -> torch.optim.Optimizer:
+        """The optimizer without the wrapper of accelerate."""
+        optimizer: Any = self.optimizer
+        return getattr(optimizer, "optimizer", optimizer)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         self._checkpoints.upload(self.state.global_step)
@@ -254,8 +298,7 @@ class TuneTrainer(DPOTrainer):
 
     def whole_weights(self) -> dict[str, Tensor]:
         """Unsharded weights under the names of `PolicyValueModel`. All workers call it together."""
-        weights = self.accelerator.get_state_dict(self.model_wrapped)
         return {
             f"head.{name.removeprefix(f'{HEAD}.')}" if name.startswith(f"{HEAD}.") else f"policy.{name}": weight
-            for name, weight in weights.items()
+            for name, weight in whole_weights(self.policy_value.policy).items()
         }

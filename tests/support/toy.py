@@ -177,7 +177,9 @@ def in_processes(world: int, body: Callable[..., None], folder: Path, *arguments
     (folder / "rendezvous").unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
     # Imported once, in the server from which the processes are forked. The server does not find this module.
-    context.set_forkserver_preload(["vgs_ray.value.training.loop", "vgs_ray.value.tuning.run", "torch.distributed.fsdp", *MODELS])
+    context.set_forkserver_preload(
+        ["vgs_ray.value.training.loop", "vgs_ray.value.tuning.run", "torch.distributed.fsdp", *MODELS]
+    )
     credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     started = [
         context.Process(target=_enter, args=(rank, world, body, folder, arguments, credentials), daemon=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PrinterCallback
 from trl import DPOTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from vgs_ray.config import Tune
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.training.checkpoint import load_state, save_state
 from vgs_ray.value.training.parallel import Worker, device_mesh, release, shard, whole_weights
 from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
+from vgs_ray.value.tuning.collator import PairCollator
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.losses import PairLosses, pair_losses, path_errors
 from vgs_ray.value.tuning.metrics import NodeValues, ValuePredictions, named_metrics, summarize_nodes
@@ -38,21 +37,6 @@ HEAD = "value_head"
 """Name of the head as a module of the policy."""
 STATE, SCHEDULER = "state", "scheduler.pt"
 """Folder and file of a checkpoint."""
-
-
-@dataclass
-class PairCollator(DataCollatorForPreference):
-    """TRL's batch of token ids, with `q` (2 * pairs,), chosen sides first, and `pair_id`."""
-
-    without_reference: bool = False
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = super().torch_call(examples)
-        batch["q"] = torch.tensor([each[side] for side in ("q_chosen", "q_rejected") for each in examples])
-        batch["pair_id"] = [each["pair_id"] for each in examples]
-        if self.without_reference:  # for TRL, which subtracts these from the log-probabilities
-            batch["ref_chosen_logps"] = batch["ref_rejected_logps"] = torch.zeros(len(examples))
-        return batch
 
 
 class TuneTrainer(DPOTrainer):

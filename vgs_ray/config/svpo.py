@@ -88,8 +88,8 @@ class Tune:
     batch_size: PositiveInt = 128
     """Pairs in one optimizer step, over all workers."""
     paths: NonNegativeInt = 128
-    """Paths of trees in one optimizer step, over all workers. The value is trained at all their nodes (`pairs.kind` step), or at
-    the ends of whole answers (solution). With 0 it is trained only at the ends of both sides of the pairs."""
+    """Paths of trees in one optimizer step, over all workers, on which the value is trained in addition to the ends of the pairs; 0
+    trains it on the ends alone. The targets are Q at all nodes (`pairs.kind` step) or the outcome at the end (solution)."""
     micro_batch: Annotated[PositiveInt, OPERATION] = 4
     """Pairs in one forward pass of one worker, which has a proportional number of paths."""
     epochs: PositiveInt = 1

@@ -88,7 +88,7 @@ class Tune:
     batch_size: PositiveInt = 128
     """Pairs in one optimizer step, over all workers."""
     paths: NonNegativeInt = 128
-    """Paths of trees in one optimizer step, over all workers, on which the value is trained in addition to the ends of the pairs; 0
+    """Paths of trees in one optimizer step, over all workers, on which the value is trained in addition to the ends of pairs; 0
     trains it on the ends alone. The targets are Q at all nodes (`pairs.kind` step) or the outcome at the end (solution)."""
     micro_batch: Annotated[PositiveInt, OPERATION] = 4
     """Pairs in one forward pass of one worker, which has a proportional number of paths."""

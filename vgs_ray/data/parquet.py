@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ from vgs_ray.data.storage import ATTEMPTS, AnyPath, endpoint, is_local
 
 TOO_LONG = "Failed to flush response stream"
 """Of pyarrow's error for an answer that is longer than what it wanted to read."""
+READ_BYTES = 8 * 2**20
+"""Read from a column at a time."""
 Result = TypeVar("Result")
 
 
@@ -40,6 +42,21 @@ def parquet_dataset(files: Sequence[AnyPath], schema: pa.Schema | None = None) -
     """All rows of Parquet files in one file system, to scan."""
     system = arrow_file(files[0])[0]
     return pads.dataset([arrow_file(file)[1] for file in files], schema=schema, filesystem=system)
+
+
+def row_batches(file: AnyPath, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Some columns of a Parquet file, so many rows at a time. A row group may be larger than the memory.
+
+    Args:
+        file: the file.
+        columns: names; those that the file lacks are left out.
+        rows: maximum number of rows of a batch.
+    """
+    system, name = arrow_file(file)
+    with pq.ParquetFile(name, filesystem=system, buffer_size=READ_BYTES) as source:
+        names = [column for column in columns if column in source.schema_arrow.names]
+        for batch in source.iter_batches(batch_size=rows, columns=names, use_threads=False):
+            yield batch.select(names)
 
 
 class RetryingParquetFile(pq.ParquetFile):

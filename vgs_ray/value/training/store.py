@@ -19,11 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vgs_ray.data.files import atomic_file
-from vgs_ray.data.parquet import arrow_file, parquet_dataset, parquet_file, retried
+from vgs_ray.data.parquet import parquet_dataset, parquet_file, retried, row_batches
 from vgs_ray.data.schemas import TOKENS
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
@@ -31,8 +30,6 @@ from vgs_ray.errors import UserError
 SPLITS = ("train", "validation")
 BATCH_ROWS = 256
 """Rows of a record batch: 16 MiB of tokens if each row has 16,384."""
-READ_BYTES = 8 * 2**20
-"""Read from a Parquet column at a time, so that a row group may be larger than the memory."""
 MAX_THREADS = 16
 VALUES = pa.list_(pa.float32())
 COPIED = {
@@ -120,17 +117,15 @@ def _check_space(folder: Path, needed: int) -> None:
 def copy_file(job: FileCopy) -> None:
     """Write the columns of one file uncompressed. Only a few batches of rows are in memory at a time."""
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    schema, (system, name) = COPIED[job.table], arrow_file(job.source)
+    schema = COPIED[job.table]
     with (
         atomic_file(job.target) as temporary,
-        pq.ParquetFile(name, filesystem=system, buffer_size=READ_BYTES) as source,
         pa.OSFile(str(temporary), "wb") as file,
         pa.ipc.new_file(file, schema) as sink,
     ):
-        names = [name for name in schema.names if name in source.schema_arrow.names]
-        for batch in source.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
+        for batch in row_batches(job.source, schema.names, BATCH_ROWS):
             for name in schema.names:
-                if name not in names:  # labels without values
+                if name not in batch.schema.names:  # labels without values
                     batch = batch.append_column(name, pa.nulls(len(batch), schema.field(name).type))
             sink.write_batch(batch.select(schema.names).cast(schema))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vgs_ray.data.parquet import parquet_dataset
+from vgs_ray.data.parquet import row_batches
 from vgs_ray.data.schemas import PAIRS
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
@@ -22,8 +22,8 @@ from vgs_ray.errors import UserError
 SPLITS = ("train", "validation")
 COLUMNS = ("pair_id", "prompt_ids", "chosen_ids", "rejected_ids", "q_chosen", "q_rejected")
 SIDES = ("chosen_ids", "rejected_ids")
-ROWS = 4096
-"""Pairs in memory at a time."""
+ROWS = 256
+"""Pairs or paths in memory at a time."""
 
 
 def write_pairs(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabulary: int) -> None:
@@ -47,7 +47,7 @@ def write_pairs(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabul
         }
         for split in SPLITS:
             writers[split].write_batch(pa.RecordBatch.from_pylist([], schema))  # datasets reads no file without a batch
-        for batch in parquet_dataset(parts, PAIRS).to_batches(columns=[*COLUMNS, "split"], batch_size=ROWS):
+        for batch in (each for part in parts for each in row_batches(part, [*COLUMNS, "split"], ROWS)):
             check_tokens(batch, "pair", ("prompt_ids", *SIDES), vocabulary)
             rows = pa.Table.from_batches([batch])
             fits = pc.less_equal(_lengths(batch), max_length)

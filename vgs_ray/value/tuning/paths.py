@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vgs_ray.data.parquet import parquet_dataset
+from vgs_ray.data.parquet import row_batches
 from vgs_ray.data.schemas import VALUE_PATHS
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.training.loader import Order, spread
@@ -51,9 +51,7 @@ def write_paths(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabul
             name: files.enter_context(pa.ipc.new_stream(_file(folder, name), schema))
             for name, schema in schemas.items()
         }
-        if not parts:
-            return
-        for batch in parquet_dataset(parts, VALUE_PATHS).to_batches(columns=[*COLUMNS, "split"], batch_size=ROWS):
+        for batch in (each for part in parts for each in row_batches(part, [*COLUMNS, "split"], ROWS)):
             check_tokens(batch, "path", ("tokens",), vocabulary)
             rows = pa.Table.from_batches([batch])
             fits = pc.less_equal(pc.list_value_length(batch["tokens"]), max_length)

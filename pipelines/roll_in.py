@@ -70,7 +70,8 @@ def pending_requests(
         return drop_committed(pa.Table.from_pylist(rows, schema=ROLL_IN_REQUESTS), "roll_in_id", ray.get(committed))
 
     columns = ["problem_id", "problem", "split"]
-    return problems.ray_dataset(columns).map_batches(expand, batch_format="pyarrow", batch_size=512)
+    ordered = problems.ray_dataset(columns).sort("problem_id")  # later stages read a problem's rows from few places
+    return ordered.map_batches(expand, batch_format="pyarrow", batch_size=512)
 
 
 def concurrent_groups(generators: tuple[Generator, ...], default: Resources, gpus: float) -> list[list[Generator]]:

@@ -8,8 +8,8 @@ tasks together read each only a few times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,17 +106,25 @@ def _count_rows(groups: list[RowGroup]) -> pa.Table:
     """How many rows of each problem each row group has, as `ROW_COUNTS`."""
     if not groups:
         return ROW_COUNTS.empty_table()
-    items = [{"group": index, **group._asdict()} for index, group in enumerate(groups)]
-    counted = map_items(items, _count_rows_in_group, GROUPS_PER_TASK, num_cpus=0.5)
+    items = []
+    for file, of_file in groupby(enumerate(groups), key=lambda each: each[1].file):
+        numbered = [(index, group.number) for index, group in of_file]
+        for begin in range(0, len(numbered), GROUPS_PER_TASK):
+            indices, numbers = zip(*numbered[begin : begin + GROUPS_PER_TASK], strict=True)
+            items.append({"file": file, "indices": indices, "numbers": numbers})
+    counted = map_items(items, _count_rows_in_groups, num_cpus=0.5)
     counts = pa.concat_tables(ray.get(counted.to_arrow_refs()))
     return counts.sort_by([("problem_id", "ascending"), ("group", "ascending")])
 
 
-def _count_rows_in_group(item: dict[str, Any]) -> pa.Table:
-    rows = open_file(storage_path(item["file"])).read_row_group(item["number"], columns=["problem_id"])
-    ids = rows.group_by("problem_id").aggregate([([], "count_all")])
-    group = pa.array([item["group"]] * len(ids), pa.int64())
-    return pa.table([ids["problem_id"], group, ids["count_all"]], schema=ROW_COUNTS)
+def _count_rows_in_groups(item: dict[str, Any]) -> Iterator[pa.Table]:
+    """The counts of some row groups of one file, which is opened once."""
+    file = open_file(storage_path(item["file"]))
+    for index, number in zip(item["indices"], item["numbers"], strict=True):
+        rows = file.read_row_groups([number], columns=["problem_id"])
+        ids = rows.group_by("problem_id").aggregate([([], "count_all")])
+        group = pa.array([index] * len(ids), pa.int64())
+        yield pa.table([ids["problem_id"], group, ids["count_all"]], schema=ROW_COUNTS)
 
 
 def map_problems(batches: list[ProblemBatch], work: Callable[..., pa.Table], **shared: Any) -> ray.data.Dataset:

@@ -23,6 +23,9 @@ from vgs_ray.data.files import atomic_file
 
 FILE_BYTES = 512 * 2**20
 """A file is complete when its parts have this size."""
+GROUP_ROWS, GROUP_BYTES = 1024, 64 * 2**20
+"""A row group is complete when it has so many rows, or bytes in memory. Every reader of a file reads the list of its row groups,
+which must stay short."""
 PARTS_PER_TASK = 64
 TASK_CPUS = 0.25
 IDS = pa.schema([("id", pa.string()), ("part", pa.int64()), ("place", pa.int64())])
@@ -67,8 +70,8 @@ def publish(table: StageTable, run_all: RunAll = in_tasks) -> StageTable:
     failpoint("publish.before")
     table = table.claim()
     found = parts.list_parts(table.parts_folder)
-    doubles = doubled_rows(row_ids(table, found, run_all))
-    outputs = plan_outputs(found, doubles)
+    ids = row_ids(table, found, run_all)
+    outputs = plan_outputs(found, doubled_rows(ids), smallest_ids(ids))
     failpoint("publish.planned")
     published = run_all(write_output, [(table, output) for output in outputs])
     failpoint("publish.after")
@@ -100,14 +103,23 @@ def doubled_rows(ids: pa.Table) -> list[tuple[int, int]]:
     return list(zip(doubled["part"].to_pylist(), doubled["place"].to_pylist(), strict=True))
 
 
-def plan_outputs(found: list[Part], doubles: list[tuple[int, int]]) -> list[Output]:
-    """Which parts each file gets, in the order of their names."""
+def smallest_ids(ids: pa.Table) -> dict[int, str]:
+    """The smallest id of each part that has rows."""
+    smallest = ids.group_by("part").aggregate([("id", "min")])
+    return dict(zip(smallest["part"].to_pylist(), smallest["id_min"].to_pylist(), strict=True))
+
+
+def plan_outputs(found: list[Part], doubles: list[tuple[int, int]], smallest: dict[int, str]) -> list[Output]:
+    """Which parts each file gets, in the order of their smallest ids. Ids begin with that of the problem, and a stage works
+    through the problems in their order, so the rows of a problem come to lie together.
+    """
     left_out: dict[str, list[int]] = {}
     for number, place in doubles:
         left_out.setdefault(found[number].name, []).append(place)
     groups: list[list[Part]] = []
     size = FILE_BYTES
-    for part in found:
+    for index in sorted(range(len(found)), key=lambda index: (smallest.get(index, ""), found[index].name)):
+        part = found[index]
         if size >= FILE_BYTES:
             groups.append([])
             size = 0
@@ -121,7 +133,7 @@ def plan_outputs(found: list[Part], doubles: list[tuple[int, int]]) -> list[Outp
 
 
 def write_output(table: StageTable, output: Output) -> dict[str, Any]:
-    """Write one file, with the row groups of its parts and one of them in memory at a time.
+    """Write one file, with one row group in memory at a time.
 
     Returns:
         Its entry in the manifest.
@@ -130,14 +142,26 @@ def write_output(table: StageTable, output: Output) -> dict[str, Any]:
     failpoint("output.before")
     with atomic_file(file, table.check_writer) as temporary:
         with pq.ParquetWriter(temporary, table.schema, compression="zstd") as writer:
-            for part in output.parts:
-                for content in _kept_rows(table.part_path(part.name), output.left_out.get(part.name, [])):
-                    writer.write_table(content.cast(table.schema))
-                    rows += len(content)
+            for group in _row_groups(table, output):
+                writer.write_table(group)
+                rows += len(group)
         size = temporary.stat().st_size
     failpoint("output.after")
     relative = f"{table.subfolder}/{output.name}" if table.subfolder else output.name
     return {"file": relative, "rows": rows, "bytes": size}
+
+
+def _row_groups(table: StageTable, output: Output) -> Iterator[pa.Table]:
+    """The rows of a file: those of small parts together in one row group."""
+    group = empty = table.schema.empty_table()
+    for part in output.parts:
+        for content in _kept_rows(table.part_path(part.name), output.left_out.get(part.name, [])):
+            group = pa.concat_tables([group, content.cast(table.schema)])
+            if len(group) >= GROUP_ROWS or group.nbytes >= GROUP_BYTES:
+                yield group
+                group = empty
+    if len(group):
+        yield group
 
 
 def _kept_rows(path: UPath, left_out: list[int]) -> Iterator[pa.Table]:

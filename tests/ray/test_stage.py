@@ -132,6 +132,21 @@ def test_an_id_in_two_parts_is_published_once(recipe: Recipe) -> None:
     assert sorted(ids) == ["a", "b", "c", "d"]
 
 
+def test_small_parts_are_published_together_in_the_order_of_their_ids(recipe: Recipe) -> None:
+    """Readers by problem then open few row groups. The names of parts, which are hashes, would scatter the problems."""
+    ids = [f"{number:04d}" for number in range(1024 * 3)]
+    parts = [tuple(ids[begin : begin + 128]) for begin in range(0, len(ids), 128)]
+    stage, table = open_stage(recipe, "clean", ()), stage_table(recipe, "clean")
+    assert stage is not None
+    for part in parts:
+        table.write_part(problems(*part))
+    stage.publish(table, publish.in_this_process)
+    stage.close(kept=len(ids))
+    assert table.read(["problem_id"])["problem_id"].to_pylist() == ids
+    groups = pq.read_metadata(table.files()[0])
+    assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [1024] * 3
+
+
 def test_a_file_that_is_removed_with_the_manifest_costs_its_own_rows_only(recipe: Recipe) -> None:
     table = published(recipe, "ab", "c", "def")
     first, *others = table.files()

@@ -1,7 +1,8 @@
 """The stages without an engine at 25k, 250k and 2.5M roll-outs: python bench/scale.py --rows 25000 250000 2500000
 
 Out for each stage and size: rows/s, bytes a row, files written, files opened, peak memory, and whether time grows as the rows.
-`publish` copies the parts of all tables to large files; `values` is stage label with kind token_values. Memory is the
+`publish` copies the parts of all tables to large files; `values` is stage label with kind token_values; `store` is the copy that
+a node makes before it trains, and `batch` is one worker of 128 up to the micro-batches of its first step. Memory is the
 proportional set size of this process and all below it, so that memory which they share (Ray's object store) counts once: of all
 together, and of the largest.
 """
@@ -29,12 +30,20 @@ from typing import NamedTuple
 import ray
 from synthetic import RESPONSES, publish_run, recipe_of, write_run
 
-from pipelines import export, label, verify
+from pipelines import export, label, train, verify
 from pipelines.session import _quiet_ray_data
+from pipelines.tables.node_store import NodeStore
 from pipelines.tables.stage_table import stage_table
+from pipelines.tables.token_store import open_tokens, token_store
 from vgs_ray.config import Label, Recipe
+from vgs_ray.data.node_disk import node_folder
+from vgs_ray.value.training.batches import Batches
+from vgs_ray.value.training.loader import open_splits
+from vgs_ray.value.training.parallel import Worker
+from vgs_ray.value.training.throughput import TrainingFlops
 
 OBJECT_STORE = 2**30
+TRAIN_WORKERS = 128
 LIMIT_GIB = 8.0
 TOLERANCE = 1.25  # time may grow by so much more than rows and still count as linear
 
@@ -56,6 +65,7 @@ def repeated(work: Callable[[], None], every_s: float) -> Iterator[None]:
     stop = threading.Event()
 
     def follow() -> None:
+        work()
         while not stop.wait(every_s):
             work()
 
@@ -150,14 +160,14 @@ def measure(stage: str, rows: int, work: Callable[[], object], folder: Path, run
     memory = Memory()
     with (
         contextlib.closing(Opens(run)) as opens,
-        repeated(memory.sample, 1.0),
+        repeated(memory.sample, 0.5),
         repeated(opens.read, 0.05),
         contextlib.redirect_stdout(quiet),
         contextlib.redirect_stderr(quiet),
     ):
         work()
     seconds = time.perf_counter() - begin
-    sizes = [path.stat().st_size for path in folder.glob("**/*.parquet")]
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.suffix in {".parquet", ".arrow"}]
     found = Measured(stage, rows, seconds, sum(sizes), len(sizes), opens.count, memory.peak, memory.largest)
     show(found)
     return found
@@ -197,7 +207,29 @@ def run_size(rows: int, root: Path, mean_tokens: int, stages: list[str]) -> list
         name = "label" if stage == "values" else stage
         found.append(measure(stage, count, partial(RUNS[name], mine), Path(mine.folder) / name, run))
         check(name, mine, count)
+    return found + load(recipe, count, run) if "label" in stages else found
+
+
+def load(recipe: Recipe, count: int, run: Path) -> list[Measured]:
+    """The store of a node, and the first micro-batches of a worker."""
+    store = token_store(recipe)
+    folder = node_folder(store.key)
+    found = [
+        measure("store", count, partial(train.prepare, recipe, store), folder, run),
+        measure("batch", count, lambda: ray.get(first_batch.remote(recipe, store)), folder, run),
+    ]
+    store.remove()
     return found
+
+
+@ray.remote(num_cpus=1)
+def first_batch(recipe: Recipe, store: NodeStore) -> None:
+    """What a worker does between the start of its process and its first forward pass, without the model."""
+    splits = open_splits(open_tokens(store), recipe.resolved_train)
+    batches = Batches(splits[0], recipe.resolved_train, 0, Worker(world=TRAIN_WORKERS), TrainingFlops(1.0, 0.0))
+    assert list(batches.micro_batches(batches.batch(0)))
+    rows, labels = sum(map(len, splits)), stage_table(recipe, "label").count_rows()
+    assert rows == labels, f"the store has {rows} of {labels} labels"
 
 
 def check(stage: str, recipe: Recipe, count: int) -> None:

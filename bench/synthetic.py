@@ -80,6 +80,7 @@ def recipe_of(root: Path, mean_tokens: int) -> Recipe:
         ),
         verify=replace(base.verify, workers=2),
         label=Label(hopeless_share=0.0),
+        train=replace(base.train, batch_size=1024),
     )
 
 
@@ -97,8 +98,9 @@ def write_run(recipe: Recipe, problems: int, mean_tokens: int, verified: bool, s
     for table in parts.values():
         table.folder.mkdir(parents=True)
     with ThreadPoolExecutor(WRITERS) as writers:
+        numbers = sorted(range(problems), key=lambda number: problem_id(_text(number)))  # as stage roll_in reads them
         for begin in range(0, problems, PROBLEMS_AT_ONCE):
-            some = _problems(range(begin, min(begin + PROBLEMS_AT_ONCE, problems)))
+            some = _problems(numbers[begin : begin + PROBLEMS_AT_ONCE])
             writes = [writers.submit(parts["clean"].write_part, some)]
             for number, policy in enumerate(POLICIES):
                 roll_ins = _roll_ins(some, policy, range(number, PER_PROBLEM, len(POLICIES)), mean_tokens, ranks, draw)
@@ -128,8 +130,12 @@ def publish_run(recipe: Recipe, verified: bool) -> None:
         stage.close(rows=stage.publish(stage_table(recipe, name)).count_rows())
 
 
-def _problems(numbers: range) -> pa.Table:
-    texts = [f"Problem {number}: " + "what is the value of the expression below? " * 5 for number in numbers]
+def _text(number: int) -> str:
+    return f"Problem {number}: " + "what is the value of the expression below? " * 5
+
+
+def _problems(numbers: list[int]) -> pa.Table:
+    texts = [_text(number) for number in numbers]
     rows = [
         {"problem_id": problem_id(text), "problem": text, "answer": str(number % ANSWERS), "source": "synthetic",
          "solution": text, "split": "validation" if number % 100 == 0 else "train"}

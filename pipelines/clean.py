@@ -18,7 +18,8 @@ import ray
 from tabulate import tabulate
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import Watched, progress
+from pipelines.session import ray_session
 from pipelines.tables.sources import benchmark_texts, pin_sources, readable_source, train_problems
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table, value_counts
@@ -147,7 +148,11 @@ def clean(
     """
     raw, total = train_problems(config, seed)
     index = benchmark_index.remote(excluded)
-    with progress("clean", total, lambda: kept.count_rows() + dropped.count_rows()), readable_source():
+
+    def count() -> int:
+        return kept.count_rows() + dropped.count_rows()
+
+    with progress("clean", total, count, watch=Watched(kept.stage)), readable_source():
         checked = raw.map_batches(
             CheckActor,
             batch_format="pyarrow",

@@ -15,7 +15,8 @@ import ray
 
 from pipelines.actors.searching import SearchActor
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import progress, watched
+from pipelines.session import ray_session
 from pipelines.tables.sources import benchmark_problems, pin_sources
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table
@@ -82,7 +83,7 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
             fn_constructor_kwargs={
                 "recipe": recipe,
                 "value_model": value_model(recipe, config.value_model),
-                "out": out.claim(),
+                "out": out,
             },
         )
     )
@@ -160,12 +161,12 @@ def run(recipe: Recipe) -> None:
     stage = open_stage(recipe, "evaluate", inputs=inputs_of(recipe))
     if stage is None:
         return
-    out = stage_table(recipe, "evaluate")
+    out = stage_table(recipe, "evaluate").claim()
     with ray_session(folder=stage.folder):
         sources = pin_sources(stage.folder, benchmark_sources(config))
         problems, count = all_problems(sources, config.limit)
         expected = count * len(explorers(config))
-        with progress("evaluate", expected, stage_table(recipe, "evaluate").count_rows, unit="search"):
+        with progress("evaluate", expected, out.count_rows, unit="search", watch=watched(out)):
             if len(committed_ids(out)) < expected:
                 search_all(recipe, problems, out)
             out = stage.publish(out)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import progress
+from pipelines.session import ray_session
 from pipelines.tables.by_problem import ProblemBatch, ProblemGroups, align
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.shards import ShardWriter, number_shards

@@ -19,7 +19,8 @@ from obstore.exceptions import BaseError
 from upath import UPath
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import progress
+from pipelines.session import ray_session
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.sources import readable_source
 from pipelines.tables.stage import open_stage

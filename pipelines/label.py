@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import Watched, progress
+from pipelines.session import ray_session
 from pipelines.tables.by_problem import ProblemBatch, ProblemGroups, align, map_problems
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, all_rows, stage_table, value_counts
@@ -107,7 +108,10 @@ def run(recipe: Recipe) -> None:
     names = ("roll_out", "verify", "clean", *(["roll_in"] if with_values else []))
     tables = {name: all_rows(recipe, name) if name in SAMPLED else stage_table(recipe, name) for name in names}
     verified = tables["verify"]
-    with ray_session(folder=stage.folder), progress("label", verified.count_rows(), out.count_rows):
+    with (
+        ray_session(folder=stage.folder),
+        progress("label", verified.count_rows(), out.count_rows, watch=Watched(stage.folder)),
+    ):
         max_rows = BATCH_ROWS_WITH_TOKENS if with_values else BATCH_ROWS
         batches = ProblemGroups.scan(tables.values()).batches(max_rows)
         labelled = map_problems(batches, label_problems, tables=tables, config=config, delimiters=delimiters)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import Watched, progress
+from pipelines.session import ray_session
 from pipelines.tables.by_problem import ProblemBatch, ProblemGroups, map_problems
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, stage_table, value_counts
@@ -26,6 +27,7 @@ from vgs_ray.models import model_path
 from vgs_ray.prompts import decode_after, load_tokenizer
 
 BATCH_ROWS = 256
+BAR_FORMAT = "{desc}: {elapsed}  {n_fmt} pairs"
 COLUMNS = (
     "tree_id", "problem_id", "split", "prompt", "parents", "tokens", "states", "q", "visits", "outcomes", "error",
 )  # fmt: skip
@@ -103,7 +105,7 @@ def run(recipe: Recipe) -> None:
     out, unpaired, paths = (stage_table(recipe, name).claim() for name in ("pairs", "unpaired", "value_paths"))
     with (
         ray_session(folder=stage.folder),
-        progress("pairs", None, lambda: 0, note=lambda: f"{out.count_rows():,} pairs"),
+        progress("pairs", None, out.count_rows, "pair", bar_format=BAR_FORMAT, watch=Watched(stage.folder)),
     ):
         batches = ProblemGroups.scan([trees]).batches(BATCH_ROWS)
         tables = {"trees": trees, "out": out, "without": unpaired, "paths": paths}

@@ -13,7 +13,8 @@ import ray
 
 from pipelines.actors.sampling import Guide, Totals, sample_blocks
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import progress, watched
+from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
 from vgs_ray.config import Engine, Generator, Recipe, Resources
@@ -96,9 +97,11 @@ def guide_of(generator: Generator, engine: Engine) -> Guide | None:
     return Guide(generator.search, generator.value_model, generator.value_engine or engine)
 
 
-def sample_roll_ins(recipe: Recipe, problems: StageTable, out: StageTable, totals: Totals) -> None:
+def sample_roll_ins(
+    recipe: Recipe, problems: StageTable, out: StageTable, totals: Totals, committed: ray.ObjectRef
+) -> None:
     """Sample the roll-ins that are not committed yet."""
-    config, committed = recipe.roll_in, ray.put(committed_ids(out))
+    config = recipe.roll_in
     assigned = assign_generators(config.generators, config.per_problem)
     for group in concurrent_groups(config.generators, config.resources, ray.cluster_resources().get("GPU", 0.0)):
         blocks = []
@@ -121,9 +124,12 @@ def run(recipe: Recipe) -> None:
     problems, out = stage_table(recipe, "clean"), stage_table(recipe, "roll_in").claim()
     expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals("roll_in", config.max_error_share)
-    with ray_session(folder=stage.folder), progress("roll_in", expected, out.count_rows, note=totals.note):
-        if len(committed_ids(out)) < expected:
-            sample_roll_ins(recipe, problems, out, totals)
+    with (
+        ray_session(folder=stage.folder),
+        progress("roll_in", expected, out.count_rows, note=totals.note, watch=watched(out)),
+    ):
+        if len(committed := committed_ids(out)) < expected:
+            sample_roll_ins(recipe, problems, out, totals, ray.put(committed))
         out = stage.publish(out)
     stage.close(
         rows=out.count_rows(),

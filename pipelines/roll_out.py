@@ -14,7 +14,8 @@ import ray
 
 from pipelines.actors.sampling import Totals, sample_blocks
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import progress, watched
+from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import (
     StageTable,
@@ -101,7 +102,10 @@ def run(recipe: Recipe) -> None:
     expected = roll_ins.count_rows() * (config.cuts + config.whole)
     totals = Totals("roll_out", config.max_error_share)
     note = totals.note if config.cuts else None
-    with ray_session(folder=stage.folder), progress("roll_out", expected, out.count_rows, note=note):
+    with (
+        ray_session(folder=stage.folder),
+        progress("roll_out", expected, out.count_rows, note=note, watch=watched(out)),
+    ):
         ids = committed_ids(out)
         committed = ray.put(ids)
         if config.cuts and len(ids) < expected:

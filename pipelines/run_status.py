@@ -158,7 +158,7 @@ def _begun(stage: str, state: str, record: Record, rows: int) -> StageStatus:
     )  # fmt: skip
     if state != "running":
         return status
-    rate, left = rates["10 min"], None if record.expected is None else record.expected - rows
+    rate, left = rates["10 min"], None if record.expected is None else max(0, record.expected - rows)
     return replace(
         status,
         replicas=record.work.replicas,
@@ -188,4 +188,4 @@ def _history(points: list[Point]) -> list[float]:
     times, rows = [point.active_s for point in points], [point.rows for point in points]
     edges = np.linspace(times[0], times[-1], STEPS + 1)
     counts = np.interp(edges, times, rows)
-    return [float(rate) for rate in np.diff(counts) / np.diff(edges)]
+    return [max(0.0, float(rate)) for rate in np.diff(counts) / np.diff(edges)]

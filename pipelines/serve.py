@@ -20,11 +20,12 @@ from ray.serve.exceptions import RayServeException
 
 from pipelines.ask import result_rows
 from pipelines.cli import cli, parse
+from pipelines.progress import progress
 from pipelines.serving.address import base_url, check_address, check_nodes, open_access_warning
 from pipelines.serving.application import application
 from pipelines.serving.controller import check_controller, failure_reason, shut_down
 from pipelines.serving.ray_watch import ends_with_ray
-from pipelines.session import logs, progress, ray_session
+from pipelines.session import logs, ray_session
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.errors import UserError

@@ -1,28 +1,22 @@
-"""The Ray session of a command, and its terminal output: logs go to files, and a progress bar shows the state."""
+"""The Ray session of a command. Logs of Ray and of its workers go to files."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import ray
 from ray.util.annotations import RayDeprecationWarning
-from tqdm import tqdm
 
 from pipelines.serving.ingress import haproxy_in_front
 from pipelines.tables.shared_folder import check_shared
 from vgs_ray.config import Serve
 from vgs_ray.data.storage import AnyPath
 
-UPDATE_S = 0.5
-COUNTING_SHARE = 0.05
-"""Largest share of the time in which the progress bar counts; to count rows in storage takes seconds if there are many parts."""
 DEFAULT_SERVE = Serve()
 """For sessions without an endpoint, or with the default address and limits."""
 
@@ -85,59 +79,3 @@ def _quiet_ray_data() -> None:
     warnings.filterwarnings("ignore", category=RayDeprecationWarning)  # Ray Data uses deprecated arguments itself
     for name in ("ray.data", "ray.train", "ray.serve", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@contextmanager
-def progress(
-    name: str,
-    total: int | None,
-    count: Callable[[], int],
-    unit: str = "row",
-    note: Callable[[], str] | None = None,
-    bar_format: str | None = None,
-) -> Iterator[None]:
-    """Show a progress bar while the body runs.
-
-    Args:
-        name: name of the stage.
-        total: final count; None shows the elapsed time and the note only.
-        count: gives the present count.
-        unit: what is counted.
-        note: gives a text after the bar.
-        bar_format: tqdm's `bar_format`, if there is a total.
-    """
-    on_terminal = sys.stderr.isatty()
-    with tqdm(
-        total=total, desc=f"{name:<9}", unit=unit, ncols=100, leave=False, mininterval=0.5 if on_terminal else 10,
-        bar_format=bar_format if total else "{desc}: {elapsed}  {postfix}",
-    ) as bar:  # fmt: skip
-        stop = threading.Event()
-        bar.n = bar.initial = count()
-
-        def update() -> None:
-            if note:
-                bar.set_postfix_str(note(), refresh=False)
-            bar.update(count() - bar.n)
-            if on_terminal:
-                bar.refresh()
-
-        def follow() -> None:
-            pause = UPDATE_S
-            while not stop.wait(pause):
-                began = time.monotonic()
-                try:
-                    update()
-                except BrokenPipeError:  # standard error is closed, and tqdm has raised while it held its lock
-                    bar.disable = True
-                    tqdm.get_lock().release()
-                    return
-                pause = max(UPDATE_S, (time.monotonic() - began) / COUNTING_SHARE)
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            bar.update(count() - bar.n)

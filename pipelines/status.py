@@ -70,13 +70,13 @@ def as_json(recipe: Recipe, stages: list[StageStatus]) -> str:
 def as_text(recipe: Recipe, stages: list[StageStatus], price: float) -> RenderableType:
     """The state as a table, and lines for stages that are not complete."""
     lines = [Text(line) for stage in stages for line in details(stage)]
-    return Group(f"{recipe.folder}   {utc(_now())}\n", table(stages, price), *([""] if lines else []), *lines)
+    return Group(Text(f"{recipe.folder}   {utc(_now())}\n"), table(stages, price), *([""] if lines else []), *lines)
 
 
 def table(stages: list[StageStatus], price: float) -> Table:
-    """One line for each stage, and the sums."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    names = ("rows", "done", "rows/min", "failed", "actors", "time", "GPU-hours", *(["cost"] if price else []), "left")
+    """One line for each stage, and the sums. It fits 80 columns, or 90 with the cost."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    names = ("rows", "done", "rows/min", "failed", "actors", "time", "GPU-h", *(["cost"] if price else []), "left")
     grid.add_column("stage")
     grid.add_column("state")
     for name in names:
@@ -110,13 +110,13 @@ def _cells(stage: StageStatus, price: float) -> list[str]:
 def details(stage: StageStatus) -> Iterator[str]:
     """Lines about a stage that has begun: its command, rates, errors and actors."""
     if stage.state == "starting":
-        yield f"{stage.stage}: {who(stage.owner)} starts it since {utc(stage.owner['since'])}"
+        yield f"{stage.stage}: {who(stage.owner)} began it at {utc(stage.owner['since'])}"
     if stage.state in ("running", "dead", "stopped") and stage.owner:
         yield f"{stage.stage}: {_command(stage)}"
         if rates := [f"{name} {per_minute(rate)}" for name, rate in stage.rates.items() if rate is not None]:
             peak = max(stage.history, default=0.0)
             bars = "".join(BARS[round(each / peak * (len(BARS) - 1))] for each in stage.history) if peak > 0 else ""
-            yield f"  {stage.unit}s/min   {', '.join(rates)}   {bars}".rstrip()
+            yield f"  per min   {', '.join(rates)}   {bars}".rstrip()
     if stage.errors:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in stage.errors.items())
         prefix = "  failed" if stage.state != "complete" else f"{stage.stage}: failed"
@@ -124,7 +124,7 @@ def details(stage: StageStatus) -> Iterator[str]:
     if stage.state == "running" and stage.replicas:
         tokens = f", {stage.tokens_per_s:,.0f} generated tokens/s" if stage.tokens_per_s else ""
         yield (
-            f"  {stage.replicas:,} actors with {stage.gpus:g} GPUs, {stage.in_flight or 0:,} {stage.unit}s in flight, "
+            f"  {stage.replicas:,} actors with {stage.gpus:g} GPUs, {stage.in_flight or 0:,} in flight, "
             f"{stage.restarts:,} restarts{tokens}"
         )
 
@@ -132,14 +132,15 @@ def details(stage: StageStatus) -> Iterator[str]:
 def _command(stage: StageStatus) -> str:
     process = who(stage.owner)
     if stage.state == "running":
-        return f"{process} runs it since {utc(stage.owner['since'])}, last record at {utc(stage.seen)}"
+        ago = (datetime.now(UTC) - datetime.fromisoformat(stage.seen)).total_seconds()
+        return f"{process} began it at {utc(stage.owner['since'])}, last record {duration(max(0.0, ago))} ago"
     if stage.state == "dead":
-        return f"{process} is gone, last record at {utc(stage.seen)}; the same command continues"
+        return f"{process} has ended, or has not written since {utc(stage.seen)}: run the same command to continue"
     return f"{process} stopped at {utc(stage.seen)}: {stage.ended}"
 
 
-def utc(time: str) -> str:
-    return time.replace("+00:00", " UTC")
+def utc(iso: str) -> str:
+    return iso.replace("+00:00", " UTC")
 
 
 def number(count: int) -> str:

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from uuid import uuid4
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -17,7 +18,8 @@ from tqdm import tqdm
 from upath import UPath
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import Watched, progress
+from pipelines.session import ray_session
 from pipelines.tables.node_store import NodeStore
 from pipelines.tables.stage import Stage, open_stage
 from pipelines.tables.token_store import open_tokens, token_store
@@ -57,13 +59,16 @@ def train_value_model(recipe: Recipe, stage: Stage) -> None:
     log = stage.folder / METRICS_LOG
     with ray_session(folder=stage.folder):
         store = token_store(recipe)
-        with progress("train", None, lambda: 0, note=lambda: "copying the tables"):
+        with progress("train", None, lambda: 0, note=lambda: "copying the tables", watch=Watched(stage.folder)):
             data = prepare(recipe, store)
+        watch = Watched(stage.folder, uuid4().hex)
         with (
-            progress("train", data.steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
+            progress(
+                "train", data.steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT, watch
+            ),
             interruptible(),
         ):
-            diverged = trainer(recipe, store).fit().return_value
+            diverged = trainer(recipe, store, watch.token).fit().return_value
         if diverged:
             raise UserError(diverged)
         store.remove()
@@ -134,14 +139,17 @@ def training_data(recipe: Recipe, store: NodeStore) -> TrainingData:
     return TrainingData(classes, {"cut": cut, "left_out": left_out}, steps)
 
 
-def trainer(recipe: Recipe, store: NodeStore) -> TorchTrainer:
-    """Ray Train on the store. A failed worker group is restarted, with fewer workers if the cluster has become smaller."""
+def trainer(recipe: Recipe, store: NodeStore, tally: str = "") -> TorchTrainer:
+    """Ray Train on the store. A failed worker group is restarted, with fewer workers if the cluster has become smaller.
+
+    Workers report to the tally with this token, if it is given.
+    """
     from pipelines.actors.training import train_worker  # loads transformers, which only the workers need
 
     config = recipe.train
     return TorchTrainer(
         train_worker,
-        train_loop_config={"recipe": recipe, "store": store},
+        train_loop_config={"recipe": recipe, "store": store, "tally": tally},
         torch_config=TorchConfig(timeout_s=config.timeout_s),
         scaling_config=scaling_config(config, num_workers(config)),
         run_config=run_config(recipe.stage_folder("train"), config.max_failures),

@@ -17,7 +17,8 @@ import ray
 from pipelines.actors.growing import TreeActor
 from pipelines.actors.sampling import Totals, check_nodes
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import progress, watched
+from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
 from pipelines.tables.tasks import map_items
@@ -119,7 +120,7 @@ def run(recipe: Recipe) -> None:
     totals = Totals("trees", config.max_error_share)
     with (
         ray_session(folder=stage.folder),
-        progress("trees", expected, out.count_rows, unit="tree", note=totals.note),
+        progress("trees", expected, out.count_rows, unit="tree", note=totals.note, watch=watched(out)),
     ):
         if len(committed_ids(out)) < expected:
             totals.run(grow_trees(recipe, value, problems, out))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import NamedTuple
+from uuid import uuid4
 
 import ray
 from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import Watched, progress
+from pipelines.session import ray_session
 from pipelines.tables.node_store import NodeStore
 from pipelines.tables.pair_store import open_pair_store, pair_store
 from pipelines.tables.stage import Stage, open_stage
@@ -52,11 +54,12 @@ def tune_policy(recipe: Recipe, stage: Stage) -> None:
         store = pair_store(recipe)
         data = prepare_data(recipe, store)
         steps = recipe.tune.steps(data.pairs["train"])
+        watch = Watched(stage.folder, uuid4().hex)
         with (
-            progress("tune", steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT),
+            progress("tune", steps, lambda: last_step(log), "step", lambda: progress_text(log), BAR_FORMAT, watch),
             interruptible(),
         ):
-            diverged = trainer(recipe, store).fit().return_value
+            diverged = trainer(recipe, store, watch.token).fit().return_value
         if diverged:
             raise UserError(diverged)
         store.remove()
@@ -132,14 +135,14 @@ def check_data(recipe: Recipe, store: NodeStore) -> TuneData:
     return TuneData(count_pairs(folder), count_paths(folder))
 
 
-def trainer(recipe: Recipe, store: NodeStore) -> TorchTrainer:
-    """Ray Train on the pairs. A failed worker group is restarted from the last checkpoint."""
+def trainer(recipe: Recipe, store: NodeStore, tally: str) -> TorchTrainer:
+    """Ray Train on the pairs. A failed worker group is restarted from the last checkpoint. Workers report to the tally."""
     from pipelines.actors.tuning import tune_worker  # loads transformers and TRL, which only the workers need
 
     config = recipe.tune
     return TorchTrainer(
         tune_worker,
-        train_loop_config={"recipe": recipe, "store": store},
+        train_loop_config={"recipe": recipe, "store": store, "tally": tally},
         scaling_config=scaling_config(config, config.workers),
         run_config=run_config(recipe.stage_folder("tune"), config.max_failures),
     )

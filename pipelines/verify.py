@@ -13,7 +13,8 @@ import pyarrow as pa
 import ray
 
 from pipelines.cli import cli
-from pipelines.session import progress, ray_session
+from pipelines.progress import Watched, progress
+from pipelines.session import ray_session
 from pipelines.tables.by_problem import ProblemBatch, ProblemGroups
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import (
@@ -101,7 +102,10 @@ def run(recipe: Recipe) -> None:
     tables = {name: stage_table(recipe, name) for name in ("roll_out", "roll_in", "clean")}
     out = stage_table(recipe, "verify").claim()
     expected = tables["roll_out"].count_rows()
-    with ray_session(folder=stage.folder), progress("verify", expected, out.count_rows):
+    with (
+        ray_session(folder=stage.folder),
+        progress("verify", expected, out.count_rows, watch=Watched(stage.folder)),
+    ):
         if len(committed_ids(out)) < expected:
             batches = [batch._asdict() for batch in ProblemGroups.scan(tables.values()).batches(BATCH_ROWS)]
             judged = map_items(

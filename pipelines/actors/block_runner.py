@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.actors.block_journal import BATCHED_ATTEMPTS, BlockJournal
+from pipelines.actors.replica import Replica
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.engines.interface import EngineDied
 
@@ -29,12 +30,14 @@ class BlockRunner:
         work: makes a row of the table from a row of the block. `EngineDied` ends this process, and Ray starts another actor.
         failed: makes the row of the table for a row that cannot run, given the reason.
         commit_s: seconds between commits; 0 commits each row when it is finished.
+        replica: reports what this actor does.
     """
 
     table: StageTable
     work: Callable[[Row], Awaitable[Row]]
     failed: Callable[[Row, str], Row]
     commit_s: float
+    replica: Replica = field(default_factory=Replica)
 
     async def run(self, block: pa.Table) -> dict[str, int]:
         """Run the rows that no earlier attempt committed.
@@ -46,6 +49,7 @@ class BlockRunner:
         journal = BlockJournal(self.table, block[key].to_pylist())
         attempts, committed = journal.begin_attempt(), journal.committed_ids()
         rows = [row for row in block.to_pylist() if row[key] not in committed]
+        self.replica.takes(len(rows))
         try:
             if attempts.begun < BATCHED_ATTEMPTS:
                 errors = await self._run_concurrently(rows, journal)
@@ -85,3 +89,4 @@ class BlockRunner:
 
     def _commit(self, journal: BlockJournal, rows: list[Row]) -> None:
         journal.commit(pa.Table.from_pylist(rows, schema=self.table.schema))  # drops keys that are no columns
+        self.replica.commits(rows)

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import start_errors, start_slot
+from pipelines.actors.replica import Replica
 from pipelines.actors.usage import UsageReporter
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
@@ -38,6 +39,7 @@ class TreeActor:
     def __init__(self, recipe: Recipe, value_model: str, out: StageTable) -> None:
         self.recipe, self.config, self.out = recipe, recipe.trees, out
         model = model_path(recipe.policy.model)
+        self._replica = Replica(out.writer, self.config.resources.num_gpus)
         self.tokenizer = load_tokenizer(model)
         separate = value_model not in ("", OWN_HEAD)
         with start_slot(self.config.resources), start_errors(model, value_model):
@@ -48,10 +50,11 @@ class TreeActor:
         self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time
         self._slots = asyncio.Semaphore(self.config.concurrent)
         self._usage = UsageReporter(self.policy.usage)
+        self._replica.uses(self.policy, self.value)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         began = time.time()
-        counts = await BlockRunner(self.out, self._grow, self._failed, commit_s=0).run(block)
+        counts = await BlockRunner(self.out, self._grow, self._failed, 0, self._replica).run(block)
         row = {**counts, **self._usage.report(), "began": began, "ended": time.time()}
         return pa.Table.from_pylist([row])
 

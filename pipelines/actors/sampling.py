@@ -18,6 +18,7 @@ import ray
 
 from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import engine_version, start_errors, start_slot
+from pipelines.actors.replica import Replica
 from pipelines.actors.usage import UsageReporter
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Engine, Resources, Sampling
@@ -60,6 +61,7 @@ class SamplingActor:
         guide: Guide | None = None,
     ) -> None:
         path, self.value = model_path(model), None
+        self._replica = Replica(out.writer, resources.num_gpus)
         with start_slot(resources), start_errors(model, guide.value_model if guide else ""):
             if guide:
                 engines = build_engines(path, guide.value_model, engine, guide.engine, logprobs=False)
@@ -73,10 +75,11 @@ class SamplingActor:
         self.sampling, self.out, self.guide = sampling, out, guide
         self._provenance = {"engine": engine_version(), "sampling": json.dumps(settings, sort_keys=True)}
         self._usage = UsageReporter(self.policy.usage)
+        self._replica.uses(self.policy, self.value)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         began = time.time()
-        counts = await BlockRunner(self.out, self._sample, self._failed, COMMIT_S).run(block)
+        counts = await BlockRunner(self.out, self._sample, self._failed, COMMIT_S, self._replica).run(block)
         row = {**counts, **self._usage.report(), "began": began, "ended": time.time()}
         return pa.Table.from_pylist([row])
 

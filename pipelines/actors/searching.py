@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import start_errors, start_slot
+from pipelines.actors.replica import Replica
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Beam, Mcts, Rebase, Recipe
@@ -42,9 +43,11 @@ class SearchActor:
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
         engines = self.config.policy_engine, self.config.value_engine
+        self._replica = Replica(out.writer, self.config.resources.num_gpus)
         one = recipe.uses_own_head("evaluate")
         with start_slot(self.config.resources), start_errors(model, value_model):
             self.policy, self.value = build_engines(model, value_model, *engines)
+        self._replica.uses(self.policy, self.value)
         # Prompt and response must fit into the context of both engines.
         self.context = min(engine.max_model_len for engine in (engines[:1] if one else engines))
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
@@ -52,7 +55,7 @@ class SearchActor:
         self._slots = asyncio.Semaphore(self.config.concurrent)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
-        counts = await BlockRunner(self.out, self._search_and_grade, self._failed, commit_s=0).run(block)
+        counts = await BlockRunner(self.out, self._search_and_grade, self._failed, 0, self._replica).run(block)
         return pa.Table.from_pylist([counts])
 
     async def _search_and_grade(self, row: dict[str, Any]) -> dict[str, Any]:

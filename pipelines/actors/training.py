@@ -12,6 +12,7 @@ import ray.train.collective
 import ray.train.torch
 import torch
 
+from pipelines.actors.replica import Replica
 from pipelines.tables.token_store import open_tokens
 from vgs_ray.config import Recipe, Train
 from vgs_ray.data.mirror import Mirror, mirrored
@@ -40,12 +41,13 @@ def train_worker(config: dict[str, Any]) -> str:
     """Train on one worker; all workers validate and save checkpoints together.
 
     Args:
-        config: `recipe`, and the `store` of the tokens.
+        config: `recipe`, the `store` of the tokens, and the token of the `tally`.
 
     Returns:
         Why the loss diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
     """
     recipe: Recipe = config["recipe"]
+    Replica(config["tally"], recipe.train.gpus_per_worker)
     tokens = open_tokens(config["store"])
     ray.train.collective.barrier()  # copying may take longer than the limit of torch's collectives
     with mirrored(recipe.stage_folder("train"), existing=[METRICS_LOG]) as mirror:

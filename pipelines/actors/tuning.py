@@ -11,6 +11,7 @@ import ray.train
 import ray.train.collective
 import torch
 
+from pipelines.actors.replica import Replica
 from pipelines.tables.pair_store import open_pair_store
 from vgs_ray.config import Recipe, Tune
 from vgs_ray.data.mirror import Mirror, mirrored
@@ -30,12 +31,13 @@ def tune_worker(config: dict[str, Any]) -> str:
     """Train on one worker; rank 0 writes the model.
 
     Args:
-        config: `recipe`, and the `store` of the pairs and paths.
+        config: `recipe`, the `store` of the pairs and paths, and the token of the `tally`.
 
     Returns:
         Why the training diverged, or an empty string. This is not an error, because Ray Train would retry, and diverge again.
     """
     recipe: Recipe = config["recipe"]
+    Replica(config["tally"], recipe.tune.gpus_per_worker)
     store = open_pair_store(recipe, config["store"])
     ray.train.collective.barrier()  # copying may take longer than the limit of torch's collectives
     with mirrored(recipe.stage_folder("tune"), existing=[METRICS_LOG]) as mirror:

@@ -18,7 +18,9 @@ from made_up_run import write_run
 from toy import CONFIG, run
 
 from pipelines import roll_out, train
+from pipelines.progress import error_counts
 from pipelines.recipes import sandbox
+from pipelines.tables.progress_record import read_record
 from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
@@ -84,12 +86,23 @@ def test_interrupted_roll_outs_continue_with_other_resources_and_more_tolerated_
     continued = replace(continued, roll_out=replace(continued.roll_out, engine=engine))
     roll_out.run(continued)
     assert rows_by_id(continued) == whole
+    check_record(continued)
     started = json.loads((continued.folder / "roll_out" / "_started.json").read_text())
     assert started["operation"] == manifest(continued, "roll_out")["operation"] == continued.operation("roll_out")
     assert started["operation"]["roll_out.resources.replicas"] == 2
     other = replace(continued.roll_out, sampling=replace(continued.roll_out.sampling, temperature=0.5))
     with pytest.raises(UserError, match=r"roll_out\.sampling\.temperature was 1\.0 and is now 0\.5"):
         roll_out.run(replace(continued, roll_out=other))
+
+
+def check_record(recipe: Recipe) -> None:
+    """The record that `pipelines.status` reads has the rows and errors of the table after both commands."""
+    record, out = read_record(recipe.stage_folder("roll_out")), stage_table(recipe, "roll_out")
+    assert record
+    assert record.rows == out.count_rows()
+    assert record.work.errors == error_counts(out)
+    assert sum(record.work.errors.values()) == TOO_LONG * CUTS
+    assert record.work.tokens["generated"] >= sum(len(tokens) for _, tokens, _ in rows_by_id(recipe).values())
 
 
 @pytest.fixture

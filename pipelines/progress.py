@@ -28,7 +28,8 @@ from pipelines.tables.stage_table import StageTable, value_counts
 
 UPDATE_S = 0.5
 COUNTING_SHARE = 0.05
-"""Largest share of the time in which rows are counted; to count them in storage takes seconds if there are many parts."""
+"""Share of the time in which rows are counted, if that takes less than 3 s; with many parts in storage it takes seconds. They are
+counted once a minute at least, because the record shows that the command is alive."""
 ASK_S = 5.0
 """Seconds between the questions to the actors, and between two settings of the metrics."""
 WRITE_S = 60.0
@@ -234,7 +235,7 @@ def _follow(count: Callable[[], int], shown: _Shown, watching: Watch | None, sto
         began = time.monotonic()
         with suppress(*UNREACHABLE):
             rows = count()
+            pause = min(WRITE_S, max(UPDATE_S, (time.monotonic() - began) / COUNTING_SHARE))
             if watching:
                 watching.update(rows)
             shown.show(rows)
-        pause = max(UPDATE_S, (time.monotonic() - began) / COUNTING_SHARE)

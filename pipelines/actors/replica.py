@@ -22,7 +22,7 @@ from pipelines.tables.tasks import on_node
 from vgs_ray.engines.interface import Policy, Usage, Value
 
 REPORT_S = 5.0
-GONE_S = 30.0
+GONE_S = 60.0
 """An actor that has not reported for so long does not count as living."""
 MAX_REASONS = 20
 OTHER = "other"

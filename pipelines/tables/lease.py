@@ -203,7 +203,10 @@ def _renew(path: UPath, owner: Owner, tag: str, stop: threading.Event) -> None:
         "ends, and no committed row is lost"
     )
     print(line, file=sys.stderr, flush=True)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # another thread would not wake it from a sleep
+    main = threading.main_thread().ident
+    assert main
+    # A signal to the process may reach another thread, and the main one would sleep on.
+    signal.pthread_kill(main, signal.SIGINT)
     if not stop.wait(END_S):
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,12 +1,10 @@
-"""Tables and leases on an S3 server of which one request in 20 fails, and which is gone for some seconds."""
+"""Tables and leases on an S3 server of which one request in 20 fails, and whose process is killed."""
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
@@ -27,7 +25,7 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't
 
 KINDS = ("slow down", "internal error", "reset before", "reset after")
 ROWS = 20
-OUTAGE_S = 8.0
+OUTAGE_S = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +50,13 @@ def write(table: StageTable, number: int) -> int:
     return len(table.read(["problem_id"]))
 
 
-@contextmanager
-def outage(proxy: FlakyProxy, seconds: float) -> Iterator[None]:
-    """The server is gone at the start of the block and comes back while it runs."""
-    proxy.closed = True
-    back = threading.Timer(seconds, setattr, (proxy, "closed", False))
-    back.start()
-    try:
-        yield
-    finally:
-        back.join()
-
-
-def test_a_table_is_written_published_and_read(failing: FlakyProxy) -> None:
+def test_a_table_is_written_published_and_read(failing: FlakyProxy, s3: S3Server) -> None:
     folder = storage_path(f"s3://{BUCKET}/failing/clean")
     table = StageTable(folder, "", "problems", "problem_id").claim()
     ray.get([write.remote(table, number) for number in range(30)])
-    started = time.monotonic()
-    with outage(failing, OUTAGE_S):
-        ray.get([write.remote(table, number) for number in range(25, 40)])
-    assert time.monotonic() - started > OUTAGE_S
+    more = [write.remote(table, number) for number in range(25, 40)]
+    with s3.outage(OUTAGE_S):
+        ray.get(more)
     described = {"stage": "clean", "identity": {}, "operation": {}, "inputs": {}}
     stage = Stage("clean", folder, time.time(), described)
     published = stage.publish(table)
@@ -82,7 +67,7 @@ def test_a_table_is_written_published_and_read(failing: FlakyProxy) -> None:
     assert read.count_rows() == len(expected)
     assert read.rows_with(["007-003"], ["answer"]).to_pylist() == [{"answer": "3"}]
     assert sorted(list_files(folder)) == ["_stage.json", "_writer", "part-00000-of-00001.parquet"]
-    assert all(failing.failed[kind] for kind in KINDS), failing.failed
+    assert all(failing.failed[kind] for kind in (*KINDS, "down")), failing.failed
 
 
 def test_small_files_and_folders_are_written(failing: FlakyProxy, tmp_path) -> None:

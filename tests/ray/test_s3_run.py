@@ -1,8 +1,7 @@
 """A whole run on an S3 server, by nodes without a common folder, killed and restarted: its tables equal those of a local run.
 
 The nodes are raylets, of which the second one has a mount namespace with an empty /tmp and a home folder in it. Requests go
-through a proxy that fails one in 20. It also resets all connections for some seconds, because moto keeps its objects in memory
-and would lose them with its process.
+through a proxy that fails one in 20.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -147,7 +145,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, no_session: None) -> Recipe:
 
 @pytest.fixture(scope="module")
 def remote(s3: S3Server, no_session: None) -> Iterator[tuple[Recipe, str]]:
-    """The run on the S3 server: a worker, a node and the driver are killed, and the server is gone for some seconds."""
+    """The run on the S3 server: a worker, a node, the server and the driver are killed."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("a node can't have a mount namespace here (needs root)")
     port, root = free_port(), f"s3://{BUCKET}/runs"
@@ -165,11 +163,8 @@ def remote(s3: S3Server, no_session: None) -> Iterator[tuple[Recipe, str]]:
         for worker in (workers(first_node, "SamplingActor") + workers(second.pid, "SamplingActor"))[:1]:
             worker.kill()
         wait(lambda: list_files(parts), first)
-        proxy.closed = True
-        back = threading.Timer(OUTAGE_S, setattr, (proxy, "closed", False))
-        back.start()
-        kill_tree(second.pid)
-        back.join()
+        with s3.outage(OUTAGE_S):
+            kill_tree(second.pid)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
         assert not (recipe.stage_folder("roll_out") / "_stage.json").exists(), "the driver was killed too late"

@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that fails some requests, or all of them for a time."""
+"""A proxy in front of an S3 server that fails some requests."""
 
 from __future__ import annotations
 
@@ -19,30 +19,34 @@ HOP_BY_HOP = {"host", "connection", "transfer-encoding", "content-length", "keep
 class FlakyProxy:
     """Answers 503 SlowDown or 500, or resets the connection: before the server sees the request, or after its answer.
 
+    It also resets the connection if the server is down.
+
     Attributes:
         rate: share of the requests that fail.
-        closed: reset every connection, as if the server were down.
-        failed: number of failures by kind.
+        failed: number of failures by kind; `down` counts those of the server.
         passed: number of requests that were answered as the server answered.
     """
 
     def __init__(self, target: str, rate: float, seed: int) -> None:
-        self.rate, self.closed, self.failed, self.passed = rate, False, Counter[str](), 0
+        self.rate, self.failed, self.passed = rate, Counter[str](), 0
         self._target, self._random = target, random.Random(seed)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        failure = "down" if self.closed else ""
-        if not failure and self._random.random() < self.rate:
+        failure = ""
+        if self._random.random() < self.rate:
             failure = self._random.choice(("slow down", "internal error", "reset before", "reset after"))
-        if failure:
             self.failed[failure] += 1
         if failure == "slow down":
             return _error(503, "SlowDown")
         if failure == "internal error":
             return _error(500, "InternalError")
-        if failure not in ("down", "reset before"):
-            answer = await self._forward(request, body)
+        if failure != "reset before":
+            try:
+                answer = await self._forward(request, body)
+            except httpx.TransportError:
+                failure = "down"
+                self.failed[failure] += 1
             if not failure:
                 self.passed += 1
                 return answer

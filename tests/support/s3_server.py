@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from vgs_ray.data import parquet, storage
 
 BUCKET = "bucket"
 SECRET = "a-secret-that-no-file-may-contain"
-START_S = 60.0
+START_S = 180.0
 PROGRAM = Path(__file__).with_name("durable_s3.py")
 
 
@@ -61,6 +62,17 @@ class S3Server:
         """SIGKILL the process. Clients can't connect until `start`."""
         self._process.kill()
         self._process.wait()
+
+    @contextmanager
+    def outage(self, seconds: float) -> Iterator[None]:
+        """SIGKILL the process at the start of the block. Another one starts so many seconds later, while the block runs."""
+        self.kill()
+        back = threading.Timer(seconds, self.start)
+        back.start()
+        try:
+            yield
+        finally:
+            back.join()
 
 
 def environment_of(endpoint: str) -> dict[str, str]:

@@ -10,14 +10,11 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
 import sys
-import threading
 import tomllib
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -26,7 +23,7 @@ import pytest
 import yaml
 from documents import DOCUMENTS, ROOT, commands, snippets
 
-from pipelines import plan
+from pipelines import plan, submit
 from pipelines.cli import parse
 from vgs_ray.config import STAGES, Recipe
 
@@ -38,9 +35,10 @@ SECTION = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_is_understood_by_its_program(command: str, tmp_path: Path) -> None:
+def test_command_is_understood_by_its_program(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
-    environment = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
+    for variable in [word for word in words if re.match(r"[A-Z_]+=", word)]:
+        monkeypatch.setenv(*variable.split("=", 1))
     words = [word for word in words if word and not re.match(r"[A-Z_]+=", word)]
     match words:
         case ["python", "-m", "pipelines.ask", *_] | ["curl", *_]:
@@ -52,7 +50,9 @@ def test_command_is_understood_by_its_program(command: str, tmp_path: Path) -> N
         case ["python", script, *arguments]:
             bench_parser(ROOT / script).parse_args(arguments)
         case ["jobs/submit.sh", *arguments]:
-            submit(arguments, environment, tmp_path)
+            assert submit.main([*arguments, submit.DRY_RUN]) == 0
+        case ["jobs/paper.sh", *arguments]:
+            assert submit.main(["run", "vgs", *arguments, submit.DRY_RUN]) == 0
         case ["make", *arguments]:
             subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
         case ["ray" | "serve" | "hf" as program, *arguments]:
@@ -99,33 +99,6 @@ def bench_parser(script: Path) -> argparse.ArgumentParser:
             }
             parser.add_argument(*names, **values)
     return parser
-
-
-def submit(arguments: list[str], environment: dict[str, str], folder: Path) -> None:
-    """Run the script against a job server that only answers, with a `ray` that prints what it gets."""
-    (folder / "jobs").mkdir()
-    (folder / "jobs/submit.sh").write_bytes((ROOT / "jobs/submit.sh").read_bytes())
-    (folder / "pipelines").symlink_to(ROOT / "pipelines")
-    ray = folder / "ray"
-    ray.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
-    ray.chmod(0o755)
-    server = HTTPServer(("127.0.0.1", 0), type("Answers", (BaseHTTPRequestHandler,), {"do_GET": answer}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    variables = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **environment}
-    variables["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{server.server_port}"
-    script = ["bash", str(folder / "jobs/submit.sh"), *arguments]
-    done = subprocess.run(script, env=variables, capture_output=True, text=True, check=False)
-    server.shutdown()
-    assert done.returncode == 0, done.stderr
-    _, _, line = done.stdout.partition("--\npython\n-m\n")
-    module, *rest = line.splitlines()
-    assert module == f"pipelines.{arguments[0]}"
-    assert parse(module, rest).root == environment.get("VGS_ROOT", str(folder / "runs"))
-
-
-def answer(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
 
 
 def check_click(program: str, arguments: list[str]) -> None:

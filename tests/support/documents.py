@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"([A-Z_]+=\S+ )*(python|make|jobs/submit\.sh|ray|serve|hf|pip|curl|source|export) \S")
+COMMAND = re.compile(r"([A-Z_]+=\S+ )*(python|make|jobs/\w+\.sh|ray|serve|hf|pip|curl|source|export) \S")
 """Inline code that starts like this is a command."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 INDENTED = re.compile(r"(?:^ {4}.*\n)+", re.M)

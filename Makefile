@@ -1,11 +1,11 @@
-# Targets: setup demo test test-fast lint resolve bench bench-scale smollm clean-run. Each installs .venv first if needed.
+# Targets: setup demo test test-fast lint resolve pins bench bench-scale smollm clean-run. Each installs .venv first if needed.
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 RECIPE ?= sandbox
 RESOLVED := .venv/.resolved
 
-.PHONY: setup demo test test-fast lint resolve bench clean-run bench-scale smollm
+.PHONY: setup demo test test-fast lint resolve pins bench clean-run bench-scale smollm
 
 setup: $(READY)
 
@@ -24,12 +24,17 @@ test: setup
 
 lint: setup
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+	@$(BIN)/hadolint docker/*.Dockerfile
 
 # Checks that the extras cpu and gpu resolve with their pins. Repeated only after a change of these files.
 resolve: setup $(RESOLVED)
 
 $(RESOLVED): pyproject.toml constraints.txt constraints-gpu.txt .ci/resolve | setup
 	@./.ci/resolve
+
+# Updates constraints-gpu.txt after a change of pyproject.toml.
+pins: setup
+	@./.ci/resolve --write
 
 bench: setup
 	@$(BIN)/python bench/engine.py

@@ -20,7 +20,6 @@ from typing import Any, get_args, get_type_hints
 
 import click
 import pytest
-import yaml
 from documents import DOCUMENTS, ROOT, commands, snippets
 
 from pipelines import plan, submit
@@ -242,16 +241,6 @@ def names_in(module: Path) -> set[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             found |= {target.id for target in targets if isinstance(target, ast.Name)}
     return found
-
-
-def test_cluster_files_are_valid() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-    from ray.serve.schema import ServeDeploySchema
-
-    validate_config(prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text())))
-    deployed = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "jobs/serve.yaml").read_text()))
-    args = deployed.applications[0].args
-    assert parse("pipelines.serve", [args["recipe"], *shlex.split(args["options"])]).name == "sandbox"
 
 
 def test_every_stage_is_in_the_readme() -> None:

@@ -24,7 +24,7 @@ HEADER = """\
 
 def manifests(cluster: dict[str, Any]) -> dict[str, str]:
     """The text of each file by its name."""
-    job = "# All stages of the published run, as a RayJob; `entrypoint` may be one stage. A failed job is repeated and continues.\n"
+    job = "# All stages of the published run, as a RayJob; `entrypoint` may be one stage. A failed job is repeated.\n"
     service = "# The endpoint of the published run, as a RayService. Its API keys come from the secret vgs.\n"
     return {
         "job.yaml": job + HEADER + dump(ray_job(cluster)),

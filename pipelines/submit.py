@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import aiohttp
-import requests
 import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -118,7 +117,7 @@ def connect(address: str) -> JobSubmissionClient:
             f"the job server at {address} refuses the token of this machine: set RAY_AUTH_TOKEN_PATH to a copy of the cluster's "
             "token (on the head node: ray get-auth-token)"
         ) from None
-    except (ConnectionError, RuntimeError, requests.RequestException):
+    except (OSError, RuntimeError):
         raise UserError(
             f"no job server responds at {address}: start a cluster (ray start --head --include-dashboard=true), forward its port "
             "8265, or set RAY_API_SERVER_ADDRESS"
@@ -138,9 +137,7 @@ def submit(client: JobSubmissionClient, job: str, line: str) -> str:
             print(f"job {other.submission_id} already runs this command", flush=True)
             return other.submission_id
     environment = yaml.safe_load((ROOT / "jobs/runtime_env.yaml").read_text())
-    os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] = (
-        ""  # the file replaces them; Ray would print a line about each
-    )
+    os.environ["RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"] = ""  # the file has them; Ray prints a line about each
     client.submit_job(entrypoint=line, submission_id=job, runtime_env={**environment, "working_dir": str(ROOT)})
     print(f"job {job} submitted: {line}", flush=True)
     return job
@@ -152,11 +149,11 @@ def follow(client: JobSubmissionClient, job: str) -> int:
         asyncio.run(print_output(client, job))
         info = client.get_job_info(job)
     except KeyboardInterrupt:
-        return leave(client, job, "interrupted", 130)
-    except (RuntimeError, OSError, aiohttp.ClientError, requests.RequestException) as error:
-        return leave(client, job, f"the connection to the job server is lost ({error})", 1)
+        return leave(client, f"interrupted; job {job} still runs", job, 130)
+    except (RuntimeError, OSError, aiohttp.ClientError) as error:
+        return leave(client, f"the connection to the job server is lost ({error}); job {job} may still run", job, 1)
     if not info.status.is_terminal():
-        return leave(client, job, "the job server has closed the connection", 1)
+        return leave(client, f"the job server has closed the connection; job {job} may still run", job, 1)
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.driver_exit_code is None:
@@ -170,12 +167,12 @@ async def print_output(client: JobSubmissionClient, job: str) -> None:
         print(text, end="", flush=True)
 
 
-def leave(client: JobSubmissionClient, job: str, reason: str, code: int) -> int:
-    """Say that the job goes on, and how to follow and stop it. Returns the exit code."""
+def leave(client: JobSubmissionClient, reason: str, job: str, code: int) -> int:
+    """Say why this program ends before the job, and how to follow and stop the job. Returns the exit code."""
     ray = "RAY_AUTH_MODE=token ray job" if os.environ.get("RAY_AUTH_MODE") == "token" else "ray job"
     address = client.get_address()
     print(
-        f"\nsubmit: {reason}; job {job} still runs on the cluster\n"
+        f"\nsubmit: {reason}\n"
         f"  follow it:  {ray} logs --address {address} --follow {job}   (or repeat this command)\n"
         f"  stop it:    {ray} stop --address {address} {job}",
         file=sys.stderr,

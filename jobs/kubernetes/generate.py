@@ -16,8 +16,10 @@ CLUSTER = HERE.parents[1] / "cluster.yaml"
 FREE_CPUS = 2
 """CPUs of a node that its pod does not request: Kubernetes and its agents need some. Ray still counts all of them."""
 ROOT = "s3://BUCKET/runs"
+SECRET = "vgs"
+"""With `auth_token`, which Ray requires, and optionally HF_TOKEN and VGS_RAY_API_KEYS."""
 HEADER = """\
-# For KubeRay 1.5 or later (docs/cluster.md#kubernetes). python jobs/kubernetes/generate.py writes this file from cluster.yaml.
+# For KubeRay 1.6 or later (docs/cluster.md#kubernetes). python jobs/kubernetes/generate.py writes this file from cluster.yaml.
 # Replace REGISTRY and BUCKET.
 """
 
@@ -25,7 +27,7 @@ HEADER = """\
 def manifests(cluster: dict[str, Any]) -> dict[str, str]:
     """The text of each file by its name."""
     job = "# All stages of the published run, as a RayJob; `entrypoint` may be one stage. A failed job is repeated.\n"
-    service = "# The endpoint of the published run, as a RayService. Its API keys come from the secret vgs.\n"
+    service = "# The endpoint of the published run, as a RayService.\n"
     return {
         "job.yaml": job + HEADER + dump(ray_job(cluster)),
         "service.yaml": service + HEADER + dump(ray_service(cluster)),
@@ -71,7 +73,7 @@ def cluster_spec(cluster: dict[str, Any]) -> dict[str, Any]:
     head = cluster["head_node_type"]
     return {
         "rayVersion": importlib.metadata.version("ray"),
-        "authOptions": {"mode": "token"},
+        "authOptions": {"mode": "token", "secretName": SECRET},
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": 60 * cluster["idle_timeout_minutes"]},
         "headGroupSpec": {
@@ -110,7 +112,7 @@ def pod(group: dict[str, Any], image: str, requests: dict[str, Any]) -> dict[str
     gpus = group["resources"].get("GPU", 0)
     limits = {"limits": {"nvidia.com/gpu": gpus}} if gpus else {}
     secret = {
-        variable: {"secretKeyRef": {"name": "vgs", "key": variable, "optional": True}}
+        variable: {"secretKeyRef": {"name": SECRET, "key": variable, "optional": True}}
         for variable in ("HF_TOKEN", "VGS_RAY_API_KEYS")
     }
     container = {

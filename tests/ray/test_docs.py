@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -56,6 +57,10 @@ def test_command_is_understood_by_its_program(command: str, monkeypatch: pytest.
             subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
         case ["ray" | "serve" | "hf" as program, *arguments]:
             check_click(program, arguments)
+        case ["docker" | "helm" | "kubectl", *arguments]:
+            assert [
+                file for option, file in pairwise(arguments) if option == "-f" and not (ROOT / file).is_file()
+            ] == []
         case ["pip", "install", *arguments]:
             check_pip(arguments)
         case ["export", *_]:

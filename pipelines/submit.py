@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import shlex
 import sys
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> int:
               f"--runtime-env {ROOT / 'jobs/runtime_env.yaml'} -- {line}")  # fmt: skip
         return 0
     client = connect(address)
-    job = submit(client, f"{recipe.run_name}-{rest[0]}-{time.strftime('%Y%m%d-%H%M%S')}", line)
+    job = submit(client, f"{recipe.folder.name}-{rest[0]}-{time.strftime('%Y%m%d-%H%M%S')}", line)
     return 0 if NO_WAIT in own else follow(client, job)
 
 
@@ -182,6 +183,7 @@ def leave(client: JobSubmissionClient, reason: str, job: str, code: int) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.INFO)  # Ray's client would print a line for each file that it leaves out
     try:
         code = main(sys.argv[1:])
     except UserError as error:

@@ -59,7 +59,12 @@ def main(arguments: list[str]) -> int:
               f"--runtime-env {ROOT / 'jobs/runtime_env.yaml'} -- {line}")  # fmt: skip
         return 0
     client = connect(address)
-    job = submit(client, f"{recipe.folder.name}-{rest[0]}-{time.strftime('%Y%m%d-%H%M%S')}", line)
+    try:
+        job = submit(client, f"{recipe.folder.name}-{rest[0]}-{time.strftime('%Y%m%d-%H%M%S')}", line)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the job server at {address} did not accept the job ({error}): repeat the command; it follows the job if that runs"
+        ) from None
     return 0 if NO_WAIT in own else follow(client, job)
 
 

@@ -18,6 +18,7 @@ import ray
 from tabulate import tabulate
 
 from pipelines.cli import cli
+from pipelines.placement import stage_options
 from pipelines.progress import Watched, progress
 from pipelines.session import ray_session
 from pipelines.tables.sources import benchmark_texts, pin_sources, readable_source, train_problems
@@ -147,7 +148,7 @@ def clean(
         kept, dropped: the tables.
     """
     raw, total = train_problems(config, seed)
-    index = benchmark_index.remote(excluded)
+    index = benchmark_index.options(**stage_options()).remote(excluded)
 
     def count() -> int:
         return kept.count_rows() + dropped.count_rows()
@@ -162,10 +163,10 @@ def clean(
             fn_constructor_args=(config, limits, [index]),
         ).materialize()
         fingerprints = checked.select_columns(list(FINGERPRINT)).to_arrow_refs()
-        copies = find_copies_in_blocks.remote(config.near_duplicate, *fingerprints)
+        copies = find_copies_in_blocks.options(**stage_options()).remote(config.near_duplicate, *fingerprints)
         decided = _map_blocks(checked, lambda block: final_reasons(block, ray.get(copies))).materialize()
         split_keys = decided.select_columns(["split_key", "reason"]).to_arrow_refs()
-        bounds = split_bounds_of_blocks.remote(config, *split_keys)
+        bounds = split_bounds_of_blocks.options(**stage_options()).remote(config, *split_keys)
         split = _map_blocks(decided, lambda block: add_split(block, ray.get(bounds)))
         write_dataset(split, partial(write_kept_and_dropped, kept=kept, dropped=dropped))
 
@@ -191,7 +192,7 @@ def run(recipe: Recipe) -> None:
     kept, dropped = stage_table(recipe, "clean").claim(), stage_table(recipe, "dropped").claim()
     config = recipe.clean
     named = {name: benchmark_source(name, recipe.evaluate.benchmark_folder) for name in config.exclude}
-    with ray_session(folder=stage.folder):
+    with ray_session(folder=stage.folder, nodes=stage.nodes):
         sources = pin_sources(stage.folder, {config.source: config.source} | named)
         excluded = {name: sources[name] for name in named}
         clean(replace(config, source=sources[config.source]), recipe.judge, recipe.seed, excluded, kept, dropped)

@@ -27,7 +27,8 @@ HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 RUN_FIELDS = ("root", "run_name")
 FIELDS = {
     **{stage: (*shared, stage) for stage, shared in SHARED.items()},
-    "clean": (*SHARED["clean"], "clean", "evaluate.benchmark_folder"),
+    **{stage: ("cpu_nodes", *SHARED[stage], stage) for stage in ("verify", "label", "pairs", "export")},
+    "clean": ("cpu_nodes", *SHARED["clean"], "clean", "evaluate.benchmark_folder"),
     "import_vm": ("clean.validation", "import_vm"),
     "plan": ("plan",),
     "status": (),

@@ -15,6 +15,7 @@ import ray
 
 from pipelines.actors.searching import SearchActor
 from pipelines.cli import cli
+from pipelines.placement import check_engine_nodes, engine_options
 from pipelines.progress import progress, watched
 from pipelines.session import ray_session
 from pipelines.tables.sources import benchmark_problems, pin_sources
@@ -65,6 +66,7 @@ def searches_of(problem: dict[str, Any], config: Evaluate) -> list[dict[str, Any
 def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> None:
     """Run the searches that are not committed yet."""
     config, done = recipe.evaluate, ray.put(committed_ids(out))
+    check_engine_nodes("evaluate.resources", config.resources)
 
     def expand(batch: pa.Table) -> pa.Table:
         rows = [row for problem in batch.to_pylist() for row in searches_of(problem, config)]
@@ -78,8 +80,7 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=config.resources.replicas, max_concurrent_calls_per_actor=3),
-            num_cpus=config.resources.num_cpus,
-            num_gpus=config.resources.num_gpus,
+            **engine_options(config.resources),
             fn_constructor_kwargs={
                 "recipe": recipe,
                 "value_model": value_model(recipe, config.value_model),
@@ -162,7 +163,7 @@ def run(recipe: Recipe) -> None:
     if stage is None:
         return
     out = stage_table(recipe, "evaluate").claim()
-    with ray_session(folder=stage.folder):
+    with ray_session(folder=stage.folder, nodes=stage.nodes):
         sources = pin_sources(stage.folder, benchmark_sources(config))
         problems, count = all_problems(sources, config.limit)
         expected = count * len(explorers(config))

@@ -154,7 +154,7 @@ def write_layout(recipe: Recipe, folder: AnyPath, write: Writer) -> SplitCounts:
     """
     remove_folder(folder)  # what an interrupted run has left
     (folder / "data").mkdir(parents=True)
-    with ray_session(folder=folder), progress(folder.name, None, lambda: 0):
+    with ray_session(folder=folder, nodes=recipe.cpu_nodes), progress(folder.name, None, lambda: 0):
         counts = write(recipe, folder / "data")
     if not counts:
         raise UserError(

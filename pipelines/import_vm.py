@@ -142,7 +142,7 @@ def run(recipe: Recipe) -> None:
         # The manifest has the recipe's configuration, so that later stages accept the table.
         stage = open_stage(recipe, name, INPUTS[name])
         if stage is not None:
-            with ray_session(folder=stage.folder):
+            with ray_session(folder=stage.folder, nodes=stage.nodes):
                 table = stage.publish(tables[name])
             stage.close(rows=table.count_rows(), imported_from=source)
     print(
@@ -177,7 +177,11 @@ def _write(files: list[UPath], recipe: Recipe, tables: dict[str, StageTable]) ->
         remove_folder(table.folder)
         table.folder.mkdir(parents=True)
         claimed[name] = table.claim()
-    with ray_session(folder=recipe.folder), readable_source(), progress("import_vm", total, tables["clean"].count_rows):
+    with (
+        ray_session(folder=recipe.folder, nodes=recipe.cpu_nodes),
+        readable_source(),
+        progress("import_vm", total, tables["clean"].count_rows),
+    ):
         map_items(tasks, partial(import_row_group, tables=claimed)).materialize()
 
 

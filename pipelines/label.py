@@ -109,7 +109,7 @@ def run(recipe: Recipe) -> None:
     tables = {name: all_rows(recipe, name) if name in SAMPLED else stage_table(recipe, name) for name in names}
     verified = tables["verify"]
     with (
-        ray_session(folder=stage.folder),
+        ray_session(folder=stage.folder, nodes=stage.nodes),
         progress("label", verified.count_rows(), out.count_rows, watch=Watched(stage.folder)),
     ):
         max_rows = BATCH_ROWS_WITH_TOKENS if with_values else BATCH_ROWS

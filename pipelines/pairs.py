@@ -104,7 +104,7 @@ def run(recipe: Recipe) -> None:
     trees = stage_table(recipe, "trees")
     out, unpaired, paths = (stage_table(recipe, name).claim() for name in ("pairs", "unpaired", "value_paths"))
     with (
-        ray_session(folder=stage.folder),
+        ray_session(folder=stage.folder, nodes=stage.nodes),
         progress("pairs", None, out.count_rows, "pair", bar_format=BAR_FORMAT, watch=Watched(stage.folder)),
     ):
         batches = ProblemGroups.scan([trees]).batches(BATCH_ROWS)

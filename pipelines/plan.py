@@ -7,6 +7,7 @@ folder, else from defaults; the output names the origin of each.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from obstore.exceptions import BaseError
 from tabulate import tabulate
 from tqdm import tqdm
 
-from pipelines.assumptions import Assumed, assumptions, bytes_per_row, chosen, counts_of, tree_assumptions
 from pipelines.cli import cli
+from pipelines.planning.assumptions import Assumed, assumptions, bytes_per_row, chosen, counts_of, tree_assumptions
+from pipelines.planning.cluster_file import read_cluster
+from pipelines.planning.fit import fit, fit_table, misfit_lines, note_lines
 from pipelines.roll_in import assign_generators
 from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS
 from vgs_ray.config import Engine, Evaluate, Recipe
@@ -44,6 +47,15 @@ from vgs_ray.evaluate.estimate import (
 from vgs_ray.evaluate.estimate_svpo import TreeMeans, tree_stages
 from vgs_ray.models import model_folder
 from vgs_ray.search.flops import NO_MODEL, ModelSize, size_from_config
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Options of this command only."""
+
+    cluster: str = ""
+    """File of Ray's cluster launcher, such as cluster.yaml: show where each stage runs there, and fail if one does not fit."""
+
 
 KNOWN_SIZES = {"math-500": 500, "gsm8k": 1319}
 COLUMNS = ("rows", "tokens", "Parquet", "FLOPs", "hours")
@@ -199,7 +211,26 @@ def table(costs: list[StageCost]) -> str:
     return tabulate(rows, tablefmt="plain", colalign=["left", *["right"] * (5 + 5 * compared)], disable_numparse=True)
 
 
-def run(recipe: Recipe) -> None:
+def show_fit(recipe: Recipe, costs: list[StageCost], path: str) -> None:
+    """Print where each stage runs on the cluster of a file.
+
+    Raises:
+        UserError: the recipe does not fit, or the file can't be read.
+    """
+    cluster = read_cluster(path, recipe.plan)
+    fits = fit(recipe, {cost.stage: cost.hours for cost in costs}, cluster, config_of)
+    print(
+        f"\n{path}: nodes, GPUs, hours and dollars of each stage, one after another\n\n{fit_table(fits, cluster.groups)}\n"
+    )
+    for line in note_lines(fits, cluster.groups):
+        print(line)
+    if misfits := misfit_lines(fits):
+        print("\n".join(["does not fit:", *misfits]), flush=True)
+        raise UserError(f"{recipe.name} does not fit {path} ({len(misfits)} reasons above, each with its remedy)")
+    print(f"{recipe.name} fits {path}", flush=True)
+
+
+def run(recipe: Recipe, flags: Flags) -> None:
     costs, lines = plan(recipe)
     print(f"{recipe.name}: rows, tokens, size on disk, FLOPs and {device(recipe)} hours of each stage\n")
     print(f"{table(costs)}\n")
@@ -208,7 +239,9 @@ def run(recipe: Recipe) -> None:
         print("which repeats a roll-in for each response. Its training tokens may include padding.\n")
     print("\n".join(lines))
     print("--plan.FIELD VALUE changes an assumption; --help lists the fields.", flush=True)
+    if flags.cluster:
+        show_fit(recipe, costs, flags.cluster)
 
 
 if __name__ == "__main__":
-    cli(run, "pipelines.plan", writes=False)
+    cli(run, "pipelines.plan", writes=False, flags=Flags())

@@ -13,6 +13,7 @@ import ray
 
 from pipelines.actors.sampling import Guide, Totals, sample_blocks
 from pipelines.cli import cli
+from pipelines.placement import gpus_at_once
 from pipelines.progress import progress, watched
 from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
@@ -103,9 +104,10 @@ def sample_roll_ins(
     """Sample the roll-ins that are not committed yet."""
     config = recipe.roll_in
     assigned = assign_generators(config.generators, config.per_problem)
-    for group in concurrent_groups(config.generators, config.resources, ray.cluster_resources().get("GPU", 0.0)):
+    for group in concurrent_groups(config.generators, config.resources, gpus_at_once()):
         blocks = []
-        for generator in group:
+        # Engines on many GPUs start first; others would leave no node with that many free.
+        for generator in sorted(group, key=lambda each: -(each.resources or config.resources).num_gpus):
             indices = [index for index, each in enumerate(assigned) if each == generator]
             requests = pending_requests(problems, generator, indices, recipe, committed)
             engine, resources = generator.engine or config.engine, generator.resources or config.resources
@@ -125,7 +127,7 @@ def run(recipe: Recipe) -> None:
     expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals("roll_in", config.max_error_share)
     with (
-        ray_session(folder=stage.folder),
+        ray_session(folder=stage.folder, nodes=stage.nodes),
         progress("roll_in", expected, out.count_rows, note=totals.note, watch=watched(out)),
     ):
         if len(committed := committed_ids(out)) < expected:

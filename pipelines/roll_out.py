@@ -103,7 +103,7 @@ def run(recipe: Recipe) -> None:
     totals = Totals("roll_out", config.max_error_share)
     note = totals.note if config.cuts else None
     with (
-        ray_session(folder=stage.folder),
+        ray_session(folder=stage.folder, nodes=stage.nodes),
         progress("roll_out", expected, out.count_rows, note=note, watch=watched(out)),
     ):
         ids = committed_ids(out)

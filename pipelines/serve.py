@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 
 from pipelines.ask import result_rows
 from pipelines.cli import cli, parse
+from pipelines.placement import autoscales, check_engine_nodes
 from pipelines.progress import progress
 from pipelines.serving.address import base_url, check_address, check_nodes, open_access_warning
 from pipelines.serving.application import application
@@ -63,7 +64,8 @@ def start(recipe: Recipe) -> None:
     check_recipe(recipe)
     host, port = recipe.serve.host, recipe.serve.port
     check_address(host, port)
-    check_nodes(host, sum(node["Alive"] for node in ray.nodes()))
+    check_nodes(host, several=autoscales() or sum(node["Alive"] for node in ray.nodes()) > 1)
+    _check_engine_nodes(recipe)
     app = application(recipe, value_model(recipe, recipe.serve.value_model))
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # importing Ray Serve sets it to INFO
@@ -82,6 +84,12 @@ def start(recipe: Recipe) -> None:
         except BaseException:  # also Ctrl-C: on a cluster, Ray Serve outlives its driver
             shut_down()
             raise
+
+
+def _check_engine_nodes(recipe: Recipe) -> None:
+    names = ["resources"] if recipe.serve.layout == "together" else ["policy_resources", "value_resources"]
+    for name in names[:1] if recipe.uses_own_head("serve") else names:
+        check_engine_nodes(f"serve.{name}", getattr(recipe.serve, name), beside=0.0)
 
 
 def stop() -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 import ray
 from ray.util.annotations import RayDeprecationWarning
 
+from pipelines.placement import DATA_CPUS, NodeNeed, check_nodes, use_nodes
 from pipelines.serving.ingress import haproxy_in_front
 from pipelines.tables.shared_folder import check_shared
 from vgs_ray.config import Serve
@@ -22,19 +23,21 @@ DEFAULT_SERVE = Serve()
 
 
 @contextmanager
-def ray_session(serve: Serve = DEFAULT_SERVE, folder: AnyPath | None = None) -> Iterator[None]:
+def ray_session(
+    serve: Serve = DEFAULT_SERVE, folder: AnyPath | None = None, nodes: tuple[str, ...] = ()
+) -> Iterator[None]:
     """Connect to the cluster that the environment names, as in a Ray job, or start a local one. An open session is reused.
 
     Args:
         serve: address of the endpoint that this session may start, and the limits of its clients.
         folder: folder that the workers read and write.
+        nodes: labels of the nodes for Ray Data's tasks and those of `stage_options`.
 
     Raises:
-        UserError: a node of the cluster does not share the folder.
+        UserError: a node of the cluster does not share the folder, or none has the labels.
     """
     if ray.is_initialized():
-        if folder:
-            check_shared(folder)
+        _prepare(folder, nodes)
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -45,11 +48,18 @@ def ray_session(serve: Serve = DEFAULT_SERVE, folder: AnyPath | None = None) -> 
         print(f"engine and worker logs: {logs()}", flush=True)
         with _native_stderr_to(f"{logs()}/driver.err"):
             try:
-                if folder:
-                    check_shared(folder)
+                _prepare(folder, nodes)
                 yield
             finally:
                 ray.shutdown()
+
+
+def _prepare(folder: AnyPath | None, nodes: tuple[str, ...]) -> None:
+    use_nodes(nodes)
+    if nodes:
+        check_nodes(NodeNeed("this command", DATA_CPUS, 0.0, nodes))
+    if folder:
+        check_shared(folder)
 
 
 @contextmanager

@@ -18,12 +18,14 @@ from tqdm import tqdm
 from upath import UPath
 
 from pipelines.cli import cli
+from pipelines.placement import check_worker_nodes, worker_options
 from pipelines.progress import Watched, progress
 from pipelines.session import ray_session
 from pipelines.tables.node_store import NodeStore
 from pipelines.tables.stage import Stage, open_stage
 from pipelines.tables.token_store import open_tokens, token_store
 from vgs_ray.config import Recipe, Train, Tune
+from vgs_ray.config.node_labels import selector
 from vgs_ray.data.parquet import arrow_file
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
@@ -57,7 +59,7 @@ def train_value_model(recipe: Recipe, stage: Stage) -> None:
         UserError: the data can't be trained on, or the loss diverged.
     """
     log = stage.folder / METRICS_LOG
-    with ray_session(folder=stage.folder):
+    with ray_session(folder=stage.folder, nodes=stage.nodes):
         store = token_store(recipe)
         with progress("train", None, lambda: 0, note=lambda: "copying the tables", watch=Watched(stage.folder)):
             data = prepare(recipe, store)
@@ -108,8 +110,9 @@ def prepare(recipe: Recipe, store: NodeStore) -> TrainingData:
         UserError: there is nothing to train on, or nothing to validate on within `max_length`.
     """
     config = recipe.resolved_train
+    check_worker_nodes("train", config)
     # With the resources of a worker, so that the copy is on a node that is likely to train.
-    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(training_data)
+    task = ray.remote(**worker_options(config))(training_data)
     data: TrainingData = ray.get(task.remote(recipe, store))
     cut, left_out = data.too_long["cut"], data.too_long["left_out"]
     if cut or left_out:
@@ -157,11 +160,16 @@ def trainer(recipe: Recipe, store: NodeStore, tally: str = "") -> TorchTrainer:
 
 
 def scaling_config(config: Train | Tune, workers: int | tuple[int, int]) -> ScalingConfig:
-    """The workers of a stage, each with its CPUs and GPUs."""
+    """The workers of a stage, each with its CPUs, GPUs and nodes."""
     resources = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
         resources["GPU"] = config.gpus_per_worker
-    return ScalingConfig(num_workers=workers, use_gpu=config.gpus_per_worker > 0, resources_per_worker=resources)
+    return ScalingConfig(
+        num_workers=workers,
+        use_gpu=config.gpus_per_worker > 0,
+        resources_per_worker=resources,
+        label_selector=selector(config.nodes) or None,
+    )
 
 
 def run_config(stage: UPath, max_failures: int) -> RunConfig:

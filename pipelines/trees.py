@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import ray
 
 from pipelines.actors.growing import TreeActor
-from pipelines.actors.sampling import Totals, check_nodes
+from pipelines.actors.sampling import Totals
 from pipelines.cli import cli
+from pipelines.placement import check_engine_nodes, engine_options
 from pipelines.progress import progress, watched
 from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
@@ -60,7 +61,7 @@ def grow_trees(recipe: Recipe, value: str, problems: StageTable, out: StageTable
         The counts of each block, as a lazy dataset.
     """
     config = recipe.trees
-    check_nodes(config.resources)
+    check_engine_nodes("trees.resources", config.resources)
     requests = pending_requests(problems, recipe, ray.put(committed_ids(out)))
     return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
         TreeActor,
@@ -70,8 +71,7 @@ def grow_trees(recipe: Recipe, value: str, problems: StageTable, out: StageTable
             size=config.resources.replicas,
             max_concurrent_calls_per_actor=1 + math.ceil(config.concurrent / BLOCK_ROWS),
         ),
-        num_cpus=config.resources.num_cpus,
-        num_gpus=config.resources.num_gpus,
+        **engine_options(config.resources),
         fn_constructor_kwargs={"recipe": recipe, "value_model": value, "out": out},
     )
 
@@ -119,7 +119,7 @@ def run(recipe: Recipe) -> None:
     expected = (problems.count_rows() - value_counts(problems, "split").get("test", 0)) * config.per_problem
     totals = Totals("trees", config.max_error_share)
     with (
-        ray_session(folder=stage.folder),
+        ray_session(folder=stage.folder, nodes=stage.nodes),
         progress("trees", expected, out.count_rows, unit="tree", note=totals.note, watch=watched(out)),
     ):
         if len(committed_ids(out)) < expected:

@@ -15,6 +15,7 @@ from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
 from pipelines.cli import cli
+from pipelines.placement import check_worker_nodes, worker_options
 from pipelines.progress import Watched, progress
 from pipelines.session import ray_session
 from pipelines.tables.node_store import NodeStore
@@ -50,7 +51,7 @@ def tune_policy(recipe: Recipe, stage: Stage) -> None:
         UserError: the pairs can't be trained on, or the training diverged.
     """
     log = stage.folder / METRICS_LOG
-    with ray_session(folder=stage.folder):
+    with ray_session(folder=stage.folder, nodes=stage.nodes):
         store = pair_store(recipe)
         data = prepare_data(recipe, store)
         steps = recipe.tune.steps(data.pairs["train"])
@@ -85,8 +86,9 @@ def prepare_data(recipe: Recipe, store: NodeStore) -> TuneData:
         UserError: there is nothing to train on, or the policy can't have a value head or can't read the pairs.
     """
     config, limit = recipe.tune, recipe.tune.max_length
+    check_worker_nodes("tune", config)
     # With the resources of a worker, so that the copy is on a node that is likely to train.
-    task = ray.remote(num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker)(check_data)
+    task = ray.remote(**worker_options(config))(check_data)
     data: TuneData = ray.get(task.remote(recipe, store))
     if not data.pairs["train"]:
         raise UserError(

@@ -34,6 +34,7 @@ from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, solution_text
 
 BATCH_ROWS = 1024
+JUDGE_CPUS = 0.25
 INPUTS = ("clean", "roll_in", "roll_out")
 
 
@@ -103,7 +104,7 @@ def run(recipe: Recipe) -> None:
     out = stage_table(recipe, "verify").claim()
     expected = tables["roll_out"].count_rows()
     with (
-        ray_session(folder=stage.folder),
+        ray_session(folder=stage.folder, nodes=stage.nodes),
         progress("verify", expected, out.count_rows, watch=Watched(stage.folder)),
     ):
         if len(committed_ids(out)) < expected:
@@ -112,7 +113,7 @@ def run(recipe: Recipe) -> None:
                 batches,
                 JudgeActor,
                 compute=ray.data.ActorPoolStrategy(size=config.workers),
-                num_cpus=0.25,
+                num_cpus=JUDGE_CPUS,
                 arguments=(recipe.policy.model, recipe.judge, tables, out),
             )
             write_dataset(judged, out.write_part)

@@ -1,21 +1,26 @@
-"""The start of an engine in an actor: how many start at the same time, and what a failed start reports."""
+"""Engines in an actor: how many start at the same time, what a failed start reports, and the end of one that is stuck."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vgs_ray.config import Resources
+from vgs_ray.config import Engine, Resources
+from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.errors import UserError
 from vgs_ray.models import OWN_HEAD
 
 POLL_S = 0.5
+WATCH_S = 10.0
 
 
 @contextmanager
@@ -57,6 +62,24 @@ def start_errors(model: str, value_model: str = "") -> Iterator[None]:
             f"the engine of {models} did not start ({type(error).__name__}: {reason}); vLLM must support the model, and the "
             "engine must fit the machine: change the model or its engine in the recipe; the workers' logs have the traceback"
         ) from error
+
+
+def exit_if_stuck(settings: Engine, *engines: object) -> None:
+    """Exit this process if a step of one of the engines takes longer than `step_timeout_s`; Ray then replaces it.
+
+    A step that is stuck on a GPU can't be cancelled, and its calls would wait forever.
+    """
+    loops = [engine.loop for engine in engines if hasattr(engine, "loop")]  # a random scorer has none
+    threading.Thread(target=_watch, args=(loops, settings.step_timeout_s), name="watch", daemon=True).start()
+
+
+def _watch(loops: list[EngineLoop[Any]], limit_s: float) -> None:
+    while True:
+        time.sleep(min(limit_s / 4, WATCH_S))
+        began = [loop.step_began for loop in loops]
+        if any(each is not None and time.monotonic() - each > limit_s for each in began):
+            print(f"a step of the engine took longer than {limit_s:g} s (step_timeout_s); its process ends", flush=True)
+            os._exit(1)
 
 
 def engine_version() -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.actors.block_runner import BlockRunner
-from pipelines.actors.engine_start import start_errors, start_slot
+from pipelines.actors.engine_start import exit_if_stuck, start_errors, start_slot
 from pipelines.actors.replica import Replica
 from pipelines.actors.usage import UsageReporter
 from pipelines.tables.stage_table import StageTable
@@ -44,6 +44,7 @@ class TreeActor:
         separate = value_model not in ("", OWN_HEAD)
         with start_slot(self.config.resources), start_errors(model, value_model):
             self.policy, self.value = _start_engines(model, value_model, self.config)
+        exit_if_stuck(self.config.policy_engine, self.policy, self.value)
         engines = [self.config.policy_engine, *([self.config.value_engine] if separate else [])]
         self.context = min(engine.max_model_len for engine in engines)
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)

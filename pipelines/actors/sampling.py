@@ -17,9 +17,10 @@ import pyarrow as pa
 import ray
 
 from pipelines.actors.block_runner import BlockRunner
-from pipelines.actors.engine_start import engine_version, start_errors, start_slot
+from pipelines.actors.engine_start import engine_version, exit_if_stuck, start_errors, start_slot
 from pipelines.actors.replica import Replica
 from pipelines.actors.usage import UsageReporter
+from pipelines.placement import check_engine_nodes, engine_options
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Engine, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
@@ -68,6 +69,7 @@ class SamplingActor:
                 self.policy, self.value = engines
             else:
                 self.policy = build_policy(path, engine, logprobs=False)
+        exit_if_stuck(engine, self.policy, self.value)
         settings = asdict(sampling) | ({"search": asdict(guide.shape)} if guide else {})
         if guide and guide.shape.delimiter:
             stops = delimiter_tokens(load_tokenizer(path), guide.shape.delimiter)
@@ -166,9 +168,9 @@ def sample_blocks(
         The counts of each block, as a lazy dataset; `Totals.run` runs it.
 
     Raises:
-        UserError: no node has enough CPUs; Ray would wait forever.
+        UserError: no node can hold an actor; Ray would wait forever.
     """
-    check_nodes(resources)
+    check_engine_nodes(f"{out.stage.name}.resources", resources)
     width = guide.shape.budget if guide else 1
     actors = ray.data.ActorPoolStrategy(
         size=resources.replicas,
@@ -182,21 +184,6 @@ def sample_blocks(
         batch_size=None,
         batch_format="pyarrow",
         compute=actors,
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
+        **engine_options(resources),
         fn_constructor_kwargs=arguments,
     )
-
-
-def check_nodes(resources: Resources) -> None:
-    """Refuse resources that no node has; Ray would wait forever.
-
-    Raises:
-        UserError: no node has enough CPUs.
-    """
-    most = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-    if most < resources.num_cpus + 1:
-        raise UserError(
-            f"the largest node has {most:g} CPUs, and an engine takes {resources.num_cpus:g} of them; Ray Data's own tasks need "
-            "one more: start nodes with more CPUs (ray start --num-cpus) or lower resources.num_cpus"
-        )

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.actors.block_runner import BlockRunner
-from pipelines.actors.engine_start import start_errors, start_slot
+from pipelines.actors.engine_start import exit_if_stuck, start_errors, start_slot
 from pipelines.actors.replica import Replica
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
@@ -48,6 +48,7 @@ class SearchActor:
         with start_slot(self.config.resources), start_errors(model, value_model):
             self.policy, self.value = build_engines(model, value_model, *engines)
         self._replica.uses(self.policy, self.value)
+        exit_if_stuck(self.config.policy_engine, self.policy, self.value)
         # Prompt and response must fit into the context of both engines.
         self.context = min(engine.max_model_len for engine in (engines[:1] if one else engines))
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)

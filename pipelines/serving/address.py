@@ -39,15 +39,19 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
-def check_nodes(host: str, nodes: int) -> None:
+def check_nodes(host: str, several: bool) -> None:
     """Check that HAProxy, if the cluster was started with it, can reach the search replicas of all nodes.
+
+    Args:
+        host: address of the endpoint.
+        several: the cluster has, or can get, more than one node.
 
     Raises:
         UserError: the replicas would listen on the loopback interface of their nodes.
     """
-    if nodes > 1 and os.environ.get(SWITCH) == "1" and host != EVERY_INTERFACE:
+    if several and os.environ.get(SWITCH) == "1" and host != EVERY_INTERFACE:
         raise UserError(
-            f"serve.host is {host}, and {SWITCH} is 1 on a cluster of {nodes} nodes; HAProxy can reach search replicas on "
+            f"serve.host is {host}, and {SWITCH} is 1 on a cluster of several nodes; HAProxy can reach search replicas on "
             f"other nodes only if they listen on every interface: pass --serve.host {EVERY_INTERFACE} and set API keys"
         )
 

@@ -7,6 +7,7 @@ replica dies, its calls are repeated on another one with the same seeds, so no s
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,12 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from pipelines.placement import engine_options
 from pipelines.serving.engine_replicas import (
     DRAIN_S,
     PolicyReplica,
     PolicyValueReplica,
     ValueReplica,
-    actor_options,
     engine_deployment,
     local_engines,
 )
@@ -118,6 +119,8 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
     settings = recipe.serve
     keys = key_digests()  # on a cluster, replicas have the environment of their node, not of this process
     together = settings.layout == "together"
+    # Without engines, search replicas run where the policies do. Their searches are lost with the node.
+    searches = replace(settings.policy_resources, num_cpus=SEARCH_CPUS, num_gpus=0.0)
     search = serve.deployment(
         serve.ingress()(Endpoint),
         name="search",
@@ -127,7 +130,7 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
         max_constructor_retry_count=1,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options=actor_options(settings.resources) if together else {"num_cpus": SEARCH_CPUS},
+        ray_actor_options=engine_options(settings.resources if together else searches),
     )
     if together:
         return search.bind(recipe, value_folder, keys)

@@ -11,7 +11,8 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from pipelines.actors.engine_start import start_slot
+from pipelines.actors.engine_start import exit_if_stuck, start_slot
+from pipelines.placement import engine_options
 from vgs_ray.config import Engine, Recipe, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy, build_value
@@ -42,6 +43,7 @@ class PolicyReplica:
         with start_slot(resources):
             self.policy = build_policy(model, engine, logprobs=False)
         exit_on_failure(self.policy)
+        exit_if_stuck(engine, self.policy)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`. Cancelling the call aborts the sequence."""
@@ -59,6 +61,7 @@ class ValueReplica:
         with start_slot(resources):
             self.value: Any = build_value(model, engine, policy)
         exit_on_failure(self.value)
+        exit_if_stuck(engine, self.value)
 
     async def score(self, tokens: Tokens) -> Score:
         """As `Value.score`. Cancelling the call aborts the sequence."""
@@ -76,6 +79,7 @@ class PolicyValueReplica(PolicyReplica, ValueReplica):
         with start_slot(resources):
             self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, logprobs=False)
         exit_on_failure(self.policy)
+        exit_if_stuck(engine, self.policy)
 
 
 def engine_deployment(
@@ -100,14 +104,9 @@ def engine_deployment(
         request_router_config=STICKY_ROUTER,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options=actor_options(resources),
+        ray_actor_options=engine_options(resources),
         **size,
     )
-
-
-def actor_options(resources: Resources) -> dict[str, Any]:
-    """Resources that Ray reserves for one replica."""
-    return {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
 
 
 def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
@@ -116,6 +115,7 @@ def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     with start_slot(settings.resources):
         engines = build_engines(model, value_folder, settings.policy_engine, settings.value_engine, logprobs=False)
     exit_on_failure(*engines)
+    exit_if_stuck(settings.policy_engine, *engines)
     return engines
 
 

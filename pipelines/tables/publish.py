@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import ray
 from upath import UPath
 
+from pipelines.placement import stage_options
 from pipelines.tables import parts
 from pipelines.tables.parts import Part
 from pipelines.tables.stage_table import StageTable, open_file
@@ -43,7 +44,7 @@ class Output(NamedTuple):
 
 def in_tasks(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The results of `work(*each)` for each tuple of arguments, computed in Ray tasks."""
-    task = ray.remote(num_cpus=TASK_CPUS)(work)
+    task = ray.remote(num_cpus=TASK_CPUS, **stage_options())(work)
     return list(ray.get([task.remote(*each) for each in arguments]))
 
 

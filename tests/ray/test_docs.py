@@ -84,7 +84,7 @@ def check_stage(module: str, arguments: list[str]) -> None:
         flags = getattr(importlib.import_module(module), "Flags", None)
         recipe = parse(module, arguments, flags() if flags else None)
         if module == "pipelines.plan":
-            plan.run(recipe)
+            plan.run(recipe, plan.Flags())
 
 
 def bench_parser(script: Path) -> argparse.ArgumentParser:

@@ -63,12 +63,12 @@ def test_the_environment_and_the_host_select_haproxy(monkeypatch: pytest.MonkeyP
 
 
 def test_a_cluster_that_was_started_for_haproxy_needs_every_interface(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_nodes("127.0.0.1", 2)
+    check_nodes("127.0.0.1", several=True)
     monkeypatch.setenv(SWITCH, "1")
-    check_nodes("127.0.0.1", 1)
-    check_nodes("0.0.0.0", 2)
+    check_nodes("127.0.0.1", several=False)
+    check_nodes("0.0.0.0", several=True)
     with pytest.raises(UserError, match=r"pass --serve\.host 0\.0\.0\.0"):
-        check_nodes("127.0.0.1", 2)
+        check_nodes("127.0.0.1", several=True)
 
 
 def test_the_reply_without_a_replica_has_openais_format() -> None:

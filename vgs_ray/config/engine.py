@@ -21,6 +21,10 @@ class Engine:
     """Number of GPUs that the engine is split over."""
     max_num_seqs: Annotated[PositiveInt, OPERATION] = 256
     """Maximum number of sequences in a batch."""
+    max_num_batched_tokens: Annotated[PositiveInt, OPERATION] = 8192
+    """Maximum number of tokens of one step on a GPU. More speeds up long prompts, and needs memory."""
+    step_timeout_s: Annotated[PositiveFloat, OPERATION] = 600.0
+    """Time limit of one step in seconds. An engine that is stuck ends its process, and Ray starts another one."""
     gpu_memory_utilization: Annotated[PositiveShare, OPERATION] = 0.9
     """Share of a GPU's memory that the engine may use."""
     kv_cache_gib: Annotated[PositiveFloat, OPERATION] = 1.0

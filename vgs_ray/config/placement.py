@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from vgs_ray.config.node_labels import label_fault
 from vgs_ray.errors import UserError, option_name
 
 if TYPE_CHECKING:
@@ -55,8 +56,13 @@ def _check_value_fields(stage: str, base: Recipe, recipe: Recipe) -> None:
 
 
 def placement_faults(recipe: Recipe) -> Iterator[str]:
-    """Mistakes in the GPUs of engines and workers, each with the value, the rule and the remedy."""
+    """Mistakes in the GPUs and nodes of engines and workers, each with the value, the rule and the remedy."""
     pairs = list(_pairs(recipe))
+    for name in dict.fromkeys(
+        [*(f"{resources}.nodes" for _, resources in pairs), "train.nodes", "tune.nodes", "cpu_nodes"]
+    ):
+        if fault := label_fault(name, _value(recipe, name)):
+            yield fault
     for name in dict.fromkeys(
         [*(f"{resources}.num_gpus" for _, resources in pairs), "train.gpus_per_worker", "tune.gpus_per_worker"]
     ):

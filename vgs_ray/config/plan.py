@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vgs_ray.config.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveShare, Share
+from vgs_ray.config.ranges import (
+    NonEmptyStr,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Share,
+)
 
 
 @dataclass(frozen=True)
@@ -33,3 +41,10 @@ class PlanAssumptions:
     """Share of the peak that training reaches."""
     hopeless: Share = 0.0
     """Share of the roll-outs whose problem has no correct roll-out; default 0.099, as in arXiv 2505.17373."""
+    sequences: PositiveInt = 16
+    """Sequences of the maximum length whose keys and values the memory of an engine must hold, for `--cluster`."""
+    prices: tuple[NonEmptyStr, ...] = ("c7i.8xlarge=1.43", "g6e.12xlarge=10.49", "p5.48xlarge=55.04")
+    """Dollars an hour of an instance type, for `--cluster`. The defaults are AWS list prices in us-east-1, noted in 2025; they
+    change."""
+    spot_share: PositiveShare = 0.5
+    """Price of a spot node as a share of that."""

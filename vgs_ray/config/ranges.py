@@ -21,5 +21,7 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 Penalty = Annotated[float, Ge(0.01), Le(100)]
 """vLLM accepts any positive value, but extreme ones overflow the logits."""
 NonEmptyStr = Annotated[str, MinLen(1)]
+Labels = tuple[Annotated[str, MinLen(1)], ...]
+"""Of nodes, as KEY=VALUE. The value may be one of Ray's conditions: !VALUE, in(A,B) or !in(A,B)."""
 Model = Annotated[str, MinLen(1), MODEL]
 OptionalModel = Annotated[str, MODEL]

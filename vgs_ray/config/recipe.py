@@ -20,7 +20,7 @@ from vgs_ray.config.evaluate import Evaluate
 from vgs_ray.config.identity import Leaf, Role, leaves
 from vgs_ray.config.lengths import longest_sequence
 from vgs_ray.config.plan import PlanAssumptions
-from vgs_ray.config.ranges import NonEmptyStr, Seed
+from vgs_ray.config.ranges import Labels, NonEmptyStr, Seed
 from vgs_ray.config.serve import Serve
 from vgs_ray.config.svpo import Pairs, Trees, Tune
 from vgs_ray.config.train import Train
@@ -69,6 +69,9 @@ class Recipe:
     """Stages of `base_run` that this run uses instead of its own."""
     earlier_runs: tuple[NonEmptyStr, ...] = ()
     """Runs in `root` whose roll-outs this run labels and trains on, in addition to its own."""
+    cpu_nodes: Labels = ()
+    """Labels of the nodes for the stages without engines and training, as in `roll_out.resources.nodes`. Without any, Ray prefers
+    nodes without GPUs."""
     seed: Seed = 0
     """Seed of the run. The seed of each row is derived from it and the row's id."""
     instruction: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vgs_ray.config.ranges import NonNegativeFloat, PositiveInt
+from vgs_ray.config.ranges import Labels, NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class Resources:
     """CPUs that Ray reserves for each actor."""
     num_gpus: NonNegativeFloat = 1.0
     """GPUs that Ray reserves for each actor. Actors share a GPU if this is a fraction."""
+    nodes: Labels = ()
+    """Labels of the nodes that may hold the actors, such as `ray.io/accelerator-type=H100`. A node needs all of them. If there
+    are none, every node may. The other tasks of the stage run on these nodes too."""
     starts_at_once: PositiveInt = 2
     """Maximum number of actors that start their engines at the same time on one machine. Actors that share a GPU always start one
     at a time."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from vgs_ray.config.engine import Engine
 from vgs_ray.config.identity import OPERATION
 from vgs_ray.config.ranges import (
+    Labels,
     NonNegativeFloat,
     NonNegativeInt,
     OptionalModel,
@@ -112,6 +113,8 @@ class Tune:
     """CPUs that Ray reserves for each worker."""
     gpus_per_worker: Annotated[NonNegativeFloat, OPERATION] = 1.0
     """GPUs that Ray reserves for each worker."""
+    nodes: Annotated[Labels, OPERATION] = ()
+    """Labels of the nodes that may hold workers, as in `roll_out.resources.nodes`."""
     max_failures: Annotated[NonNegativeInt, OPERATION] = 3
     """Number of restarts from the last checkpoint before the stage fails."""
     shard_size: Annotated[NonNegativeInt, OPERATION] = 0

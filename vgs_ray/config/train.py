@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from vgs_ray.config.identity import OPERATION
 from vgs_ray.config.ranges import (
+    Labels,
     Model,
     NonNegativeFloat,
     NonNegativeInt,
@@ -72,6 +73,8 @@ class Train:
     """CPUs that Ray reserves for each worker."""
     gpus_per_worker: Annotated[NonNegativeFloat, OPERATION] = 1.0
     """GPUs that Ray reserves for each worker."""
+    nodes: Annotated[Labels, OPERATION] = ()
+    """Labels of the nodes that may hold workers, as in `roll_out.resources.nodes`."""
     max_failures: Annotated[NonNegativeInt, OPERATION] = 3
     """Number of restarts from the last checkpoint before the stage fails."""
     timeout_s: Annotated[PositiveInt, OPERATION] = 300

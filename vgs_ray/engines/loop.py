@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import itertools
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ class EngineLoop(Generic[T]):
 
     Attributes:
         failed: set after the engine has failed and all its calls have raised; not set by `close`.
+        step_began: when the current step began (`time.monotonic()`), or None between steps.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class EngineLoop(Generic[T]):
         self._error: BaseException | None = None
         self.engine: StepEngine | None = None
         self.failed = threading.Event()
+        self.step_began: float | None = None
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(build, release, started), name="engine", daemon=True)
         self._thread.start()
@@ -187,7 +190,11 @@ class EngineLoop(Generic[T]):
             with step_lock.hold():
                 self._admit(engine, arrived)
                 self._abort(engine, cancelled)
-                outputs = engine.step()
+                self.step_began = time.monotonic()
+                try:
+                    outputs = engine.step()
+                finally:
+                    self.step_began = None
             self._deliver(outputs)
 
     def _admit(self, engine: StepEngine, requests: list[Request[T]]) -> None:

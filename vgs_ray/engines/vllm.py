@@ -37,7 +37,6 @@ CPU_BLOCK = 32
 cached."""
 CPU_BATCH = 4096
 """Maximum number of tokens of one step on CPU, unless a single sequence may be longer."""
-
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 """Suffixes of the names of transformers' classifiers. Only the heads of the second kind have a bias."""
 
@@ -246,7 +245,8 @@ def engine_args(model: str, engine: Engine) -> dict[str, Any]:
         "use_tqdm_on_load": False,
     }
     if not current_platform.is_cpu():
-        return {**args, "gpu_memory_utilization": engine.gpu_memory_utilization}
+        batched = max(engine.max_num_batched_tokens, engine.max_num_seqs)  # vLLM refuses fewer
+        return args | {"gpu_memory_utilization": engine.gpu_memory_utilization, "max_num_batched_tokens": batched}
     return {
         **args,
         "kv_cache_memory_bytes": int(engine.kv_cache_gib * GIB),

@@ -182,7 +182,7 @@ def test_stages_of_svpo_by_hand(tmp_path: Path) -> None:
     assert costs["trees"].hours == pytest.approx(trees * blocks * 7 / 100 / 3600)
     pairs = round(trees * 6 * PAIRS_PER_SIMULATION)
     assert costs["pairs"].rows == costs["tune"].rows == pairs
-    of_paths = math.ceil(pairs / 64) * 128 * forward_flops(size, 110, 0)
+    of_paths = math.ceil(pairs / 64) * 256 * forward_flops(size, 110, 0)
     assert costs["tune"].flops == pytest.approx(4 * 2 * pairs * forward_flops(size, 67, 0) + 3 * of_paths)
     responses = 5 * (16 + 16 + 1)  # samples, beams and greedy, scored by the policy's own head
     assert costs["evaluate"].flops == pytest.approx(responses * forward_flops(size, 100, 10))

@@ -26,10 +26,10 @@ class Engine:
     step_timeout_s: Annotated[PositiveFloat, OPERATION] = 600.0
     """Time limit of one step in seconds. An engine that is stuck ends its process, and Ray starts another one."""
     gpu_memory_utilization: Annotated[PositiveShare, OPERATION] = 0.9
-    """Share of a GPU's memory that the engine may use."""
+    """Share of a GPU's memory to use."""
     kv_cache_gib: Annotated[PositiveFloat, OPERATION] = 1.0
     """Size of the KV cache in GiB on a CPU."""
     enforce_eager: Annotated[bool, OPERATION] = False
-    """Skip compilation and CUDA graphs: the engine starts faster and runs slower."""
+    """Skip compilation and CUDA graphs, to start faster."""
     threads: Annotated[NonNegativeInt, OPERATION] = 0
     """Number of CPU threads; 0 uses torch's default."""

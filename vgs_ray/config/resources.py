@@ -18,8 +18,7 @@ class Resources:
     num_gpus: NonNegativeFloat = 1.0
     """GPUs that Ray reserves for each actor. Actors share a GPU if this is a fraction."""
     nodes: Labels = ()
-    """Labels of the nodes that may hold the actors, such as `ray.io/accelerator-type=H100`. A node needs all of them. If there
-    are none, every node may. The other tasks of the stage run on these nodes too."""
+    """Labels of their nodes, such as `ray.io/market-type=spot`. The other tasks of the stage run on these nodes too. Without
+    labels, every node may hold them."""
     starts_at_once: PositiveInt = 2
-    """Maximum number of actors that start their engines at the same time on one machine. Actors that share a GPU always start one
-    at a time."""
+    """Maximum number of actors that start at the same time on one machine. Those that share a GPU always start one at a time."""

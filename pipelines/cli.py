@@ -18,7 +18,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.config.help import help_text, summary
 from vgs_ray.config.options import parse_options
-from vgs_ray.config.placement import check_layout
+from vgs_ray.config.placement import check_ignored_options
 from vgs_ray.config.recipe import SHARED
 from vgs_ray.data.storage import storage_path
 from vgs_ray.errors import UserError
@@ -67,7 +67,7 @@ def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]
     check_recipe(recipe)
     if isinstance(root := storage_path(recipe.root), Path):  # workers have other working directories
         recipe = replace(recipe, root=absolute(str(root)))
-    check_layout(base, recipe)
+    check_ignored_options(base, recipe)
     return recipe, flags
 
 

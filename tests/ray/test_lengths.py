@@ -73,7 +73,11 @@ def test_published_lengths() -> None:
         ("--train.max-length 16384", r"train.max_length is 16384, .* up to 17408 tokens.* leave train.max_length at 0"),
         ("--train.max-length -1", r"train.max_length is -1"),
         ("--roll-out.sampling.max-tokens 4096", r"roll_in.sampling.max_tokens is 16384 and .* 4096"),
-        ("--roll-in.engine.max-model-len 32768", r"generator '1.5B' has max_model_len 32768 .* is 17408"),
+        ("--roll-in.generators.0.engine.max-model-len 32768", r"generator '1.5B' has max_model_len 32768 .* is 17408"),
+        (
+            "--roll-in.engine.max-model-len 32768",
+            r"every generator .* has its own: set those, such as --roll-in.generators.0.engine",
+        ),
         ("--evaluate.value-engine.max-model-len 16384", r"evaluate.value_engine.max_model_len is 16384"),
         ("--serve.policy-engine.max-model-len 32768", r"serve.value_engine.max_model_len is 17408, .* up to 32768"),
     ],
@@ -150,11 +154,11 @@ def scaled(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     engine = Engine(max_model_len=base.roll_out.engine.max_model_len // SCALE)
     sampling = Sampling(max_tokens=base.roll_out.sampling.max_tokens // SCALE)
     config = replace(
-        base.train, init=backbone, steps=1, batch_size=TRAINED, workers=1, gpus_per_worker=0.0, cpus_per_worker=0.5, trackers=(),
-        micro_tokens=1024, activation_checkpointing=False,
+        base.train, init=backbone, steps=1, batch_size=TRAINED, workers=1, gpus_per_worker=0.0, cpus_per_worker=0.5, nodes=(),
+        trackers=(), micro_tokens=1024, activation_checkpointing=False,
     )  # fmt: skip
     recipe = replace(
-        base, root=str(tmp_path_factory.mktemp("runs")), train=config,
+        base, root=str(tmp_path_factory.mktemp("runs")), cpu_nodes=(), train=config,
         roll_in=replace(base.roll_in, generators=(Generator("ref", "sandbox:ref"),), sampling=sampling, engine=engine),
         policy=ReferencePolicy("sandbox:ref"), roll_out=replace(base.roll_out, sampling=sampling, engine=engine),
     )  # fmt: skip

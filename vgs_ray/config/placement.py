@@ -9,7 +9,7 @@ from vgs_ray.config.node_labels import label_fault
 from vgs_ray.errors import UserError, option_name
 
 if TYPE_CHECKING:
-    from vgs_ray.config import Evaluate, Recipe, Serve, Trees
+    from vgs_ray.config import Evaluate, Recipe, RollIn, Serve, Trees
 
 LAYOUT_FIELDS = {
     "together": ("resources",),
@@ -20,8 +20,8 @@ LAYOUT_FIELDS = {
 """Fields of `serve` that only one layout reads."""
 
 
-def check_layout(base: Recipe, recipe: Recipe) -> None:
-    """Refuse options that the layout of the endpoint or the choice of the value model ignores.
+def check_ignored_options(base: Recipe, recipe: Recipe) -> None:
+    """Refuse options that the layout of the endpoint, the choice of the value model or the generators of roll-ins ignore.
 
     A recipe itself may have values for all of them.
 
@@ -30,7 +30,7 @@ def check_layout(base: Recipe, recipe: Recipe) -> None:
         recipe: the recipe with them.
 
     Raises:
-        UserError: an option that only the other layout, or only a separate value model, reads.
+        UserError: an option that only the other layout, a separate value model, or a generator without values of its own reads.
     """
     layout = recipe.serve.layout
     other = "together" if layout == "apart" else "apart"
@@ -42,6 +42,7 @@ def check_layout(base: Recipe, recipe: Recipe) -> None:
             )
     for stage in ("trees", "evaluate", "serve"):
         _check_value_fields(stage, base, recipe)
+    _check_generator_fields(base.roll_in, recipe.roll_in)
 
 
 def _check_value_fields(stage: str, base: Recipe, recipe: Recipe) -> None:
@@ -52,6 +53,17 @@ def _check_value_fields(stage: str, base: Recipe, recipe: Recipe) -> None:
             raise UserError(
                 f"{stage}.{name} is set, and the engine of the policy returns the values ({stage}.value_model): leave it out, or "
                 f"pass a value model with {option_name(f'{stage}.value_model')}"
+            )
+
+
+def _check_generator_fields(base: RollIn, config: RollIn) -> None:
+    """Refuse options for all generators of roll-ins if each has values of its own."""
+    for name in ("engine", "resources"):
+        own = all(getattr(generator, name) for generator in config.generators)
+        if own and getattr(config, name) != getattr(base, name):
+            raise UserError(
+                f"roll_in.{name} is set, and every generator of the recipe has its own: set those, such as "
+                f"{option_name(f'roll_in.generators.0.{name}')}.FIELD"
             )
 
 

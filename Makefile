@@ -44,6 +44,7 @@ bench: setup
 	@$(BIN)/python bench/kills.py
 	@$(BIN)/python bench/commit_kills.py
 	@$(BIN)/python bench/kill_costs.py
+	@$(BIN)/python bench/store_copy.py
 	@$(BIN)/python bench/train.py
 	@test -n "$(DATA)" || echo "make bench DATA=FOLDER (with problems/, benchmarks/, pairs/, traces/) also runs the benchmarks on real rows"
 	@test -z "$(DATA)" || $(BIN)/python bench/verify.py --golds "$(DATA)/benchmarks"

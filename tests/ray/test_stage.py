@@ -208,9 +208,8 @@ def test_a_command_that_lost_its_table_cannot_publish_it(recipe: Recipe) -> None
     stage, table = open_stage(recipe, "clean", ()), stage_table(recipe, "clean").claim()
     assert stage is not None
     table.write_part(problems("a"))
-    late = Stage(
-        stage.name, stage.folder, stage.started, stage.description, [publish.publish(table, publish.in_this_process)]
-    )
+    done = [publish.publish(table, publish.in_this_process)]
+    late = Stage(stage.name, stage.folder, stage.started, stage.description, published=done)
     published(recipe, "bc")
     before = (table.stage / "_stage.json").read_bytes()
     for act in (lambda: stage.publish(table, publish.in_this_process), lambda: late.close(kept=1)):

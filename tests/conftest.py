@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,15 @@ from tiny import EOS, TINY_ENGINE
 from upath import UPath
 
 from vgs_ray.data.storage import storage_path
+
+
+@pytest.fixture(autouse=True)
+def gradients(request: pytest.FixtureRequest) -> None:
+    """Let a test compute gradients, and warn if something before it, such as the end of an engine, has turned them off."""
+    torch = sys.modules.get("torch")
+    if torch and not torch.is_grad_enabled():
+        torch.set_grad_enabled(True)
+        warnings.warn(f"gradients were disabled before {request.node.nodeid}", stacklevel=1)
 
 
 @pytest.fixture(scope="session")

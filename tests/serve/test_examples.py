@@ -132,5 +132,5 @@ def test_every_example_is_a_problem_of_the_sandbox() -> None:
     assert CURL
     assert CODE
     assert ASK
-    files = [*ROOT.glob("pipelines/*.py"), *ROOT.glob("jobs/*"), PAGE / "index.html", *DOCUMENTS]
+    files = [*ROOT.glob("pipelines/*.py"), *ROOT.glob("jobs/*.*"), PAGE / "index.html", *DOCUMENTS]
     assert [file.name for file in files if re.search(r"What is \d+ ?\+", file.read_text())] == []

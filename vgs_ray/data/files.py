@@ -21,7 +21,7 @@ from typing import Any
 import obstore
 
 from vgs_ray.data.failpoints import failpoint
-from vgs_ray.data.node_disk import temporary_folder
+from vgs_ray.data.node_disk import remove_path, temporary_folder
 from vgs_ray.data.storage import AnyPath, is_local, list_files, object_store, read_bytes
 
 LAST = "config.json"
@@ -202,10 +202,7 @@ def remove_temporary(folder: AnyPath, name: str = "*") -> None:
     if not is_local(folder):  # temporary files are on the disks of the writers
         return
     for path in list(folder.rglob(f".{name}.*.tmp")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove_path(path)
 
 
 def _temporary(path: Path) -> Path:

@@ -83,10 +83,15 @@ def remove_node_folder(folder: Path) -> None:
     """Delete a folder, its locks, and what killed processes left of it. No other process may be using it."""
     shutil.rmtree(folder, ignore_errors=True)
     for path in list(folder.parent.glob(f".{escape(folder.name)}.*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove_path(path)
+
+
+def remove_path(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _lock_file(folder: Path) -> Path:

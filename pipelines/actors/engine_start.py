@@ -14,13 +14,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vgs_ray.config import Engine, Resources
+from vgs_ray.config import Resources
 from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.errors import UserError
 from vgs_ray.models import OWN_HEAD
 
 POLL_S = 0.5
-WATCH_S = 10.0
+WATCH_S = 1.0
 
 
 @contextmanager
@@ -64,22 +64,23 @@ def start_errors(model: str, value_model: str = "") -> Iterator[None]:
         ) from error
 
 
-def exit_if_stuck(settings: Engine, *engines: object) -> None:
-    """Exit this process if a step of one of the engines takes longer than `step_timeout_s`; Ray then replaces it.
+def exit_if_stuck(*engines: object) -> None:
+    """Exit this process if a step of one of the engines takes longer than its `step_timeout_s`; Ray then replaces it.
 
     A step that is stuck on a GPU can't be cancelled, and its calls would wait forever.
     """
     loops = [engine.loop for engine in engines if hasattr(engine, "loop")]  # a random scorer has none
-    threading.Thread(target=_watch, args=(loops, settings.step_timeout_s), name="watch", daemon=True).start()
+    threading.Thread(target=_watch, args=(loops,), name="watch", daemon=True).start()
 
 
-def _watch(loops: list[EngineLoop[Any]], limit_s: float) -> None:
+def _watch(loops: list[EngineLoop[Any]]) -> None:
     while True:
-        time.sleep(min(limit_s / 4, WATCH_S))
-        began = [loop.step_began for loop in loops]
-        if any(each is not None and time.monotonic() - each > limit_s for each in began):
-            print(f"a step of the engine took longer than {limit_s:g} s (step_timeout_s); its process ends", flush=True)
-            os._exit(1)
+        for loop in loops:
+            if loop.is_stuck():
+                limit = f"{loop.step_timeout_s:g} s (step_timeout_s)"
+                print(f"a step of the engine took longer than {limit}; its process ends", flush=True)
+                os._exit(1)
+        time.sleep(WATCH_S)
 
 
 def engine_version() -> str:

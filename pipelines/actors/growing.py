@@ -44,7 +44,7 @@ class TreeActor:
         separate = value_model not in ("", OWN_HEAD)
         with start_slot(self.config.resources), start_errors(model, value_model):
             self.policy, self.value = _start_engines(model, value_model, self.config)
-        exit_if_stuck(self.config.policy_engine, self.policy, self.value)
+        exit_if_stuck(self.policy, self.value)
         engines = [self.config.policy_engine, *([self.config.value_engine] if separate else [])]
         self.context = min(engine.max_model_len for engine in engines)
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)

@@ -69,7 +69,7 @@ class SamplingActor:
                 self.policy, self.value = engines
             else:
                 self.policy = build_policy(path, engine, logprobs=False)
-        exit_if_stuck(engine, self.policy, self.value)
+        exit_if_stuck(self.policy, self.value)
         settings = asdict(sampling) | ({"search": asdict(guide.shape)} if guide else {})
         if guide and guide.shape.delimiter:
             stops = delimiter_tokens(load_tokenizer(path), guide.shape.delimiter)

@@ -48,7 +48,7 @@ class SearchActor:
         with start_slot(self.config.resources), start_errors(model, value_model):
             self.policy, self.value = build_engines(model, value_model, *engines)
         self._replica.uses(self.policy, self.value)
-        exit_if_stuck(self.config.policy_engine, self.policy, self.value)
+        exit_if_stuck(self.policy, self.value)
         # Prompt and response must fit into the context of both engines.
         self.context = min(engine.max_model_len for engine in (engines[:1] if one else engines))
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)

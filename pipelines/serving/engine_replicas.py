@@ -43,7 +43,7 @@ class PolicyReplica:
         with start_slot(resources):
             self.policy = build_policy(model, engine, logprobs=False)
         exit_on_failure(self.policy)
-        exit_if_stuck(engine, self.policy)
+        exit_if_stuck(self.policy)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`. Cancelling the call aborts the sequence."""
@@ -61,7 +61,7 @@ class ValueReplica:
         with start_slot(resources):
             self.value: Any = build_value(model, engine, policy)
         exit_on_failure(self.value)
-        exit_if_stuck(engine, self.value)
+        exit_if_stuck(self.value)
 
     async def score(self, tokens: Tokens) -> Score:
         """As `Value.score`. Cancelling the call aborts the sequence."""
@@ -79,7 +79,7 @@ class PolicyValueReplica(PolicyReplica, ValueReplica):
         with start_slot(resources):
             self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, logprobs=False)
         exit_on_failure(self.policy)
-        exit_if_stuck(engine, self.policy)
+        exit_if_stuck(self.policy)
 
 
 def engine_deployment(
@@ -115,7 +115,7 @@ def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     with start_slot(settings.resources):
         engines = build_engines(model, value_folder, settings.policy_engine, settings.value_engine, logprobs=False)
     exit_on_failure(*engines)
-    exit_if_stuck(settings.policy_engine, *engines)
+    exit_if_stuck(*engines)
     return engines
 
 

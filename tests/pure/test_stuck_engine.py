@@ -12,7 +12,6 @@ CODE = textwrap.dedent("""
     import asyncio, sys, time
     from types import SimpleNamespace
     from pipelines.actors.engine_start import exit_if_stuck
-    from vgs_ray.config import Engine
     from vgs_ray.engines.loop import EngineLoop
 
     class Stepper:
@@ -25,8 +24,8 @@ CODE = textwrap.dedent("""
             time.sleep(seconds)
             return [SimpleNamespace(request_id=name, finished=True)]
 
-    loop = EngineLoop(Stepper, lambda engine: None, lambda output: "done")
-    exit_if_stuck(Engine(step_timeout_s=0.8), SimpleNamespace(loop=loop), None)
+    loop = EngineLoop(Stepper, lambda engine: None, lambda output: "done", step_timeout_s=0.8)
+    exit_if_stuck(SimpleNamespace(loop=loop), None)
     print(asyncio.run(loop.submit((0,), None)), flush=True)
     time.sleep(1.5)
     print(asyncio.run(loop.submit((int(sys.argv[1]),), None)), flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import itertools
+import math
 import threading
 import time
 from collections import defaultdict
@@ -80,16 +81,20 @@ class EngineLoop(Generic[T]):
         build: returns a new engine; its exceptions are raised by this constructor.
         release: frees an engine.
         read: converts a finished output of the engine to the caller's result.
+        step_timeout_s: a step that takes longer is stuck.
 
     Attributes:
         failed: set after the engine has failed and all its calls have raised; not set by `close`.
-        step_began: when the current step began (`time.monotonic()`), or None between steps.
     """
 
     def __init__(
-        self, build: Callable[[], StepEngine], release: Callable[[StepEngine], None], read: Callable[[Any], T]
+        self,
+        build: Callable[[], StepEngine],
+        release: Callable[[StepEngine], None],
+        read: Callable[[Any], T],
+        step_timeout_s: float = math.inf,
     ) -> None:
-        self._read = read
+        self._read, self.step_timeout_s = read, step_timeout_s
         self._wake = threading.Condition()
         self._arrived: list[Request[T]] = []
         self._cancelled: list[str] = []
@@ -98,7 +103,7 @@ class EngineLoop(Generic[T]):
         self._error: BaseException | None = None
         self.engine: StepEngine | None = None
         self.failed = threading.Event()
-        self.step_began: float | None = None
+        self._step_began: float | None = None
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(build, release, started), name="engine", daemon=True)
         self._thread.start()
@@ -106,6 +111,11 @@ class EngineLoop(Generic[T]):
         if self._error is not None:
             raise self._error
         atexit.register(self.close)
+
+    def is_stuck(self) -> bool:
+        """Whether the current step takes longer than `step_timeout_s`."""
+        began = self._step_began
+        return began is not None and time.monotonic() - began > self.step_timeout_s
 
     async def submit(self, prompt: Tokens, params: Any, read: Callable[[Any], T] | None = None) -> T:
         """Run one sequence. Cancelling the call aborts it in the engine and frees its memory.
@@ -190,11 +200,11 @@ class EngineLoop(Generic[T]):
             with step_lock.hold():
                 self._admit(engine, arrived)
                 self._abort(engine, cancelled)
-                self.step_began = time.monotonic()
+                self._step_began = time.monotonic()
                 try:
                     outputs = engine.step()
                 finally:
-                    self.step_began = None
+                    self._step_began = None
             self._deliver(outputs)
 
     def _admit(self, engine: StepEngine, requests: list[Request[T]]) -> None:

@@ -62,7 +62,7 @@ class VllmPolicy:
         self.max_model_len = engine.max_model_len
         self._logprobs = 0 if logprobs else None  # 0: of the sampled token only
         self._end_tokens: frozenset[int] = frozenset()
-        self.loop = _start(self._engine_args(model, engine), engine.threads, self._read)
+        self.loop = _start(self._engine_args(model, engine), engine, self._read)
         self._vocabulary = vocabulary_of(self.loop.engine)
         try:
             self._end_tokens = end_tokens(self.loop.engine)
@@ -137,7 +137,7 @@ class VllmValue:
         self.usage = Usage()
         self.max_model_len = engine.max_model_len
         args = {**engine_args(model, engine), "runner": "pooling", "hf_overrides": _overrides(model)}
-        self.loop = _start(args, engine.threads, self._read)
+        self.loop = _start(args, engine, self._read)
         self._vocabulary = vocabulary_of(self.loop.engine)
         self._last_token = PoolingParams(task="classify", use_activation=True)
         self._each_token = PoolingParams(task="token_classify", use_activation=True)
@@ -258,18 +258,18 @@ def engine_args(model: str, engine: Engine) -> dict[str, Any]:
     }
 
 
-def _start(args: dict[str, Any], threads: int, read: Any) -> EngineLoop[Any]:
+def _start(args: dict[str, Any], settings: Engine, read: Any) -> EngineLoop[Any]:
     def build() -> LLMEngine:
         # OpenMP's number of threads is a property of the calling thread, so it is set in the thread that steps the engine.
-        if threads:
-            _set_num_threads(threads)
+        if settings.threads:
+            _set_num_threads(settings.threads)
         engine = LLMEngine.from_engine_args(EngineArgs(**args))
         # vLLM on CPU replaces this function by one that only warns, but the rest of the process needs it.
         torch.set_num_threads = _set_num_threads
         _alive.add(id(engine))
         return engine
 
-    return EngineLoop(build, _release, read)
+    return EngineLoop(build, _release, read, settings.step_timeout_s)
 
 
 def _release(engine: Any) -> None:

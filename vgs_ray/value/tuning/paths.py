@@ -22,6 +22,7 @@ from torch import Tensor
 from vgs_ray.data.parquet import row_batches
 from vgs_ray.data.schemas import VALUE_PATHS
 from vgs_ray.data.storage import AnyPath
+from vgs_ray.value.score_sequences import padded
 from vgs_ray.value.training.loader import Order, spread
 from vgs_ray.value.training.store import ListColumn
 from vgs_ray.value.tuning.pairs import ROWS, SPLITS, check_tokens
@@ -114,15 +115,12 @@ class ValuePaths:
     def batch(self, paths: Sequence[int]) -> PathBatch:
         """Some paths, by their places in the order of the ids."""
         rows = self._rows[list(paths)]
-        tokens, positions, q = (
-            [torch.tensor(column[row]) for row in rows] for column in (self._tokens, self._positions, self._q)
-        )
+        positions, q = ([torch.tensor(column[row]) for row in rows] for column in (self._positions, self._q))
         outcomes = [self._outcomes[int(row)].as_py() for row in rows]
         known = {"correct": 1.0, "incorrect": 0.0, "incomplete": 0.0}
         return PathBatch(
             [self._ids[int(row)].as_py() for row in rows],
-            _padded(tokens),
-            _padded([torch.ones_like(each) for each in tokens]),
+            *padded([self._tokens[row] for row in rows]),
             torch.repeat_interleave(torch.tensor([len(each) for each in positions])),
             torch.cat(positions).long(),
             torch.cat(q),
@@ -157,10 +155,6 @@ class PathOrder:
         self._place = (step, passes)
         begin = (passes * self._workers + self._rank) * self._per_pass
         return self._paths.batch(self._order.batch(step, self._per_step)[begin : begin + self._per_pass].tolist())
-
-
-def _padded(rows: list[Tensor]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).long()
 
 
 def _file(folder: Path, name: str) -> str:

@@ -164,10 +164,10 @@ class TuneTrainer(DPOTrainer):
         log_probs, values = self._log_probs, self._values
         losses = pair_losses(log_probs, mask, values, q, config.margin)
         by_pair = torch.stack([*losses, log_probs.sum(1).view(2, -1).sum(0)]).sum(0)
-        path_ids, path_errors = self._train_on_paths(model) if self.model.training and self._order else ([], None)
+        path_ids, of_paths = self._train_on_paths(model) if self.model.training and self._order else ([], None)
         sft_weight = {"dpo": config.sft_weight, "sft": 1.0, "none": 0.0}[config.loss]
-        loss = policy_loss + losses.total(sft_weight, config.value_weight, config.margin_weight, path_errors)
-        by_row = by_pair if path_errors is None else torch.cat([by_pair, path_errors])
+        loss = policy_loss + losses.total(sft_weight, config.value_weight, config.margin_weight, of_paths)
+        by_row = by_pair if of_paths is None else torch.cat([by_pair, of_paths])
         self._refuse_nan(loss, by_row, [*pair_ids, *path_ids])
         self._note(losses, values, q)
         return loss

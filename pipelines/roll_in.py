@@ -62,18 +62,16 @@ def roll_in_requests(
 
 
 def pending_requests(
-    problems: StageTable, generator: Generator, indices: list[int], recipe: Recipe, committed: ray.ObjectRef
+    problems: ray.data.Dataset, generator: Generator, indices: list[int], recipe: Recipe, committed: ray.ObjectRef
 ) -> ray.data.Dataset:
-    """The requests to one generator whose roll-ins are not committed yet."""
+    """The requests to one generator whose roll-ins are not committed yet, in the order of the problems."""
 
     def expand(batch: pa.Table) -> pa.Table:
         batch = batch.filter(pc.not_equal(batch["split"], "test"))
         rows = [row for problem in batch.to_pylist() for row in roll_in_requests(problem, generator, indices, recipe)]
         return drop_committed(pa.Table.from_pylist(rows, schema=ROLL_IN_REQUESTS), "roll_in_id", ray.get(committed))
 
-    columns = ["problem_id", "problem", "split"]
-    ordered = problems.ray_dataset(columns).sort("problem_id")  # later stages read a problem's rows from few places
-    return ordered.map_batches(expand, batch_format="pyarrow", batch_size=512)
+    return problems.map_batches(expand, batch_format="pyarrow", batch_size=512)
 
 
 def concurrent_groups(generators: tuple[Generator, ...], default: Resources, gpus: float) -> list[list[Generator]]:
@@ -102,14 +100,14 @@ def sample_roll_ins(
     recipe: Recipe, problems: StageTable, out: StageTable, totals: Totals, committed: ray.ObjectRef
 ) -> None:
     """Sample the roll-ins that are not committed yet."""
-    config = recipe.roll_in
+    config, ordered = recipe.roll_in, problems.in_order(["problem_id", "problem", "split"])
     assigned = assign_generators(config.generators, config.per_problem)
     for group in concurrent_groups(config.generators, config.resources, gpus_at_once()):
         blocks = []
         # Engines on many GPUs start first; others would leave no node with that many free.
         for generator in sorted(group, key=lambda each: -(each.resources or config.resources).num_gpus):
             indices = [index for index, each in enumerate(assigned) if each == generator]
-            requests = pending_requests(problems, generator, indices, recipe, committed)
+            requests = pending_requests(ordered, generator, indices, recipe, committed)
             engine, resources = generator.engine or config.engine, generator.resources or config.resources
             guide = guide_of(generator, engine)
             blocks.append(sample_blocks(requests, generator.model, engine, resources, config.sampling, out, guide))

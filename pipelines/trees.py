@@ -41,16 +41,16 @@ def tree_request(problem: dict[str, Any], index: int, recipe: Recipe) -> dict[st
 
 
 def pending_requests(problems: StageTable, recipe: Recipe, committed: ray.ObjectRef) -> ray.data.Dataset:
-    """The requests for the trees that are not committed yet."""
+    """The requests for the trees that are not committed yet: for each number of a tree, those of all problems in their order."""
+    blocks = problems.in_order(["problem_id", "problem", "answer", "split"]).to_arrow_refs()
 
     def requests(item: dict[str, Any]) -> pa.Table:
-        rows = problems.read_groups([item], ["problem_id", "problem", "answer", "split"])
+        rows: pa.Table = ray.get(blocks[item["block"]])
         rows = rows.filter(pc.not_equal(rows["split"], "test"))
         made = [tree_request(row, item["tree"], recipe) for row in rows.to_pylist()]
         return drop_committed(pa.Table.from_pylist(made, schema=TREE_REQUESTS), "tree_id", ray.get(committed))
 
-    groups = problems.row_groups()
-    items = [group._asdict() | {"tree": tree} for tree in range(recipe.trees.per_problem) for group in groups]
+    items = [{"tree": tree, "block": block} for tree in range(recipe.trees.per_problem) for block in range(len(blocks))]
     return map_items(items, requests, num_cpus=0.5)
 
 

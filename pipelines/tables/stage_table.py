@@ -185,6 +185,14 @@ class StageTable(NamedTuple):
         read = ray.data.read_parquet([path for _, path in files], filesystem=files[0][0])
         return read.select_columns(columns)
 
+    def in_order(self, columns: list[str]) -> ray.data.MaterializedDataset:
+        """Some columns in the order of the ids, in Ray's object store.
+
+        A stage that works through problems in this order commits the rows of neighbouring problems together, so that later stages
+        find those of a problem in few row groups.
+        """
+        return self.ray_dataset(columns).sort(self.key).materialize()
+
     def write_part(self, rows: pa.Table, name: str = "") -> None:
         """Commit rows as one part.
 

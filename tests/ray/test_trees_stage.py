@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 import pytest
+import ray
 from datasets import load_dataset
 
 from pipelines import pairs, trees
@@ -69,6 +70,15 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     stage.close(kept=len(rows))
     trees.run(recipe)
     return recipe
+
+
+def test_trees_are_requested_in_the_order_of_the_problems(grown: Recipe) -> None:
+    """Those of one problem, which are requested far apart, then lie together in the published table."""
+    asked = trees.pending_requests(stage_table(grown, "clean"), grown, ray.put(pa.array([], pa.string()))).take_all()
+    for index in range(PER_PROBLEM):
+        problems = [row["problem_id"] for row in asked if row["tree_id"] == tree_id(row["problem_id"], index)]
+        assert len(problems) == len(PROBLEMS) + 2
+        assert problems == sorted(problems)
 
 
 def rows_by_id(recipe: Recipe) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ class Resources:
     num_gpus: NonNegativeFloat = 1.0
     """GPUs that Ray reserves for each actor. Actors share a GPU if this is a fraction."""
     nodes: Labels = ()
-    """Labels of their nodes, such as `ray.io/market-type=spot`. The other tasks of the stage run on these nodes too. Without
-    labels, every node may hold them."""
+    """Labels that a node needs, each KEY=VALUE. They apply to the actors and to the other tasks of the stage. Without labels,
+    every node may hold them."""
     starts_at_once: PositiveInt = 2
     """Maximum number of actors that start at the same time on one machine. Those that share a GPU always start one at a time."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import itertools
 import os
+import random
 import resource
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.serving.haproxy_config import OVERRIDES, Limits, environment_of, no_replica_reply, patched
@@ -36,6 +38,8 @@ SETTINGS = {
     # Otherwise each message crosses two threads. This application does not block the event loop that it shares with Ray.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
+PORTS = range(20_000, 30_000)
+"""Below are the ports of Ray's workers, above those of Ray Serve's replicas and, on Linux, of outgoing connections."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -77,10 +81,20 @@ def _own_ports_and_files(folder: str) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Unused ports of the loopback interface."""
-    with ExitStack() as stack:  # all open at the same time, so that they differ
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+    """Different unused ports of the loopback interface, for servers that start later.
+
+    The system would propose a port that, until the server starts, it may give to an outgoing connection as well.
+    """
+    unused = (port for port in random.sample(PORTS, len(PORTS)) if _unused(port))
+    return list(itertools.islice(unused, count))
+
+
+def _unused(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def run(arguments: Sequence[str] = sys.argv[1:]) -> None:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from flaky_proxy import flaky_proxy
-from s3_server import BUCKET, SECRET, S3Server, free_port, reach
+from s3_server import BUCKET, SECRET, S3Server, reach
 from upath import UPath
 
+from pipelines.serving.ingress import free_ports
 from vgs_ray.data import files
 from vgs_ray.data.parquet import arrow_file, parquet_file
 from vgs_ray.data.storage import is_local, list_files, storage_path
@@ -113,7 +114,7 @@ def test_a_missing_file_is_an_error_without_output(any_root: UPath, capfd: pytes
 
 def test_small_reads_are_repeated(s3: S3Server) -> None:
     """pyarrow does not repeat a read of fewer bytes than the server's error has."""
-    port, rows = free_port(), pa.table({"one": ["a"], "two": [["b"] * 200]})
+    [port], rows = free_ports(1), pa.table({"one": ["a"], "two": [["b"] * 200]})
     with flaky_proxy(s3.endpoint, port, rate=0.2) as proxy, reach(f"http://127.0.0.1:{port}"):
         path = storage_path(f"s3://{BUCKET}/small/rows.parquet")
         with files.atomic_file(path) as temporary:

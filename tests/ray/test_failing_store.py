@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 import ray
 from flaky_proxy import FlakyProxy, flaky_proxy
-from s3_server import BUCKET, S3Server, free_port, reach
+from s3_server import BUCKET, S3Server, reach
 from upath import UPath
 
+from pipelines.serving.ingress import free_ports
 from pipelines.session import ray_session
 from pipelines.tables import lease as leases
 from pipelines.tables.stage import Stage
@@ -31,7 +32,7 @@ OUTAGE_S = 3.0
 @pytest.fixture(scope="module")
 def failing(no_session: None, s3: S3Server) -> Iterator[FlakyProxy]:
     """A proxy that fails requests, and a Ray session whose processes all use it."""
-    port = free_port()
+    [port] = free_ports(1)
     with flaky_proxy(s3.endpoint, port) as proxy, reach(f"http://127.0.0.1:{port}"), ray_session():
         yield proxy
 

@@ -19,10 +19,11 @@ import pytest
 import ray
 from datasets import load_dataset
 from flaky_proxy import flaky_proxy
-from s3_server import BUCKET, SECRET, S3Server, free_port, reach
+from s3_server import BUCKET, SECRET, S3Server, reach
 from upath import UPath
 from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, finish, has_file, kill, recipe_in, rows, start, wait, workers
 
+from pipelines.serving.ingress import free_ports
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
@@ -100,13 +101,13 @@ def remote(s3: S3Server, no_session: None) -> Iterator[tuple[Recipe, str]]:
     """The run on the S3 server: a worker, a node and the driver are killed, and the server is gone for some seconds."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("a node can't have a mount namespace here (needs root)")
-    port, root = free_port(), f"s3://{BUCKET}/runs-of-nodes"
+    (port, gcs), root = free_ports(2), f"s3://{BUCKET}/runs-of-nodes"
     recipe = recipe_in(root)
     with (
         flaky_proxy(s3.endpoint, port) as proxy,
         reach(f"http://127.0.0.1:{port}"),
         one_token(),
-        head(free_port()) as (address, first_node),
+        head(gcs) as (address, first_node),
         ended(second_node(address)) as second,
     ):
         at_cluster = {"RAY_ADDRESS": address}

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,13 @@ def test_haproxy_replies_without_a_replica_and_ends_with_its_parent(tmp_path: Pa
         assert {(at.port, at.ip) for at in listens} == {(port, "0.0.0.0"), (stats, "127.0.0.1"), (metrics, "127.0.0.1")}
         parent.send_signal(signal.SIGKILL)
     haproxy.wait(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's range of ports")
+def test_no_outgoing_connection_takes_a_free_port() -> None:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    with socket.create_server(("127.0.0.1", free_ports(1)[0])) as server:
+        ports = free_ports(9_000)
+        assert server.getsockname()[1] not in ports
+    assert len(set(ports)) == 9_000
+    assert not [port for port in ports if first <= port <= last]

@@ -37,7 +37,7 @@ def test_a_served_endpoint_from_its_start_to_ctrl_c() -> None:
         "--serve.value-model", RANDOM, "--serve.log-requests", "--serve.cors-origins", "https://chat.example",
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}/v1"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         try:
             output = [next(line for line in server.stdout if line.startswith("engine and worker logs: "))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipelines.serving.ingress import free_ports
 from vgs_ray.data import parquet, storage
 
 BUCKET = "bucket"
@@ -87,16 +87,10 @@ def environment_of(endpoint: str) -> dict[str, str]:
     }
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """Start a server with an empty bucket `BUCKET`, and end it after the block. `folder` is an empty one."""
-    server = S3Server(free_port(), folder)
+    server = S3Server(*free_ports(1), folder)
     try:
         server.start()
         yield server

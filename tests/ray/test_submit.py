@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ import requests
 
 from pipelines import submit
 from pipelines.recipes import RECIPES
+from pipelines.serving.ingress import free_ports
 from vgs_ray.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -33,11 +35,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     folder = tmp_path_factory.mktemp("submit")
     (folder / "token").write_text("a" * 64)
     token = {"RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    dashboard = free_port()
+    gcs, dashboard, agent = free_ports(3)
+    session = tempfile.mkdtemp(dir="/tmp")  # the path of a socket has at most 107 characters
     command = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1", f"--port={free_port()}",
-        "--include-dashboard=true", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}",
-        f"--temp-dir={folder}/ray", "--object-store-memory=80000000", "--disable-usage-stats",
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1", f"--port={gcs}",
+        "--include-dashboard=true", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+        f"--temp-dir={session}", "--object-store-memory=80000000", "--disable-usage-stats",
     ]  # fmt: skip
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen(
@@ -49,7 +52,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         )
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        wait_for(lambda: answers(address))
+        wait_for(lambda: head.poll() is not None or answers(address))
+        assert head.poll() is None, (folder / "head.log").read_text()
         yield {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "VGS_"))},
             **token, "RAY_API_SERVER_ADDRESS": address, "VGS_PYTHON": sys.executable, "VGS_ROOT": str(folder / "runs"),
@@ -59,12 +63,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         head.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+        shutil.rmtree(session)
 
 
 def answers(address: str) -> bool:

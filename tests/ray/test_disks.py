@@ -6,8 +6,10 @@ import os
 import pickle
 import re
 import secrets
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from pipelines.tables.stage import only_writer, open_stage
 from pipelines.tables.stage_table import StageTable
 from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Recipe
+from vgs_ray.data.node_disk import node_root
 from vgs_ray.data.parquet import arrow_file
 from vgs_ray.data.schemas import PROBLEMS
 from vgs_ray.data.storage import list_files, object_store, storage_path
@@ -107,6 +110,16 @@ def test_errors_of_workers_are_one_line(mount: Mount, tmp_path: Path, monkeypatc
             assert stop.value.code == 2
             assert capsys.readouterr().err.splitlines()[-1] == line
             assert not [path for path in parts.folder.rglob("*") if path.is_file()], "no partial file"
+
+
+def test_a_full_disk_of_a_node_is_named(mount: Mount, s3_root: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts for an object store are written there first."""
+    monkeypatch.setattr(tempfile, "tempdir", str(mount("size=64k")))
+    parts = StageTable(s3_root / "clean", "", "problems", "problem_id")
+    with pytest.raises(UserError, match=rf"no space left in {node_root()} on {socket.gethostname()}: .*TMPDIR"):
+        parts.write_part(noise(pa.table({})))
+    assert not list_files(s3_root)
+    assert not [path for path in node_root().rglob("*") if path.is_file()]
 
 
 def test_a_read_only_root_is_refused(mount: Mount) -> None:

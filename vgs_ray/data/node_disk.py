@@ -6,10 +6,12 @@ processes or by an interrupted stage, and the next process that needs space dele
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
 import time
 import uuid
@@ -19,6 +21,8 @@ from glob import escape
 from pathlib import Path
 
 from filelock import FileLock
+
+from vgs_ray.errors import UserError
 
 _used: dict[Path, int] = {}
 """Descriptors of the locks that this process holds until it ends."""
@@ -39,13 +43,14 @@ def temporary_folder() -> Iterator[Path]:
     """An empty folder, which is deleted at the end of the block, or after the death of this process by the next one here."""
     remove_unused(node_root(), "tmp-*")
     folder = node_root() / f"tmp-{uuid.uuid4().hex}"
-    lock = _lock(folder, fcntl.LOCK_SH)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        remove_node_folder(folder)
-        os.close(lock)
+    with _full_disk_is_named():
+        lock = _lock(folder, fcntl.LOCK_SH)
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            remove_node_folder(folder)
+            os.close(lock)
 
 
 @contextmanager
@@ -54,11 +59,31 @@ def one_process(folder: Path) -> Iterator[None]:
 
     One process fills the folder, and the others wait for it.
     """
-    held = _used.get(folder)
-    if held is None or not _is_current(held, folder):
-        _used[folder] = _lock(folder, fcntl.LOCK_SH)
-    with FileLock(folder.with_name(f".{folder.name}.filling")):
+    with _full_disk_is_named():
+        held = _used.get(folder)
+        if held is None or not _is_current(held, folder):
+            _used[folder] = _lock(folder, fcntl.LOCK_SH)
+        with FileLock(folder.with_name(f".{folder.name}.filling")):
+            yield
+
+
+@contextmanager
+def _full_disk_is_named() -> Iterator[None]:
+    """Say which node has no space left for its own folders; the command that reports the error may run on another one.
+
+    Raises:
+        UserError: in place of such an OSError, unless it names a file elsewhere.
+    """
+    try:
         yield
+    except OSError as error:
+        is_here = not error.filename or str(error.filename).startswith(str(node_root()))
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not is_here:
+            raise
+        raise UserError(
+            f"no space left in {node_root()} on {socket.gethostname()}: free some space there, or set TMPDIR to a folder on another "
+            "disk before Ray starts there, then run the same command"
+        ) from error
 
 
 def remove_unused(parent: Path, pattern: str = "*", after_s: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""An S3 server that keeps its objects when it is killed: python durable_s3.py PORT LOG.
+"""An S3 server that keeps its objects when it is killed: python durable_s3.py PORT LOG HOST.
 
 moto's server keeps objects in memory. Here each request that may change something is appended to a log before it is executed,
 and a new process executes the log again, one request at a time and in the same order. So conditional writes have the same
@@ -79,10 +79,9 @@ class DurableServer:
 
 
 def main() -> None:
-    server = DurableServer(Path(sys.argv[2]))
-    make_server(
-        "127.0.0.1", int(sys.argv[1]), server, threaded=True, request_handler=MotoRequestHandler
-    ).serve_forever()
+    port, log, host = sys.argv[1:]
+    server = DurableServer(Path(log))
+    make_server(host, int(port), server, threaded=True, request_handler=MotoRequestHandler).serve_forever()
 
 
 if __name__ == "__main__":

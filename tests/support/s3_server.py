@@ -31,14 +31,16 @@ class S3Server:
     Attributes:
         port: of its URL.
         folder: has its log of requests, from which a new process restores the objects, and its output.
+        host: address that it listens on.
     """
 
     port: int
     folder: Path
+    host: str = "127.0.0.1"
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,7 +49,7 @@ class S3Server:
 
     def start(self) -> None:
         """Start the process with the objects of the earlier one, and wait until it answers."""
-        command = [sys.executable, str(PROGRAM), str(self.port), str(self.folder / "log")]
+        command = [sys.executable, str(PROGRAM), str(self.port), str(self.folder / "log"), self.host]
         with (self.folder / "output").open("a") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output)
         deadline = time.monotonic() + START_S
@@ -88,9 +90,9 @@ def environment_of(endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
+def s3_server(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Start a server with an empty bucket `BUCKET`, and end it after the block. `folder` is an empty one."""
-    server = S3Server(*free_ports(1), folder)
+    server = S3Server(*free_ports(1), folder, host)
     try:
         server.start()
         yield server

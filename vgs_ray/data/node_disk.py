@@ -81,8 +81,8 @@ def _full_disk_is_named() -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not is_here:
             raise
         raise UserError(
-            f"no space left in {node_root()} on {socket.gethostname()}: free some space there, or set TMPDIR to a folder on another "
-            "disk before Ray starts there, then run the same command"
+            f"no space left in {node_root()} on {socket.gethostname()}: free some space there, or set TMPDIR to a folder on "
+            "another disk before Ray starts there, then run the same command"
         ) from error
 
 

@@ -49,7 +49,7 @@ class Try(NamedTuple):
     wrong: int
     starts: int
     seconds: float
-    redone: int
+    redone: float
 
     @property
     def is_right(self) -> bool:
@@ -148,13 +148,13 @@ class Drills:
             starts=starts, seconds=seconds - self.seconds[stage], redone=self.redone(recipe, stage),
         )  # fmt: skip
 
-    def redone(self, recipe: Recipe, stage: str) -> int:
-        """Rows that were made more than once, or steps that were trained more than once."""
+    def redone(self, recipe: Recipe, stage: str) -> float:
+        """Share of the steps, the engines' calls or the judged rows that were done again."""
         if stage == "train":
             lines = (recipe.stage_folder(stage) / METRICS_LOG).read_text().splitlines()
-            return len(lines) - len(self.expected[stage])
+            return len(lines) / len(self.expected[stage]) - 1
         made = Counter(self.nodes.rows_made.read_text().split() if self.nodes.rows_made.exists() else [])
-        return made.total() - len(made)
+        return made.total() / len(made) - 1 if made else 0.0
 
 
 def main() -> None:
@@ -199,10 +199,10 @@ def markdown(tries: list[Try]) -> str:
     for fault, stage in dict.fromkeys((each.fault, each.stage) for each in tries):
         some = [each for each in tries if (each.fault, each.stage) == (fault, stage)]
         expected, found = sum(each.expected for each in some), sum(each.found for each in some)
-        wrong, redone = sum(each.doubled + each.wrong for each in some), sum(each.redone for each in some)
+        wrong, redone = sum(each.doubled + each.wrong for each in some), median(each.redone for each in some)
         lines.append(
             f"| {fault} | `{stage}` | {len(some)} | {expected:,} | {found:,} | {wrong} | {max(each.starts for each in some)} | "
-            f"{median(each.seconds for each in some):.0f} | {redone / expected:.0%} |"
+            f"{median(each.seconds for each in some):.0f} | {redone:.0%} |"
         )
     return "\n".join(lines)
 

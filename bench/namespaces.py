@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -62,6 +63,8 @@ def in_namespaces(environment: dict[str, str]) -> None:
     run("mount -t tmpfs none /run")
     run("ip link set lo up")
     run("ip link add bridge type bridge")
+    # Otherwise it has the lowest address of its ports, and loses packets when a node with a lower one joins.
+    run("ip link set bridge address 02:00:00:00:00:01")
     run("ip link set bridge up")
     run(f"ip address add {HERE}/24 dev bridge")
     hosts = Path("/run/hosts")
@@ -74,21 +77,16 @@ def run(command: str) -> None:
     subprocess.run(command.split(), check=True)
 
 
-class Node:
-    """One node. Its number gives its name and its address, which it keeps when it is started again.
+class Network:
+    """The network of one node, with a host name and an address that no other one has.
 
     Args:
-        number: from 1; each network has its own.
-        options: of `ray start`.
-        logs: folder for its output.
-        environment: of its processes.
-        disk: size of its /tmp, such as `300m`.
+        number: from 1.
     """
 
-    def __init__(self, number: int, options: str, logs: Path, environment: dict[str, str], disk: str) -> None:
+    def __init__(self, number: int) -> None:
         self.name, self.address = f"node{number}", ADDRESS.format(10 + number)
-        self._options, self._environment, self._disk = options, environment, disk
-        self._log, self._link = logs / f"{self.name}.log", f"to-{self.name}"
+        self._link = f"to-{self.name}"
         run(f"ip netns add {self.name}")
         run(f"ip link add {self._link} type veth peer name eth0 netns {self.name}")
         run(f"ip link set {self._link} master bridge up")
@@ -96,20 +94,39 @@ class Node:
         run(f"ip -n {self.name} link set eth0 up")
         run(f"ip -n {self.name} link set lo up")
 
+    def cut(self, off: bool = True) -> None:
+        """Cut it off, or connect it again. Packets are lost without an error."""
+        run(f"ip link set {self._link} {'down' if off else 'up'}")
+
+    def start_command(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a process in this network, with the options of `Popen`."""
+        return subprocess.Popen(["ip", "netns", "exec", self.name, *command], **options)
+
+
+class Node(Network):
+    """A `ray start`, which may be started again.
+
+    Args:
+        number: of its network.
+        options: of `ray start`.
+        logs: folder for its output.
+        environment: of its processes.
+        disk: size of its /tmp, such as `300m`.
+    """
+
+    def __init__(self, number: int, options: str, logs: Path, environment: dict[str, str], disk: str) -> None:
+        super().__init__(number)
+        self._options, self._environment, self._disk = options, environment, disk
+        self._log = logs / f"{self.name}.log"
+
     def start(self) -> Node:
         """Start its processes with an empty /tmp."""
         script = START.format(
             name=self.name, disk=self._disk, program=RAY, options=self._options, address=self.address, log=self._log
         )
         unshare = ["unshare", "--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc"]
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, *unshare, "bash", "-c", script], env=self._environment
-        )
+        self._process = self.start_command([*unshare, "bash", "-c", script], env=self._environment)
         return self
-
-    def cut(self, off: bool = True) -> None:
-        """Cut its network off, or connect it again. Packets are lost without an error."""
-        run(f"ip link set {self._link} {'down' if off else 'up'}")
 
     def lose(self) -> None:
         """What others see when a machine is lost: its network is silent, and its processes are gone."""

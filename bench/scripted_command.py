@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Run a stage with scripted engines, slow judges and a log of the rows: scripted_command.py -m pipelines.STAGE RECIPE ...
+"""Run a stage with scripted engines, slow judges and a log of the work: scripted_command.py -m pipelines.STAGE RECIPE ...
 
-`VGS_PYTHON` of jobs/submit.sh may name this file. Everything but the engines is what the stage runs. A row takes up to `ROW_S`
-seconds. The file `VGS_DRILL_LOG` gets a line for each row when it is made, so rows that are made twice have two lines.
+`VGS_PYTHON` of jobs/submit.sh may name this file. Everything but the engines is what the stage runs. A call of an engine takes up
+to `ROW_S` seconds. The file `VGS_DRILL_LOG` gets a line when it has ended, so work that is done twice has two lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipelines import evaluate, verify
 from pipelines.actors import sampling, searching
 from pipelines.cli import cli
-from vgs_ray.config import Engine, Sampling
+from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import Engines
 from vgs_ray.engines.interface import Completion, Usage
@@ -30,20 +30,25 @@ from vgs_ray.engines.random_value import RandomValue
 
 ROW_S = float(os.environ.get("VGS_DRILL_ROW_S", "4"))
 LOG = os.environ.get("VGS_DRILL_LOG", os.devnull)
-VOCABULARY = 40
+FIRST, LAST = 7, 177
+"""Tokens of the sandbox between which the body of a response is drawn: numbers."""
+ANSWER, CLOSE = (6, 229), (232, 1)
+"""`</think>`, `\\boxed{` and the end of both; one of ten numbers is between them."""
 JUDGED_ROWS = 64
 
 
 class RandomPolicy:
     """A `Policy` whose tokens are a function of the seed."""
 
-    def __init__(self, model: str = "", engine: Engine | None = None, logprobs: bool = True) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self.usage = Usage()
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         draw = random.Random(seed)
         await asyncio.sleep(draw.random() * ROW_S)
-        tokens = tuple(draw.randrange(VOCABULARY) for _ in range(draw.randint(1, sampling.max_tokens)))
+        record([str(seed)])
+        body = (draw.randint(FIRST, LAST) for _ in range(draw.randint(1, 40)))
+        tokens = (*body, *ANSWER, FIRST + draw.randrange(10), *CLOSE)
         self.usage.generated += len(tokens)
         return Completion(tokens, True, "stop", -1.0, len(prefix))
 
@@ -51,53 +56,53 @@ class RandomPolicy:
         """Nothing to free."""
 
 
-def record(ids: list[str]) -> None:
+def record(lines: list[str]) -> None:
     with open(LOG, "a") as log:
-        log.write("".join(f"{each}\n" for each in ids))
+        log.write("".join(f"{line}\n" for line in lines))
 
 
-class ScriptedSampling(sampling.SamplingActor):
+class ScriptedSampling:
     """A `SamplingActor` with a `RandomPolicy`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         sampling.build_policy = RandomPolicy
-        super().__init__(*arguments, **options)
+        self._actor = sampling.SamplingActor(*arguments, **options)
 
-    async def _sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        row = await super()._sample(request)
-        record([request.get("roll_out_id") or request["roll_in_id"]])
-        return row
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        return await self._actor(block)
 
 
-class ScriptedSearch(searching.SearchActor):
+class ScriptedSearch:
     """A `SearchActor` with a `RandomPolicy` and random values."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         searching.build_engines = lambda *_: Engines(RandomPolicy(), RandomValue())
-        super().__init__(*arguments, **options)
+        self._actor = searching.SearchActor(*arguments, **options)
 
-    async def _search_and_grade(self, row: dict[str, Any]) -> dict[str, Any]:
-        found = await super()._search_and_grade(row)
-        record([row["search_id"]])
-        return found
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        return await self._actor(block)
 
 
-class SlowJudge(verify.JudgeActor):
+class SlowJudge:
     """A `JudgeActor` whose batches take `ROW_S` seconds more."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._actor = verify.JudgeActor(*arguments)
 
     def __call__(self, item: dict[str, Any]) -> pa.Table:
         time.sleep(ROW_S)
-        rows = super().__call__(item)
+        rows = self._actor(item)
         record(rows["roll_out_id"].to_pylist())
         return rows
 
 
 def main() -> None:
-    command = sys.argv[2]
+    command = sys.argv.pop(2)
+    sys.argv.pop(1)
+    stage = importlib.import_module(command)
+    # Workers import the modules anew, and find the classes there that are replaced here.
     sampling.SamplingActor, evaluate.SearchActor, verify.JudgeActor = ScriptedSampling, ScriptedSearch, SlowJudge
     verify.BATCH_ROWS = JUDGED_ROWS
-    sys.argv[1:3] = []
-    stage = importlib.import_module(command)
     if command == "pipelines.evaluate":
         cli(stage.main, command, flags=stage.Flags())
     else:

@@ -87,7 +87,8 @@ def publish_rows(stage: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> 
         pq.write_table(pa.Table.from_pylist(some, schema=schema), file, row_group_size=32)
         files.append({"file": file.name, "rows": len(some), "bytes": file.stat().st_size})
     write_json(
-        stage / "_stage.json", {"stage": stage.name, "identity": {}, "inputs": {}, "tables": {NAMES[stage.name]: files}}
+        stage / "_stage.json",
+        {"stage": stage.name, "identity": {}, "operation": {}, "inputs": {}, "tables": {NAMES[stage.name]: files}},
     )
 
 

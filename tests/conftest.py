@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import sys
 import uuid
 import warnings
@@ -16,6 +19,8 @@ from tiny import EOS, TINY_ENGINE
 from upath import UPath
 
 from vgs_ray.data.storage import storage_path
+
+GCS_SERVER = os.environ.get("VGS_GCS_SERVER", "")
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +46,35 @@ def s3_root(s3: S3Server) -> Iterator[UPath]:
         yield storage_path(f"s3://{BUCKET}/{uuid.uuid4().hex}")
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(scope="session")
+def gcs_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key file of a service account on the server that VGS_GCS_SERVER names (see gcs_server.py)."""
+    private = subprocess.run(["openssl", "genrsa", "2048"], check=True, capture_output=True, text=True).stdout
+    file = tmp_path_factory.mktemp("gcs") / "key.json"
+    key = {
+        "type": "service_account", "client_email": "test@example.com", "private_key": private, "private_key_id": "1",
+        "token_uri": f"{GCS_SERVER}/token", "gcs_base_url": GCS_SERVER, "disable_oauth": True,
+    }  # fmt: skip
+    file.write_text(json.dumps(key))
+    return file
+
+
+@pytest.fixture
+def gcs_root(gcs_key: Path, monkeypatch: pytest.MonkeyPatch) -> UPath:
+    """An empty folder on that server."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(gcs_key))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(gcs_key))  # obstore reads the URL of a server only from this one
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", GCS_SERVER)  # pyarrow
+    return storage_path(f"gs://vgs-test/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["disk", "s3", *(["gcs"] if GCS_SERVER else [])])
 def any_root(request: pytest.FixtureRequest) -> UPath:
-    """An empty folder on a disk, and on an S3 server."""
-    if request.param == "s3":
-        return request.getfixturevalue("s3_root")
-    return storage_path(request.getfixturevalue("tmp_path"))
+    """An empty folder on a disk, on an S3 server, and on a GCS server where there is one."""
+    if request.param == "disk":
+        return storage_path(request.getfixturevalue("tmp_path"))
+    root: UPath = request.getfixturevalue(f"{request.param}_root")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import obstore
 import psutil
@@ -32,6 +32,9 @@ from upath import UPath
 from vgs_ray.data.failpoints import failpoint
 from vgs_ray.data.files import read_if_exists, write_json
 from vgs_ray.data.storage import is_local, object_store
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutResult, UpdateVersion
 
 RENEW_S = 10.0
 EXPIRES_S = 60.0
@@ -105,8 +108,8 @@ def _lock_on_disk(folder: Path) -> Iterator[None]:
 @contextmanager
 def _lease_on_store(path: UPath) -> Iterator[None]:
     owner, stop = this_process(), threading.Event()
-    tag = _acquire(path, owner)
-    renewing = threading.Thread(target=_renew, args=(path, owner, tag, stop), daemon=True)
+    version = _acquire(path, owner)
+    renewing = threading.Thread(target=_renew, args=(path, owner, version, stop), daemon=True)
     renewing.start()
     try:
         yield
@@ -118,30 +121,31 @@ def _lease_on_store(path: UPath) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _acquire(path: UPath, owner: Owner) -> str:
+def _acquire(path: UPath, owner: Owner) -> UpdateVersion:
     """Wait until the lease is free or expired, and take it.
 
     Returns:
-        Its entity tag.
+        Its version.
     """
-    seen, seen_at = "", time.monotonic()
+    seen: UpdateVersion | None = None
+    seen_at = time.monotonic()
     while True:
         owner["since"] = this_process()["since"]
-        if tag := _put(path, owner, "create"):
-            return tag
+        if version := _put(path, owner, "create"):
+            return version
         if not (held := _read(path)):
             continue
-        other, tag = held
+        other, version = held
         if other["token"] == owner["token"]:  # the store took an earlier request, and its reply was lost
-            return tag
-        if tag != seen:
+            return version
+        if version != seen:
             if not seen:
                 _say_waiting(other, path.parent)
-            seen, seen_at = tag, time.monotonic()
+            seen, seen_at = version, time.monotonic()
         elif (silent_s := time.monotonic() - seen_at) > EXPIRES_S or has_ended(other):
             print(f"{who(other)} has ended, or has not renewed its lease for {silent_s:.0f} s", flush=True)
-            if tag := _put(path, owner, {"e_tag": tag}):
-                return tag
+            if taken := _put(path, owner, version):
+                return taken
             continue
         time.sleep(POLL_S)
 
@@ -165,37 +169,46 @@ def holder(folder: UPath) -> Owner | None:
     return held[0] if held else None
 
 
-def _put(path: UPath, owner: Owner, mode: Any) -> str:
-    """Write the lease under a condition.
+def _put(path: UPath, owner: Owner, mode: Literal["create"] | UpdateVersion) -> UpdateVersion | None:
+    """Write the lease under a condition: there is none, or it has this version.
 
     Returns:
-        Its new entity tag; empty if the condition does not hold.
+        Its new version; None if the condition does not hold.
     """
     try:
-        return str(obstore.put(*object_store(path), json.dumps(owner).encode(), mode=mode)["e_tag"])
+        return _version(obstore.put(*object_store(path), json.dumps(owner).encode(), mode=mode))
     except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-        return ""
+        return None
 
 
-def _read(path: UPath) -> tuple[Owner, str] | None:
-    """The owner in the lease, and the entity tag; None if there is no lease."""
+def _read(path: UPath) -> tuple[Owner, UpdateVersion] | None:
+    """The owner in the lease, and its version; None if there is no lease."""
     try:
         held = obstore.get(*object_store(path))
-        return json.loads(bytes(held.bytes())), str(held.meta["e_tag"])
+        return json.loads(bytes(held.bytes())), _version(held.meta)
     except FileNotFoundError:
         return None
 
 
-def _renew(path: UPath, owner: Owner, tag: str, stop: threading.Event) -> None:
+def _version(found: PutResult | ObjectMeta) -> UpdateVersion:
+    """What an object store compares before it writes: S3 the entity tag, GCS the version (generation)."""
+    version: UpdateVersion = {"e_tag": found["e_tag"]}
+    if found["version"]:  # obstore takes no None
+        version["version"] = found["version"]
+    return version
+
+
+def _renew(path: UPath, owner: Owner, version: UpdateVersion, stop: threading.Event) -> None:
     """Write the lease again from time to time. A lost lease ends the process as Ctrl-C does."""
     while not stop.wait(RENEW_S):
         try:
-            tag = _renewed(path, owner, tag)
+            renewed = _renewed(path, owner, version)
         except Exception as error:
             print(f"warning: the lease {path} could not be renewed ({type(error).__name__}); trying again", flush=True)
             continue
-        if not tag:
+        if not renewed:
             break
+        version = renewed
     else:
         return
     line = (
@@ -211,10 +224,10 @@ def _renew(path: UPath, owner: Owner, tag: str, stop: threading.Event) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _renewed(path: UPath, owner: Owner, tag: str) -> str:
-    """The new entity tag; empty if the lease is lost."""
+def _renewed(path: UPath, owner: Owner, version: UpdateVersion) -> UpdateVersion | None:
+    """The new version; None if the lease is lost."""
     failpoint("lease.renewing")
-    if new := _put(path, {**owner, "renewed": time.time()}, {"e_tag": tag}):
+    if new := _put(path, {**owner, "renewed": time.time()}, version):
         return new
     held = _read(path)  # it is ours if the store took an earlier request, and its reply was lost
-    return held[1] if held and held[0]["token"] == owner["token"] else ""
+    return held[1] if held and held[0]["token"] == owner["token"] else None

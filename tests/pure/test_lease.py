@@ -126,9 +126,11 @@ def test_an_owner_that_was_stopped_for_too_long_loses_the_lease_and_ends(start: 
 
 def test_a_request_whose_reply_was_lost_is_not_taken_for_another_owner(s3_root: UPath) -> None:
     path, owner = s3_root / lease.LEASE, lease.this_process()
-    tag = lease._put(path, owner, "create")
-    assert lease._acquire(path, owner) == tag
-    renewed = lease._put(path, {**owner, "renewed": 1}, {"e_tag": tag})
-    assert lease._renewed(path, owner, tag) == renewed
-    assert lease._put(path, lease.this_process(), {"e_tag": renewed})
-    assert lease._renewed(path, owner, renewed) == ""
+    version = lease._put(path, owner, "create")
+    assert version
+    assert lease._acquire(path, owner) == version
+    renewed = lease._put(path, {**owner, "renewed": 1}, version)
+    assert renewed
+    assert lease._renewed(path, owner, version) == renewed
+    assert lease._put(path, lease.this_process(), renewed)
+    assert lease._renewed(path, owner, renewed) is None

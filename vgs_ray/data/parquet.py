@@ -13,7 +13,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from upath import UPath
 
-from vgs_ray.data.storage import ATTEMPTS, AnyPath, endpoint, is_local
+from vgs_ray.data.storage import ATTEMPTS, LONGEST_PAUSE, AnyPath, endpoint, is_local
 
 TOO_LONG = "Failed to flush response stream"
 """Of pyarrow's error for an answer that is longer than what it wanted to read."""
@@ -33,7 +33,7 @@ def arrow_file(path: AnyPath, attempts: int = ATTEMPTS) -> tuple[pafs.FileSystem
 @cache
 def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
     if scheme == "gs":
-        return pafs.GcsFileSystem()
+        return pafs.GcsFileSystem(retry_time_limit=attempts * LONGEST_PAUSE)
     retries = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
     return pafs.S3FileSystem(endpoint_override=endpoint() or None, retry_strategy=retries)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 import obstore
+import pyarrow as pa
 from obstore.exceptions import BaseError
 
 from vgs_ray.data.parquet import arrow_file, retried
@@ -13,8 +14,10 @@ from vgs_ray.errors import UserError
 
 ATTEMPTS = 3
 """Attempts of a request, which are fewer than those of a stage: a wrong endpoint should be named soon."""
-ERRORS = (BaseError, OSError)
+ERRORS = (BaseError, OSError, pa.ArrowException)
 """Errors of both clients."""
+PYARROW = ("AWS Error", "google::cloud::Status")
+"""In errors of pyarrow's clients."""
 METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal")
 """Where both clients look for an instance's role when there are no other credentials."""
 LENGTH = 160
@@ -67,12 +70,14 @@ def read_probe(path: AnyPath) -> bytes:
 
 def is_of_store(error: BaseException) -> bool:
     """Whether a client of an object store raised an error, after its last attempt."""
-    return isinstance(error, BaseError) or (isinstance(error, OSError) and "AWS Error" in str(error))
+    return isinstance(error, BaseError) or (
+        isinstance(error, OSError | pa.ArrowException) and any(each in str(error) for each in PYARROW)
+    )
 
 
 def reason(error: BaseException) -> str:
     """The message of a client, without its debug output."""
-    text = str(error).partition("\n")[0]
+    text = str(error).partition("\n")[0].partition(" error_info=")[0].rpartition(" message was: ")[2]
     if any(server in text for server in METADATA_SERVERS):
         return "there are no credentials in the environment, and the machine has no role"
     if "NoSuchBucket" in str(error):

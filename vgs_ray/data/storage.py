@@ -32,7 +32,9 @@ ONE_SLASH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 OBJECT_STORES = ("s3", "gs")
 ATTEMPTS = 16
 """Attempts of a request that an object store throttles, fails with a 5xx status or does not answer. They take 30 s or more."""
-BACKOFF = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 4}
+LONGEST_PAUSE = timedelta(seconds=15)
+"""Between two attempts."""
+BACKOFF = {"init_backoff": timedelta(seconds=0.2), "max_backoff": LONGEST_PAUSE, "base": 4}
 
 for _scheme, _class in {"s3": "S3FileSystem", "gs": "GcsFileSystem"}.items():
     register_implementation(_scheme, f"vgs_ray.data.file_system.{_class}", clobber=True)

@@ -27,7 +27,8 @@ def bare(recipe: Recipe) -> float:
     import torch
     from vllm import LLM, SamplingParams
 
-    from vgs_ray.engines.vllm import end_tokens, engine_args
+    from vgs_ray.engines.facts import end_tokens
+    from vgs_ray.engines.vllm import engine_args
     from vgs_ray.models import model_path
 
     config = recipe.roll_out

@@ -36,7 +36,7 @@ from vgs_ray.evaluate.report import write_report
 from vgs_ray.models.checks import evaluated_policy, value_model
 from vgs_ray.search.flops import model_sizes
 
-BLOCK_ROWS = 32
+MAX_BLOCK_ROWS, BLOCKS_AT_ONCE = 32, 3
 REQUESTS = pa.schema(
     (name, pa.string()) for name in ("search_id", "benchmark", "problem_id", "problem", "answer", "explorer")
 )
@@ -63,9 +63,15 @@ def searches_of(problem: dict[str, Any], config: Evaluate) -> list[dict[str, Any
     return [columns | {"search_id": f"{prefix}/{name}", "explorer": name} for name in explorers(config)]
 
 
-def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> None:
-    """Run the searches that are not committed yet."""
+def block_rows(searches: int, actors: int) -> int:
+    """Searches in a block: few enough that each actor gets `BLOCKS_AT_ONCE` blocks and some actors one more."""
+    return max(1, min(searches // (actors * BLOCKS_AT_ONCE), MAX_BLOCK_ROWS))
+
+
+def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable, expected: int) -> None:
+    """Run those of the `expected` searches that are not committed yet."""
     config, done = recipe.evaluate, ray.put(committed_ids(out))
+    rows = block_rows(expected, config.resources.replicas)
     check_engine_nodes("evaluate.resources", config.resources)
 
     def expand(batch: pa.Table) -> pa.Table:
@@ -74,12 +80,14 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable) -> N
 
     solved = (
         problems.map_batches(expand, batch_format="pyarrow")
-        .repartition(target_num_rows_per_block=BLOCK_ROWS)
+        .repartition(target_num_rows_per_block=rows)
         .map_batches(
             SearchActor,
-            batch_size=None,
+            batch_size=rows,  # one batch a block; Ray Data requires a number for actors with GPUs
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=config.resources.replicas, max_concurrent_calls_per_actor=3),
+            compute=ray.data.ActorPoolStrategy(
+                size=config.resources.replicas, max_concurrent_calls_per_actor=BLOCKS_AT_ONCE
+            ),
             **engine_options(config.resources),
             fn_constructor_kwargs={
                 "recipe": recipe,
@@ -169,7 +177,7 @@ def run(recipe: Recipe) -> None:
         expected = count * len(explorers(config))
         with progress("evaluate", expected, out.count_rows, unit="search", watch=watched(out)):
             if len(committed_ids(out)) < expected:
-                search_all(recipe, problems, out)
+                search_all(recipe, problems, out, expected)
             out = stage.publish(out)
             report(recipe, out)
     errors = out.read(["error"])["error"]

@@ -1,4 +1,5 @@
-"""Search of benchmark problems in Ray actors: the engines of policy and value in one process, many problems at a time.
+"""Search of benchmark problems in Ray actors: the engines of policy and value in one process, as many searches at a time as their
+prefix caches hold.
 
 A request has search_id, problem_id, problem, answer and explorer. An actor commits each row of `searches` when its search
 ends. A search that fails is a row with an error. An actor whose engine dies ends, and another one repeats its open searches.
@@ -8,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,17 +23,33 @@ from pipelines.actors.engine_start import exit_if_stuck, start_errors, start_slo
 from pipelines.actors.replica import Replica
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Beam, Mcts, Rebase, Recipe
+from vgs_ray.config import Beam, Mcts, Rebase, Recipe, Sampling
 from vgs_ray.data.ids import stable_seed
+from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines
+from vgs_ray.engines.facts import cache_tokens
 from vgs_ray.models import model_path
 from vgs_ray.models.checks import evaluated_policy
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
 from vgs_ray.search.blocks import fit_to_context
+from vgs_ray.search.cache_room import CacheRoom, Hold, Room
 from vgs_ray.search.explore import beam, mcts, rebase, sample
 from vgs_ray.search.tree import Tree
 
 EMPTY_TREE = json.dumps(Tree(()).to_json())
+
+
+class TimedRoom(Room):
+    """The actor's room for one search. `began` is the time when it admitted the first part of the search."""
+
+    def __init__(self, room: CacheRoom) -> None:
+        self._room, self.began = room, math.inf
+
+    @asynccontextmanager
+    async def enter(self, kind: Hashable, sequences: int, most: float) -> AsyncIterator[Hold]:
+        async with self._room.enter(kind, sequences, most) as hold:
+            self.began = min(self.began, time.perf_counter())
+            yield hold
 
 
 class SearchActor:
@@ -53,20 +73,19 @@ class SearchActor:
         self.context = min(engine.max_model_len for engine in (engines[:1] if one else engines))
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time
-        self._slots = asyncio.Semaphore(self.config.concurrent)
+        self._room = CacheRoom(cache_tokens(self.policy, self.value), self.config.policy_engine.max_num_seqs)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         counts = await BlockRunner(self.out, self._search_and_grade, self._failed, 0, self._replica).run(block)
         return pa.Table.from_pylist([counts])
 
     async def _search_and_grade(self, row: dict[str, Any]) -> dict[str, Any]:
-        async with self._slots:
-            started = time.perf_counter()
-            try:
-                tree = (await self._search(row["problem"], row["problem_id"], row["explorer"])).canonical()
-            except ValueError as error:  # for example a prompt that is longer than the context
-                return self._failed(row, str(error))
-            seconds = time.perf_counter() - started
+        room = TimedRoom(self._room)
+        try:
+            tree = (await self._search(row["problem"], row["problem_id"], row["explorer"], room)).canonical()
+        except ValueError as error:  # for example a prompt that is longer than the context
+            return self._failed(row, str(error))
+        seconds = time.perf_counter() - room.began
         leaves = json.dumps(await self._grade_leaves(tree, row["answer"]))
         result = {"tree": json.dumps(tree.to_json()), "leaves": leaves, "seconds": seconds, "error": None}
         return {**row, "gold": row["answer"], **result}
@@ -74,25 +93,37 @@ class SearchActor:
     def _failed(self, row: dict[str, Any], reason: str) -> dict[str, Any]:
         return {**row, "gold": row["answer"], "tree": EMPTY_TREE, "leaves": "[]", "seconds": 0.0, "error": reason}
 
-    async def _search(self, problem: str, problem_id: str, explorer: str) -> Tree:
+    async def _search(self, problem: str, problem_id: str, explorer: str, room: Room) -> Tree:
         prompt = prompt_tokens(self.tokenizer, problem, self.recipe.instruction)
         seed = stable_seed(self.recipe.seed, problem_id, explorer)
         sampling = fit_to_context(self.config.sampling, len(prompt), self.context, "evaluate")
         if explorer == "sample":
-            return await sample(
-                self.policy, self.value, prompt, count=self.config.samples, sampling=sampling, seed=seed
-            )
+            count = self.config.samples
+            return await sample(self.policy, self.value, prompt, count=count, sampling=sampling, seed=seed, room=room)
         if explorer == "greedy":
-            return await sample(
-                self.policy, self.value, prompt, count=1, sampling=replace(sampling, temperature=0.0), seed=seed
-            )
+            greedy = replace(sampling, temperature=0.0)
+            return await sample(self.policy, self.value, prompt, count=1, sampling=greedy, seed=seed, room=room)
         shape = self.shapes[explorer]
         sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))
+        if isinstance(shape, Beam):
+            return await beam(self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed, room=room)
+        return await self._search_whole_tree(prompt, shape, sampling, seed, room)
+
+    async def _search_whole_tree(
+        self, prompt: Tokens, shape: Mcts | Rebase, sampling: Sampling, seed: int, room: Room
+    ) -> Tree:
+        """A search whose blocks may extend any prefix of its tree, so that it needs all of them."""
         if isinstance(shape, Mcts):
-            return await mcts(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
-        if isinstance(shape, Rebase):
-            return await rebase(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
-        return await beam(self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed)
+            sequences, most = shape.width * shape.parallel, shape.width * shape.simulations * shape.block
+        else:
+            sequences, most = shape.width, shape.width * sampling.max_tokens
+        async with room.enter(shape, sequences, most) as hold:
+            if isinstance(shape, Mcts):
+                tree = await mcts(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
+            else:
+                tree = await rebase(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
+            hold.needs(tree.usage().generated, 0)
+        return tree
 
     async def _grade_leaves(self, tree: Tree, gold: str) -> list[dict[str, Any]]:
         """Grade the leaves. A leaf that is not finished is incomplete."""

@@ -53,7 +53,6 @@ def smollm() -> Recipe:
         evaluate=replace(
             base.evaluate, benchmarks=("gsm8k",), limit=40, beam=Beam(keep=1, branch=2, block=32, groups=8), sampling=sampling,
             policy_engine=replace(engine, threads=1), value_engine=replace(engine, threads=1), resources=both_engines,
-            concurrent=16,
         ),
         serve=replace(
             base.serve, policy_engine=engine, value_engine=engine, resources=both_engines,

@@ -53,7 +53,7 @@ def vgs() -> Recipe:
             samples=256,
             beam=Beam(keep=4, branch=2, groups=32),
             budgets=(8, 16, 32, 64, 128, 256),
-            resources=Resources(replicas=8, num_cpus=2.0, nodes=VALUE_NODES),
+            resources=Resources(replicas=64, num_cpus=2.0, nodes=VALUE_NODES),
         ),
         serve=Serve(
             beam=Beam(keep=4, branch=2, groups=4),

@@ -43,8 +43,8 @@ def test_the_shipped_recipe_uses_the_whole_shipped_cluster() -> None:
     assert (misfit_lines(fits), notes) == ([], [])
     used = {each.stage: each.placement.nodes for each in fits}
     assert used["roll_in"] == used["roll_out"] == {"gpu_policy": 16}
-    assert used["train"] == {"gpu_value": 8}
-    assert used["evaluate"] == used["serve"] == {"gpu_value": 1}
+    assert used["train"] == used["evaluate"] == {"gpu_value": 8}
+    assert used["serve"] == {"gpu_value": 1}
     assert used["clean"] == used["verify"] == used["label"] == {"cpu": 1}
 
 

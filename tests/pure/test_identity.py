@@ -46,7 +46,7 @@ OPERATION = {
         "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "shard_size", "reshard",
         "checkpoint_every", "validate_every", "activation_checkpointing", "trackers", "nodes",
     },
-    "evaluate": {"model", "policy", "value_model", "concurrent", "likelihood"} | ENGINE | RESOURCES,
+    "evaluate": {"model", "policy", "value_model", "likelihood"} | ENGINE | RESOURCES,
     "export": {"hub"},
 }  # fmt: skip
 """Fields that do not identify rows. A new field has to be added here or in `IDENTITY`."""

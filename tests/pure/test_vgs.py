@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipelines.evaluate import block_rows, explorers
 from pipelines.recipes import vgs
 
 LABELS = 44_509 * 56
@@ -20,6 +21,14 @@ def test_search_has_the_readme_and_the_headline_budget() -> None:
     assert all(budget % tree.budget == 0 and budget <= config.samples for budget in config.budgets)
     assert (tree.finished, tree.rank, tree.choose) == ("retire", "tree", "value")
     assert (config.sampling.temperature, config.sampling.top_p, config.sampling.max_tokens) == (0.6, 0.95, 16_384)
+
+
+def test_every_actor_of_the_evaluation_has_searches() -> None:
+    config = vgs().evaluate
+    searches, actors = 120 * len(explorers(config)), config.resources.replicas  # four contests of 30 problems
+    assert searches // block_rows(searches, actors) >= 3 * actors
+    assert block_rows(searches, 1) == 32
+    assert block_rows(3, 8) == 1
 
 
 def test_training_has_the_published_numbers() -> None:

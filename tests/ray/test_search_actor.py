@@ -86,6 +86,10 @@ def test_every_method_has_rows(solve: SearchActor, tmp_path: Path) -> None:
     methods = {each.method for each in results}
     assert [each.budget for each in results if each.method == "greedy"] == [1]
     assert {"tree_walk", "alpha_walk"} <= methods
+    room = solve._room
+    assert (room.held, room.running) == (0, 0)
+    assert 0 < sum(room.means.values()) < room.tokens  # every search was admitted by the cache
+    assert set(room.means) == {"sample", CONFIG.beam, *(variant.shape for variant in VARIANTS)}
     for name in ("vgs", "tree", "balanced", "steps", "alpha"):
         assert {f"{name}_weighted_majority", f"{name}_best", f"{name}_pass"} <= methods
     for row in rows:

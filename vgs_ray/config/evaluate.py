@@ -56,8 +56,7 @@ class Evaluate:
     value_engine: Engine = Engine(gpu_memory_utilization=0.4)
     """Engine of a separate value model, in the same actor as that of the policy."""
     resources: Annotated[Resources, OPERATION] = Resources(num_cpus=2.0)
-    """Resources of the actors, each of which holds the engines of policy and value."""
-    concurrent: Annotated[PositiveInt, OPERATION] = 64
-    """Number of problems that one actor searches at the same time."""
+    """Resources of the actors, each of which holds the engines of policy and value. An actor runs as many searches at a time as
+    the prefix caches of its engines hold."""
     bootstrap: PositiveInt = 2000
     """Number of bootstrap resamples for the confidence intervals."""

@@ -54,7 +54,7 @@ def build_engines(
 
         both = VllmPolicyValue(on_this_machine(policy), policy_engine)
         return Engines(both, both)
-    started = build_policy(policy, policy_engine, logprobs)
+    started = build_policy(policy, policy_engine, logprobs, shared=value != RANDOM)
     try:
         return Engines(started, build_value(value, value_engine, policy))
     except BaseException:
@@ -62,17 +62,17 @@ def build_engines(
         raise
 
 
-def build_policy(model: str, engine: config.Engine, logprobs: bool = True) -> VllmPolicy:
+def build_policy(model: str, engine: config.Engine, logprobs: bool = True, shared: bool = False) -> VllmPolicy:
     """Start a vLLM engine that extends prefixes, and wait until it is ready. Call `close()` to stop it.
 
     Args:
         model: folder, URL or hub id of a causal language model.
         engine: its configuration.
-        logprobs: as in `VllmPolicy`.
+        logprobs, shared: as in `VllmPolicy`.
     """
     from vgs_ray.engines.vllm import VllmPolicy
 
-    return VllmPolicy(on_this_machine(model), engine, logprobs)
+    return VllmPolicy(on_this_machine(model), engine, logprobs, shared)
 
 
 def build_value(model: str, engine: config.Engine, policy: str = "") -> VllmValue | RandomValue | TranslatedValue:

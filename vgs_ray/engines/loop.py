@@ -59,7 +59,21 @@ class FairLock:
 
 
 step_lock = FairLock()
-"""Shared by all engines of a process: vLLM's forward context is a module variable, so only one engine may step at a time."""
+"""Shared by all engines of a process: vLLM's forward context is a module variable, so only one engine may step at a time.
+
+On a GPU, the work of two steps must not overlap either. The CUDA graphs of a process share one memory pool, so graphs that run
+at the same time overwrite each other's activations. So an engine is started without asynchronous scheduling if its process has
+another one: with it, a step returns while its own forward pass still runs. In vLLM 0.29.0:
+
+- the pool: platforms/interface.py:1159-1166, compilation/cuda_graph.py:197-200, v1/worker/gpu/cudagraph_utils.py:140
+- the default: config/vllm.py:1262-1311. Pooling models (1264-1273) and CPUs (platforms/cpu.py:269) never do it
+- a step that returns early: v1/engine/core.py:692-700. Each thread has a stream of its own (utils/torch_utils.py:807-819), so
+  nothing orders the graphs of two engines
+- any other step waits for the copy of its results, which comes after the graph: v1/engine/core.py:615-617,
+  v1/worker/gpu_model_runner.py:479, 3534 and 7671, v1/worker/gpu/async_utils.py:168 and 248
+
+A pool for each engine would not be enough: some attention backends use a workspace of the process (v1/worker/workspace.py:31).
+"""
 
 
 @dataclass(eq=False)

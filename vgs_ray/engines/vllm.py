@@ -26,6 +26,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.facts import end_tokens, vocabulary_of
 from vgs_ray.engines.interface import Completion, FinishReason, Score, Usage, check_tokens, room_for
 from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.value.model import ARCHITECTURE, CORRECT
@@ -51,18 +52,20 @@ class VllmPolicy:
         model: folder or hub id of a causal language model.
         engine: settings of the engine.
         logprobs: whether to compute `Completion.mean_logprob`, which costs 7% of the throughput of a tiny model. NaN without.
+        shared: whether another engine runs in this process, see `loop.step_lock`.
 
     Raises:
         ValueError: the model has no end-of-sequence token.
         Exception: from vLLM, if the engine cannot start.
     """
 
-    def __init__(self, model: str, engine: Engine, logprobs: bool = True) -> None:
+    def __init__(self, model: str, engine: Engine, logprobs: bool = True, shared: bool = False) -> None:
         self.usage = Usage()
         self.max_model_len = engine.max_model_len
         self._logprobs = 0 if logprobs else None  # 0: of the sampled token only
         self._end_tokens: frozenset[int] = frozenset()
-        self.loop = _start(self._engine_args(model, engine), engine, self._read)
+        args = self._engine_args(model, engine) | ({"async_scheduling": False} if shared else {})
+        self.loop = _start(args, engine, self._read)
         self._vocabulary = vocabulary_of(self.loop.engine)
         try:
             self._end_tokens = end_tokens(self.loop.engine)
@@ -282,19 +285,3 @@ def _release(engine: Any) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def vocabulary_of(engine: Any) -> int:
-    """Number of token ids of the engine's model. Its embedding may have more rows, for padding."""
-    return int(engine.model_config.get_vocab_size())
-
-
-def end_tokens(engine: Any) -> frozenset[int]:
-    """End-of-sequence tokens of the engine's model, from its generation config, else from its config."""
-    model = engine.model_config
-    ids = model.try_get_generation_config().get("eos_token_id")
-    if ids is None:
-        ids = getattr(model.hf_text_config, "eos_token_id", None)
-    if ids is None:
-        raise ValueError(f"{model.model} has no eos_token_id, so no answer would end: add it to its config.json")
-    return frozenset([ids] if isinstance(ids, int) else ids)

@@ -17,6 +17,7 @@ from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.search.blocks import Block, BlockSampler, check_positive
+from vgs_ray.search.cache_room import GROWING, CacheRoom, Room
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.tree import Listener, Node, Tree
 
@@ -30,6 +31,7 @@ async def beam(
     sampling: Sampling,
     seed: int,
     listen: Listener | None = None,
+    room: Room | None = None,
 ) -> Tree:
     """Search in `beam.groups` independent groups.
 
@@ -49,6 +51,7 @@ async def beam(
         seed: of this problem; a block has the seed of its path (round, lane), where a lane is a number among the blocks of a
             round over all groups.
         listen: called with each node when it is added.
+        room: admits the groups; None admits all of them at once.
 
     Raises:
         ValueError: a size is below 1.
@@ -57,7 +60,8 @@ async def beam(
     check_positive(**sizes, max_tokens=sampling.max_tokens)
     tree = Tree(prompt, listen)
     sampler = BlockSampler(policy, value, tree, sampling, seed)
-    await gather_or_cancel(_search_group(sampler, beam, group) for group in range(beam.groups))
+    admission = room or CacheRoom()
+    await gather_or_cancel(_search_group(sampler, beam, group, admission) for group in range(beam.groups))
     return tree
 
 
@@ -88,17 +92,28 @@ class Candidate(NamedTuple):
     rank: int
 
 
-async def _search_group(sampler: BlockSampler, beam: config.Beam, group: int) -> None:
+async def _search_group(sampler: BlockSampler, beam: config.Beam, group: int, room: Room) -> None:
     live = [LivePrefix(sampler.tree.root, rank) for rank in range(beam.keep)]
     answers: list[Candidate] = []
     round = 0
-    try:
-        while live:
-            live, answers = await beam_step(sampler, beam, live, answers, group=group, round=round)
-            round += 1
-    finally:  # also at a deadline
-        for answer in answers:
-            _add(sampler, answer, group, kept=True)
+    async with room.enter(beam, beam.keep * beam.branch, _cached_tokens(sampler, beam, live)[1]) as hold:
+        try:
+            while live:
+                hold.needs(*_cached_tokens(sampler, beam, live))
+                live, answers = await beam_step(sampler, beam, live, answers, group=group, round=round)
+                round += 1
+        finally:  # also at a deadline
+            for answer in answers:
+                _add(sampler, answer, group, kept=True)
+
+
+def _cached_tokens(sampler: BlockSampler, beam: config.Beam, live: Sequence[LivePrefix]) -> tuple[float, float]:
+    """Tokens of the live prefixes and of the blocks that extend them: now, and at most from now on."""
+    tree, limit = sampler.tree, sampler.sampling.max_tokens
+    ids = {id for prefix in live for id in tree.ancestors(prefix.node.id)}
+    prefixes = len(tree.prompt) + sum(len(tree.nodes[id].tokens) for id in ids)
+    blocks = len(_parents(beam, len(live))) * min(beam.block, limit) * GROWING
+    return prefixes + blocks, len(tree.prompt) + len(live) * max(limit - beam.block, 0) + blocks
 
 
 async def beam_step(

@@ -8,6 +8,7 @@ from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.search.blocks import BlockSampler, check_positive
+from vgs_ray.search.cache_room import GROWING, CacheRoom, Room
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.tree import Listener, Tree
 
@@ -21,6 +22,7 @@ async def sample(
     sampling: Sampling,
     seed: int,
     listen: Listener | None = None,
+    room: Room | None = None,
 ) -> Tree:
     """Sample `count` independent answers; answer i is group i of the tree.
 
@@ -32,6 +34,7 @@ async def sample(
         sampling: of the policy. Its stop tokens are ignored: an answer ends at its end-of-sequence token or at `max_tokens`.
         seed: of this problem; answer i has the seed of the path (round 0, lane i).
         listen: called with each node when it is added.
+        room: admits the answers; None admits all of them at once.
 
     Raises:
         ValueError: `count` or `sampling.max_tokens` is below 1.
@@ -39,9 +42,12 @@ async def sample(
     check_positive(count=count, max_tokens=sampling.max_tokens)
     tree = Tree(prompt, listen)
     sampler = BlockSampler(policy, value, tree, replace(sampling, stop_token_ids=()), seed)
+    admission = room or CacheRoom()
 
     async def sample_answer(group: int) -> None:
-        answer = await sampler.sample(tree.root, sampling.max_tokens, round=0, lane=group)
+        async with admission.enter("sample", 1, sampling.max_tokens * GROWING) as hold:
+            answer = await sampler.sample(tree.root, sampling.max_tokens, round=0, lane=group)
+            hold.needs(len(answer.tokens) * GROWING, 0)
         sampler.add(tree.root, answer.as_leaf(), group=group, round=0, index=0)
 
     await gather_or_cancel(sample_answer(group) for group in range(count))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from vgs_ray.data.tokens import Tokens
@@ -156,7 +157,7 @@ class Tree:
 
     def path(self, id: int) -> Tokens:
         """Response tokens from the root to the end of this node, without the prompt."""
-        return tuple(token for at in reversed(self.ancestors(id)) for token in self.nodes[at].tokens)
+        return tuple(chain.from_iterable(self.nodes[at].tokens for at in reversed(self.ancestors(id))))
 
     def mean_logprob(self, id: int) -> float | None:
         """Mean log-probability of the tokens from the root to the end of this node; None if a block has none."""

@@ -15,7 +15,7 @@ import ray
 
 from pipelines.actors.searching import SearchActor
 from pipelines.cli import cli
-from pipelines.placement import check_engine_nodes, engine_options
+from pipelines.placement import check_engine_nodes, engine_actors, engine_options
 from pipelines.progress import progress, watched
 from pipelines.session import ray_session
 from pipelines.tables.sources import benchmark_problems, pin_sources
@@ -85,9 +85,7 @@ def search_all(recipe: Recipe, problems: ray.data.Dataset, out: StageTable, expe
             SearchActor,
             batch_size=rows,  # one batch a block; Ray Data requires a number for actors with GPUs
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                size=config.resources.replicas, max_concurrent_calls_per_actor=BLOCKS_AT_ONCE
-            ),
+            compute=engine_actors(config.resources.replicas, BLOCKS_AT_ONCE),
             **engine_options(config.resources),
             fn_constructor_kwargs={
                 "recipe": recipe,

@@ -41,6 +41,17 @@ def engine_options(resources: Resources) -> dict[str, Any]:
     return _options(resources.num_cpus, resources.num_gpus, resources.nodes)
 
 
+def engine_actors(replicas: int, calls: int) -> ray.data.ActorPoolStrategy:
+    """Actors with engines for `Dataset.map_batches`, each with up to `calls` blocks at a time.
+
+    They start as the cluster gives nodes. No further block waits at an actor, because it would wait although other actors are
+    idle, or until an actor whose node is lost has another one.
+    """
+    return ray.data.ActorPoolStrategy(
+        size=replicas, max_concurrent_calls_per_actor=calls, max_tasks_in_flight_per_actor=calls
+    )
+
+
 def worker_options(config: Train | Tune) -> dict[str, Any]:
     """Ray options of a task with the resources of a training worker."""
     return _options(config.cpus_per_worker, config.gpus_per_worker, config.nodes)

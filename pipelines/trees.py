@@ -17,7 +17,7 @@ import ray
 from pipelines.actors.growing import TreeActor
 from pipelines.actors.sampling import Totals
 from pipelines.cli import cli
-from pipelines.placement import check_engine_nodes, engine_options
+from pipelines.placement import check_engine_nodes, engine_actors, engine_options
 from pipelines.progress import progress, watched
 from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
@@ -65,12 +65,9 @@ def grow_trees(recipe: Recipe, value: str, problems: StageTable, out: StageTable
     requests = pending_requests(problems, recipe, ray.put(committed_ids(out)))
     return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
         TreeActor,
-        batch_size=None,
+        batch_size=BLOCK_ROWS,  # one batch a block; Ray Data requires a number for actors with GPUs
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(
-            size=config.resources.replicas,
-            max_concurrent_calls_per_actor=1 + math.ceil(config.concurrent / BLOCK_ROWS),
-        ),
+        compute=engine_actors(config.resources.replicas, 1 + math.ceil(config.concurrent / BLOCK_ROWS)),
         **engine_options(config.resources),
         fn_constructor_kwargs={"recipe": recipe, "value_model": value, "out": out},
     )

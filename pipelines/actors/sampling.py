@@ -20,7 +20,7 @@ from pipelines.actors.block_runner import BlockRunner
 from pipelines.actors.engine_start import engine_version, exit_if_stuck, start_errors, start_slot
 from pipelines.actors.replica import Replica
 from pipelines.actors.usage import UsageReporter
-from pipelines.placement import check_engine_nodes, engine_options
+from pipelines.placement import check_engine_nodes, engine_actors, engine_options
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Engine, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
@@ -172,18 +172,15 @@ def sample_blocks(
     """
     check_engine_nodes(f"{out.stage.name}.resources", resources)
     width = guide.shape.budget if guide else 1
-    actors = ray.data.ActorPoolStrategy(
-        size=resources.replicas,
-        max_concurrent_calls_per_actor=math.ceil(IN_FLIGHT * engine.max_num_seqs / (BLOCK_ROWS * width)),
-    )
+    calls = math.ceil(IN_FLIGHT * engine.max_num_seqs / (BLOCK_ROWS * width))
     arguments = {
         "model": model, "engine": engine, "resources": resources, "sampling": sampling, "out": out, "guide": guide,
     }  # fmt: skip
     return requests.repartition(target_num_rows_per_block=BLOCK_ROWS).map_batches(
         SamplingActor,
-        batch_size=None,
+        batch_size=BLOCK_ROWS,  # one batch a block; Ray Data requires a number for actors with GPUs
         batch_format="pyarrow",
-        compute=actors,
+        compute=engine_actors(resources.replicas, calls),
         **engine_options(resources),
         fn_constructor_kwargs=arguments,
     )

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import time
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -26,6 +27,8 @@ from vgs_ray.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = tuple(FIELDS)
+CHECK_S, LOST_S = 10.0, 60.0
+"""Seconds between two questions to the job server, and seconds without a reply after which the connection is lost."""
 DRY_RUN, NO_WAIT = "--dry-run", "--no-wait"
 USAGE = f"""\
 usage: jobs/submit.sh COMMAND RECIPE [{DRY_RUN}] [{NO_WAIT}] [--section.field VALUE ...]
@@ -117,7 +120,7 @@ def connect(address: str) -> JobSubmissionClient:
             return JobSubmissionClient(address)
         except AuthenticationError:
             os.environ["RAY_AUTH_MODE"] = "token"
-            return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token()}"})
+            return JobSubmissionClient(address, headers=token_headers())
     except AuthenticationError:
         raise UserError(
             f"the job server at {address} refuses the token of this machine: set RAY_AUTH_TOKEN_PATH to a copy of the cluster's "
@@ -134,6 +137,11 @@ def token() -> str:
     """The token that Ray would use on this machine; empty if there is none."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     return os.environ.get("RAY_AUTH_TOKEN") or (path.read_text().strip() if path.is_file() else "")
+
+
+def token_headers() -> dict[str, str]:
+    """HTTP headers for a job server that requires a token."""
+    return {"Authorization": f"Bearer {token()}"} if os.environ.get("RAY_AUTH_MODE") == "token" else {}
 
 
 def submit(client: JobSubmissionClient, job: str, line: str) -> str:
@@ -169,6 +177,30 @@ def follow(client: JobSubmissionClient, job: str) -> int:
 
 
 async def print_output(client: JobSubmissionClient, job: str) -> None:
+    """Print the job's output until it ends, and ask the job server about the job meanwhile.
+
+    The connection that brings the output is silent for minutes at a time, and nothing else shows that the other end is gone.
+
+    Raises:
+        OSError: the job server has not replied for `LOST_S` seconds.
+        RuntimeError: it does not know the job any more.
+    """
+    printing, replied = asyncio.create_task(_print(client, job)), time.monotonic()
+    async with aiohttp.ClientSession(headers=token_headers(), timeout=aiohttp.ClientTimeout(CHECK_S)) as session:
+        while not (await asyncio.wait([printing], timeout=CHECK_S))[0]:
+            try:
+                async with session.get(f"{client.get_address()}/api/jobs/{job}") as reply:
+                    replied = time.monotonic()
+            except (aiohttp.ClientError, OSError):  # also a timeout
+                if time.monotonic() - replied > LOST_S:
+                    raise OSError(f"it has not replied for {LOST_S:g} s") from None
+                continue
+            if reply.status == HTTPStatus.NOT_FOUND:
+                raise RuntimeError("it does not know the job: the head node was started again")
+    await printing
+
+
+async def _print(client: JobSubmissionClient, job: str) -> None:
     async for text in client.tail_job_logs(job):
         print(text, end="", flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -10,14 +11,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
+from ray.job_submission import JobSubmissionClient
 
 from pipelines import submit
 from pipelines.recipes import RECIPES
@@ -128,6 +131,47 @@ def test_after_ctrl_c_the_job_goes_on_and_is_followed_again(environment: dict[st
     _, text = again.communicate(timeout=30)
     assert again.returncode == 1
     assert f"job {job} was stopped" in text
+
+
+def test_a_job_server_that_is_silent_or_new_is_noticed(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A machine that is lost closes no connection."""
+    pause = Path(environment["VGS_ROOT"]).with_name("pause.sh")
+    pause.write_text(PAUSE)
+    pause.chmod(0o755)
+    started = run("submit", "plan", "sandbox", "--no-wait", **{**environment, "VGS_PYTHON": str(pause)})
+    job = re.findall(r"job (\S+) (?:submitted|already)", started.stdout)[0]
+    address = environment["RAY_API_SERVER_ADDRESS"]
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, {**environment, "RAY_AUTH_MODE": "token"}[name])
+    monkeypatch.setattr(submit, "CHECK_S", 0.5)
+    monkeypatch.setattr(submit, "LOST_S", 2.0)
+    client = submit.connect(address)
+    port = f"--port={address.rpartition(':')[2]}"
+    [server] = [each for each in psutil.process_iter(["cmdline"]) if port in (each.info["cmdline"] or [])]
+    silence = threading.Timer(1.0, server.suspend)
+    silence.start()
+    try:
+        assert submit.follow(client, job) == 1
+    finally:
+        silence.join()
+        server.resume()
+    assert f"(it has not replied for 2 s); job {job} may still run" in capsys.readouterr().err
+    client.stop_job(job)
+    with pytest.raises(RuntimeError, match="does not know the job"):
+        asyncio.run(submit.print_output(Endless(client), "another"))
+
+
+class Endless:
+    """The client of a job whose output never ends."""
+
+    def __init__(self, client: JobSubmissionClient) -> None:
+        self.get_address = client.get_address
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        await asyncio.sleep(600)
+        yield job
 
 
 def test_a_wrong_token_is_one_line(environment: dict[str, str]) -> None:

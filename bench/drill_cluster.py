@@ -59,7 +59,7 @@ class Cluster:
         self.rows_made = folder / "rows"
         self._environment = clean | environment_of(endpoint) | token | FAST_CHECKS
         self._environment["VGS_DRILL_LOG"] = str(self.rows_made)
-        self._environment["PATH"] = f"{Path(RAY).parent}:{os.environ['PATH']}"  # the job runs `python`
+        self._environment["PATH"] = f"{Path(RAY).parent}:{os.environ['PATH']}"  # of `env python` in a job
         os.environ.update(environment_of(endpoint))
         self._folder, self._number = folder, 0
         self.head = self._node(HEAD).start()
@@ -77,13 +77,15 @@ class Cluster:
         return self.workers[-1]
 
     def heal(self) -> None:
-        """Let the head and two nodes be alive, with their networks, as a supervisor does."""
-        if self.head.has_ended():
-            self.head.start()
-        self.workers = [node for node in self.workers if not node.has_ended()]
-        while len(self.workers) < 2:
-            self.join()
-        wait_for(lambda: len(self.alive()) == 3, "three nodes")
+        """Let others join in place of the worker nodes that end, until Ray has three nodes."""
+
+        def is_whole() -> bool:
+            self.workers = [node for node in self.workers if not node.has_ended()]
+            while len(self.workers) < 2:
+                self.join()
+            return len(self.alive()) == 3
+
+        wait_for(is_whole, "three nodes")
 
     def alive(self) -> list[str]:
         """The addresses of the nodes that Ray believes to be alive; none if the head does not answer."""
@@ -93,16 +95,16 @@ class Cluster:
             return []
         return [node.node_manager_address for node in nodes if node.state == 0]
 
-    def submit(self, command: str, run: str, *options: str, scripted: bool = True) -> subprocess.Popen[bytes]:
+    def submit(self, command: str, run: str) -> subprocess.Popen[bytes]:
         """Start jobs/submit.sh with a command of recipe `sandbox`; its output is appended to a file of the run."""
         environment = self._environment | {
             "RAY_API_SERVER_ADDRESS": f"http://{self.head.address}:8265",
             "VGS_ROOT": f"s3://{BUCKET}/runs",
-            "VGS_PYTHON": str(SCRIPTED) if scripted else "python",
+            "VGS_PYTHON": str(SCRIPTED),
         }
         with self.output(run).open("ab") as log:
             return subprocess.Popen(
-                [ROOT / "jobs/submit.sh", command, "sandbox", "--run-name", run, *OPTIONS, *options],
+                [ROOT / "jobs/submit.sh", command, "sandbox", "--run-name", run, *OPTIONS],
                 env=environment, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -118,8 +120,8 @@ class Cluster:
     def output(self, run: str) -> Path:
         return self._folder / f"{run}.out"
 
-    def recipe(self, run: str, *options: str) -> Recipe:
-        return parse("bench", ["sandbox", "--root", f"s3://{BUCKET}/runs", "--run-name", run, *OPTIONS, *options])
+    def recipe(self, run: str) -> Recipe:
+        return parse("bench", ["sandbox", "--root", f"s3://{BUCKET}/runs", "--run-name", run, *OPTIONS])
 
     def copy_stages(self, source: Recipe, target: Recipe, stages: list[str]) -> None:
         """Give a run the finished stages of another one."""

@@ -38,11 +38,14 @@ def cut_a_node(nodes: Cluster, stage: str, run: str) -> None:
 
 
 def lose_the_head(nodes: Cluster, stage: str, run: str) -> None:
-    """The head is lost, and starts again with the same address. The nodes of the old one end by themselves."""
+    """The head is lost, and starts again with the same address. The old worker nodes end by themselves, and start again."""
     nodes.head.lose()
     nodes.head.cut(off=False)
     nodes.head.start()
-    wait_for(lambda: nodes.alive(), "the head")
+    for node in nodes.workers:
+        wait_for(node.has_ended, f"the end of {node.name}")
+        node.start()
+    nodes.heal()
 
 
 def notice(nodes: Cluster, stage: str, run: str) -> None:

@@ -160,15 +160,17 @@ class Drills:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fault", nargs="+", choices=FAULTS, default=list(FAULTS))
-    parser.add_argument("--stage", nargs="+", choices=STAGES[1:], default=STAGES[1:])
+    parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--tries", type=int, default=1)
     parser.add_argument(
         "--folder", type=Path, help="keep the tables here, so that the next call makes no run without faults"
     )
     options = parser.parse_args()
+    plan = [(name, stage) for name in options.fault for stage in FAULTS[name].stages if stage in options.stage]
+    if not plan:
+        parser.error("none of these faults happens in these stages")
     # Ray reads these when it is imported.
     in_namespaces({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
-    plan = [(name, stage) for name in options.fault for stage in FAULTS[name].stages if stage in options.stage]
     with tempfile.TemporaryDirectory(dir="/run") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,7 @@ def run_all(plan: list[tuple[str, str]], count: int, folder: Path) -> list[Try]:
 def markdown(tries: list[Try]) -> str:
     """The table of docs/reliability.md."""
     lines = [
-        "| fault | stage | tries | rows expected | found | doubled or other | submitted | seconds longer | made again |",
+        "| fault | stage | tries | rows expected | found | doubled or other | submitted | seconds longer | done again |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for fault, stage in dict.fromkeys((each.fault, each.stage) for each in tries):

@@ -133,6 +133,7 @@ def test_after_ctrl_c_the_job_goes_on_and_is_followed_again(environment: dict[st
     assert f"job {job} was stopped" in text
 
 
+@pytest.mark.filterwarnings("ignore:ssl=None:DeprecationWarning")  # of Ray's client
 def test_a_job_server_that_is_silent_or_new_is_noticed(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

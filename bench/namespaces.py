@@ -145,24 +145,10 @@ class Node(Network):
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    def processes(self, name: str) -> list[psutil.Process]:
-        """Its processes whose command lines contain a name."""
-        found = []
-        for process in psutil.Process(self._process.pid).children(recursive=True):
-            try:
-                if name in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
     def run(self, command: str) -> None:
         """Run a shell command with its network, files and processes."""
         enter = ["nsenter", "--target", str(self._first().pid), "--net", "--mount", "--pid", "--uts"]
         subprocess.run([*enter, "bash", "-c", command], check=True, env=self._environment | {"HOME": "/tmp/home"})
-
-    def output(self) -> str:
-        return self._log.read_text() if self._log.exists() else ""
 
     def _first(self) -> psutil.Process:
         """Its process 1: the child of `unshare`, which `ip` has become."""

@@ -1,7 +1,7 @@
 """Two commands of one stage on an S3 server, of which the first is cut off from its network while it works.
 
-python cut_commands.py SECONDS: the network of the first command is cut for so long. Each command is a process in a network of its
-own. It opens the stage, commits its rows one block after the other, and publishes the table. Leases expire after two seconds.
+Each command is a process in a network of its own. It opens the stage, commits its rows one block after the other, and publishes
+the table. Leases expire after two seconds. The first command is connected again when the second one has the lease.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ def recipe() -> Recipe:
     return replace(sandbox(), root=f"s3://{BUCKET}/runs")
 
 
+def process_of_lease() -> int:
+    """The process that holds the lease; 0 if none does."""
+    held = lease.holder(recipe().folder)
+    return int(held["process"]) if held else 0
+
+
 def command(generated: Path) -> None:
     """What a command does that holds the lease from its start to its end."""
     with only_writer(recipe()):
@@ -44,7 +50,7 @@ def command(generated: Path) -> None:
         close(stage, table)
 
 
-def main(seconds: float) -> None:
+def main() -> None:
     in_namespaces({})
     with (
         tempfile.TemporaryDirectory(dir="/run") as folder,
@@ -56,8 +62,9 @@ def main(seconds: float) -> None:
         first = networks[0].start_command(program)
         wait_for(lambda: committed(recipe()), "rows of the first command")
         networks[0].cut()
+        lost = process_of_lease()
         second = networks[1].start_command(program)
-        time.sleep(seconds)
+        wait_for(lambda: process_of_lease() != lost, "the lease of the second command")
         networks[0].cut(off=False)
         codes = first.wait(60), second.wait(60)
         rows = (Path(folder) / "generated").read_text().split()
@@ -65,7 +72,4 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "command":
-        command(Path(sys.argv[2]))
-    else:
-        main(float(sys.argv[1]))
+    command(Path(sys.argv[2])) if sys.argv[1:] else main()

@@ -195,11 +195,11 @@ def run_size(rows: int, root: Path, mean_tokens: int, stages: list[str]) -> list
     """The stages at one size; everything is removed afterwards."""
     problems = round(rows / RESPONSES)
     count, recipe = problems * RESPONSES, recipe_of(root, mean_tokens)
-    verified = "verify" not in stages
+    last = "roll_out" if "verify" in stages else "verify"
     run = Path(recipe.folder)
     steps = {
-        "generate": lambda: write_run(recipe, problems, mean_tokens, verified),
-        "publish": lambda: publish_run(recipe, verified),
+        "generate": lambda: write_run(recipe, problems, mean_tokens, last),
+        "publish": lambda: publish_run(recipe, last),
     }
     found = [measure(name, count, step, run, run) for name, step in steps.items()]
     for stage in stages:

@@ -1,4 +1,4 @@
-"""A made-up run up to `roll_outs` of any size, streamed to disk: what bench/scale.py feeds to the stages without an engine.
+"""A made-up run of any size, streamed to disk: what bench/scale.py and bench/growth.py feed to the stages.
 
 Like a real run: 14 roll-ins a problem from four policies, 4 cuts each by the square-root law, log-normal lengths, token ids
 from a vocabulary of 151,000 with frequencies that fall like 1/rank, a tenth of the problems without hope, a tenth of the
@@ -84,17 +84,21 @@ def recipe_of(root: Path, mean_tokens: int) -> Recipe:
     )
 
 
-def inputs(verified: bool) -> dict[str, tuple[str, ...]]:
-    """The stages to write, each with those that it reads."""
-    stages: dict[str, tuple[str, ...]] = {"clean": (), "roll_in": ("clean",), "roll_out": ("roll_in",)}
-    return stages | ({"verify": tuple(stages)} if verified else {})
+INPUTS = {"clean": (), "roll_in": ("clean",), "roll_out": ("roll_in",), "verify": ("clean", "roll_in", "roll_out")}
+"""The stages that can be written, each with those that it reads."""
 
 
-def write_run(recipe: Recipe, problems: int, mean_tokens: int, verified: bool, seed: int = 0) -> None:
-    """Write the parts of the stages clean, roll_in, roll_out and, if asked, verify; memory is that of 73 problems."""
+def inputs(last: str) -> dict[str, tuple[str, ...]]:
+    """The stages up to the last one to write."""
+    names = list(INPUTS)
+    return {name: INPUTS[name] for name in names[: names.index(last) + 1]}
+
+
+def write_run(recipe: Recipe, problems: int, mean_tokens: int, last: str, seed: int = 0) -> None:
+    """Write the parts of the stages up to `last`; memory is that of 73 problems."""
     draw = np.random.default_rng(seed)
     ranks = np.repeat(np.arange(WORDS, dtype=np.int32), 1 + 2_000_000 // (10 + np.arange(WORDS)))
-    parts = {name: stage_table(recipe, name) for name in inputs(verified)}
+    parts = {name: stage_table(recipe, name) for name in inputs(last)}
     for table in parts.values():
         table.folder.mkdir(parents=True)
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -105,9 +109,9 @@ def write_run(recipe: Recipe, problems: int, mean_tokens: int, verified: bool, s
             for number, policy in enumerate(POLICIES):
                 roll_ins = _roll_ins(some, policy, range(number, PER_PROBLEM, len(POLICIES)), mean_tokens, ranks, draw)
                 writes.append(writers.submit(parts["roll_in"].write_part, roll_ins))
-                for block in _roll_outs(roll_ins, some, mean_tokens, ranks, draw):
+                for block in _roll_outs(roll_ins, some, mean_tokens, ranks, draw) if "roll_out" in parts else ():
                     writes.append(writers.submit(write_block, parts["roll_out"], block))
-                    if verified:
+                    if "verify" in parts:
                         writes.append(writers.submit(parts["verify"].write_part, _verified(block, some)))
             for write in writes:
                 write.result()
@@ -122,9 +126,9 @@ def write_block(table: StageTable, block: pa.Table) -> None:
     journal.merge()
 
 
-def publish_run(recipe: Recipe, verified: bool) -> None:
+def publish_run(recipe: Recipe, last: str) -> None:
     """Publish the tables that `write_run` wrote, which finishes their stages."""
-    for name, before in inputs(verified).items():
+    for name, before in inputs(last).items():
         stage = open_stage(recipe, name, before)
         assert stage is not None, "the folder is new"
         stage.close(rows=stage.publish(stage_table(recipe, name)).count_rows())

@@ -8,15 +8,16 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from flaky_proxy import FlakyProxy, flaky_proxy
 from s3_server import BUCKET, S3Server, reach
-from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, finish, has_file, kill, recipe_in, rows, start, wait, workers
+from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, Run, finish, has_file, kill, recipe_in, rows, start, wait, workers
 
 from pipelines.plan import plan
 from pipelines.recipes.rounds import next_round
@@ -78,15 +79,16 @@ def remote(runs: tuple[Local, Remote]) -> Remote:
     return runs[1]
 
 
+def starter(root: object, *extra: str) -> Callable[[], Run]:
+    """Starts the command of a run, each time with the same port for its endpoint."""
+    [port] = free_ports(1)
+    return partial(start, root, *ONE_REPLICA, "--serve.port", str(port), *extra)
+
+
 def run_locally(root: Path) -> Local:
     recipe = recipe_in(root)
     later = next_round(recipe, 2)
-
-    [port] = free_ports(1)
-
-    def started() -> subprocess.Popen[str]:
-        return start(root, *ONE_REPLICA, "--serve.port", str(port), "--rounds", "2")
-
+    started = starter(root, "--rounds", "2")
     run = started()
     wait(has_file(recipe, "clean", "_started.json"), run)
     kill(run, recipe, "clean")
@@ -99,12 +101,7 @@ def run_locally(root: Path) -> Local:
 
 def run_on_s3(root: str, s3: S3Server, proxy: FlakyProxy) -> Remote:
     recipe = recipe_in(root)
-
-    [port] = free_ports(1)
-
-    def started() -> subprocess.Popen[str]:
-        return start(root, *ONE_REPLICA, "--serve.port", str(port))
-
+    started = starter(root)
     run = started()
     wait(has_file(recipe, "roll_in", "_parts/.attempts"), run)  # an actor has begun its block
     wait(lambda: workers(run.pid, "SamplingActor"), run)[0].kill()

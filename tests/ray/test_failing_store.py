@@ -24,6 +24,8 @@ from vgs_ray.data.storage import list_files, storage_path
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
 
+pytestmark = pytest.mark.slow  # a minute; the run on S3 of test_pipelines.py has the same failures
+
 KINDS = ("slow down", "internal error", "reset before", "reset after")
 ROWS = 20
 OUTAGE_S = 3.0

@@ -25,6 +25,7 @@ from vgs_ray.config import Train
 from vgs_ray.value.attention import choose_attention
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, MicroBatch, lay_out
+from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.optimizer import make_optimizer
 from vgs_ray.value.training.parallel import Worker, clip_gradients, prepare
@@ -105,7 +106,7 @@ def step(
     began = time.perf_counter()
     optimizer.zero_grad()
     for batch in batches:
-        (summed_loss(model, batch, "outcome", device) / units).backward()
+        (summed_loss(model, to_device(batch, device), "outcome") / units).backward()
     clip_gradients(model, config.clip_norm)
     optimizer.step()
     _wait(device)

@@ -21,6 +21,7 @@ from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.batches import Batches, with_steps
+from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loader import Order, group_bounds, spread
 from vgs_ray.value.training.loop import LossDivergedError, fit
 from vgs_ray.value.training.loss import summed_loss
@@ -90,7 +91,7 @@ def test_memory_follows_the_budget_and_not_the_longest_sequence(backbone: str) -
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = summed_loss(model, micro, "outcome", CPU)
+            loss = summed_loss(model, to_device(micro, CPU), "outcome")
         weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
         assert loss.requires_grad
         return sum(size for place, size in kept.items() if place not in weights)

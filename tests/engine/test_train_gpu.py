@@ -14,6 +14,7 @@ from vgs_ray.config import Train
 from vgs_ray.value.attention import choose_attention
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import lay_out
+from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.parallel import Worker
@@ -63,9 +64,9 @@ def test_packed_on_a_gpu_equals_padded_on_a_cpu(backbone: str, tables: Path, att
 
 def test_packed_sequences_do_not_attend_to_each_other(backbone: str, tables: Path) -> None:
     examples, model = [load(tables).example(index) for index in range(6)], new_model(backbone).eval().to(GPU)
-    together = summed_loss(model, lay_out(examples, "packed"), "outcome", GPU).detach()
+    together = summed_loss(model, to_device(lay_out(examples, "packed"), GPU), "outcome").detach()
     alone = sum(
-        float(summed_loss(model, lay_out([example], "packed"), "outcome", GPU).detach()) for example in examples
+        float(summed_loss(model, to_device(lay_out([each], "packed"), GPU), "outcome").detach()) for each in examples
     )
     assert close([float(together)], [alone])
 
@@ -113,4 +114,4 @@ def test_it_learns_with_dropout_and_the_saved_model_loads_on_a_cpu(
 def test_dropout_of_packed_sequences_is_refused(backbone: str, tables: Path) -> None:
     model = new_model(backbone, dropout=0.1).train().to(GPU)
     with pytest.raises(ValueError, match="install flash-attn, or set train"):
-        summed_loss(model, lay_out([load(tables).example(0)], "packed"), "outcome", GPU)
+        summed_loss(model, to_device(lay_out([load(tables).example(0)], "packed"), GPU), "outcome")

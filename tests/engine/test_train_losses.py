@@ -16,6 +16,7 @@ from vgs_ray.data.schemas import LABELS
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.batches import Batches
+from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loader import Examples
 from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
@@ -118,7 +119,7 @@ def test_the_mean_is_the_published_one(backbone: str, loss: str, empty: tuple[in
 def test_a_micro_batch_without_target_adds_nothing(backbone: str, layout) -> None:
     for loss, labels in (("outcome", 3), ("soft", 1), ("bradley_terry", 1)):
         model = ValueModel.from_backbone(backbone, num_labels=labels, seed=0)
-        total = summed_loss(model, lay_out([], layout), loss, CPU)
+        total = summed_loss(model, to_device(lay_out([], layout, multiple=8), CPU), loss)
         total.backward()
         assert total.item() == 0
         assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())

@@ -22,6 +22,7 @@ from vgs_ray.data.schemas import LABELS, ROLL_INS, ROLL_OUTS
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import lay_out
+from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loader import Examples
 from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
@@ -115,7 +116,7 @@ def weights_of(model: ValueModel) -> torch.Tensor:
 
 
 def loss_and_gradient(
-    model: ValueModel, examples, layout: str, budget: int, loss: str = "outcome", device: torch.device = CPU
+    model: ValueModel, examples, layout: str, budget: int, loss: str = "outcome", device: torch.device = CPU, multiple=1
 ):
     width = 2 if loss == "bradley_terry" else 1
     lengths = np.array([len(example.tokens) for example in examples]).reshape(-1, width)
@@ -123,7 +124,8 @@ def loss_and_gradient(
     plan, total = partition_batch(lengths, lengths - starts, 1, budget, layout), torch.zeros((), device=device)
     for pack in plan.packs[0]:
         chosen = [examples[place * width + member] for place in pack for member in range(width)]
-        part = summed_loss(model, lay_out(chosen, layout, loss == "bradley_terry"), loss, device) / plan.units
+        micro = lay_out(chosen, layout, loss == "bradley_terry", multiple)
+        part = summed_loss(model, to_device(micro, device), loss) / plan.units
         part.backward()
         total += part.detach()
     return total, torch.cat([w.grad.reshape(-1) for w in model.parameters() if w.grad is not None])

@@ -1,20 +1,18 @@
 """Attention for packed sequences in plain torch: each sequence attends only to itself, without masks and padding.
 
 It is registered in transformers as `varlen`. On a GPU it is torch's variable-length flash attention, in bfloat16. On a CPU it
-is one causal SDPA call per sequence, which is faster for short rows than a mask over the whole row.
+is one causal SDPA call per sequence, which is faster for short rows than a mask over the whole row. transformers makes no mask
+for an implementation that has no function for masks.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import is_flash_attn_2_available
 
 from vgs_ray.value.packing import Layout
@@ -39,30 +37,6 @@ def choose_layout(attention: str, device: torch.device) -> Layout:
     return "bucketed" if device.type == "cpu" and attention in ("sdpa", "eager") else "packed"
 
 
-def sequence_bounds(position_ids: NDArray[np.int64], device: torch.device) -> dict[str, Any]:
-    """Bounds of the sequences in a packed row, as keyword arguments of transformers' flash attention.
-
-    Computed once per micro-batch on the CPU. Otherwise each layer would derive them from the positions and synchronize the
-    device.
-
-    Args:
-        position_ids: (1, length), 0 where a sequence begins.
-        device: device of the model.
-    """
-    starts = np.flatnonzero(position_ids[0] == 0)
-    ends = np.append(starts, position_ids.shape[1])
-    sizes = np.diff(ends)
-    cumulative, longest = torch.from_numpy(ends.astype(np.int32)).to(device), int(sizes.max())
-    return {
-        "cu_seq_lens_q": cumulative,
-        "cu_seq_lens_k": cumulative,
-        "max_length_q": longest,
-        "max_length_k": longest,
-        # Only the CPU path reads the sizes; on a GPU each new value would recompile a compiled block.
-        **({"sizes": tuple(sizes.tolist())} if device.type == "cpu" else {}),
-    }
-
-
 def varlen_attention(
     module: nn.Module,
     query: Tensor,
@@ -73,14 +47,14 @@ def varlen_attention(
     dropout: float = 0.0,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
-    sizes: tuple[int, ...] = (),
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sequence of a packed row; within whole rows if there are no bounds (padding is on the right).
 
     Args:
         query, key, value: (rows, heads, length, head size); keys and values may have fewer heads.
-        cu_seq_lens_q, max_length_q, sizes: from `sequence_bounds`, for a packed row.
+        cu_seq_lens_q, max_length_q: bounds of the sequences of a packed row (`vgs_ray.value.packing.sequence_bounds`), and a
+            length that none exceeds.
 
     Returns:
         (rows, length, heads, head size), and None for the attention weights.
@@ -97,9 +71,17 @@ def varlen_attention(
                 "train.attention_dropout to 0"
             )
         return _flash(query, key, value, scaling, cu_seq_lens_q, max_length_q), None
-    queries, keys, values = (tensor.split(list(sizes), 2) for tensor in (query, key, value))
+    return _by_sequence(query, key, value, scaling, dropout, cu_seq_lens_q), None
+
+
+@torch.compiler.disable  # a compiled block would be compiled again for each number of sequences
+def _by_sequence(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, cumulative: Tensor
+) -> Tensor:
+    sizes = [size for size in cumulative.diff().tolist() if size]
+    queries, keys, values = (tensor.split(sizes, 2) for tensor in (query, key, value))
     parts = [_causal(q, k, v, scaling, dropout) for q, k, v in zip(queries, keys, values, strict=True)]
-    return torch.cat(parts, 2).transpose(1, 2), None
+    return torch.cat(parts, 2).transpose(1, 2)
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float) -> Tensor:
@@ -130,9 +112,4 @@ def _flash(
     return out[None].to(query.dtype)
 
 
-def _no_mask(*arguments: Any, **options: Any) -> None:
-    """No mask: the bounds keep the sequences apart."""
-
-
 AttentionInterface.register(NAME, varlen_attention)
-AttentionMaskInterface.register(NAME, _no_mask)

@@ -154,14 +154,14 @@ class ValueModel(nn.Module):
         chosen: Tensor | None = None,
         **attention: Any,
     ) -> Tensor:
-        """Logits after each token, (batch, length, num_labels), or only where `chosen` is true, (T, num_labels).
+        """Logits after each token, (batch, length, num_labels), or only after the tokens `chosen`, (T, num_labels).
 
         Args:
-            chosen: (batch, length) bool, the tokens on which to run the head.
+            chosen: (T,) int, places in the flattened (batch, length) on which to run the head.
             input_ids, attention_mask, position_ids, attention: as in `hidden_states`.
         """
         states = self.hidden_states(input_ids, attention_mask, position_ids, **attention)
-        return self.head(states if chosen is None else states[chosen])
+        return self.head(states if chosen is None else states.flatten(0, 1).index_select(0, chosen))
 
     @torch.no_grad()
     def success_probs(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -4,7 +4,8 @@ In: sequences with their targets, which are the tokens with a loss. Out: micro-b
 token losses equals the sum over sequences of each sequence's mean loss, so that every way of packing gives the same gradient.
 
 There are two layouts. *Packed*: all sequences in one row, with positions that restart for each sequence; for attention that keeps
-sequences apart. *Bucketed*: one row per sequence, padded on the right; for attention that would need a mask over the whole row.
+sequences apart. The row can end with a *tail*, a sequence without targets, so that rows have few lengths. *Bucketed*: one row per
+sequence, padded on the right; for attention that would need a mask over the whole row.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Layout = Literal["packed", "bucketed"]
+MIN_BOUNDED = 8
+"""Minimum number of sequences in the bounds of a packed row; missing ones are empty."""
 
 
 class Example(NamedTuple):
@@ -50,27 +53,28 @@ class MicroBatch(NamedTuple):
         ids: ids in the order of the targets.
     """
 
-    input_ids: NDArray[np.int64]
-    position_ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    input_ids: NDArray[np.int32]
+    position_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
     values: NDArray[np.float32]
     weights: NDArray[np.float32]
     packed: bool
     ids: tuple[str, ...]
 
 
-def lay_out(examples: Sequence[Example], layout: Layout, last_only: bool = False) -> MicroBatch:
+def lay_out(examples: Sequence[Example], layout: Layout, last_only: bool = False, multiple: int = 1) -> MicroBatch:
     """Build one micro-batch.
 
     Args:
-        examples: sequences in the order in which their targets shall come. An empty list gives one token without a target, for a
+        examples: sequences in the order in which their targets shall come. An empty list gives a row without a target, for a
             worker that takes part in the collectives of a step but has no sequence left.
         layout: see the module.
         last_only: only the last token of a sequence is a target (for a ranking of finished answers).
+        multiple: the length of a packed row is a multiple of it.
     """
-    lengths = [len(example.tokens) for example in examples] or [1]
-    shape = (1, sum(lengths)) if layout == "packed" else (len(lengths), max(lengths))
-    ids, positions, labels = (np.zeros(shape, np.int64) for _ in range(3))
+    lengths = [len(example.tokens) for example in examples]
+    shape = row_shape(lengths, layout, multiple)
+    ids, positions, labels = (np.zeros(shape, np.int32) for _ in range(3))
     values, weights = (np.zeros(shape, np.float32) for _ in range(2))
     offsets = np.cumsum([0, *lengths])
     for index, example in enumerate(examples):
@@ -85,9 +89,33 @@ def lay_out(examples: Sequence[Example], layout: Layout, last_only: bool = False
             targets = ~np.isnan(example.values)
             values[row, start:end] = np.where(targets, example.values, 0)
         weights[row, start:end] = targets / max(targets.sum(), 1)
+    if layout == "packed":
+        positions[0, offsets[-1] :] = np.arange(shape[1] - offsets[-1])  # the tail
     return MicroBatch(
         ids, positions, labels, values, weights, layout == "packed", tuple(example.id for example in examples)
     )
+
+
+def row_shape(lengths: Sequence[int] | NDArray[np.int64], layout: Layout, multiple: int = 1) -> tuple[int, int]:
+    """Rows and length of the micro-batch of sequences of these lengths; it has at least one token."""
+    if layout == "packed":
+        return 1, max(1, -(-int(sum(lengths)) // multiple)) * multiple
+    return max(1, len(lengths)), int(max(lengths, default=1))
+
+
+def sequence_bounds(position_ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Bounds of the sequences in a packed row, (sequences + 1,), for attention to sequences of different lengths.
+
+    Their number is rounded up to a power of two with empty sequences, so that kernels and compiled code see few shapes.
+
+    Args:
+        position_ids: (1, length), 0 where a sequence begins.
+    """
+    starts = np.flatnonzero(position_ids[0] == 0)
+    count = max(MIN_BOUNDED, 1 << (len(starts) - 1).bit_length())
+    bounds = np.full(count + 1, position_ids.shape[1], np.int32)
+    bounds[: len(starts)] = starts
+    return bounds
 
 
 def bucket_by_length(lengths: NDArray[np.int64], budget: int) -> list[list[int]]:

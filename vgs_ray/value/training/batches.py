@@ -8,13 +8,25 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from vgs_ray.config import Train
 from vgs_ray.value.packing import MicroBatch, lay_out
+from vgs_ray.value.training.feed import HostBatch, host_batch
 from vgs_ray.value.training.loader import Examples, Order
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.partition import Ints, Partition, partition_batch
 from vgs_ray.value.training.throughput import TrainingFlops
+
+ROW_MULTIPLE, ROW_LENGTHS = 1024, 16
+"""Packed rows have a length that is a multiple of 1,024 tokens, or of 1/16 of `micro_tokens` if that is less."""
+
+
+def row_multiple(config: Train, device: torch.device) -> int:
+    """The length of a packed row is a multiple of it. Uncompiled code on a CPU gains nothing from few lengths."""
+    if device.type == "cpu" and not config.compile:
+        return 1
+    return max(1, min(ROW_MULTIPLE, config.micro_tokens // ROW_LENGTHS))
 
 
 def with_steps(config: Train, examples: Examples) -> Train:
@@ -36,6 +48,20 @@ class Batch(NamedTuple):
     partition: Partition
 
 
+class Step(NamedTuple):
+    """What one worker computes in a step.
+
+    Attributes:
+        partition: the partition of the batch.
+        micro_batches: this worker's share; every worker has the same number.
+        flops: FLOPs over all workers.
+    """
+
+    partition: Partition
+    micro_batches: list[HostBatch]
+    flops: float
+
+
 class Batches:
     """Batches by step. The partition is the same on every worker; a worker reads only the tokens of its own share.
 
@@ -54,20 +80,28 @@ class Batches:
         self._examples, self._config, self._worker, self._flops = examples, config, worker, flops
         self._units = examples.units()
         self._order = Order(examples.group_bounds(self._units, config.group_size), seed)
+        self._multiple = row_multiple(config, worker.device)
         self.size = _batch_units(config, self._units)
 
     def batch(self, step: int) -> Batch:
         units = self._units[self._order.batch(step, self.size)]
         lengths = self._examples.lengths[units].astype(np.int64)
         targets = lengths - self._examples.starts[units]
-        budget, layout = self._config.micro_tokens, self._worker.layout
-        return Batch(units, partition_batch(lengths, targets, self._worker.world, budget, layout, self._flops.ratio))
+        world, layout, budget = self._worker.world, self._worker.layout, self._config.micro_tokens
+        partition = partition_batch(lengths, targets, world, budget, layout, self._flops.ratio, self._multiple)
+        return Batch(units, partition)
+
+    def prepare(self, step: int) -> Step:
+        """A step with its micro-batches in memory from which they can be copied to the device."""
+        batch = self.batch(step)
+        micro_batches = [host_batch(micro, self._worker.device) for micro in self.micro_batches(batch)]
+        return Step(batch.partition, micro_batches, self.flops(batch))
 
     def micro_batches(self, batch: Batch) -> Iterator[MicroBatch]:
         """This worker's micro-batches; every worker has the same number."""
         for pack in batch.partition.packs[self._worker.rank]:
             examples = [self._examples.example(int(index)) for index in batch.units[pack].reshape(-1)]
-            yield lay_out(examples, self._worker.layout, last_only=self._config.loss == "bradley_terry")
+            yield lay_out(examples, self._worker.layout, self._config.loss == "bradley_terry", self._multiple)
 
     def flops(self, batch: Batch) -> float:
         """FLOPs of a batch over all workers."""

@@ -7,7 +7,7 @@ depends only on the configuration and its number, so a resumed run equals an uni
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,15 +20,15 @@ from vgs_ray.data.files import write_json
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.storage import AnyPath, is_local
 from vgs_ray.value.model import ValueModel
-from vgs_ray.value.packing import Example, MicroBatch
-from vgs_ray.value.training.batches import Batches
+from vgs_ray.value.packing import Example
+from vgs_ray.value.training.batches import Batches, Step
 from vgs_ray.value.training.checkpoint import Checkpoints
+from vgs_ray.value.training.feed import ahead
 from vgs_ray.value.training.loader import Examples
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.metrics import Predictions, summarize
 from vgs_ray.value.training.optimizer import learning_rate, make_optimizer
 from vgs_ray.value.training.parallel import Worker, accumulate, clip_gradients, prepare, sum_gradients
-from vgs_ray.value.training.partition import Partition
 from vgs_ray.value.training.throughput import Throughput, training_flops
 from vgs_ray.value.training.validation import validate
 
@@ -135,12 +135,12 @@ def fit(
     done = checkpoints.load_latest(model, trainer.optimizer)
     throughput = Throughput(done, config.steps, worker)
     model.train()
-    for step in range(done, config.steps):
+    steps = ahead(map(batches.prepare, range(done, config.steps)), worker.device)
+    for step, prepared in enumerate(steps, done):
         torch.manual_seed(stable_seed(seed, "dropout", step, worker.rank))
-        batch = batches.batch(step)
-        result = trainer.step(step, batch.partition, batches.micro_batches(batch))
+        result = trainer.step(step, prepared)
         metrics = {"step": step + 1, **result._asdict(), "lr": learning_rate(config, step)}
-        metrics |= throughput.update(step + 1, batch.partition.tokens, batches.flops(batch))
+        metrics |= throughput.update(step + 1, prepared.partition.tokens, prepared.flops)
         predictions = None
         if held_out and _is_due(step, config.validate_every, config):
             predictions = validate(model, held_out, config, worker)
@@ -167,37 +167,40 @@ class _Trainer:
     worker: Worker
     folder: AnyPath
 
-    def step(self, step: int, partition: Partition, micro_batches: Iterable[MicroBatch]) -> StepResult:
-        """One optimizer step on the mean loss over the units of the whole batch, for any partition of it."""
+    def step(self, step: int, prepared: Step) -> StepResult:
+        """One optimizer step on the mean loss over the units of the whole batch, for any partition of it.
+
+        The host waits for the device once, when the loss and the norm are read.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step)
         self.optimizer.zero_grad()
-        losses = self._backward(partition, micro_batches)
+        losses, partition = self._backward(prepared), prepared.partition
         if not losses:  # no sequence of the batch has a target
             return StepResult(0.0, 0.0, 0, 0.0)
         sum_gradients(self.model, self.worker)
-        loss, norm = self._total(losses), clip_gradients(self.model, self.config.clip_norm)
+        norm = clip_gradients(self.model, self.config.clip_norm)
+        loss, norm = torch.stack([self._total(losses), norm]).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._diverged(step, loss, norm, losses)
         self.optimizer.step()
         return StepResult(loss, norm, partition.tokens, partition.padding)
 
-    def _backward(self, partition: Partition, micro_batches: Iterable[MicroBatch]) -> list[MicroLoss]:
+    def _backward(self, prepared: Step) -> list[MicroLoss]:
         losses: list[MicroLoss] = []
-        count = len(partition.packs[self.worker.rank])
-        for index, micro in enumerate(micro_batches):
-            accumulate(self.model, index + 1 == count, self.config)
-            loss = summed_loss(self.model, micro, self.config.loss, self.worker.device) / partition.units
+        for micro in prepared.micro_batches:
+            accumulate(self.model, micro is prepared.micro_batches[-1], self.config)
+            loss = summed_loss(self.model, micro.to(self.worker.device), self.config.loss) / prepared.partition.units
             loss.backward()
             losses.append(MicroLoss(loss.detach(), micro.ids))
         return losses
 
-    def _total(self, losses: Sequence[MicroLoss]) -> float:
-        """Sum over the micro-batches of all workers."""
+    def _total(self, losses: Sequence[MicroLoss]) -> Tensor:
+        """Sum over the micro-batches of all workers, ()."""
         total = sum((each.loss for each in losses), torch.zeros((), device=self.worker.device))
         if self.worker.world > 1:
             dist.all_reduce(total)
-        return float(total)
+        return total
 
     def _diverged(self, step: int, loss: float, norm: float, losses: Sequence[MicroLoss]) -> LossDivergedError:
         """The error, after rank 0 has written its details."""

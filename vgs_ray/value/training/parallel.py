@@ -139,10 +139,10 @@ def sum_gradients(model: ValueModel, worker: Worker) -> None:
         weight.grad = part.view_as(weight)
 
 
-def clip_gradients(model: ValueModel, clip_norm: float) -> float:
-    """Scale the gradient to a global norm of at most `clip_norm`; returns the norm before scaling, equal on all workers."""
+def clip_gradients(model: ValueModel, clip_norm: float) -> Tensor:
+    """Scale the gradient to a global norm of at most `clip_norm`; returns the norm before scaling, (), equal on all workers."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -7,13 +7,14 @@ partition without communication, and all workers get the same number of micro-ba
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_left, insort
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vgs_ray.value.packing import Layout, bucket_by_length
+from vgs_ray.value.packing import Layout, bucket_by_length, row_shape
 
 Ints = NDArray[np.int64]
 
@@ -41,7 +42,7 @@ class Partition(NamedTuple):
 
 
 def partition_batch(
-    lengths: Ints, targets: Ints, world: int, budget: int, layout: Layout, attention: float = 0.0
+    lengths: Ints, targets: Ints, world: int, budget: int, layout: Layout, attention: float = 0.0, multiple: int = 1
 ) -> Partition:
     """Balance a batch over the workers by cost, then divide each worker's share into micro-batches.
 
@@ -54,6 +55,7 @@ def partition_batch(
         budget: tokens of a micro-batch, padding included; a longer unit gets a micro-batch of its own.
         layout: see `vgs_ray.value.packing`.
         attention: cost of attending to one token, relative to the other cost of a token.
+        multiple: the length of a packed row is a multiple of it; a full micro-batch is longer than the budget if that is not.
     """
     kept = np.flatnonzero((targets > 0).all(1))
     sizes = lengths[kept]
@@ -67,7 +69,7 @@ def partition_batch(
         [[int(kept[share[place]]) for place in pack] for pack in own] + [[]] * (most - len(own))
         for share, own in zip(shares, packs, strict=True)
     ]
-    padded = sum(_forwarded(lengths[pack], layout) for own in positions for pack in own)
+    padded = sum(math.prod(row_shape(lengths[pack].reshape(-1), layout, multiple)) for own in positions for pack in own)
     return Partition(positions, len(lengths), int(sizes.sum()), padded)
 
 
@@ -97,10 +99,3 @@ def best_fit(lengths: Ints, budget: int) -> list[list[int]]:
         packs[pack].append(int(place))
         insort(rooms, (room - length, pack))
     return packs
-
-
-def _forwarded(lengths: Ints, layout: Layout) -> int:
-    """Tokens of a micro-batch with padding; an empty one holds a single token."""
-    if not len(lengths):
-        return 1
-    return int(lengths.sum() if layout == "packed" else lengths.size * lengths.max())

@@ -13,6 +13,8 @@ from torch import Tensor
 from vgs_ray.config import Train
 from vgs_ray.value.model import CORRECT, ValueModel, correct_probs
 from vgs_ray.value.packing import Example, MicroBatch, lay_out
+from vgs_ray.value.training.batches import row_multiple
+from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loss import target_logits
 from vgs_ray.value.training.metrics import Predictions
 from vgs_ray.value.training.parallel import Worker, release
@@ -23,14 +25,15 @@ from vgs_ray.value.training.partition import partition_batch
 def validate(model: ValueModel, examples: Sequence[Example], config: Train, worker: Worker) -> Predictions | None:
     """Predict the targets of held-out examples, divided among the workers. Rank 0 returns all, other workers return None."""
     lengths = np.array([[len(example.tokens)] for example in examples])
+    multiple = row_multiple(config, worker.device)
     targets = lengths - np.array([[example.target_start] for example in examples])
     partition = partition_batch(lengths, targets, worker.world, config.micro_tokens, worker.layout)
     was_training = model.training
     model.eval()
     parts = []
     for pack in partition.packs[worker.rank]:
-        batch = lay_out([examples[place] for place in pack], worker.layout)
-        parts.append(_predictions(batch, target_logits(model, batch, worker.device)))
+        batch = lay_out([examples[place] for place in pack], worker.layout, multiple=multiple)
+        parts.append(_predictions(batch, target_logits(model, to_device(batch, worker.device))))
     release(model)
     model.train(was_training)
     every = worker.gather(_concatenate(parts))
@@ -51,15 +54,15 @@ def _predictions(batch: MicroBatch, logits: Tensor) -> Predictions:
     )
 
 
-def _cross_entropy(logits: Tensor, labels: NDArray[np.int64]) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: NDArray[np.int32]) -> Tensor:
     """Of the class, or of the only output against the class "correct"."""
     if logits.shape[-1] == 1:
         correct = torch.from_numpy((labels == CORRECT).astype(np.float32)).to(logits.device)
         return F.binary_cross_entropy_with_logits(logits[:, 0], correct, reduction="none")
-    return F.cross_entropy(logits, torch.from_numpy(labels).to(logits.device), reduction="none")
+    return F.cross_entropy(logits, torch.from_numpy(labels).long().to(logits.device), reduction="none")
 
 
-def _ends(targets: NDArray[np.bool_], positions: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _ends(targets: NDArray[np.bool_], positions: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each target is the first and the last one of its sequence. A sequence begins at the position 0."""
     sequences = np.cumsum(positions == 0)[targets.reshape(-1)]
     return np.diff(sequences, prepend=-1) != 0, np.diff(sequences, append=-1) != 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,18 @@ PROMPT_TAIL = 16
 PLACEHOLDER = "{problem}"
 PRIVATE_USE = range(0xF0000, 0xFFFFE)
 """65,534 Unicode characters without a meaning, more than a problem can contain."""
+Role = Literal["system", "user", "assistant"]
+
+
+class Turn(NamedTuple):
+    """A message of a conversation."""
+
+    role: Role
+    text: str
+
+
+class ConversationRefused(ValueError):
+    """The policy's chat template has no place for one of the messages."""
 
 
 @lru_cache(maxsize=8)
@@ -51,7 +63,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str = "") -> Tokens:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str | Sequence[Turn], instruction: str = "") -> Tokens:
     """The prompt of a problem: one user message in the chat template, with thinking turned on.
 
     If the template contains no thought tag and the tokenizer has these tags, `<think>` is appended: the first R1 templates left
@@ -62,22 +74,47 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction:
 
     Args:
         tokenizer: of the policy.
-        problem: the text of the problem.
+        problem: the text of the problem, or a conversation whose last message is the problem. Of the assistant's earlier
+            messages, thoughts are left out, as chat templates of reasoning models do.
         instruction: appended to the problem, such as `R1_INSTRUCTION` for R1-distilled policies. If it contains `{problem}`,
             the problem replaces this placeholder instead.
+
+    Raises:
+        ConversationRefused: the template refuses or leaves out one of the messages.
     """
-    problem, separator = _separate_special_tokens(tokenizer, problem, instruction)
-    message = instruction.replace(PLACEHOLDER, problem) if PLACEHOLDER in instruction else problem + instruction
-    text = _rendered(tokenizer, message)
+    turns = (Turn("user", problem),) if isinstance(problem, str) else problem
+    if len(turns) > 1:
+        _check_roles(tokenizer, str(tokenizer.chat_template), tuple(turn.role for turn in turns))
+    texts = [turn.text.rpartition(END_OF_THOUGHT)[2] if turn.role == "assistant" else turn.text for turn in turns]
+    (*earlier, last), separator = _separate_special_tokens(tokenizer, texts, instruction)
+    message = instruction.replace(PLACEHOLDER, last) if PLACEHOLDER in instruction else last + instruction
+    text = _rendered(tokenizer, [Turn(turn.role, text) for turn, text in zip(turns, [*earlier, message], strict=True)])
     if not _template_thought(tokenizer, str(tokenizer.chat_template or "")) and _knows_tags(tokenizer):
         text += f"{THINK}\n"
     pieces = text.split(separator) if separator else [text]
     return tuple(token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"])
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
-    chat = [{"role": "user", "content": message}]
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    chat = [{"role": turn.role, "content": turn.text} for turn in turns]
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **THINKING))
+
+
+@lru_cache(maxsize=64)
+def _check_roles(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[Role, ...]) -> None:
+    """Check that a template has a place for each message. `template` is part of the cache key.
+
+    Raises:
+        ConversationRefused: it refuses these roles, or leaves a message out.
+    """
+    turns = [Turn(role, chr(PRIVATE_USE[at])) for at, role in enumerate(roles)]
+    try:
+        text = _rendered(tokenizer, turns)
+    except Exception as error:  # whatever the template raises
+        raise ConversationRefused(f"the policy's chat template refuses these messages ({error})") from None
+    for at, turn in enumerate(turns):
+        if turn.text not in text:
+            raise ConversationRefused(f"the policy's chat template has no place for message {at}, of the {turn.role}")
 
 
 Thought = Literal["opened", "closed", ""]
@@ -93,7 +130,7 @@ def _last_tag(text: str) -> Thought:
 def _template_thought(tokenizer: PreTrainedTokenizerBase, template: str) -> Thought:
     """The state of the thought after a user message in a template. `template` is part of the cache key."""
     probe = chr(PRIVATE_USE[0])
-    return _last_tag(_rendered(tokenizer, probe).rpartition(probe)[2]) if template else ""
+    return _last_tag(_rendered(tokenizer, [Turn("user", probe)]).rpartition(probe)[2]) if template else ""
 
 
 def prompt_thought(
@@ -111,19 +148,21 @@ def prompt_thought(
     return _template_thought(tokenizer, str(tokenizer.chat_template or "")) or appended
 
 
-def _separate_special_tokens(tokenizer: PreTrainedTokenizerBase, problem: str, instruction: str) -> tuple[str, str]:
-    """Insert a separator after the first character of each text in the problem that equals an added token.
+def _separate_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], instruction: str
+) -> tuple[list[str], str]:
+    """Insert a separator after the first character of each piece of text that equals an added token.
 
-    The prompt is tokenized in pieces that end at separators, so no piece contains such a token. Returns the problem and the
-    separator, or the problem unchanged and an empty separator if it contains no such text.
+    The prompt is tokenized in pieces that end at separators, so no piece contains such a token. Returns the texts and the
+    separator, or the texts unchanged and an empty separator if they contain no such piece.
     """
-    added = [text for text in _added_tokens(tokenizer) if text in problem]
+    added = [token for token in _added_tokens(tokenizer) if any(token in text for text in texts)]
     if not added:
-        return problem, ""
-    used = set(problem + instruction)
+        return list(texts), ""
+    used = set(instruction).union(*texts)
     separator = next(unused for code in PRIVATE_USE if (unused := chr(code)) not in used)
     pattern = f"(?=(?:{'|'.join(map(re.escape, added))}))(.)"  # the lookahead also matches overlapping tokens
-    return re.sub(pattern, rf"\1{separator}", problem, flags=re.DOTALL), separator
+    return [re.sub(pattern, rf"\1{separator}", text, flags=re.DOTALL) for text in texts], separator
 
 
 @lru_cache(maxsize=8)

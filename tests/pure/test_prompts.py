@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from vgs_ray.grade import extract_answer
 from vgs_ray.prompts import (
     R1_INSTRUCTION,
+    ConversationRefused,
+    Turn,
     delimiter_tokens,
     load_tokenizer,
     prompt_tokens,
@@ -231,3 +233,47 @@ def test_the_actual_prompt_takes_precedence_over_the_template() -> None:
     tokens = opens(DIRECT)["input_ids"]
     assert extract_answer(response_text(opens, tokens, prompt_tokens(closes, "2+3?"))) == "5"
     assert extract_answer(response_text(closes, tokens, prompt_tokens(opens, "2+3?"))) is None
+
+
+CHAT = (
+    "{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
+)
+LAST_ONLY = "[user]{{ messages[-1]['content'] }}[assistant]"
+EARLIER = (Turn("user", "2+2?"), Turn("assistant", "<think>Two and two</think>4"))
+
+
+def test_a_conversation_goes_through_the_template() -> None:
+    tokenizer = letters(CHAT)
+    turns = [Turn("system", "Be brief."), *EARLIER, Turn("user", "And doubled?")]
+    text = tokenizer.decode(list(prompt_tokens(tokenizer, turns, " Think.")))
+    assert text == "[system]Be brief.[user]2+2?[assistant]4[user]And doubled? Think.[assistant]<think>\n"
+
+
+def test_a_conversation_of_one_message_is_a_problem() -> None:
+    tokenizer = letters(CHAT)
+    assert prompt_tokens(tokenizer, [Turn("user", "2+2?")], " Think.") == prompt_tokens(tokenizer, "2+2?", " Think.")
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_no_message_can_insert_special_tokens(role: Any) -> None:
+    tokenizer = letters(CHAT)
+    own = set(tokenizer.get_added_vocab().values())
+    prompt = prompt_tokens(tokenizer, [Turn(role, "a</think>b<think>c"), Turn("user", "d</think>")])
+    assert [token for token in prompt if token in own] == [tokenizer.convert_tokens_to_ids("<think>")]
+
+
+@pytest.mark.parametrize(
+    ("template", "turns", "said"),
+    [
+        (NO_SYSTEM, (Turn("system", "Be brief."),), "System role not supported"),
+        (LAST_ONLY, (Turn("system", "Be brief."),), "message 0, of the system"),
+        (LAST_ONLY, EARLIER, "message 0, of the user"),
+    ],
+)
+def test_a_message_that_the_template_can_not_take_is_refused(template: str, turns: tuple[Turn, ...], said: str) -> None:
+    with pytest.raises(ConversationRefused, match=said):
+        prompt_tokens(letters(template), [*turns, Turn("user", "And doubled?")])

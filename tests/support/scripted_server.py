@@ -21,6 +21,7 @@ from vgs_ray.config import Beam, Sampling, Serve
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, EngineDied
 from vgs_ray.engines.scripted import END, ScriptedPolicy, ScriptedValue, World
+from vgs_ray.prompts import Turn
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.metrics import Mirror
 from vgs_ray.serve.searcher import Searcher
@@ -47,7 +48,9 @@ def decode(tokens: Tokens) -> str:
     return f"{thought}</think>\nSo \\boxed{{{sum(body) % 7}}}" if END in tokens else thought
 
 
-def encode(problem: str) -> Tokens:
+def encode(asked: str | Sequence[Turn]) -> Tokens:
+    """A prompt of one token, or of one that the engines treat in a special way, by the last message."""
+    problem = asked if isinstance(asked, str) else asked[-1].text
     kinds = {HANG: 1, DIE: 2, BREAK: 3}
     return (0,) * 50 if problem == LONG else (kinds[problem], MOOD) if problem in kinds else (0,)
 

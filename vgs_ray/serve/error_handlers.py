@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from vgs_ray.engines.interface import EngineDied
+from vgs_ray.prompts import ConversationRefused
 from vgs_ray.serve.errors import ApiError, error_reply, invalid_request, short
 from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, TooLate
 
@@ -33,6 +34,10 @@ def api_error(error: Exception, param: str = "messages") -> ApiError:
         return ApiError(400, str(error), param, "context_length_exceeded")
     if isinstance(error, PromptUnreadable):
         return ApiError(400, str(error), param, "invalid_value")
+    if isinstance(error, ConversationRefused):
+        return ApiError(
+            400, f"{error}: leave it out, or write all of it into the last message", param, "unsupported_value"
+        )
     if isinstance(error, TooLate):
         return ApiError(504, str(error), "search.deadline_s", "deadline_exceeded")
     if isinstance(error, EngineDied):

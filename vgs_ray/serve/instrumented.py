@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, Policy, Score, Value
+from vgs_ray.prompts import ConversationRefused
 from vgs_ray.search.flops import ModelSize, block_flops, score_flops
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.admission import Place
@@ -40,6 +41,7 @@ from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, Searcher, To
 
 CLIENT_CLOSED = 499
 """Status of a reply whose client has disconnected, as in nginx."""
+REFUSED_PROMPTS = (PromptTooLong, PromptUnreadable, ConversationRefused)
 
 
 def instrumented(searcher: Searcher, metrics: Metrics) -> Searcher:
@@ -136,7 +138,7 @@ def counted_prompt(searcher: Searcher, metrics: Metrics, spec: SearchSpec) -> To
     """`searcher.prompt`; an invalid prompt counts as a refused search."""
     try:
         return searcher.prompt(spec)
-    except (PromptTooLong, PromptUnreadable):
+    except REFUSED_PROMPTS:
         metrics.add(SEARCHES, 1, "refused")
         raise
 
@@ -152,7 +154,7 @@ async def counted_search(
         outcome = "late" if result.late else "done"
         return result
     except Exception as error:  # `CancelledError` is not an `Exception`
-        refused = isinstance(error, PromptTooLong | PromptUnreadable)
+        refused = isinstance(error, REFUSED_PROMPTS)
         outcome = "late" if isinstance(error, TooLate) else "refused" if refused else "failed"
         raise
     finally:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from vgs_ray.config.ranges import Penalty
+from vgs_ray.prompts import Role
 from vgs_ray.serve.errors import ApiError, short
 from vgs_ray.serve.limits import (
     INT64,
@@ -50,6 +51,10 @@ class Message(BaseModel):
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
+
+    def turn_role(self) -> Role:
+        """The role that chat templates know."""
+        return "system" if self.role == "developer" else self.role
 
 
 def _single_prompt(value: Any) -> Any:
@@ -166,7 +171,7 @@ class SearchRequest(StrictModel):
 
 
 class ChatRequest(SearchRequest):
-    """A chat completion. The last user message is the problem."""
+    """A chat completion. The last message is the problem."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Size | None = None

@@ -27,7 +27,7 @@ from vgs_ray.serve.openapi import SCORE_RESPONSES, search_responses
 from vgs_ray.serve.replies import ChatReply, TextReply, chat_reply, score_reply, search_reply, text_reply
 from vgs_ray.serve.requests import ChatRequest, CompletionRequest, ScoreRequest
 from vgs_ray.serve.search_result import SearchResult
-from vgs_ray.serve.search_spec import SearchSpec, check_model, resolve_search
+from vgs_ray.serve.search_spec import Conversation, SearchSpec, check_model, resolve_search
 from vgs_ray.serve.searcher import Searcher, seed_of
 from vgs_ray.serve.stream import EventStream, Stream
 
@@ -81,7 +81,9 @@ class Routes:
     async def _solve(self, spec: SearchSpec, place: Place, listen: Listener | None = None) -> SearchResult:
         result = await counted_search(self.searcher, self.metrics, spec, place, listen)
         if self.settings.log_requests:
-            log.info("%s", json.dumps({"problem": spec.problem, **search_reply(result)}))
+            problem = spec.problem
+            logged = [turn._asdict() for turn in problem.turns] if isinstance(problem, Conversation) else problem
+            log.info("%s", json.dumps({"problem": logged, **search_reply(result)}))
         return result
 
     async def score(self, body: ScoreRequest, request: Request) -> Response:
@@ -112,7 +114,7 @@ class Routes:
 def add_search_routes(app: FastAPI, routes: Routes) -> None:
     @app.post("/v1/chat/completions", responses=search_responses(ChatReply))
     async def chat(body: ChatRequest, request: Request) -> Response:
-        """Search for an answer to the last user message."""
+        """Search for an answer to the last message."""
         return await routes.search(body, request, chat_reply)
 
     @app.post("/v1/completions", responses=search_responses(TextReply))

@@ -12,8 +12,20 @@ from typing import Any
 from vgs_ray import config
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.data.tokens import Tokens
+from vgs_ray.prompts import Turn
 from vgs_ray.serve.errors import ApiError, short
-from vgs_ray.serve.requests import ChatRequest, CompletionRequest, Method, SearchOptions, Select
+from vgs_ray.serve.requests import ChatRequest, CompletionRequest, Message, Method, SearchOptions, Select
+
+CONVERSATION_WARNING = (
+    "the value model was trained on single problems: the values of an answer to a conversation may be wrong"
+)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages for the policy's chat template. The last one is the problem."""
+
+    turns: tuple[Turn, ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class SearchSpec:
     """A search with every default filled in.
 
     Attributes:
-        problem: its text, or token ids if the client sent those.
+        problem: its text, a conversation of several messages, or token ids if the client sent those.
         raw: continue the problem without chat template and instruction.
         seed: None lets the searcher draw one, which the reply contains.
         deadline_s: None for no deadline.
@@ -30,7 +42,7 @@ class SearchSpec:
         warnings: changes that the server made to the request.
     """
 
-    problem: str | Tokens
+    problem: str | Conversation | Tokens
     method: Method
     select: Select
     beam: Beam
@@ -67,8 +79,11 @@ def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Se
     beam, budget = _beam_and_budget(options, settings)
     answers = budget if options.method == "sample" else beam.keep * beam.groups
     sampling, warnings = _sampling(request, options, settings.sampling)
+    problem = _problem(request, settings.max_problem_chars)
+    if isinstance(problem, Conversation):
+        warnings = (*warnings, CONVERSATION_WARNING)
     return SearchSpec(
-        problem=_problem(request, settings.max_problem_chars),
+        problem=problem,
         method=options.method,
         select=options.select,
         beam=beam,
@@ -124,24 +139,41 @@ def _number_of_choices(request: ChatRequest | CompletionRequest, options: Search
     return n
 
 
-def _problem(request: ChatRequest | CompletionRequest, max_chars: int) -> str | Tokens:
+def _problem(request: ChatRequest | CompletionRequest, max_chars: int) -> str | Conversation | Tokens:
     if isinstance(request, ChatRequest):
-        texts = [message.text() for message in request.messages if message.role == "user"]
-        return _last_text(texts, "the last user message", "messages", max_chars)
+        return _conversation(request.messages, max_chars)
     if isinstance(request.prompt, list):
         return tuple(request.prompt)
-    return _last_text([request.prompt], "prompt", "prompt", max_chars)
+    _check_text(request.prompt, "prompt", "prompt", max_chars)
+    return request.prompt
 
 
-def _last_text(texts: Sequence[str], name: str, param: str, max_chars: int) -> str:
-    """The last text, which must not be missing, empty or too long."""
-    if not texts or not texts[-1].strip():
-        state = "is empty" if texts else "is missing"
-        raise ApiError(400, f"{name} {state}; it is the problem to solve: add its text", param, "empty_problem")
-    if len(texts[-1]) > max_chars:
-        message = f"the problem has {len(texts[-1])} characters; this server accepts at most {max_chars}: shorten it"
+def _conversation(messages: Sequence[Message], max_chars: int) -> str | Conversation:
+    """The only message, or all of them."""
+    turns = [Turn(message.turn_role(), message.text()) for message in messages]
+    if turns[-1].role != "user":
+        raise ApiError(
+            400, f"the last message is of the {messages[-1].role}; it is the problem to solve: end with a message of the user",
+            "messages", "invalid_value",
+        )  # fmt: skip
+    _check_text(turns[-1].text, "the last message", "messages", max_chars)
+    if len(turns) == 1:
+        return turns[0].text
+    _check_length(sum(len(turn.text) for turn in turns), "the conversation", "messages", max_chars)
+    return Conversation(tuple(turns))
+
+
+def _check_text(text: str, name: str, param: str, max_chars: int) -> None:
+    """Check that a problem is not empty or too long."""
+    if not text.strip():
+        raise ApiError(400, f"{name} is empty; it is the problem to solve: add its text", param, "empty_problem")
+    _check_length(len(text), "the problem", param, max_chars)
+
+
+def _check_length(chars: int, name: str, param: str, max_chars: int) -> None:
+    if chars > max_chars:
+        message = f"{name} has {chars} characters; this server accepts at most {max_chars}: shorten it"
         raise ApiError(400, message, param, "problem_too_long")
-    return texts[-1]
 
 
 def _beam_and_budget(options: SearchOptions, settings: config.Serve) -> tuple[Beam, int]:

@@ -20,14 +20,14 @@ from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import SEARCH_CONTEXT, Policy, SearchContext, UnknownToken, Value, check_tokens
 from vgs_ray.grade import extract_answer
-from vgs_ray.prompts import END_OF_THOUGHT
+from vgs_ray.prompts import END_OF_THOUGHT, Turn
 from vgs_ray.search import select
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import ModelSizes, tree_flops
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, rank_key, ranked
-from vgs_ray.serve.search_spec import SearchSpec
+from vgs_ray.serve.search_spec import Conversation, SearchSpec
 from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy, text_before_stop
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Searcher:
 
     Attributes:
         policy, value: the engines.
-        encode: a problem's text to the tokens of its prompt.
+        encode: a problem or a conversation to the tokens of its prompt.
         tokenize: any text to its tokens, without template and instruction.
         decode: response tokens to text.
         judge: compares two answers within its limits of time and memory.
@@ -69,7 +69,7 @@ class Searcher:
 
     policy: Policy
     value: Value
-    encode: Callable[[str], Tokens]
+    encode: Callable[[str | Sequence[Turn]], Tokens]
     tokenize: Callable[[str], Tokens]
     decode: Callable[[Tokens], str]
     judge: Judge
@@ -89,6 +89,7 @@ class Searcher:
         Raises:
             PromptTooLong: the prompt is empty or fills the engines' context.
             PromptUnreadable: the prompt has unknown token ids.
+            ConversationRefused: the policy's chat template has no place for a message.
             TooLate: the deadline passed before the first block.
             EngineDied: an engine is unavailable.
         """
@@ -124,11 +125,15 @@ class Searcher:
         Raises:
             PromptTooLong: it is empty or fills the engines' context.
             PromptUnreadable: it has unknown token ids.
+            ConversationRefused: the policy's chat template has no place for a message.
         """
-        if isinstance(spec.problem, str):
-            tokens = self.tokenize(spec.problem) if spec.raw else self.encode(spec.problem)
-        else:
-            tokens = spec.problem
+        match spec.problem:
+            case str(text):
+                tokens = self.tokenize(text) if spec.raw else self.encode(text)
+            case Conversation(turns):
+                tokens = self.encode(turns)
+            case ids:
+                tokens = ids
         if not 0 < len(tokens) < self.context:
             raise PromptTooLong(
                 f"the prompt has {len(tokens)} tokens; this server accepts 1 to {self.context - 1}: "

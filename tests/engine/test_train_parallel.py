@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from vgs_ray.value.training.batches import Batches
 from vgs_ray.value.training.checkpoint import Checkpoints
 from vgs_ray.value.training.loop import LossDivergedError, fit
 from vgs_ray.value.training.optimizer import make_optimizer
-from vgs_ray.value.training.parallel import Worker
+from vgs_ray.value.training.parallel import Worker, device_mesh, shard_count
 from vgs_ray.value.training.throughput import training_flops
 
 PLAIN = replace(CONFIG, dropout=0.0, attention_dropout=0.0)
@@ -24,7 +25,7 @@ VARIANTS = {
     "sharded": PLAIN,
     "resharding": replace(PLAIN, reshard=True, activation_checkpointing=True, async_checkpoints=True),
     "copies": replace(PLAIN, shard_size=1),
-    "hybrid": replace(PLAIN, shard_size=2),
+    "nodes": PLAIN,
 }
 LONG = replace(CONFIG, steps=20, checkpoint_every=7)
 
@@ -32,10 +33,15 @@ LONG = replace(CONFIG, steps=20, checkpoint_every=7)
 def train_variants(worker: Worker, folder: Path, backbone: str, tables: Path, names: list[str]) -> None:
     for name in names:
         (folder / name).mkdir(exist_ok=True)
+        if name == "nodes":
+            os.environ["LOCAL_WORLD_SIZE"] = "2"
+            mesh = device_mesh(0, worker)
+            assert mesh.mesh.tolist() == [[0, 1], [2, 3]]
+            assert mesh.mesh_dim_names == ("replicate", "shard")
         run(backbone, tables, folder / name, replace(VARIANTS[name], validate_every=2), worker, held_out=8)
 
 
-@pytest.mark.parametrize(("world", "names"), [(2, ["sharded", "resharding", "copies"]), (4, ["hybrid"])])
+@pytest.mark.parametrize(("world", "names"), [(2, ["sharded", "resharding", "copies"]), (4, ["nodes"])])
 def test_any_number_of_workers_gives_the_same_losses(
     backbone: str, tables: Path, tmp_path: Path, world: int, names: list[str]
 ) -> None:
@@ -45,6 +51,23 @@ def test_any_number_of_workers_gives_the_same_losses(
     for name in names:
         assert read_losses(tmp_path / "many" / name) == pytest.approx(one, abs=1e-6)
         torch.testing.assert_close(torch.load(tmp_path / "many" / name / "final.pt"), weights, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shard_size", "workers", "per_node", "expected"),
+    [
+        (0, 64, 8, 8),
+        (0, 8, 8, 8),
+        (0, 4, 1, 4),
+        (0, 12, 4, 4),
+        (0, 7, 0, 7),
+        (16, 64, 8, 16),
+        (1, 64, 8, 1),
+        (8, 12, 4, 4),
+    ],
+)
+def test_one_copy_of_the_weights_on_each_node(shard_size: int, workers: int, per_node: int, expected: int) -> None:
+    assert shard_count(shard_size, workers, per_node) == expected
 
 
 def train(

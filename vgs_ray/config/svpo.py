@@ -118,8 +118,7 @@ class Tune:
     max_failures: Annotated[NonNegativeInt, OPERATION] = 3
     """Number of restarts from the last checkpoint before the stage fails."""
     shard_size: Annotated[NonNegativeInt, OPERATION] = 0
-    """Number of workers that share one copy of the weights, the optimizer and the reference (FSDP2): 0 means all workers, 1 none,
-    and a number in between is HSDP. If the number of workers is not a multiple of it, their greatest common divisor is used."""
+    """Number of workers that share one copy of the weights, the optimizer and the reference (FSDP2); see `train.shard_size`."""
     reshard: Annotated[bool, OPERATION] = True
     """Free the gathered weights of each layer after its forward pass: less memory, more communication."""
     checkpoint_every: Annotated[PositiveInt, OPERATION] = 100

@@ -80,8 +80,9 @@ class Train:
     timeout_s: Annotated[PositiveInt, OPERATION] = 300
     """Seconds after which a collective operation fails because a worker is lost."""
     shard_size: Annotated[NonNegativeInt, OPERATION] = 0
-    """Number of workers that share one copy of the weights and the optimizer (FSDP2): 0 means all workers, 1 none, and a number
-    in between is HSDP. If the number of workers is not a multiple of it, their greatest common divisor is used."""
+    """Number of workers that share one copy of the weights and the optimizer (FSDP2): 0 means the workers of one node, or all
+    workers if a node has one, and 1 no sharding. With several copies this is HSDP. If the number of workers is not a multiple of
+    it, their greatest common divisor is used."""
     reshard: Annotated[bool, OPERATION] = False
     """Free the gathered weights after each forward and backward pass: less memory, more communication."""
     activation_checkpointing: Annotated[bool, OPERATION] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,13 +90,15 @@ def shard(
 
 
 def device_mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
-    """A mesh that shards, or one that replicates and shards; None if nothing is sharded.
+    """A mesh that shards, or one that replicates and shards; None if nothing is sharded. All workers must call this together.
 
     Args:
         shard_size: see `vgs_ray.config.Train`.
         worker: this process.
     """
-    size = shard_count(shard_size, worker.world)
+    # Set by Ray Train and torchrun. The ranks of a node follow each other.
+    per_node = math.gcd(*worker.gather(int(os.environ.get("LOCAL_WORLD_SIZE", 0))))
+    size = shard_count(shard_size, worker.world, per_node)
     if size == 1:
         return None
     if size == worker.world:
@@ -104,8 +107,16 @@ def device_mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
     return init_device_mesh(worker.device.type, shape, mesh_dim_names=("replicate", "shard"))
 
 
-def shard_count(shard_size: int, workers: int) -> int:
-    """Number of workers that share one copy of the model."""
+def shard_count(shard_size: int, workers: int, per_node: int = 0) -> int:
+    """Number of workers that share one copy of the model.
+
+    Args:
+        shard_size: see `vgs_ray.config.Train`.
+        workers: number of workers.
+        per_node: number of workers that each node has, or a common divisor of the numbers; 0 if unknown.
+    """
+    if not shard_size and per_node > 1:
+        shard_size = per_node
     return math.gcd(shard_size, workers)  # gcd(0, n) is n
 
 

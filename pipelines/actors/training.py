@@ -22,7 +22,7 @@ from vgs_ray.value.model import ValueModel
 from vgs_ray.value.publish import model_card, save_value_model
 from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
-from vgs_ray.value.training.loop import DIVERGED, LossDivergedError, Report, fit
+from vgs_ray.value.training.loop import DIVERGED, Report, fit
 from vgs_ray.value.training.metrics import Predictions
 from vgs_ray.value.training.metrics_log import (
     METRICS_LOG,
@@ -33,6 +33,7 @@ from vgs_ray.value.training.metrics_log import (
     repair_log,
 )
 from vgs_ray.value.training.parallel import Worker, whole_weights
+from vgs_ray.value.training.step import LossDivergedError
 from vgs_ray.value.training.trackers import open_trackers
 from vgs_ray.value.training.validation_report import write_validation
 

@@ -23,7 +23,7 @@ from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.batches import Batches, with_steps
 from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loader import Order, group_bounds, spread
-from vgs_ray.value.training.loop import LossDivergedError, fit
+from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.metrics import summarize
 from vgs_ray.value.training.metrics_log import (
@@ -37,6 +37,7 @@ from vgs_ray.value.training.metrics_log import (
 from vgs_ray.value.training.optimizer import learning_rate
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.partition import partition_batch
+from vgs_ray.value.training.step import LossDivergedError
 from vgs_ray.value.training.throughput import TrainingFlops
 from vgs_ray.value.training.validation import validate
 

@@ -15,9 +15,10 @@ from upath import UPath
 from vgs_ray.data.storage import list_files
 from vgs_ray.value.training.batches import Batches
 from vgs_ray.value.training.checkpoint import Checkpoints
-from vgs_ray.value.training.loop import LossDivergedError, fit
+from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.optimizer import make_optimizer
 from vgs_ray.value.training.parallel import Worker, device_mesh, shard_count
+from vgs_ray.value.training.step import LossDivergedError
 from vgs_ray.value.training.throughput import training_flops
 
 PLAIN = replace(CONFIG, dropout=0.0, attention_dropout=0.0)

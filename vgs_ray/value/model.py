@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgs_ray.models.folder import local_folder
 from vgs_ray.value.weights import (
     check_shapes,
     computed_modules,
@@ -76,6 +75,8 @@ class ValueModel(nn.Module):
         from transformers import AutoModel
         from transformers.initialization import no_init_weights
 
+        from vgs_ray.models.folder import local_folder
+
         folder = local_folder(path_or_id)
         config, stored = read_config(folder), read_weights(folder)
         with no_init_weights():
@@ -104,6 +105,8 @@ class ValueModel(nn.Module):
             ValueError: the architecture is not supported, or there is no config.json.
         """
         from transformers import AutoModel
+
+        from vgs_ray.models.folder import local_folder
 
         folder = local_folder(path_or_id)
         config = read_config(folder)

@@ -1,15 +1,13 @@
 """Configuration and tensors of a value model's folder.
 
 In: a folder, see `vgs_ray.models.folder`. Out: tensors by name, or a `ValueError` that names the fault.
-torch and transformers are imported inside functions.
+torch, transformers and what reads object stores are imported inside functions.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from vgs_ray.models.folder import check_header, model_type, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +22,8 @@ def read_config(folder: Path) -> Any:
         ValueError: config.json is missing, can't be read, or has a `model_type` that is not supported.
     """
     from transformers import AutoConfig
+
+    from vgs_ray.models.folder import model_type
 
     if (name := model_type(folder)) not in MODEL_TYPES:
         raise ValueError(
@@ -40,6 +40,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         ValueError: a file is missing or damaged, or the weights are PyTorch pickles.
     """
     from safetensors.torch import load_file
+
+    from vgs_ray.models.folder import check_header, weight_files
 
     weights: dict[str, Tensor] = {}
     for file in weight_files(folder):

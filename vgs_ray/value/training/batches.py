@@ -12,10 +12,11 @@ import torch
 
 from vgs_ray.config import Train
 from vgs_ray.value.packing import MicroBatch, lay_out
-from vgs_ray.value.training.feed import HostBatch, host_batch
+from vgs_ray.value.training.feed import host_batch
 from vgs_ray.value.training.loader import Examples, Order
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.partition import Ints, Partition, partition_batch
+from vgs_ray.value.training.step import Step
 from vgs_ray.value.training.throughput import TrainingFlops
 
 ROW_MULTIPLE, ROW_LENGTHS = 1024, 16
@@ -46,20 +47,6 @@ class Batch(NamedTuple):
 
     units: Ints
     partition: Partition
-
-
-class Step(NamedTuple):
-    """What one worker computes in a step.
-
-    Attributes:
-        partition: the partition of the batch.
-        micro_batches: this worker's share; every worker has the same number.
-        flops: FLOPs over all workers.
-    """
-
-    partition: Partition
-    micro_batches: list[HostBatch]
-    flops: float
 
 
 class Batches:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -103,20 +102,6 @@ def test_memory_follows_the_budget_and_not_the_longest_sequence(backbone: str) -
     assert saved_bytes(16, 512) == pytest.approx(2 * base, rel=0.05)
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on CPU needs a C++ compiler, g++")
-def test_compiled_equals_eager(backbone: str, tables: Path, tmp_path: Path) -> None:
-    results = []
-    for compiled in (False, True):
-        model, rows = new_model(backbone, dropout=0.0), []
-        config = replace(
-            CONFIG, steps=3, dropout=0.0, attention_dropout=0.0, compile=compiled
-        )  # compiled code draws other random numbers
-        fit(model, config, load(tables), [], tmp_path / str(compiled), 0, Worker(), lambda row, _: rows.append(row))  # noqa: B023
-        results.append(([row["loss"] for row in rows], weights_of(model)))
-    assert results[1][0] == pytest.approx(results[0][0], abs=1e-5)
-    torch.testing.assert_close(results[1][1], results[0][1], rtol=0, atol=1e-4)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=12),
@@ -163,7 +148,10 @@ def test_epochs_are_passes_over_all_units(tables: Path, loss, steps: int) -> Non
 
 
 def test_it_learns_a_toy_task(backbone: str, tables: Path, tmp_path: Path) -> None:
-    config, model = replace(CONFIG, steps=60, batch_size=16, micro_tokens=1024), new_model(backbone)
+    config, model = (
+        replace(CONFIG, steps=60, batch_size=16, micro_tokens=1024, checkpoint_every=60),
+        new_model(backbone),
+    )
     fit(model, config, load(tables), [], tmp_path, 0, Worker(), lambda metrics, _: None)
     validation = load(tables, "validation")
     metrics = summarize(validate(model, [validation.example(i) for i in range(len(validation))], config, Worker()))

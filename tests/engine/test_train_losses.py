@@ -153,7 +153,16 @@ def test_pairs_are_a_correct_and_an_incorrect_answer_to_one_problem(tables: Path
 
 @pytest.mark.parametrize("loss", ["soft", "mse", "bradley_terry"])
 def test_it_learns(backbone: str, valued: Path, tmp_path: Path, loss: str) -> None:
-    config = replace(CONFIG, loss=loss, steps=60, batch_size=16, micro_tokens=1024, dropout=0.0, attention_dropout=0.0)
+    config = replace(
+        CONFIG,
+        loss=loss,
+        steps=60,
+        batch_size=16,
+        micro_tokens=1024,
+        checkpoint_every=60,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
     model, validation = one_output(backbone), Examples(valued, "validation", loss, 64)
     fit(model, config, Examples(valued, "train", loss, 64), [], tmp_path, 0, Worker(), lambda metrics, _: None)
     predictions = validate(model, [validation.example(index) for index in range(len(validation))], config, Worker())

@@ -32,6 +32,7 @@ from vgs_ray.value.training.store import Sources, build_store
 
 MODELS = ("transformers.models.qwen2.modeling_qwen2", "transformers.modeling_utils")
 CPU = torch.device("cpu")
+torch.set_num_threads(1)  # faster for models this small, and by far on a busy machine
 CONFIG = Train(
     max_length=64, batch_size=8, micro_tokens=96, steps=6, lr=3e-3, min_warmup_steps=0, workers=1, checkpoint_every=3,
     validate_every=100,

@@ -13,6 +13,7 @@ from vgs_ray.config import Engine, Generator, Recipe, Resources, Train, Tune
 from vgs_ray.config.node_labels import nodes_of
 from vgs_ray.evaluate.engine_memory import gpu_gib
 from vgs_ray.evaluate.placement import Demand
+from vgs_ray.evaluate.training_memory import training_gib
 from vgs_ray.models import RANDOM
 
 ConfigOf = Callable[[str], dict[str, Any]]
@@ -24,8 +25,11 @@ def demands_of(recipe: Recipe, stage: str, config_of: ConfigOf) -> list[Demand]:
     tasks = Demand(f"tasks of stage {stage}", "", 1, DATA_CPUS, nodes=nodes_of(recipe, stage))
     if stage == "serve":
         return _endpoint(recipe, config_of)
-    if stage in ("train", "tune"):
-        return [_workers(stage, recipe.train if stage == "train" else recipe.tune)]
+    if stage == "train":
+        gib = training_gib(config_of(recipe.train.init), recipe.train) if recipe.train.gpus_per_worker else 0.0
+        return [_workers(stage, recipe.train, gib)]
+    if stage == "tune":
+        return [_workers(stage, recipe.tune)]
     if stage == "roll_in":
         return [*(generator_demand(recipe, index, config_of) for index in used_generators(recipe)), tasks]
     if stage == "roll_out":
@@ -89,6 +93,6 @@ def _actors(
     return Demand(field, f"{field}.replicas", number, cpus, gpus, resources.nodes, gib)
 
 
-def _workers(stage: str, config: Train | Tune) -> Demand:
+def _workers(stage: str, config: Train | Tune, gib: float = 0.0) -> Demand:
     cpus, gpus = config.cpus_per_worker, config.gpus_per_worker
-    return Demand(stage, f"{stage}.workers", config.workers, cpus, gpus, config.nodes)
+    return Demand(stage, f"{stage}.workers", config.workers, cpus, gpus, config.nodes, gib)

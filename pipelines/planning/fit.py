@@ -124,11 +124,15 @@ def _misfit(misfit: Misfit) -> str:
             "and the engine in it can't be on two nodes: lower them in the recipe, or use larger nodes"
         )
     if misfit.rule == "memory":
-        most = max(group.gpu_gib for group in groups)
+        have = f"those of {names} have at most {max(group.gpu_gib for group in groups):.0f}"
+        if demand.size_field == "train":
+            return (
+                f"train: weights, gradients, optimizer and layer inputs need GPUs with at least {demand.gpu_gib:.0f} GiB, "
+                f"and {have}: set --train.reshard, raise --train.shard-size, lower --train.micro-tokens, or use larger ones"
+            )
         return (
             f"{demand.size_field}: the weights and the cache of the engine (plan.sequences) need GPUs with {demand.gpu_gib:.0f} "
-            f"GiB, and those of {names} have at most {most:.0f}: split the engine over more GPUs (tensor_parallel_size, "
-            "num_gpus), or use larger ones"
+            f"GiB, and {have}: split the engine over more GPUs (tensor_parallel_size, num_gpus), or use larger ones"
         )
     placed = demand.number - misfit.missing
     remedy = f"lower {option_name(demand.number_field)}, or " if demand.number_field else ""

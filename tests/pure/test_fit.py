@@ -95,6 +95,17 @@ def test_engines_that_do_not_fit_their_gpus_are_told_and_the_remedy_works() -> N
     assert not misfit_lines(fitted(parse("pipelines.plan", ["vgs", *fewer]), FILE)[0])
 
 
+def test_training_that_does_not_fit_its_gpus_is_told_and_the_remedy_works() -> None:
+    def line(*options: str) -> str:
+        larger = ["vgs", "--train.init", vgs().roll_in.generators[2].model, *options]
+        lines = misfit_lines(fitted(parse("pipelines.plan", larger), FILE)[0])
+        return "".join(each for each in lines if each.startswith("train:"))
+
+    told = line("--train.shard-size", "2")
+    assert "need GPUs with at least 138 GiB, and those of gpu_value have at most 80" in told
+    assert not line("--train.shard-size", "8", "--train.reshard")
+
+
 def test_idle_nodes_and_free_choices_are_told(tmp_path: Path) -> None:
     recipe = parse("pipelines.plan", ["vgs", "--roll-out.resources.nodes", "ray.io/accelerator-type=in(L40S,H100)"])
     _, notes = fitted(recipe, changed(tmp_path, set_of("gpu_value", max_workers=9)))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RENEW_S = 10.0
 EXPIRES_S = 60.0
 POLL_S = 5.0
-END_S = 60.0
+END_S = 10.0
 """A process that has lost its lease is interrupted, and killed if it has not ended after so long."""
 LEASE, HOLDER = "_lease.json", ".lock_holder"
 BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")

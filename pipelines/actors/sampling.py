@@ -25,6 +25,7 @@ from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Engine, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy
+from vgs_ray.engines.facts import cache_block
 from vgs_ray.engines.interface import Completion
 from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import model_path
@@ -96,7 +97,8 @@ class SamplingActor:
 
     async def _complete(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         if self.guide and self.value:
-            return await best_answer(self.policy, self.value, prefix, self.guide.shape, sampling, seed)
+            engines = self.policy, self.value
+            return await best_answer(*engines, prefix, self.guide.shape, sampling, seed, cache_block(*engines))
         return await self.policy.extend(prefix, sampling, seed)
 
     def _failed(self, request: dict[str, Any], reason: str) -> dict[str, Any]:

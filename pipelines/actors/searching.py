@@ -27,7 +27,7 @@ from vgs_ray.config import Beam, Mcts, Rebase, Recipe, Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines
-from vgs_ray.engines.facts import cache_tokens
+from vgs_ray.engines.facts import cache_block, cache_tokens
 from vgs_ray.models import model_path
 from vgs_ray.models.checks import evaluated_policy
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
@@ -74,6 +74,7 @@ class SearchActor:
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time
         self._room = CacheRoom(cache_tokens(self.policy, self.value), self.config.policy_engine.max_num_seqs)
+        self._cache_block = cache_block(self.policy, self.value)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         counts = await BlockRunner(self.out, self._search_and_grade, self._failed, 0, self._replica).run(block)

@@ -20,6 +20,7 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, Score, Usage
 from vgs_ray.engines.scripted import END, ScriptedPolicy, ScriptedValue, World
 from vgs_ray.search import select
+from vgs_ray.search.blocks import aligned_length
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.tree import Node, Tree
 
@@ -112,6 +113,49 @@ def test_shape_of_a_beam(keep, branch, block, groups, max_tokens, rank, finished
     assert all((node.id in parents) == (node.state == "kept") for node in tree.nodes)
     assert policy.usage.generated == tree.usage().generated
     assert Tree.from_json(json.loads(json.dumps(tree.to_json()))).nodes == tree.nodes
+
+
+@given(start=st.integers(0, 10_000), block=st.integers(1, 5_000), cache_block=st.sampled_from([1, 16, 32, 96]))
+def test_an_aligned_block_ends_one_token_after_a_cache_block(start: int, block: int, cache_block: int) -> None:
+    length = aligned_length(start, block, cache_block)
+    assert (start + length - 1) % cache_block == 0
+    least = block - min(block, cache_block) // 2
+    assert least <= length < least + cache_block
+    assert length >= block / 2
+    if cache_block == 1:
+        assert length == block
+
+
+@given(
+    prompt=st.integers(1, 70),
+    shape=st.builds(Beam, st.integers(1, 2), st.integers(1, 3), st.integers(1, 99), st.integers(1, 3)),
+    max_tokens=st.integers(1, 60),
+    delimiter=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_aligned_blocks_end_with_cache_blocks(prompt: int, shape: Beam, max_tokens: int, delimiter: bool) -> None:
+    world = World(steps=50, slip=0.08)
+    policy, value = ScriptedPolicy(world, prompt), ScriptedValue(world, prompt)
+    limits = Sampling(max_tokens=max_tokens, stop_token_ids=(1,) if delimiter else ())
+
+    def grow(beam_: Beam, cache_block: int) -> Tree:
+        search = beam(policy, value, (3,) * prompt, beam=beam_, sampling=limits, seed=0, cache_block=cache_block)
+        return asyncio.run(search)
+
+    tree = grow(replace(shape, align=True), 16)
+    assert len(tree.leaves()) == shape.keep * shape.groups
+    for node in tree.nodes[1:]:
+        assert tree.end(node.id) <= max_tokens
+        cut_short = node.tokens[-1] in (1, END) or tree.end(node.id) == max_tokens
+        assert cut_short or (prompt + tree.end(node.id) - 1) % 16 == 0
+    assert grow(replace(shape, align=True), 1).nodes == grow(shape, 16).nodes == grow(shape, 1).nodes
+
+
+async def test_one_aligned_block_to_the_end_is_best_of_n() -> None:
+    shape = Beam(keep=1, branch=1, block=LONG.max_tokens, groups=6, align=True)
+    samples = await sample(*engines(), PROMPT, count=6, sampling=LONG, seed=7)
+    guided = await beam(*engines(), PROMPT, beam=shape, sampling=LONG, seed=7, cache_block=32)
+    assert answers(guided) == answers(samples)
 
 
 class Recorded:

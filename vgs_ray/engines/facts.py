@@ -5,11 +5,35 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from vgs_ray.engines.interface import Completion
+
 
 def cache_tokens(*engines: object) -> float:
     """Number of tokens that the KV cache of each of these engines holds: infinite if none has one, like a random scorer."""
     caches = [each.loop.engine.vllm_config.cache_config for each in engines if hasattr(each, "loop")]
     return min((cache.num_gpu_blocks * cache.block_size for cache in caches), default=math.inf)
+
+
+def cache_block(*engines: object) -> int:
+    """Number of tokens in a block of these engines' KV caches, or the common multiple of several; 1 if none has a cache."""
+    sizes = [each.loop.engine.vllm_config.cache_config.block_size for each in engines if hasattr(each, "loop")]
+    return math.lcm(*sizes)
+
+
+def sampled_so_far(engine: Any, id: str) -> Completion:
+    """What a running sequence of this engine has cost. The step that runs now may add one more token.
+
+    Args:
+        engine: of a policy; None after it was closed.
+        id: with which the sequence was added.
+    """
+    names = engine.output_processor.external_req_ids.get(id) if engine else None
+    request = engine.engine_core.engine_core.scheduler.requests.get(names[0]) if names else None
+    state = engine.output_processor.request_states.get(names[0]) if names else None
+    if request is None or state is None or not request.output_token_ids:  # it waits, or its prefix is being forwarded
+        return Completion((), False, "length", math.nan)
+    tokens, prefilled = tuple(request.output_token_ids), state.prompt_len - state.num_cached_tokens
+    return Completion(tokens, False, "length", math.nan, prefilled)
 
 
 def vocabulary_of(engine: Any) -> int:

@@ -105,6 +105,18 @@ def room_for(prefix: Sequence[int], max_tokens: int, max_model_len: int) -> int:
     return min(max_tokens, room)
 
 
+class Interrupted(asyncio.CancelledError):
+    """A cancelled call of `Policy.extend`, from an engine that knows what it had sampled by then.
+
+    Attributes:
+        completion: those tokens; `finish_reason` is `length`.
+    """
+
+    def __init__(self, completion: Completion) -> None:
+        super().__init__()
+        self.completion = completion
+
+
 class EngineDied(RuntimeError):
     """The engine of a call is gone. The call may be repeated on another engine."""
 

@@ -131,13 +131,20 @@ class EngineLoop(Generic[T]):
         began = self._step_began
         return began is not None and time.monotonic() - began > self.step_timeout_s
 
-    async def submit(self, prompt: Tokens, params: Any, read: Callable[[Any], T] | None = None) -> T:
+    async def submit(
+        self,
+        prompt: Tokens,
+        params: Any,
+        read: Callable[[Any], T] | None = None,
+        interrupted: Callable[[str], BaseException] | None = None,
+    ) -> T:
         """Run one sequence. Cancelling the call aborts it in the engine and frees its memory.
 
         Args:
             prompt: its tokens.
             params: vLLM's parameters of the call.
             read: for this call, in place of that of the constructor.
+            interrupted: the error to raise if the call is cancelled, from the id of the sequence; None raises CancelledError.
 
         Raises:
             EngineFailed: the engine failed while it held this sequence.
@@ -154,11 +161,12 @@ class EngineLoop(Generic[T]):
             self._wake.notify()
         try:
             return await request.future
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            raised = interrupted(request.id) if interrupted else error
             with self._wake:
                 self._cancelled.append(request.id)
                 self._wake.notify()
-            raise
+            raise raised from None
 
     @property
     def unfinished(self) -> int:

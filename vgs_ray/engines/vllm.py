@@ -26,8 +26,8 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.facts import end_tokens, vocabulary_of
-from vgs_ray.engines.interface import Completion, FinishReason, Score, Usage, check_tokens, room_for
+from vgs_ray.engines.facts import end_tokens, sampled_so_far, vocabulary_of
+from vgs_ray.engines.interface import Completion, FinishReason, Interrupted, Score, Usage, check_tokens, room_for
 from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.value.model import ARCHITECTURE, CORRECT
 from vgs_ray.value.vllm_plugin import REWARD_ARCHITECTURE
@@ -87,7 +87,7 @@ class VllmPolicy:
         check_tokens(prefix, self._vocabulary)
         ends = [*self._end_tokens, *sampling.stop_token_ids]
         params = sampling_params(sampling, seed, max_tokens=room, stop_token_ids=ends, logprobs=self._logprobs)
-        return await self.loop.submit(prefix, params)
+        return await self.loop.submit(prefix, params, interrupted=self._interrupted)
 
     @property
     def kv_usage(self) -> float:
@@ -98,6 +98,12 @@ class VllmPolicy:
     def close(self) -> None:
         """Stop the engine and free its memory."""
         self.loop.close()
+
+    def _interrupted(self, id: str) -> Interrupted:
+        partial = sampled_so_far(self.loop.engine, id)
+        self.usage.generated += len(partial.tokens)
+        self.usage.prefilled += partial.prefilled
+        return Interrupted(partial)
 
     def _engine_args(self, model: str, engine: Engine) -> dict[str, Any]:
         return engine_args(model, engine)

@@ -26,8 +26,8 @@ def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def terminal_table(rows: Sequence[Row]) -> str:
     """Rows of report.json as text of at most 100 columns, one table for each benchmark."""
-    heads = ["method", "budget", "acc.%", "95%", "tokens", "scored", "FLOPs", "s"]
-    align = ("left", *["right"] * 7)
+    heads = ["method", "budget", "acc.%", "95%", "tokens", "scored", "forwarded", "FLOPs", "s"]
+    align = ("left", *["right"] * 8)
     tables = {
         name: tabulate(
             [[row["method"], row["budget"], *_accuracy(row, "-"), *_costs(row, _short)] for row in group],
@@ -77,7 +77,7 @@ def github_table(cells: list[list[Any]], heads: list[str], text_columns: int = 1
 
 
 def _method_table(rows: Sequence[Row]) -> str:
-    heads = ["method", "budget", "accuracy %", "95% interval", "generated", "scored", "FLOPs", "seconds"]
+    heads = ["method", "budget", "accuracy %", "95% interval", "generated", "scored", "forwarded", "FLOPs", "seconds"]
     return github_table([[f"`{row['method']}`", row["budget"], *_accuracy(row), *_costs(row)] for row in rows], heads)
 
 
@@ -116,6 +116,8 @@ The 95% intervals are over problems: a bootstrap, or Student's t for fewer than 
 its samples. Tokens, FLOPs and seconds are means per problem.
 
 - generated, scored: tokens that the policy generated and tokens that the value model forwarded, including pruned blocks.
+- forwarded: tokens that the policy and the value model forwarded for each generated token. The policy forwards each token that it
+  generates, and prefixes that were not cached.
 - FLOPs: of both models, including prefixes that were forwarded again because they were not cached.
 - seconds: a share of the wall-clock time of concurrent searches. Use them to compare methods of one run, not as latencies."""
 _METHODS_NOTE = """\
@@ -156,7 +158,20 @@ def interval_text(row: Row, form: str, to: str = " to ") -> str:
 def _costs(row: Row, form: Callable[[float], str] = "{:,.0f}".format) -> list[str]:
     tokens = [form(row[key]) for key in ("generated_tokens", "scored_tokens")]
     seconds = row["seconds"]
-    return [*tokens, f"{row['flops']:.2e}", f"{seconds:.2f}" if seconds < 100 else f"{seconds:,.0f}"]
+    return [
+        *tokens,
+        forwarded_text(row),
+        f"{row['flops']:.2e}",
+        f"{seconds:.2f}" if seconds < 100 else f"{seconds:,.0f}",
+    ]
+
+
+def forwarded_text(row: Row) -> str:
+    """Tokens that the policy and the value model forwarded for each generated one; empty in reports of earlier versions."""
+    generated = max(row["generated_tokens"], 1e-9)
+    if "prefilled_tokens" not in row:
+        return ""
+    return f"{1 + row['prefilled_tokens'] / generated:.2f} + {row['scored_tokens'] / generated:.2f}"
 
 
 def _short(tokens: float) -> str:

@@ -67,6 +67,7 @@ def _row(benchmark: str, results: list[MethodResult], accuracy: Interval) -> Row
         "problems": sum(len(result.correct) for result in results),
         "samples": min(result.samples for result in results),
         "generated_tokens": cost.generated,
+        "prefilled_tokens": cost.prefilled,
         "scored_tokens": cost.scored,
         "flops": cost.flops,
         "seconds": sum(result.seconds for result in results) / len(results),

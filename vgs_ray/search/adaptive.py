@@ -12,10 +12,10 @@ def lead_probability(weights: Sequence[float]) -> float:
     With weights a >= b of the two classes, the share p of the leading class has the posterior Beta(1 + a, 1 + b). The result is
     P(p > 1/2): the criterion of adaptive consistency (arXiv 2305.11860), with values in place of counts. 0.5 without answers.
     """
-    from scipy.stats import beta  # importing a search must not import scipy
+    from scipy.special import betaincc  # importing a search must not import scipy
 
     first, second = nlargest(2, (*weights, 0.0, 0.0))
-    return float(beta.sf(0.5, 1 + first, 1 + second))
+    return float(betaincc(1 + first, 1 + second, 0.5))
 
 
 def is_decided(weights: Sequence[float], remaining: float, confidence: float) -> bool:
@@ -33,6 +33,21 @@ def is_decided(weights: Sequence[float], remaining: float, confidence: float) ->
         raise ValueError(f"confidence is {confidence}; it must be over 0.5 and at most 1: choose one such as 0.95")
     first, second = nlargest(2, (*weights, 0.0, 0.0))
     return first - second > remaining or lead_probability(weights) >= confidence
+
+
+def answers_needed(weights: Sequence[float], remaining: int, confidence: float) -> int:
+    """Least number of further answers that can decide the vote, if each has weight 1 and votes for the leading class.
+
+    Args:
+        weights: of all classes so far.
+        remaining: number of answers that are left, and the result at most.
+        confidence: as in `is_decided`.
+    """
+    first, second = nlargest(2, (*weights, 0.0, 0.0))
+    return next(
+        (more for more in range(remaining) if is_decided([first + more, second], remaining - more, confidence)),
+        remaining,
+    )
 
 
 def allocate_groups(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from vgs_ray import config
@@ -18,6 +19,7 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.search.blocks import Block, BlockSampler, check_positive
 from vgs_ray.search.cache_room import GROWING, CacheRoom, Room
+from vgs_ray.search.early_stop import EarlyStop, run_groups
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.tree import Listener, Node, Tree
 
@@ -32,6 +34,8 @@ async def beam(
     seed: int,
     listen: Listener | None = None,
     room: Room | None = None,
+    cache_block: int = 1,
+    stop: EarlyStop | None = None,
 ) -> Tree:
     """Search in `beam.groups` independent groups.
 
@@ -52,6 +56,8 @@ async def beam(
             round over all groups.
         listen: called with each node when it is added.
         room: admits the groups; None admits all of them at once.
+        cache_block: number of tokens in a block of the engines' caches, for `beam.align`.
+        stop: ends the search when its vote is decided; groups that did not vote are then pruned. None runs all groups.
 
     Raises:
         ValueError: a size is below 1.
@@ -59,9 +65,12 @@ async def beam(
     sizes = {"keep": beam.keep, "branch": beam.branch, "block": beam.block, "groups": beam.groups}
     check_positive(**sizes, max_tokens=sampling.max_tokens)
     tree = Tree(prompt, listen)
-    sampler = BlockSampler(policy, value, tree, sampling, seed)
+    sampler = BlockSampler(policy, value, tree, sampling, seed, cache_block if beam.align else 1)
     admission = room or CacheRoom()
-    await gather_or_cancel(_search_group(sampler, beam, group, admission) for group in range(beam.groups))
+    groups = [partial(_search_group, sampler, beam, group, admission) for group in range(beam.groups)]
+    voting = await run_groups(groups, tree, beam.keep, stop)
+    if voting < beam.groups:
+        sampler.drop(voting, beam.keep * beam.branch)
     return tree
 
 

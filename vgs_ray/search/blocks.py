@@ -6,13 +6,13 @@ In: a prefix of a tree, a token limit and the block's place in the search. Out: 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from vgs_ray.config import Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion, Policy, Score, Value
+from vgs_ray.engines.interface import Completion, Interrupted, Policy, Score, Value
 from vgs_ray.search.tree import Node, State, Tree
 
 
@@ -53,6 +53,8 @@ class BlockSampler:
         tree: of the search.
         sampling: of the policy; `max_tokens` limits a whole response.
         seed: of the problem; a block's seed is derived from it and from the block's (round, lane).
+        cache_block: align the ends of blocks to cache blocks of this many tokens, see `aligned_length`; 1 does not.
+        sampled: the blocks by (round, lane), with the ids of their parents, also those that a cancelled search had begun.
     """
 
     policy: Policy
@@ -60,24 +62,46 @@ class BlockSampler:
     tree: Tree
     sampling: Sampling
     seed: int
+    cache_block: int = 1
+    sampled: dict[tuple[int, int], tuple[int, Block]] = field(default_factory=dict)
 
-    async def sample(self, prefix: Node, max_tokens: int, *, round: int, lane: int) -> Block:
-        """Sample at most `max_tokens` tokens after `prefix` and score them."""
+    async def sample(self, prefix: Node, block: int, *, round: int, lane: int) -> Block:
+        """Sample a block of at most `block` tokens after `prefix`, or of the aligned length, and score it."""
         tokens = self.tree.prompt + self.tree.path(prefix.id)
-        requested = min(max_tokens, self.sampling.max_tokens - self.tree.end(prefix.id))
-        completion = await self.policy.extend(
-            tokens, replace(self.sampling, max_tokens=requested), stable_seed(self.seed, round, lane)
-        )
-        score = completion.score
-        if score is None and self.value:
-            score = await self.value.score(tokens + completion.tokens)
-        state = self._state(prefix, completion, requested)
-        logprob = None if math.isnan(completion.mean_logprob) else completion.mean_logprob
-        return Block(completion.tokens, score, state, completion.prefilled, logprob)
+        left = self.sampling.max_tokens - self.tree.end(prefix.id)
+        # A block that could be the rest of the answer is not cut, so one block to the end stays one block.
+        requested = left if block >= left else min(aligned_length(len(tokens), block, self.cache_block), left)
+        try:
+            completion = await self.policy.extend(
+                tokens, replace(self.sampling, max_tokens=requested), stable_seed(self.seed, round, lane)
+            )
+        except Interrupted as error:
+            self.sampled[round, lane] = prefix.id, _block(error.completion, "pruned")
+            raise
+        block = _block(completion, self._state(prefix, completion, requested))
+        self.sampled[round, lane] = prefix.id, block
+        if block.score is None and self.value:
+            block = block._replace(score=await self.value.score(tokens + completion.tokens))
+            self.sampled[round, lane] = prefix.id, block
+        return block
 
     def add(self, parent: Node, block: Block, *, group: int, round: int, index: int) -> Node:
         """Append the block to the tree, below `parent`."""
         return self.tree.add(parent.id, group=group, round=round, index=index, **block._asdict())
+
+    def drop(self, first_group: int, width: int) -> None:
+        """Prune the groups from `first_group` on, whose calls have ended or were cancelled. Their tokens stay in the tree.
+
+        Args:
+            first_group: number of groups that stay.
+            width: number of lanes of a group.
+        """
+        added = {(node.group, node.round, node.index) for node in self.tree.nodes}
+        for (round, lane), (parent, block) in sorted(self.sampled.items()):
+            group, index = divmod(lane, width)
+            if group >= first_group and block.tokens and (group, round, index) not in added:
+                self.tree.add(parent, group=group, round=round, index=index, **block._asdict())
+        self.tree.prune(first_group)
 
     def _state(self, prefix: Node, completion: Completion, requested: int) -> State:
         if completion.finished:
@@ -87,6 +111,29 @@ class BlockSampler:
         # Fewer tokens than requested and no stop token: the policy has reached its own context length.
         at_context_end = completion.finish_reason == "length" and count < requested
         return "length" if at_limit or at_context_end or not count else "kept"
+
+
+def _block(completion: Completion, state: State) -> Block:
+    logprob = None if math.isnan(completion.mean_logprob) else completion.mean_logprob
+    return Block(completion.tokens, completion.score, state, completion.prefilled, logprob)
+
+
+def aligned_length(start: int, block: int, cache_block: int) -> int:
+    """Length of a block after `start` tokens, prompt included, such that the next one does not read tokens again.
+
+    Caches hold whole cache blocks, and a sampled token is in the cache once the next token has been sampled. So a block ends one
+    token after the end of a cache block. Its length is the closest to `block` with such an end, but at least half of `block`.
+
+    Args:
+        start: number of tokens before the block.
+        block: desired length.
+        cache_block: number of tokens in a block of the engines' caches; with 1 the length is `block`.
+
+    Returns:
+        A length from `block - n // 2` to `block - n // 2 + cache_block - 1`, where n = min(block, cache_block).
+    """
+    least = block - min(block, cache_block) // 2
+    return least + (1 - start - least) % cache_block
 
 
 def fit_to_context(sampling: Sampling, prompt: int, context: int, stage: str) -> Sampling:

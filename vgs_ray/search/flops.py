@@ -57,12 +57,14 @@ class Cost(NamedTuple):
         generated: tokens that the policy generated.
         scored: tokens that the value model forwarded.
         policy_flops, value_flops: floating-point operations of each model.
+        prefilled: prefix tokens that the policy forwarded, because they were not cached.
     """
 
     generated: float = 0.0
     scored: float = 0.0
     policy_flops: float = 0.0
     value_flops: float = 0.0
+    prefilled: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -168,6 +170,7 @@ def tree_costs(tree: Tree, policy: ModelSize, value: ModelSize) -> TreeCosts:
         scored=length if scored else 0,
         policy_flops=forward_flops(policy, length, 0),
         value_flops=forward_flops(value, length, 0) if scored else 0.0,
+        prefilled=length,
     )
     groups: dict[int, list[Cost]] = {}
     for node in nodes:
@@ -183,4 +186,4 @@ def tree_flops(tree: Tree, policy: ModelSize, value: ModelSize) -> float:
 def _node_cost(tree: Tree, node: Node, policy: ModelSize, value: ModelSize) -> Cost:
     before, tokens = len(tree.prompt) + tree.start(node.id), len(node.tokens)
     policy_flops = block_flops(policy, before, tokens, node.prefilled)
-    return Cost(tokens, node.scored, policy_flops, score_flops(value, before + tokens, node.scored))
+    return Cost(tokens, node.scored, policy_flops, score_flops(value, before + tokens, node.scored), node.prefilled)

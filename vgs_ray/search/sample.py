@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.search.blocks import BlockSampler, check_positive
 from vgs_ray.search.cache_room import GROWING, CacheRoom, Room
-from vgs_ray.search.gather import gather_or_cancel
+from vgs_ray.search.early_stop import EarlyStop, run_groups
 from vgs_ray.search.tree import Listener, Tree
 
 
@@ -23,6 +24,7 @@ async def sample(
     seed: int,
     listen: Listener | None = None,
     room: Room | None = None,
+    stop: EarlyStop | None = None,
 ) -> Tree:
     """Sample `count` independent answers; answer i is group i of the tree.
 
@@ -35,6 +37,7 @@ async def sample(
         seed: of this problem; answer i has the seed of the path (round 0, lane i).
         listen: called with each node when it is added.
         room: admits the answers; None admits all of them at once.
+        stop: ends the search when its vote is decided, as in `beam`.
 
     Raises:
         ValueError: `count` or `sampling.max_tokens` is below 1.
@@ -50,5 +53,7 @@ async def sample(
             hold.needs(len(answer.tokens) * GROWING, 0)
         sampler.add(tree.root, answer.as_leaf(), group=group, round=0, index=0)
 
-    await gather_or_cancel(sample_answer(group) for group in range(count))
+    voting = await run_groups([partial(sample_answer, group) for group in range(count)], tree, 1, stop)
+    if voting < count:
+        sampler.drop(voting, width=1)
     return tree

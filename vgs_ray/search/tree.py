@@ -139,6 +139,12 @@ class Tree:
             ended.copy(replace(node, state="length") if interrupted else node)
         return ended
 
+    def prune(self, first_group: int) -> None:
+        """Set the state of all nodes of the groups from `first_group` on to `pruned`. The listener is not called again."""
+        for id, node in enumerate(self.nodes):
+            if node.group >= first_group:
+                self.nodes[id] = replace(node, state="pruned")
+
     def start(self, id: int) -> int:
         """Number of response tokens before this node."""
         return self._starts[id]

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion, Policy, Score, Value
+from vgs_ray.engines.interface import Completion, Interrupted, Policy, Score, Value
 from vgs_ray.prompts import ConversationRefused
 from vgs_ray.search.flops import ModelSize, block_flops, score_flops
 from vgs_ray.search.tree import Listener, Node
@@ -62,15 +62,23 @@ class InstrumentedPolicy:
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`."""
-        with _timed_call(self.metrics, "policy"):
-            completion = await self.policy.extend(prefix, sampling, seed)
+        try:
+            with _timed_call(self.metrics, "policy"):
+                completion = await self.policy.extend(prefix, sampling, seed)
+        except Interrupted as error:
+            if error.completion.tokens:
+                self._count(prefix, error.completion)
+            raise
+        self._count(prefix, completion)
+        return completion
+
+    def _count(self, prefix: Tokens, completion: Completion) -> None:
         generated, prefilled = len(completion.tokens), completion.prefilled
         self.metrics.add(TOKENS, generated, "generated")
         self.metrics.add(TOKENS, prefilled, "prefilled")
         self.metrics.add(TOKENS, len(prefix) - prefilled, "cached")
         if self.size:
             self.metrics.add(FLOPS, block_flops(self.size, len(prefix), generated, prefilled), "policy")
-        return completion
 
 
 class InstrumentedValue:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from vgs_ray.config import Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion, Policy
+from vgs_ray.engines.interface import Completion, Interrupted, Policy
 
 PIECE = 256
 """Tokens between two checks: at most this many are generated after a stop string."""
@@ -54,9 +54,13 @@ class StopStringPolicy:
         prefilled = turn = 0
         while True:
             limits = replace(sampling, max_tokens=min(PIECE, sampling.max_tokens - len(tokens)))
-            piece = await self.policy.extend(
-                prefix + tokens, limits, stable_seed(seed, "piece", turn) if turn else seed
-            )
+            try:
+                piece = await self.policy.extend(
+                    prefix + tokens, limits, stable_seed(seed, "piece", turn) if turn else seed
+                )
+            except Interrupted as error:
+                partial = error.completion
+                raise Interrupted(partial._replace(tokens=tokens + partial.tokens)) from None
             response, tokens, turn = prefix[self.prompt :] + tokens, tokens + piece.tokens, turn + 1
             # A later piece prefills the earlier ones of this block, which are not part of the prefix.
             prefilled = min(prefilled + piece.prefilled, len(prefix))

@@ -1,0 +1,101 @@
+"""Early stop: end a search when the vote of its answers is decided, without waiting for the rest.
+
+Answers vote group by group, in the order of the groups' numbers: the answers of groups 0 to k - 1 vote, for the smallest k that
+decides the vote, whichever groups ended first. So the result is a function of the seed, like that of a whole search, and answers
+that end first because they are short have no advantage.
+
+Groups start in waves. A wave has as many groups as the vote needs at least, and at least as many as have ended, so the number of
+waves grows with the logarithm of the number of groups. When the vote is decided, the rest of the wave is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from vgs_ray.search.adaptive import answers_needed, is_decided
+from vgs_ray.search.gather import gather_or_cancel
+from vgs_ray.search.select import Equivalent, Selector, classes, weigh
+from vgs_ray.search.tree import Node, Tree
+
+Group = Callable[[], Coroutine[Any, Any, None]]
+
+
+class EarlyStop:
+    """The vote that ends one search.
+
+    Args:
+        confidence: at which the vote is decided, in (0.5, 1]; see `adaptive.is_decided`.
+        answer: (tree, leaf) -> the answer of a finished leaf; None if it has none.
+        equivalent: whether two answers are equal.
+        selector: `weighted_majority` or `majority`.
+
+    Attributes:
+        groups: number of groups whose answers decided the vote; None if it was not decided before all groups had ended.
+    """
+
+    def __init__(
+        self,
+        confidence: float,
+        answer: Callable[[Tree, Node], str | None],
+        equivalent: Equivalent,
+        selector: Selector = "weighted_majority",
+    ) -> None:
+        self.confidence, self.selector = confidence, selector
+        self.groups: int | None = None
+        self._answer, self._equivalent = answer, equivalent
+        self._answers: dict[int, str | None] = {}
+        self._equal: dict[tuple[str, str], bool] = {}
+
+    def weights(self, tree: Tree, groups: int) -> list[float]:
+        """Weights of the answer classes among the first groups of a tree."""
+        leaves = [leaf for leaf in tree.leaves() if leaf.group < groups]
+        grouped = classes([self._answer_of(tree, leaf) for leaf in leaves], self._same)
+        return [each.weight for each in weigh(self.selector, grouped, [leaf.value for leaf in leaves])]
+
+    def _answer_of(self, tree: Tree, leaf: Node) -> str | None:
+        if leaf.id not in self._answers:
+            self._answers[leaf.id] = self._answer(tree, leaf) if leaf.state == "finished" else None
+        return self._answers[leaf.id]
+
+    def _same(self, first: str, other: str) -> bool:
+        if (first, other) not in self._equal:
+            self._equal[first, other] = self._equivalent(first, other)
+        return self._equal[first, other]
+
+
+async def run_groups(groups: Sequence[Group], tree: Tree, answers: int, stop: EarlyStop | None) -> int:
+    """Run the groups of a search: all at once without `stop`, otherwise in waves until its vote is decided.
+
+    Args:
+        groups: coroutine functions that add the groups to the tree.
+        tree: of the search.
+        answers: of one group, at most.
+        stop: decides when the search ends.
+
+    Returns:
+        The number of groups that vote. The calls of the others have ended when this returns.
+    """
+    if stop is None:
+        await gather_or_cancel(group() for group in groups)
+        return len(groups)
+    ended, weights = 0, list[float]()
+    while ended < len(groups):
+        needed = answers_needed(weights, answers * (len(groups) - ended), stop.confidence)
+        wave = [asyncio.ensure_future(group()) for group in groups[ended:][: max(math.ceil(needed / answers), ended)]]
+        try:
+            for call in wave:
+                await call
+                ended += 1
+                # In a thread, because decoding long answers and sympy would block all other searches.
+                weights = await asyncio.to_thread(stop.weights, tree, ended)
+                if ended < len(groups) and is_decided(weights, answers * (len(groups) - ended), stop.confidence):
+                    stop.groups = ended
+                    return ended
+        finally:
+            for call in wave:
+                call.cancel()
+            await asyncio.gather(*wave, return_exceptions=True)
+    return ended

@@ -152,7 +152,7 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     labels, names = [benchmark_label(name) for name in config.benchmarks], explorers(config)
     searches.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
     with Judge(1, recipe.judge.timeout_s, recipe.judge.memory_gib) as judge:
-        results = evaluate_methods(searches, config, lambda a, b: judge.equivalent_pairs([(a, b)])[a, b] is True)
+        results = evaluate_methods(searches, config, judge.equal)
     return write_report(out.folder, results, answer_statistics(searches), resamples=config.bootstrap, seed=recipe.seed)
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -28,13 +29,15 @@ from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines
 from vgs_ray.engines.facts import cache_block, cache_tokens
+from vgs_ray.grade import extract_answer
 from vgs_ray.models import model_path
 from vgs_ray.models.checks import evaluated_policy
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, response_text
 from vgs_ray.search.blocks import fit_to_context
 from vgs_ray.search.cache_room import CacheRoom, Hold, Room
+from vgs_ray.search.early_stop import EarlyStop
 from vgs_ray.search.explore import beam, mcts, rebase, sample
-from vgs_ray.search.tree import Tree
+from vgs_ray.search.tree import Node, Tree
 
 EMPTY_TREE = json.dumps(Tree(()).to_json())
 
@@ -62,6 +65,7 @@ class SearchActor:
         self.tokenizer = load_tokenizer(model)
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
+        self._confidences = {variant.name: variant.confidence for variant in self.config.variants}
         engines = self.config.policy_engine, self.config.value_engine
         self._replica = Replica(out.writer, self.config.resources.num_gpus)
         one = recipe.uses_own_head("evaluate")
@@ -107,7 +111,12 @@ class SearchActor:
         shape = self.shapes[explorer]
         sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))
         if isinstance(shape, Beam):
-            return await beam(self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed, room=room)
+            confidence = self._confidences.get(explorer)
+            stop = EarlyStop(confidence, self._answer, cache(self.judge.equal)) if confidence else None
+            return await beam(
+                self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed, room=room, stop=stop,
+                cache_block=self._cache_block,
+            )  # fmt: skip
         return await self._search_whole_tree(prompt, shape, sampling, seed, room)
 
     async def _search_whole_tree(
@@ -125,6 +134,9 @@ class SearchActor:
                 tree = await rebase(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
             hold.needs(tree.usage().generated, 0)
         return tree
+
+    def _answer(self, tree: Tree, leaf: Node) -> str | None:
+        return extract_answer(response_text(self.tokenizer, tree.path(leaf.id)))
 
     async def _grade_leaves(self, tree: Tree, gold: str) -> list[dict[str, Any]]:
         """Grade the leaves. A leaf that is not finished is incomplete."""

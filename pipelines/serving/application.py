@@ -6,7 +6,9 @@ replica dies, its calls are repeated on another one with the same seeds, so no s
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,6 +30,7 @@ from pipelines.serving.ray_metrics import RayMetrics
 from pipelines.serving.remote_engines import RemotePolicy, RemoteValue
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Recipe
+from vgs_ray.engines.facts import cache_block
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.engines.vocabularies import shared_vocabulary
 from vgs_ray.models import OWN_HEAD, model_path
@@ -102,7 +105,14 @@ def build_searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Val
         vocabulary=shared_vocabulary(model, value_folder),
         sizes=known_sizes(model, value_folder),
         block_ends=delimiter_tokens(tokenizer, settings.beam.delimiter),
+        cache_block=partial(_cache_block, policy, value),
     )
+
+
+async def _cache_block(policy: Policy, value: Value) -> int:
+    if isinstance(policy, RemotePolicy) and isinstance(value, RemoteValue):
+        return math.lcm(*await asyncio.gather(policy.cache_block(), value.cache_block()))
+    return cache_block(policy, value)
 
 
 def known_sizes(policy: str, value_folder: str) -> ModelSizes | None:

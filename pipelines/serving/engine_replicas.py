@@ -16,6 +16,7 @@ from pipelines.placement import engine_options
 from vgs_ray.config import Engine, Recipe, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy, build_value
+from vgs_ray.engines.facts import cache_block
 from vgs_ray.engines.interface import Completion, Policy, Score, Value
 from vgs_ray.models import OWN_HEAD, model_path
 from vgs_ray.models.checks import evaluated_policy
@@ -49,6 +50,10 @@ class PolicyReplica:
         """As `Policy.extend`. Cancelling the call aborts the sequence."""
         return await self.policy.extend(prefix, sampling, seed)
 
+    async def policy_cache_block(self) -> int:
+        """Number of tokens in a block of the engine's cache."""
+        return cache_block(self.policy)
+
     async def load(self) -> tuple[int, float]:
         """Number of unfinished sequences, and the used share of the KV cache."""
         return self.policy.loop.unfinished, self.policy.kv_usage
@@ -70,6 +75,10 @@ class ValueReplica:
     async def score_each(self, tokens: Tokens) -> list[Score]:
         """As `Value.score_each`."""
         return await self.value.score_each(tokens)
+
+    async def value_cache_block(self) -> int:
+        """Number of tokens in a block of the engine's cache."""
+        return cache_block(self.value)
 
 
 class PolicyValueReplica(PolicyReplica, ValueReplica):

@@ -48,6 +48,10 @@ class RemotePolicy:
         self.usage.cached += len(prefix) - completion.prefilled
         return completion
 
+    async def cache_block(self) -> int:
+        """Number of tokens in a block of the replicas' caches."""
+        return int(await _call(self._replicas, "policy_cache_block", self._limit_s))
+
 
 class RemoteValue:
     """A `Value` on the replicas of a deployment.
@@ -80,6 +84,10 @@ class RemoteValue:
         scores: list[Score] = await _call(self._replicas, "score_each", self._limit_s, tokens)
         self.usage.scored += sum(score.scored for score in scores)
         return scores
+
+    async def cache_block(self) -> int:
+        """Number of tokens in a block of the replicas' caches."""
+        return int(await _call(self._replicas, "value_cache_block", self._limit_s))
 
 
 def max_deaths(search: SearchContext, engine: str, failed: bool) -> int:

@@ -33,7 +33,7 @@ RANDOM = replace(SHAPE.beam, choose="random")
 FIGURES = ("accuracy_vs_budget", "accuracy_vs_flops", "calibration")
 ROW_KEYS = [
     *("benchmark", "method", "budget", "accuracy", "low", "high", "problems", "samples"),
-    *("generated_tokens", "scored_tokens", "flops", "seconds"),
+    *("generated_tokens", "prefilled_tokens", "scored_tokens", "flops", "seconds"),
 ]
 
 

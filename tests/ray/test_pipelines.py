@@ -186,7 +186,7 @@ def test_report_follows_the_contract(local: Local) -> None:
     report = json.loads((recipe.folder / "evaluate" / "report.json").read_text())
     columns = {
         "benchmark", "method", "budget", "accuracy", "low", "high", "problems", "samples", "generated_tokens",
-        "scored_tokens", "flops", "seconds",
+        "prefilled_tokens", "scored_tokens", "flops", "seconds",
     }  # fmt: skip
     assert all(columns <= set(row) for row in report["rows"])
     assert all(0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1 for row in report["rows"])

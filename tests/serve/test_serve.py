@@ -119,6 +119,21 @@ def test_search_options(served: Served, select: str, search: dict[str, Any], lea
         assert found["value"] == max(leaf["value"] for leaf in found["leaves"])
 
 
+@pytest.mark.parametrize("shape", [{"method": "sample", "budget": 32}, {"keep": 1, "branch": 2, "groups": 16}])
+def test_a_decided_vote_ends_the_search(served: Served, shape: dict[str, Any]) -> None:
+    def vote(**search: Any) -> dict[str, Any]:
+        return ask(served, extra_body={"search": {"seed": 4, **shape, **search}}).model_extra["vgs_ray"]
+
+    whole, again = vote(), vote(confidence=1.0)
+    assert whole["decided_after"] is None
+    assert whole["answer"] == again["answer"]  # at a confidence of 1, only what cannot change the winner is left out
+    early = vote(confidence=0.8)
+    groups = early["decided_after"]
+    assert early["leaves"] == [leaf for leaf in whole["leaves"] if leaf["group"] < groups]
+    assert early["usage"]["generated"] < whole["usage"]["generated"]
+    assert vote(confidence=0.8)["leaves"] == early["leaves"]
+
+
 def test_an_answer_that_is_cut_off(served: Served) -> None:
     reply = ask(served, max_tokens=10)
     assert reply.choices[0].finish_reason == "length"
@@ -189,6 +204,9 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"search": {"method": "sample", "keep": 2}}, "search.keep", "'beam'"),
     ({"search": {"max_tokens": 41}}, "search.max_tokens", "at most 40"),
     ({"search": {"depth": 3}}, "search.depth", "not a known field"),
+    ({"search": {"confidence": 0.5}}, "search.confidence", "greater than 0.5"),
+    ({"search": {"confidence": 0.9, "select": "best"}}, "search.confidence", "not a vote"),
+    ({"search": {"method": "sample", "align": True}}, "search.align", "'beam'"),
     ({"search": []}, "search", "search is []"),
 ]
 

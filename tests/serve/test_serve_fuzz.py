@@ -29,6 +29,8 @@ SEARCH = st.fixed_dictionaries(
         "select": st.sampled_from(["best", "majority", "weighted_majority"]) | SCALARS,
         "deadline_s": st.floats(0.001, 5) | SCALARS,
         "events": st.booleans(),
+        "align": st.booleans() | SCALARS,
+        "confidence": st.floats(0, 1.1) | SCALARS,
     },
 )
 FIELDS = {

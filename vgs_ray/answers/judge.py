@@ -156,6 +156,10 @@ class Judge:
         """Whether the two answers of each pair are equal; None if unknown."""
         return {pair: comparison.equivalent for pair, comparison in self.judge_pairs(pairs).items()}
 
+    def equal(self, first: str, other: str) -> bool:
+        """Whether two answers are known to be equal."""
+        return self.equivalent_pairs([(first, other)])[first, other] is True
+
     def grade_all(self, responses: Iterable[tuple[str, str]]) -> list[Verdict]:
         """`grade.grade` for many (gold, text), in order, within the limits."""
         rows = [(gold, text, grade.extract_answer(text)) for gold, text in responses]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from vgs_ray.config.ranges import NonEmptyStr, NonNegativeFloat, PositiveFloat, PositiveInt
+from vgs_ray.config.ranges import NonEmptyStr, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,20 @@ class Variant:
     """A Monte Carlo tree search."""
     rebase: Rebase | None = None
     """A reward-balanced search."""
+    confidence: Share = 0.0
+    """Confidence, over 0.5, at which the vote of a beam search is decided: groups that have not voted by then are cancelled.
+    0 runs all groups."""
 
     def __post_init__(self) -> None:
         if sum(shape is not None for shape in (self.beam, self.mcts, self.rebase)) != 1:
             raise ValueError(f"variant {self.name!r} must have exactly one of beam, mcts and rebase: set one of them")
         if self.name in ("sample", "beam", "vgs", "greedy"):
             raise ValueError(f"variant {self.name!r} has the name of a built-in search: rename it")
+        if self.confidence and not (self.beam and self.confidence > 0.5):
+            raise ValueError(
+                f"variant {self.name!r} has the confidence {self.confidence}; it must be over 0.5 and the search a beam, or 0: "
+                "choose one such as 0.95"
+            )
 
     @property
     def shape(self) -> Beam | Mcts | Rebase:

@@ -26,8 +26,8 @@ def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def terminal_table(rows: Sequence[Row]) -> str:
     """Rows of report.json as text of at most 100 columns, one table for each benchmark."""
-    heads = ["method", "budget", "acc.%", "95%", "tokens", "scored", "forwarded", "FLOPs", "s"]
-    align = ("left", *["right"] * 8)
+    heads = ["method", "budget", "acc.%", "95%", "tokens", "scored", "FLOPs", "s"]
+    align = ("left", *["right"] * 7)
     tables = {
         name: tabulate(
             [[row["method"], row["budget"], *_accuracy(row, "-"), *_costs(row, _short)] for row in group],
@@ -78,7 +78,17 @@ def github_table(cells: list[list[Any]], heads: list[str], text_columns: int = 1
 
 def _method_table(rows: Sequence[Row]) -> str:
     heads = ["method", "budget", "accuracy %", "95% interval", "generated", "scored", "forwarded", "FLOPs", "seconds"]
-    return github_table([[f"`{row['method']}`", row["budget"], *_accuracy(row), *_costs(row)] for row in rows], heads)
+    cells = []
+    for row in rows:
+        generated, scored, *costs = _costs(row)
+        cells.append([f"`{row['method']}`", row["budget"], *_accuracy(row), generated, scored, _forwarded(row), *costs])
+    return github_table(cells, heads)
+
+
+def _forwarded(row: Row) -> str:
+    """Tokens that the policy and the value model forwarded for each generated one."""
+    generated = max(row["generated_tokens"], 1e-9)  # every search of a method may have failed
+    return f"{1 + row['prefilled_tokens'] / generated:.2f} + {row['scored_tokens'] / generated:.2f}"
 
 
 def _difference_table(rows: Sequence[Row]) -> str:
@@ -158,20 +168,7 @@ def interval_text(row: Row, form: str, to: str = " to ") -> str:
 def _costs(row: Row, form: Callable[[float], str] = "{:,.0f}".format) -> list[str]:
     tokens = [form(row[key]) for key in ("generated_tokens", "scored_tokens")]
     seconds = row["seconds"]
-    return [
-        *tokens,
-        forwarded_text(row),
-        f"{row['flops']:.2e}",
-        f"{seconds:.2f}" if seconds < 100 else f"{seconds:,.0f}",
-    ]
-
-
-def forwarded_text(row: Row) -> str:
-    """Tokens that the policy and the value model forwarded for each generated one; empty in reports of earlier versions."""
-    generated = max(row["generated_tokens"], 1e-9)
-    if "prefilled_tokens" not in row:
-        return ""
-    return f"{1 + row['prefilled_tokens'] / generated:.2f} + {row['scored_tokens'] / generated:.2f}"
+    return [*tokens, f"{row['flops']:.2e}", f"{seconds:.2f}" if seconds < 100 else f"{seconds:,.0f}"]
 
 
 def _short(tokens: float) -> str:

@@ -132,9 +132,12 @@ class _Shape(NamedTuple):
 def _shapes(config: Evaluate) -> list[_Shape]:
     budgets = sorted(set(config.budgets))
     shapes = [_Shape("sample", "", 1, 1, config.samples, sorted({1, *budgets}))]
-    for name, prefix, beam in [("beam", "vgs", config.beam), *((v.name, v.name, v.beam) for v in config.variants)]:
+    for variant in [None, *config.variants]:
+        name, prefix, beam = (variant.name, variant.name, variant.beam) if variant else ("beam", "vgs", config.beam)
         if beam:
-            shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, budgets))
+            # Some groups of an early stop are missing, so it says nothing about smaller budgets.
+            its = [beam.budget] if variant and variant.confidence else budgets
+            shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, its))
     if config.greedy:
         shapes.append(_Shape("greedy", "", 1, 1, 1, [1]))
     for variant in config.variants:

@@ -65,12 +65,12 @@ class BlockSampler:
     cache_block: int = 1
     sampled: dict[tuple[int, int], tuple[int, Block]] = field(default_factory=dict)
 
-    async def sample(self, prefix: Node, block: int, *, round: int, lane: int) -> Block:
-        """Sample a block of at most `block` tokens after `prefix`, or of the aligned length, and score it."""
+    async def sample(self, prefix: Node, length: int, *, round: int, lane: int) -> Block:
+        """Sample a block of at most `length` tokens after `prefix`, or of the aligned length, and score it."""
         tokens = self.tree.prompt + self.tree.path(prefix.id)
         left = self.sampling.max_tokens - self.tree.end(prefix.id)
         # A block that could be the rest of the answer is not cut, so one block to the end stays one block.
-        requested = left if block >= left else min(aligned_length(len(tokens), block, self.cache_block), left)
+        requested = left if length >= left else min(aligned_length(len(tokens), length, self.cache_block), left)
         try:
             completion = await self.policy.extend(
                 tokens, replace(self.sampling, max_tokens=requested), stable_seed(self.seed, round, lane)

@@ -4,8 +4,8 @@ Answers vote group by group, in the order of the groups' numbers: the answers of
 decides the vote, whichever groups ended first. So the result is a function of the seed, like that of a whole search, and answers
 that end first because they are short have no advantage.
 
-Groups start in waves. A wave has as many groups as the vote needs at least, and at least as many as have ended, so the number of
-waves grows with the logarithm of the number of groups. When the vote is decided, the rest of the wave is cancelled.
+Groups start in waves. A wave has as many groups as the vote needs at least, and at least a share of those that have ended, so the
+number of waves grows with the logarithm of the number of groups. When the vote is decided, the rest of the wave is cancelled.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.select import Equivalent, Selector, classes, weigh
 from vgs_ray.search.tree import Node, Tree
 
+WAVE_SHARE = 0.25
+"""Least size of a wave, as a share of the groups that have ended. More groups at a time take less time and waste more tokens."""
+
 Group = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -28,8 +31,8 @@ class EarlyStop:
 
     Args:
         confidence: at which the vote is decided, in (0.5, 1]; see `adaptive.is_decided`.
-        answer: (tree, leaf) -> the answer of a finished leaf; None if it has none.
-        equivalent: whether two answers are equal.
+        answer: (tree, leaf) -> the answer of a finished leaf; None if it has none. It is called once for each leaf.
+        equivalent: whether two answers are equal. It is called for all pairs again after each group, so pass a cached function.
         selector: `weighted_majority` or `majority`.
 
     Attributes:
@@ -47,23 +50,17 @@ class EarlyStop:
         self.groups: int | None = None
         self._answer, self._equivalent = answer, equivalent
         self._answers: dict[int, str | None] = {}
-        self._equal: dict[tuple[str, str], bool] = {}
 
     def weights(self, tree: Tree, groups: int) -> list[float]:
         """Weights of the answer classes among the first groups of a tree."""
         leaves = [leaf for leaf in tree.leaves() if leaf.group < groups]
-        grouped = classes([self._answer_of(tree, leaf) for leaf in leaves], self._same)
+        grouped = classes([self._answer_of(tree, leaf) for leaf in leaves], self._equivalent)
         return [each.weight for each in weigh(self.selector, grouped, [leaf.value for leaf in leaves])]
 
     def _answer_of(self, tree: Tree, leaf: Node) -> str | None:
         if leaf.id not in self._answers:
             self._answers[leaf.id] = self._answer(tree, leaf) if leaf.state == "finished" else None
         return self._answers[leaf.id]
-
-    def _same(self, first: str, other: str) -> bool:
-        if (first, other) not in self._equal:
-            self._equal[first, other] = self._equivalent(first, other)
-        return self._equal[first, other]
 
 
 async def run_groups(groups: Sequence[Group], tree: Tree, answers: int, stop: EarlyStop | None) -> int:
@@ -84,7 +81,8 @@ async def run_groups(groups: Sequence[Group], tree: Tree, answers: int, stop: Ea
     ended, weights = 0, list[float]()
     while ended < len(groups):
         needed = answers_needed(weights, answers * (len(groups) - ended), stop.confidence)
-        wave = [asyncio.ensure_future(group()) for group in groups[ended:][: max(math.ceil(needed / answers), ended)]]
+        size = math.ceil(max(needed / answers, WAVE_SHARE * ended))
+        wave = [asyncio.ensure_future(group()) for group in groups[ended:][:size]]
         try:
             for call in wave:
                 await call

@@ -20,12 +20,12 @@ from vgs_ray.serve.search_spec import SearchSpec
 START, NODE = "vgs_ray.start", "vgs_ray.node"
 DONE = "data: [DONE]\n\n"
 HEARTBEAT = ": searching\n\n"
-SHAPE = ("keep", "branch", "block", "groups")
+SHAPE = ("keep", "branch", "block", "groups", "align")
 
 
 @with_config(extra="forbid")
 class StartedSearch(TypedDict):
-    """The search with every default filled in; only `beam` has `keep`, `branch`, `block` and `groups`."""
+    """The search with every default filled in; only `beam` has `keep`, `branch`, `block`, `groups` and `align`."""
 
     method: str
     budget: int
@@ -33,7 +33,9 @@ class StartedSearch(TypedDict):
     branch: NotRequired[int]
     block: NotRequired[int]
     groups: NotRequired[int]
+    align: NotRequired[bool]
     select: str
+    confidence: float | None
     max_tokens: int
     seed: int
     deadline_s: float | None
@@ -121,6 +123,7 @@ def start_event(spec: SearchSpec, seed: int, prompt: Tokens, queue_position: int
         "budget": spec.budget,
         **shape,
         "select": spec.select,
+        "confidence": spec.confidence,
         "max_tokens": spec.sampling.max_tokens,
         "seed": seed,
         "deadline_s": spec.deadline_s,

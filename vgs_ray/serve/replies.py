@@ -69,7 +69,7 @@ class EngineTokens(TypedDict):
 class SearchReply(TypedDict):
     """Details of the search: the selected answer and its value, the vote (the winner first), all leaves, and the cost.
 
-    `warnings` lists changes that the server made to the request, such as a reduced `max_tokens`.
+    `warnings` lists changes to the request. `decided_after` is the number of groups whose vote ended the search early, or null.
     """
 
     answer: str | None
@@ -82,6 +82,7 @@ class SearchReply(TypedDict):
     seed: int
     seconds: float
     warnings: list[str]
+    decided_after: int | None
 
 
 @with_config(extra="forbid")
@@ -242,11 +243,10 @@ def text_id() -> str:
 
 
 def usage_reply(result: SearchResult) -> UsageReply:
-    generated = result.usage.generated
     return {
         "prompt_tokens": result.prompt_tokens,
-        "completion_tokens": generated,
-        "total_tokens": result.prompt_tokens + generated,
+        "completion_tokens": result.usage.generated,
+        "total_tokens": result.prompt_tokens + result.usage.generated,
         "prompt_tokens_details": {"cached_tokens": result.usage.cached},
         "scored_tokens": result.usage.scored,
     }
@@ -278,6 +278,7 @@ def search_reply(result: SearchResult) -> SearchReply:
         "seed": result.seed,
         "seconds": round(result.seconds, 3),
         "warnings": list(result.warnings),
+        "decided_after": result.decided_after,
     }
 
 

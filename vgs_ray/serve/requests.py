@@ -99,8 +99,9 @@ class SearchOptions(StrictModel):
     Attributes:
         method: `sample` generates `budget` complete answers, `beam` is value-guided search.
         budget: number of parallel generations: answers of `sample`, `keep * branch * groups` of `beam`.
-        keep, branch, block, groups: shape of `beam` (see `vgs_ray.config.Beam`).
+        keep, branch, block, groups, align: shape of `beam` (see `vgs_ray.config.Beam`).
         select: how the final answer is selected.
+        confidence: at which the vote is decided; the rest of the search is then cancelled. Without it, all groups vote.
         max_tokens, seed: override the fields of the same name outside of `search`.
         deadline_s: seconds until the search ends and the best answer so far is returned.
         events: stream an event for each block of the search tree.
@@ -112,7 +113,9 @@ class SearchOptions(StrictModel):
     branch: Size | None = None
     block: Size | None = None
     groups: Size | None = None
+    align: bool | None = None
     select: Select = "weighted_majority"
+    confidence: Annotated[float, Field(gt=0.5, le=1)] | None = None
     max_tokens: Size | None = None
     seed: Seed | None = None
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = None

@@ -58,6 +58,7 @@ class SearchResult:
         late: the deadline ended the search.
         flops: floating-point operations of both models, counted as in evaluation; None if a model's size is unknown.
         warnings: changes that the server made to the request.
+        decided_after: number of groups whose answers decided the vote, so that the others were cancelled; None if no vote did.
     """
 
     leaves: tuple[Leaf, ...]
@@ -70,6 +71,7 @@ class SearchResult:
     late: bool = False
     flops: float | None = None
     warnings: tuple[str, ...] = ()
+    decided_after: int | None = None
 
     @property
     def selected(self) -> int:

@@ -40,6 +40,7 @@ class SearchSpec:
         n: number of answers in the reply.
         stop: strings before which an answer ends.
         warnings: changes that the server made to the request.
+        confidence: at which the vote is decided and the rest of the search is cancelled; None runs the whole search.
     """
 
     problem: str | Conversation | Tokens
@@ -54,6 +55,7 @@ class SearchSpec:
     n: int = 1
     stop: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    confidence: float | None = None
 
 
 def presets(settings: config.Serve) -> dict[str, dict[str, Any]]:
@@ -95,6 +97,7 @@ def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Se
         n=_number_of_choices(request, options, answers),
         stop=tuple(request.stop or ()),
         warnings=warnings,
+        confidence=_confidence(options),
     )
 
 
@@ -125,6 +128,15 @@ def _search_options(request: ChatRequest | CompletionRequest, settings: config.S
     if options.method == "sample" and "budget" not in requested and (request.n or 1) > default_budget:
         options = options.model_copy(update={"budget": request.n})
     return options
+
+
+def _confidence(options: SearchOptions) -> float | None:
+    if options.confidence and options.select == "best":
+        raise ApiError(
+            400, f"search.confidence is {options.confidence} and search.select is 'best', which is not a vote: leave "
+            "confidence out or change select", "search.confidence", "invalid_value",
+        )  # fmt: skip
+    return options.confidence
 
 
 def _number_of_choices(request: ChatRequest | CompletionRequest, options: SearchOptions, answers: int) -> int:
@@ -179,7 +191,9 @@ def _check_length(chars: int, name: str, param: str, max_chars: int) -> None:
 def _beam_and_budget(options: SearchOptions, settings: config.Serve) -> tuple[Beam, int]:
     """The beam and the budget. If only one of `budget` and `groups` is set, it determines the other."""
     sizes = {
-        name: size for name in ("keep", "branch", "block", "groups") if (size := getattr(options, name)) is not None
+        name: size
+        for name in ("keep", "branch", "block", "groups", "align")
+        if (size := getattr(options, name)) is not None
     }
     if options.method == "sample":
         for name in sizes:

@@ -11,8 +11,8 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
+from functools import cache, partial
+from typing import Any, TypeVar
 
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Sampling
@@ -22,17 +22,21 @@ from vgs_ray.engines.interface import SEARCH_CONTEXT, Policy, SearchContext, Unk
 from vgs_ray.grade import extract_answer
 from vgs_ray.prompts import END_OF_THOUGHT, Turn
 from vgs_ray.search import select
+from vgs_ray.search.early_stop import EarlyStop
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import ModelSizes, tree_flops
 from vgs_ray.search.gather import gather_or_cancel
+from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, rank_key, ranked
 from vgs_ray.serve.search_spec import Conversation, SearchSpec
 from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy, text_before_stop
 
 T = TypeVar("T")
+Models = tuple[Policy, Value, Tokens]
+"""The engines of a search, and its prompt."""
 VOTE_LIMIT_S = 10.0
-"""Time for comparing the answers of one search. Pairs that are not compared by then count as different."""
+"""Time for comparing the answers of one search, in all. Pairs that are not compared by then count as different."""
 PROBE_LIMIT_S = 10.0
 PROBE = "1+1"
 MAX_UNDECODED = 8
@@ -65,6 +69,7 @@ class Searcher:
         sizes: of both models, to count FLOPs; None if unknown.
         vocabulary: number of token ids that tokenizer and models share; None disables the check.
         block_ends: tokens at which a block of a beam also ends: those of the recipe's delimiter.
+        cache_block: returns the number of tokens in a block of the engines' caches.
     """
 
     policy: Policy
@@ -77,6 +82,7 @@ class Searcher:
     sizes: ModelSizes | None = None
     vocabulary: int | None = None
     block_ends: Tokens = ()
+    cache_block: Callable[[], Awaitable[int]] | None = None
 
     async def solve(self, spec: SearchSpec, listen: Listener | None = None, waited_s: float = 0.0) -> SearchResult:
         """Search, then vote.
@@ -104,11 +110,14 @@ class Searcher:
             if spec.stop
             else self.policy
         )
-        grow = partial(self._grow, policy, replace(spec, sampling=sampling), prompt, stable_seed(seed))
+        same = cache(_within_limit(self.judge))
+        stop = self._early_stop(spec, same)
+        models = policy, self.value, prompt
+        grow = partial(self._grow, models, replace(spec, sampling=sampling), seed=stable_seed(seed), stop=stop)
         left_s = None if spec.deadline_s is None else max(spec.deadline_s - waited_s, 0.0)
         tree, late = await _in_time(grow, left_s, prompt, listen)
         # In a thread, because decoding long answers and sympy would block all other searches.
-        leaves, votes = await asyncio.to_thread(self._vote, tree, spec)
+        leaves, votes = await asyncio.to_thread(self._vote, tree, spec, same)
         if not leaves:
             raise TooLate(f"no block was complete after {spec.deadline_s} s; raise search.deadline_s")
         usage = tree.usage()
@@ -117,7 +126,10 @@ class Searcher:
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
         choices = ranked(leaves, votes)[: spec.n]
-        return SearchResult(leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops, spec.warnings)
+        decided = stop.groups if stop else None
+        return SearchResult(
+            leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops, spec.warnings, decided
+        )
 
     def prompt(self, spec: SearchSpec) -> Tokens:
         """The prompt's tokens.
@@ -213,22 +225,21 @@ class Searcher:
         scores_by_token = await gather_or_cancel(_independent(self.value.score_each, tokens) for tokens in sequences)
         return [[score.value for score in scores[first:]] for scores in scores_by_token]
 
-    async def _grow(self, policy: Policy, spec: SearchSpec, prompt: Tokens, seed: int, listen: Listener | None) -> Tree:
-        models = policy, self.value, prompt
+    async def _grow(self, models: Models, spec: SearchSpec, listen: Listener | None, **others: Any) -> Tree:
         if spec.method == "sample":
-            return await sample(*models, count=spec.budget, sampling=spec.sampling, seed=seed, listen=listen)
+            return await sample(*models, count=spec.budget, sampling=spec.sampling, listen=listen, **others)
         sampling = replace(spec.sampling, stop_token_ids=(*spec.sampling.stop_token_ids, *self.block_ends))
-        return await beam(*models, beam=spec.beam, sampling=sampling, seed=seed, listen=listen)
+        cache_block = await self.cache_block() if spec.beam.align and self.cache_block else 1
+        return await beam(*models, beam=spec.beam, sampling=sampling, listen=listen, cache_block=cache_block, **others)
 
-    def _vote(self, tree: Tree, spec: SearchSpec) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
+    def _early_stop(self, spec: SearchSpec, same: Equivalent) -> EarlyStop | None:
+        def answer(tree: Tree, leaf: Node) -> str | None:
+            return self._leaf(tree, leaf.id, spec).answer
+
+        return EarlyStop(spec.confidence, answer, same, spec.select) if spec.confidence else None
+
+    def _vote(self, tree: Tree, spec: SearchSpec, same: Equivalent) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
         leaves = tuple(self._leaf(tree, node.id, spec) for node in tree.leaves())
-        deadline = time.monotonic() + VOTE_LIMIT_S
-
-        def same(first: str, other: str) -> bool:
-            if time.monotonic() > deadline:
-                return False
-            return self.judge.equivalent_pairs([(first, other)])[first, other] is True
-
         classes = select.classes([leaf.answer for leaf in leaves], same)
         weighed = select.weigh(spec.select, classes, [leaf.value for leaf in leaves])
         weighed.sort(key=lambda group: (-group.weight, -group.max_value))  # stable: equal ones keep their order
@@ -246,6 +257,22 @@ class Searcher:
         answer = extract_answer(text) if finished else None
         text = text.removeprefix(mark if spec.raw and mark == END_OF_THOUGHT else "")
         return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
+
+
+def _within_limit(judge: Judge) -> Equivalent:
+    """Equality of answers. Once comparisons have taken `VOTE_LIMIT_S`, further pairs count as different."""
+    left_s = VOTE_LIMIT_S
+
+    def same(first: str, other: str) -> bool:
+        nonlocal left_s
+        if left_s <= 0:
+            return False
+        began = time.monotonic()
+        equal = judge.equal(first, other)
+        left_s -= time.monotonic() - began
+        return equal
+
+    return same
 
 
 async def _independent(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:

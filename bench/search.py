@@ -3,7 +3,8 @@
 Both use the sandbox's policy, a value model on its backbone, the same problems, seeds, beams and in-process engines, and keep the
 same beams. The loop is our stand-in for the usual implementation. It has one barrier over all problems and beams for each block;
 then each prefix is scored from scratch, one at a time, and each final beam once more. Out: seconds of both with the ratio of the
-medians, and the value model's forwarded tokens for each generated token, also with blocks of a realistic length.
+medians, and the tokens that policy and value model forwarded for each generated token, also with blocks of a realistic length.
+`--align` ends blocks where the engines' cache blocks end, in both.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from vgs_ray.config import Beam, Engine, Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_policy, build_value
+from vgs_ray.engines.facts import cache_block
 from vgs_ray.engines.interface import Completion
 from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.sandbox.rows import benchmark_rows
+from vgs_ray.search.blocks import aligned_length
 from vgs_ray.search.explore import beam
 from vgs_ray.value.model import ValueModel
 
@@ -45,9 +48,13 @@ class Engines:
         for engine in (self.policy, self.value):
             engine.loop.engine.reset_prefix_cache()
 
-    def tokens(self) -> tuple[int, int]:
-        """Tokens that the value model forwarded, and tokens that the policy generated."""
-        return self.value.usage.scored, self.policy.usage.generated
+    def tokens(self) -> tuple[int, int, int]:
+        """Tokens that the policy generated, prefix tokens that it forwarded, and tokens that the value model forwarded."""
+        return self.policy.usage.generated, self.policy.usage.prefilled, self.value.usage.scored
+
+    @property
+    def cache_block(self) -> int:
+        return cache_block(self.policy, self.value)
 
     async def score_from_scratch(self, tokens: Tokens) -> float:
         self.value.loop.engine.reset_prefix_cache()
@@ -62,7 +69,15 @@ async def asynchronous(engines: Engines, prompts: Sequence[Tokens], shape: Beam,
     """Our search: no problem and no beam waits for another."""
     trees = await asyncio.gather(
         *(
-            beam(engines.policy, engines.value, prompt, beam=shape, sampling=sampling, seed=seed)
+            beam(
+                engines.policy,
+                engines.value,
+                prompt,
+                beam=shape,
+                sampling=sampling,
+                seed=seed,
+                cache_block=engines.cache_block,
+            )
             for seed, prompt in enumerate(prompts)
         )
     )
@@ -120,9 +135,11 @@ async def lockstep_round(
     calls = [(lane, index, prefix) for lane, prefixes in branches.items() for index, prefix in enumerate(prefixes)]
 
     async def block(lane: Lane, index: int, prefix: Tokens) -> Completion:
-        limits = Sampling(sampling.temperature, sampling.top_p, min(shape.block, limit - len(prefix)))
+        before, left = prompts[lane.problem] + prefix, limit - len(prefix)
+        aligned = aligned_length(len(before), shape.block, engines.cache_block if shape.align else 1)
+        limits = Sampling(sampling.temperature, sampling.top_p, left if shape.block >= left else min(aligned, left))
         seed = stable_seed(lane.problem, round, lane.group * width + index)
-        completion: Completion = await engines.policy.extend(prompts[lane.problem] + prefix, limits, seed)
+        completion: Completion = await engines.policy.extend(before, limits, seed)
         return completion
 
     completions = await asyncio.gather(*(block(*call) for call in calls))
@@ -136,19 +153,21 @@ async def lockstep_round(
 
 
 class Timing(NamedTuple):
-    """Seconds, and the value model's forwarded tokens for each generated token."""
+    """Seconds, and the tokens that policy and value model forwarded for each generated token."""
 
     seconds: float
-    scored_per_generated: float
+    policy: float
+    value: float
 
 
 def timed(search: Callable[..., Awaitable[Answers]], engines: Engines, *arguments: Any) -> tuple[Timing, Answers]:
     engines.reset_caches()
-    scored, generated = engines.tokens()
+    before = engines.tokens()
     start = time.perf_counter()
     answers = asyncio.run(search(engines, *arguments))  # type: ignore[arg-type]
-    seconds, after = time.perf_counter() - start, engines.tokens()
-    return Timing(seconds, (after[0] - scored) / (after[1] - generated)), answers
+    seconds = time.perf_counter() - start
+    generated, prefilled, scored = (after - before for after, before in zip(engines.tokens(), before, strict=True))
+    return Timing(seconds, 1 + prefilled / generated, scored / generated), answers
 
 
 def cpu_engine(max_model_len: int, max_num_seqs: int, kv_cache_gib: float) -> Engine:
@@ -162,12 +181,12 @@ def cpu_engine(max_model_len: int, max_num_seqs: int, kv_cache_gib: float) -> En
     )
 
 
-def compare(problems: int, rounds: int, folder: Path) -> None:
+def compare(problems: int, rounds: int, shape: Beam, folder: Path) -> None:
     """Run both on problems of the sandbox."""
     model = model_path("sandbox:ref")
     engines, tokenizer = Engines(model, folder, cpu_engine(512, 512, 0.5)), load_tokenizer(model)
     prompts = [prompt_tokens(tokenizer, row["problem"]) for row in benchmark_rows(problems)]
-    shape, sampling = Beam(keep=2, branch=2, block=48, groups=4), Sampling(1.0, 1.0, 192)
+    sampling = Sampling(1.0, 1.0, 192)
     timed(asynchronous, engines, prompts[:2], shape, sampling)  # warm-up
     seconds: dict[str, list[float]] = {"asynchronous": [], "lockstep": []}
     answers: dict[str, Answers] = {}
@@ -178,22 +197,22 @@ def compare(problems: int, rounds: int, folder: Path) -> None:
             print(f"round {round}: {name:13}{timing.seconds:7.1f} s, {ratio_text(timing)}", flush=True)
     equal = sum(a == b for a, b in zip(answers["asynchronous"], answers["lockstep"], strict=True))
     speedup = statistics.median(seconds["lockstep"]) / statistics.median(seconds["asynchronous"])
-    print(f"{problems} problems, blocks of {shape.block} tokens: {speedup:.2f} times as fast")
+    print(f"{problems} problems, {shape}: {speedup:.2f} times as fast")
     print(f"problems with equal answers: {equal} of {problems}")
     engines.close()
 
 
 def ratio_text(timing: Timing) -> str:
-    return f"{timing.scored_per_generated:.3f} tokens scored for each generated token"
+    return f"{timing.policy:.3f} + {timing.value:.3f} tokens forwarded for each generated token"
 
 
-def long_blocks(problems: int, block: int, folder: Path) -> None:
+def long_blocks(problems: int, block: int, align: bool, folder: Path) -> None:
     """Search four blocks of a realistic length, with a random policy that never ends an answer."""
     prompt, length = 60, 64 + 4 * block
     policy = random_model(folder / "policy", positions=length, ends=False)
     engines = Engines(policy, folder / "value", cpu_engine(length, 64, 1.0))
     prompts = [tuple(range(3 + problem, 3 + problem + prompt)) for problem in range(problems)]
-    shape, sampling = Beam(keep=2, branch=2, block=block), Sampling(1.0, 1.0, 4 * block)
+    shape, sampling = Beam(keep=2, branch=2, block=block, align=align), Sampling(1.0, 1.0, 4 * block)
     timing, _ = timed(asynchronous, engines, prompts, shape, sampling)
     # Each score reads the prompt and all blocks so far, and half of the last blocks, those of the final beams, are read again.
     from_scratch = sum(prompt + count * block for count in (1, 2, 3, 4)) + (prompt + 4 * block) / 2
@@ -206,11 +225,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--long-block", type=int, default=512, help="tokens of a block in the second part")
+    parser.add_argument("--keep", type=int, default=2)
+    parser.add_argument("--branch", type=int, default=2)
+    parser.add_argument("--block", type=int, default=48)
+    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--align", action="store_true", help="end blocks where the engines' cache blocks end")
+    parser.add_argument(
+        "--long-block", type=int, default=512, help="tokens of a block in the second part; 0 leaves it out"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        compare(arguments.problems, arguments.rounds, Path(folder) / "sandbox")
-        long_blocks(4, arguments.long_block, Path(folder) / "long")
+        shape = Beam(arguments.keep, arguments.branch, arguments.block, arguments.groups, align=arguments.align)
+        compare(arguments.problems, arguments.rounds, shape, Path(folder) / "sandbox")
+        if arguments.long_block:
+            long_blocks(4, arguments.long_block, arguments.align, Path(folder) / "long")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from vgs_ray.search.flops import ModelSizes, tree_flops
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Listener, Node, Tree
+from vgs_ray.serve.equality import equal_within_limit
 from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, rank_key, ranked
 from vgs_ray.serve.search_spec import Conversation, SearchSpec
 from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy, text_before_stop
@@ -35,8 +36,6 @@ from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy, text_befor
 T = TypeVar("T")
 Models = tuple[Policy, Value, Tokens]
 """The engines of a search, and its prompt."""
-VOTE_LIMIT_S = 10.0
-"""Time for comparing the answers of one search, in all. Pairs that are not compared by then count as different."""
 PROBE_LIMIT_S = 10.0
 PROBE = "1+1"
 MAX_UNDECODED = 8
@@ -110,7 +109,7 @@ class Searcher:
             if spec.stop
             else self.policy
         )
-        same = cache(_within_limit(self.judge))
+        same = cache(equal_within_limit(self.judge))
         stop = self._early_stop(spec, same)
         models = policy, self.value, prompt
         grow = partial(self._grow, models, replace(spec, sampling=sampling), seed=stable_seed(seed), stop=stop)
@@ -257,22 +256,6 @@ class Searcher:
         answer = extract_answer(text) if finished else None
         text = text.removeprefix(mark if spec.raw and mark == END_OF_THOUGHT else "")
         return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
-
-
-def _within_limit(judge: Judge) -> Equivalent:
-    """Equality of answers. Once comparisons have taken `VOTE_LIMIT_S`, further pairs count as different."""
-    left_s = VOTE_LIMIT_S
-
-    def same(first: str, other: str) -> bool:
-        nonlocal left_s
-        if left_s <= 0:
-            return False
-        began = time.monotonic()
-        equal = judge.equal(first, other)
-        left_s -= time.monotonic() - began
-        return equal
-
-    return same
 
 
 async def _independent(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:

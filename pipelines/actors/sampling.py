@@ -76,7 +76,8 @@ class SamplingActor:
             stops = delimiter_tokens(load_tokenizer(path), guide.shape.delimiter)
             sampling = replace(sampling, stop_token_ids=stops)
         self.sampling, self.out, self.guide = sampling, out, guide
-        self._provenance = {"engine": engine_version(), "sampling": json.dumps(settings, sort_keys=True)}
+        version = "server" if engine.urls else engine_version()
+        self._provenance = {"engine": version, "sampling": json.dumps(settings, sort_keys=True)}
         self._usage = UsageReporter(self.policy.usage)
         self._replica.uses(self.policy, self.value)
 

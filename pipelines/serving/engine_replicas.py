@@ -42,7 +42,7 @@ class PolicyReplica:
 
     def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
         with start_slot(resources):
-            self.policy = build_policy(model, engine, logprobs=False)
+            self.policy: Any = build_policy(model, engine, logprobs=False)
         exit_on_failure(self.policy)
         exit_if_stuck(self.policy)
 

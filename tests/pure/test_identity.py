@@ -27,6 +27,7 @@ ENGINE = {
     "threads",
     "max_num_batched_tokens",
     "step_timeout_s",
+    "urls",
 }
 RESOURCES = {"replicas", "num_cpus", "num_gpus", "starts_at_once", "nodes"}
 OPERATION = {

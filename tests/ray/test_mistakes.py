@@ -117,6 +117,23 @@ def test_shipped_recipes_can_run(name: str) -> None:
             "--roll_out.resources.num-gpus 1 --roll_out.engine.tensor-parallel-size 2",
             ["--roll-out.resources.num-gpus 2"],
         ),
+        ("--roll_out.engine.urls host:8000", ["roll_out.engine.urls has 'host:8000'", "http://HOST:PORT"]),
+        (
+            "--evaluate.value-engine.urls http://a:1",
+            ["evaluate.value_engine.urls is http://a:1", "an engine of its own"],
+        ),
+        (
+            "--roll_out.engine.urls http://a:1 --roll-out.resources.num-gpus 1",
+            ["roll_out.engine.urls needs no GPU", "--roll-out.resources.num-gpus 0"],
+        ),
+        (
+            "--serve.policy-engine.urls http://a:1 --serve.layout apart",
+            ["serve.policy_engine.urls is http://a:1", "--serve.layout together"],
+        ),
+        (
+            "--serve.policy-engine.urls http://a:1 --serve.value-model policy",
+            ["no server returns the values of the policy's own head"],
+        ),
         ("--roll_out.sampling.max-tokens 512", ["max_tokens is 512 and roll_out.engine.max_model_len 512"]),
         ("--clean.answer-column= --clean.solution-column=", ["clean.answer_column", "--clean.solution-column"]),
         ("--evaluate.samples 8", ["evaluate.budgets has 16 and evaluate.samples is 8"]),

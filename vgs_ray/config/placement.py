@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -88,12 +89,31 @@ def placement_faults(recipe: Recipe) -> Iterator[str]:
                 f"{engine}.tensor_parallel_size is {split} and {resources}.num_gpus is {gpus:g}; an engine that is split over "
                 f"GPUs needs all of them: pass {option_name(resources)}.num-gpus {split}"
             )
+    for engine, resources in pairs:
+        yield from _server_faults(recipe, engine, resources)
     if not recipe.uses_own_head("trees"):
         yield from _shared_memory("trees", recipe.trees, recipe.trees.resources.num_gpus > 0)
     if not recipe.uses_own_head("evaluate"):
         yield from _shared_memory("evaluate", recipe.evaluate, recipe.evaluate.resources.num_gpus > 0)
     if not recipe.uses_own_head("serve"):
         yield from _shared_memory("serve", recipe.serve, _share_a_gpu(recipe.serve))
+
+
+def _server_faults(recipe: Recipe, engine: str, resources: str) -> Iterator[str]:
+    """Mistakes in an engine that stands for servers."""
+    urls, option = _value(recipe, f"{engine}.urls"), f"{option_name(engine)}.urls"
+    if not urls:
+        return
+    if wrong := [url for url in urls if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url)]:
+        yield f"{engine}.urls has {wrong[0]!r}; an address is http://HOST:PORT or https://HOST: change {option}"
+    if engine.endswith("value_engine"):
+        yield f"{engine}.urls is {', '.join(urls)}; a value model needs an engine of its own: leave {option} out"
+    elif engine.endswith("policy_engine") and recipe.uses_own_head(engine.partition(".")[0]):
+        yield f"{engine}.urls is {', '.join(urls)}; no server returns the values of the policy's own head: leave {option} out"
+    elif (gpus := _value(recipe, f"{resources}.num_gpus")) and not engine.endswith("policy_engine"):
+        yield f"{resources}.num_gpus is {gpus:g}, and {engine}.urls needs no GPU: pass {option_name(resources)}.num-gpus 0"
+    if engine == "serve.policy_engine" and recipe.serve.layout == "apart":
+        yield f"{engine}.urls is {', '.join(urls)} and serve.layout is 'apart': pass --serve.layout together"
 
 
 def _pairs(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -21,4 +21,4 @@ class Resources:
     """Labels that a node needs, each KEY=VALUE. They apply to the actors and to the other tasks of the stage. Without labels,
     every node may hold them."""
     starts_at_once: PositiveInt = 2
-    """Maximum number of actors that start at the same time on one machine. Those that share a GPU always start one at a time."""
+    """Maximum number of actors that start at once on one machine. Those that share a GPU always start one at a time."""

@@ -15,7 +15,7 @@ class Beam:
     keep: PositiveInt = 2
     """Prefixes kept after each block."""
     branch: PositiveInt = 2
-    """Blocks sampled from each kept prefix (the width w of arXiv 2505.17373)."""
+    """Blocks sampled from each kept prefix (width w of arXiv 2505.17373)."""
     block: PositiveInt = 4096
     """Tokens in a block."""
     groups: PositiveInt = 1

@@ -71,6 +71,6 @@ class Serve:
     """Maximum number of connections from one client address at HAProxy; 0 for no limit. Clients behind one proxy or NAT share an
     address."""
     cors_origins: tuple[NonEmptyStr, ...] = ()
-    """Origins whose pages may send requests from a browser, such as `https://chat.example`; `*` means all."""
+    """Origins whose pages may send requests, such as `https://chat.example`; `*` means all."""
     log_requests: bool = False
     """Log each problem and its answer in the search replica's log."""

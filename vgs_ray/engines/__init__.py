@@ -1,8 +1,8 @@
 """Start engines: `build_policy` and `build_value` turn a model and a `config.Engine` into a running `Policy` or `Value`, and
 `build_engines` starts both for a search.
 
-`interface` defines the two protocols, `vllm` implements them, and `loop` is the thread that steps an engine. vLLM is imported
-when an engine starts.
+`interface` defines the two protocols, `vllm` implements them, and `loop` is the thread that steps an engine. `served` is a policy
+on servers that others started. vLLM is imported when an engine starts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vgs_ray.models.folder import on_this_machine
 
 if TYPE_CHECKING:
     from vgs_ray.engines.one_pass import VllmPolicyValue
+    from vgs_ray.engines.served import ServedPolicy
     from vgs_ray.engines.vllm import VllmPolicy, VllmValue
     from vgs_ray.engines.vocabularies import TranslatedValue
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Engines(NamedTuple):
     """The engines of a search; `policy is value` if one engine is both."""
 
-    policy: VllmPolicy
+    policy: VllmPolicy | ServedPolicy
     value: VllmValue | VllmPolicyValue | RandomValue | TranslatedValue
 
     def close(self) -> None:
@@ -62,14 +63,21 @@ def build_engines(
         raise
 
 
-def build_policy(model: str, engine: config.Engine, logprobs: bool = True, shared: bool = False) -> VllmPolicy:
-    """Start a vLLM engine that extends prefixes, and wait until it is ready. Call `close()` to stop it.
+def build_policy(
+    model: str, engine: config.Engine, logprobs: bool = True, shared: bool = False
+) -> VllmPolicy | ServedPolicy:
+    """Start a vLLM engine that extends prefixes, or connect to the servers `engine.urls`, and wait until it is ready. Call
+    `close()` to stop it.
 
     Args:
         model: folder, URL or hub id of a causal language model.
         engine: its configuration.
         logprobs, shared: as in `VllmPolicy`.
     """
+    if engine.urls:
+        from vgs_ray.engines.served import ServedPolicy
+
+        return ServedPolicy(model, engine, logprobs)
     from vgs_ray.engines.vllm import VllmPolicy
 
     return VllmPolicy(on_this_machine(model), engine, logprobs, shared)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
 import ray
 
 from pipelines.actors.searching import SearchActor
+from pipelines.answer_probabilities import write_probabilities
 from pipelines.cli import cli
 from pipelines.placement import check_engine_nodes, engine_actors, engine_options
 from pipelines.progress import progress, watched
@@ -27,6 +28,7 @@ from vgs_ray.config.checks import check_recipe
 from vgs_ray.data.ids import problem_id
 from vgs_ray.data.source_names import benchmark_label
 from vgs_ray.errors import UserError
+from vgs_ray.evaluate.answer_probability import chosen_answers, fit, probability_rows
 from vgs_ray.evaluate.answer_statistics import answer_statistics
 from vgs_ray.evaluate.benchmarks import benchmark_source
 from vgs_ray.evaluate.formats import terminal_table
@@ -152,8 +154,12 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     labels, names = [benchmark_label(name) for name in config.benchmarks], explorers(config)
     searches.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
     with Judge(1, recipe.judge.timeout_s, recipe.judge.memory_gib) as judge:
-        results = evaluate_methods(searches, config, judge.equal)
-    return write_report(out.folder, results, answer_statistics(searches), resamples=config.bootstrap, seed=recipe.seed)
+        equal = cache(judge.equal)
+        results = evaluate_methods(searches, config, equal)
+        chosen = chosen_answers(searches, config, equal)
+    statistics, probabilities = answer_statistics(searches), probability_rows(chosen)
+    write_probabilities(recipe, {name: fitted for name, answers in chosen.items() if (fitted := fit(answers))})
+    return write_report(out.folder, results, statistics, probabilities, resamples=config.bootstrap, seed=recipe.seed)
 
 
 def inputs_of(recipe: Recipe) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ FIGURES = {
     "Accuracy against budget": "accuracy_vs_budget.png",
     "Calibration of the answers' values": "calibration.png",
 }
+PROBABILITY_FIGURE = "probability.png"
 OUTCOMES = ("correct", "incorrect", "incomplete", "unknown")
 
 
@@ -68,7 +69,11 @@ def markdown(report: Mapping[str, Sequence[Row]]) -> str:
             parts += ["## Differences, paired by problem", _difference_table(differences[name])]
     figures = [f"![{title}]({file})" for title, file in FIGURES.items()]
     answers = ["## Answers of each search", _answer_table(report["answers"]), _ANSWERS_NOTE]
-    return "\n\n".join([*parts, _TABLE_NOTE, _METHODS_NOTE, *figures, *answers]) + "\n"
+    chosen = []
+    if report["probabilities"]:
+        table, figure = _probability_table(report["probabilities"]), f"![Chosen answers]({PROBABILITY_FIGURE})"
+        chosen = ["## Probability of the chosen answer", table, _PROBABILITY_NOTE, figure]
+    return "\n\n".join([*parts, _TABLE_NOTE, _METHODS_NOTE, *figures, *answers, *chosen]) + "\n"
 
 
 def github_table(cells: list[list[Any]], heads: list[str], text_columns: int = 1) -> str:
@@ -121,6 +126,20 @@ def _answer_cells(row: Row) -> list[Any]:
     ]
 
 
+def _probability_table(rows: Sequence[Row]) -> str:
+    cells = [
+        [
+            f"`{row['search']}`",
+            name,
+            f"{row['answers']:,}",
+            *(f"{row[name][key]:.3f}" for key in ("auc", "ece", "brier")),
+        ]
+        for row in rows
+        for name in ("share", "value", "probability")
+    ]
+    return github_table(cells, ["search", "number", "answers", "AUC", "ECE", "Brier"], text_columns=2)
+
+
 _TABLE_NOTE = """\
 The 95% intervals are over problems: a bootstrap, or Student's t for fewer than 50 problems. Each problem is resampled with all of
 its samples. Tokens, FLOPs and seconds are means per problem.
@@ -150,6 +169,15 @@ _ANSWERS_NOTE = """\
 - AUC, ECE (10 bins), Brier: of the values of finished answers against their correctness.
 - failed: searches that raised an error. They count as wrong, and so do answers that could not be judged (unknown).
 - NaN: blocks whose score was NaN. They rank below all others."""
+
+
+_PROBABILITY_NOTE = """\
+How well three numbers predict that the answer of the weighted majority is correct, over all budgets:
+
+- share: of the weight of all answers.
+- value: the highest value of an answer of its class.
+- probability: a logistic regression on both and on the budget. That of each problem is fitted on other problems. The endpoint
+  replies with it (`vgs_ray.probability`)."""
 
 
 def _accuracy(row: Row, to: str = " to ") -> list[str]:

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from vgs_ray.evaluate.formats import Row, by_benchmark
+from vgs_ray.evaluate.formats import PROBABILITY_FIGURE, Row, by_benchmark
 
 Axis = Literal["flops", "budget"]
 X_LABELS: dict[Axis, str] = {
@@ -88,6 +88,8 @@ def draw_figures(report: Mapping[str, Sequence[Row]], folder: AnyPath) -> None:
         draw_accuracy(rows, "flops", folder / f"accuracy_vs_flops{suffix}.png")
         draw_accuracy(rows, "budget", folder / f"accuracy_vs_budget{suffix}.png")
     draw_calibration(report["answers"], folder / "calibration.png")
+    if report["probabilities"]:
+        draw_probabilities(report["probabilities"], folder / PROBABILITY_FIGURE)
 
 
 def draw_accuracy(rows: Sequence[Row], against: Axis, path: AnyPath) -> None:
@@ -110,16 +112,30 @@ def draw_accuracy(rows: Sequence[Row], against: Axis, path: AnyPath) -> None:
 
 def draw_calibration(answers: Sequence[Row], path: AnyPath) -> None:
     """Draw the share of correct answers against their value, for `CALIBRATED` explorers; dots grow with the number of answers."""
+    with_benchmark = len({row["benchmark"] for row in answers}) > 1
+    drawn = [row for row in answers if row["calibration"] and row["search"] in CALIBRATED]
+    names = [f"{row['benchmark']}, {row['search']}" if with_benchmark else row["search"] for row in drawn]
+    curves = [(name, row["calibration"]) for name, row in zip(names, drawn, strict=True)]
+    _draw_curves(curves, "value of the finished answer, %", "correct answers, %", path)
+
+
+def draw_probabilities(rows: Sequence[Row], path: AnyPath) -> None:
+    """Draw the share of correct chosen answers against three numbers that could predict it; those of the guided search, if any."""
+    row = next((row for row in rows if row["search"] == "beam"), rows[0])
+    names = {"share": "share of the vote", "value": "value", "probability": "probability"}
+    curves = [(name, row[key]) for key, name in names.items()]
+    _draw_curves(curves, "share of the vote, value or probability, %", "correct chosen answers, %", path)
+
+
+def _draw_curves(curves: Sequence[tuple[str, Mapping[str, Any]]], x: str, y: str, path: AnyPath) -> None:
+    """A reliability diagram with a curve for each `calibration`."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 5), dpi=200, layout="constrained")
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color="#999999", linestyle="--", linewidth=1, label="calibrated")
-        with_benchmark = len({row["benchmark"] for row in answers}) > 1
-        drawn = [row for row in answers if row["calibration"] and row["search"] in CALIBRATED]
-        for row, colour in zip(drawn, cycle(CALIBRATION_COLOURS)):
-            name = f"{row['benchmark']}, {row['search']}" if with_benchmark else row["search"]
-            _draw_curve(axes, row["calibration"], name, colour)
-        axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="value of the finished answer, %", ylabel="correct answers, %")
+        for (name, calibration), colour in zip(curves, cycle(CALIBRATION_COLOURS)):
+            _draw_curve(axes, calibration, name, colour)
+        axes.set(xlim=(0, 100), ylim=(0, 100), xlabel=x, ylabel=y)
         axes.grid(color="#E4E4E4", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(frameon=False, loc="upper left", fontsize=10)

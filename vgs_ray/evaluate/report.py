@@ -112,7 +112,13 @@ def _compared_methods(methods: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def write_report(
-    folder: AnyPath, results: Sequence[MethodResult], answers: list[Row], *, resamples: int = 2000, seed: int = 0
+    folder: AnyPath,
+    results: Sequence[MethodResult],
+    answers: list[Row],
+    probabilities: Sequence[Row] = (),
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, list[Row]]:
     """Write the files into `folder`, report.json last, and return the content of report.json.
 
@@ -120,6 +126,7 @@ def write_report(
         folder: created if it does not exist.
         results: methods at budgets.
         answers: rows of `answer_statistics`.
+        probabilities: rows of `answer_probability.probability_rows`.
         resamples, seed: of the intervals.
 
     Raises:
@@ -136,6 +143,7 @@ def write_report(
         "rows": method_rows(results, resamples, seed),
         "comparisons": comparison_rows(results, resamples, seed),
         "answers": answers,
+        "probabilities": list(probabilities),
     }
     folder.mkdir(parents=True, exist_ok=True)
     draw_figures(report, folder)

@@ -120,7 +120,7 @@ def draw_calibration(answers: Sequence[Row], path: AnyPath) -> None:
 
 
 def draw_probabilities(rows: Sequence[Row], path: AnyPath) -> None:
-    """Draw the share of correct chosen answers against three numbers that could predict it; those of the guided search, if any."""
+    """Draw the share of correct chosen answers against three numbers that could predict it, of the guided search if any."""
     row = next((row for row in rows if row["search"] == "beam"), rows[0])
     names = {"share": "share of the vote", "value": "value", "probability": "probability"}
     curves = [(name, row[key]) for key, name in names.items()]

@@ -123,15 +123,25 @@ def show_result(result: dict[str, Any], console: Console) -> None:
 
 
 def result_rows(result: dict[str, Any], usage: dict[str, Any]) -> dict[str, str]:
-    """The answer, its value, the votes and the usage as text, from a reply's `vgs_ray` and its usage."""
-    value = "unknown" if result["value"] is None else f"{result['value']:.3f}"
+    """The answer, how likely it is, the votes and the usage as text, from a reply's `vgs_ray` and its usage."""
     votes = "   ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in result["votes"][:5])
     return {
         "answer": result["answer"] or "none",
-        "value": f"{value}   P(correct) by the value model",
+        "likely": likely_text(result),
         "votes": votes or "none",
         "usage": usage_text(result, usage),
     }
+
+
+def likely_text(result: dict[str, Any]) -> str:
+    """The probability of the answer, its share of the vote and its value, as far as the reply has them."""
+    tie = ", almost tied" if result["undecided"] else ""
+    parts = {
+        "probability": f"{result['probability'] or 0:.0%} likely to be correct, as measured by the evaluation",
+        "share": f"{result['share'] or 0:.0%} of the vote{tie}",
+        "value": f"highest value {result['value'] or 0:.2f}",
+    }
+    return "; ".join(text for name, text in parts.items() if result[name] is not None) or "unknown"
 
 
 def usage_text(result: dict[str, Any], usage: dict[str, Any]) -> str:

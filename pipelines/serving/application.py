@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from pipelines.answer_probabilities import read_probabilities
 from pipelines.placement import engine_options
 from pipelines.serving.engine_replicas import (
     DRAIN_S,
@@ -106,6 +107,7 @@ def build_searcher(recipe: Recipe, value_folder: str, policy: Policy, value: Val
         sizes=known_sizes(model, value_folder),
         block_ends=delimiter_tokens(tokenizer, settings.beam.delimiter),
         cache_block=partial(_cache_block, policy, value),
+        probabilities=read_probabilities(recipe),
     )
 
 

@@ -41,6 +41,6 @@ def test_an_endpoint_loads_the_models_of_a_run_on_s3(s3_root: UPath, tmp_path: P
         finally:
             server.kill()
     assert reply.returncode == 0, reply.stderr
-    assert "P(correct) by the value model" in reply.stdout
+    assert "of the vote" in reply.stdout
     copies = {path.name.rpartition("-")[0] for path in (tmp_path / "cache" / "vgs_ray" / "models").iterdir()}
     assert {"policy", "value_model"} <= copies

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 
 from vgs_ray.serve.errors import ErrorReply
 from vgs_ray.serve.events import NODE, START, EventData
-from vgs_ray.serve.replies import ChatReply, Health, ScoreReply, TextReply
+from vgs_ray.serve.replies import ChatReply, Health, TextReply
+from vgs_ray.serve.score_reply import ScoreReply
 
 Responses = dict[int | str, dict[str, Any]]
 """Response descriptions by status, as FastAPI's `responses` accepts them."""

@@ -5,11 +5,10 @@ In: a `SearchResult` or scores. Out: JSON values in OpenAI's format, with the nu
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from dataclasses import asdict
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -69,11 +68,16 @@ class EngineTokens(TypedDict):
 class SearchReply(TypedDict):
     """Details of the search: the selected answer and its value, the vote (the winner first), all leaves, and the cost.
 
+    `share` is that of the weight of all votes. `probability` is P(the selected answer is correct) as the evaluation fitted it, or
+    null. `undecided` is true if another answer has almost the same weight.
     `warnings` lists changes to the request. `decided_after` is the number of groups whose vote ended the search early, or null.
     """
 
     answer: str | None
     value: float | None
+    share: float | None
+    probability: float | None
+    undecided: bool
     node: str
     votes: list[VoteReply]
     leaves: list[LeafReply]
@@ -129,30 +133,6 @@ class TextReply(TypedDict):
     choices: list[TextChoice]
     usage: UsageReply
     vgs_ray: SearchReply
-
-
-@with_config(extra="forbid")
-class SequenceScores(TypedDict):
-    """P(correct) at the last token or after each token; `tokens` has their texts if the request asks for them."""
-
-    index: int
-    object: Literal["score"]
-    values: list[float | None]
-    tokens: NotRequired[list[str]]
-
-
-@with_config(extra="forbid")
-class ScoreUsage(TypedDict):
-    prompt_tokens: int
-    total_tokens: int
-
-
-@with_config(extra="forbid")
-class ScoreReply(TypedDict):
-    object: Literal["list"]
-    model: str
-    data: list[SequenceScores]
-    usage: ScoreUsage
 
 
 @with_config(extra="forbid")
@@ -258,6 +238,9 @@ def search_reply(result: SearchResult) -> SearchReply:
     return {
         "answer": selected.answer,
         "value": selected.value,
+        "share": result.share,
+        "probability": result.probability,
+        "undecided": result.undecided,
         "node": str(selected.node),
         "votes": [
             {"answer": str(result.leaves[vote.leaf].answer), "weight": vote.weight, "leaves": len(vote.leaves)}
@@ -280,21 +263,3 @@ def search_reply(result: SearchResult) -> SearchReply:
         "warnings": list(result.warnings),
         "decided_after": result.decided_after,
     }
-
-
-def score_reply(values: list[list[float]], model: str, tokens: int, texts: list[list[str]] | None = None) -> ScoreReply:
-    """The reply to a score request.
-
-    Args:
-        values: for each sequence; NaN becomes null.
-        model: the requested model.
-        tokens: number of tokens in all sequences.
-        texts: of the tokens that have a value, for each sequence.
-    """
-    data: list[SequenceScores] = [
-        {"index": index, "object": "score", "values": [None if math.isnan(value) else value for value in row]}
-        for index, row in enumerate(values)
-    ]
-    for scores, pieces in zip(data, texts or [], strict=False):
-        scores["tokens"] = pieces
-    return {"object": "list", "model": model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}

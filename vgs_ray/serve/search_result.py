@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from vgs_ray.engines.interface import FinishReason, Usage
 from vgs_ray.prompts import END_OF_THOUGHT, THINK
+from vgs_ray.search.answer_probability import FittedProbabilities
+from vgs_ray.serve.search_spec import SearchSpec
+
+NEAR_TIE = 0.9
+"""A vote is undecided if the second class has at least this share of the winner's weight."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class SearchResult:
         flops: floating-point operations of both models, counted as in evaluation; None if a model's size is unknown.
         warnings: changes that the server made to the request.
         decided_after: number of groups whose answers decided the vote, so that the others were cancelled; None if no vote did.
+        probability: see `probability_of`.
     """
 
     leaves: tuple[Leaf, ...]
@@ -72,15 +78,44 @@ class SearchResult:
     flops: float | None = None
     warnings: tuple[str, ...] = ()
     decided_after: int | None = None
+    probability: float | None = None
 
     @property
     def selected(self) -> int:
         """Index of the selected leaf."""
         return self.choices[0]
 
+    @property
+    def share(self) -> float | None:
+        """The selected class's share of the weight of all votes."""
+        return vote_share(self.votes)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether another answer has almost the same weight as the selected one."""
+        return len(self.votes) > 1 and self.votes[1].weight >= NEAR_TIE * self.votes[0].weight
+
     def finish_reason(self, leaf: int) -> FinishReason:
         """A leaf's finish reason; `length` if the deadline ended the search."""
         return "length" if self.late else self.leaves[leaf].finish_reason
+
+
+def vote_share(votes: Sequence[Vote]) -> float | None:
+    """The first class's share of the weight of all votes; None if they have no weight."""
+    total = sum(vote.weight for vote in votes)
+    return votes[0].weight / total if total else None
+
+
+def probability_of(
+    fitted: FittedProbabilities | None, spec: SearchSpec, leaves: Sequence[Leaf], votes: Sequence[Vote]
+) -> float | None:
+    """P(the selected answer is correct); None for a search unlike those of the evaluation, or without a fit."""
+    share, value = vote_share(votes), leaves[votes[0].leaf].value if votes else None
+    whole = spec.select == "weighted_majority" and not (spec.raw or spec.stop or spec.confidence)
+    if fitted is None or share is None or value is None or not whole or not isinstance(spec.problem, str):
+        return None
+    of_search = fitted.of_search(spec.method, spec.beam, spec.sampling, spec.budget)
+    return of_search.of(share, value, spec.budget) if of_search else None
 
 
 def ranked(leaves: Sequence[Leaf], votes: Sequence[Vote]) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from vgs_ray.engines.interface import SEARCH_CONTEXT, Policy, SearchContext, Unk
 from vgs_ray.grade import extract_answer
 from vgs_ray.prompts import END_OF_THOUGHT, Turn
 from vgs_ray.search import select
+from vgs_ray.search.answer_probability import FittedProbabilities
 from vgs_ray.search.early_stop import EarlyStop
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.flops import ModelSizes, tree_flops
@@ -29,7 +30,7 @@ from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.equality import equal_within_limit
-from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, rank_key, ranked
+from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, probability_of, rank_key, ranked
 from vgs_ray.serve.search_spec import Conversation, SearchSpec
 from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy, text_before_stop
 
@@ -69,6 +70,7 @@ class Searcher:
         vocabulary: number of token ids that tokenizer and models share; None disables the check.
         block_ends: tokens at which a block of a beam also ends: those of the recipe's delimiter.
         cache_block: returns the number of tokens in a block of the engines' caches.
+        probabilities: what the evaluation of these models fitted; None without one.
     """
 
     policy: Policy
@@ -82,6 +84,7 @@ class Searcher:
     vocabulary: int | None = None
     block_ends: Tokens = ()
     cache_block: Callable[[], Awaitable[int]] | None = None
+    probabilities: FittedProbabilities | None = None
 
     async def solve(self, spec: SearchSpec, listen: Listener | None = None, waited_s: float = 0.0) -> SearchResult:
         """Search, then vote.
@@ -126,8 +129,9 @@ class Searcher:
         seconds = time.perf_counter() - started
         choices = ranked(leaves, votes)[: spec.n]
         decided = stop.groups if stop else None
+        probability = None if late else probability_of(self.probabilities, spec, leaves, votes)
         return SearchResult(
-            leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops, spec.warnings, decided
+            leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops, spec.warnings, decided, probability
         )
 
     def prompt(self, spec: SearchSpec) -> Tokens:

@@ -153,9 +153,10 @@ async def lockstep_round(
 
 
 class Timing(NamedTuple):
-    """Seconds, and the tokens that policy and value model forwarded for each generated token."""
+    """Seconds, also of CPU time, and the tokens that policy and value model forwarded for each generated token."""
 
     seconds: float
+    cpu_seconds: float
     policy: float
     value: float
 
@@ -163,11 +164,11 @@ class Timing(NamedTuple):
 def timed(search: Callable[..., Awaitable[Answers]], engines: Engines, *arguments: Any) -> tuple[Timing, Answers]:
     engines.reset_caches()
     before = engines.tokens()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     answers = asyncio.run(search(engines, *arguments))  # type: ignore[arg-type]
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     generated, prefilled, scored = (after - before for after, before in zip(engines.tokens(), before, strict=True))
-    return Timing(seconds, 1 + prefilled / generated, scored / generated), answers
+    return Timing(seconds, cpu_seconds, 1 + prefilled / generated, scored / generated), answers
 
 
 def cpu_engine(max_model_len: int, max_num_seqs: int, kv_cache_gib: float) -> Engine:
@@ -188,18 +189,24 @@ def compare(problems: int, rounds: int, shape: Beam, folder: Path) -> None:
     prompts = [prompt_tokens(tokenizer, row["problem"]) for row in benchmark_rows(problems)]
     sampling = Sampling(1.0, 1.0, 192)
     timed(asynchronous, engines, prompts[:2], shape, sampling)  # warm-up
-    seconds: dict[str, list[float]] = {"asynchronous": [], "lockstep": []}
+    timings: dict[str, list[Timing]] = {"asynchronous": [], "lockstep": []}
     answers: dict[str, Answers] = {}
     for round in range(1, rounds + 1):
         for name, search in (("asynchronous", asynchronous), ("lockstep", lockstep)):
             timing, answers[name] = timed(search, engines, prompts, shape, sampling)
-            seconds[name].append(timing.seconds)
-            print(f"round {round}: {name:13}{timing.seconds:7.1f} s, {ratio_text(timing)}", flush=True)
+            timings[name].append(timing)
+            times = f"{timing.seconds:7.1f} s, {timing.cpu_seconds:6.1f} s of CPU time"
+            print(f"round {round}: {name:13}{times}, {ratio_text(timing)}", flush=True)
     equal = sum(a == b for a, b in zip(answers["asynchronous"], answers["lockstep"], strict=True))
-    speedup = statistics.median(seconds["lockstep"]) / statistics.median(seconds["asynchronous"])
-    print(f"{problems} problems, {shape}: {speedup:.2f} times as fast")
+    faster = median_of("seconds", timings["lockstep"]) / median_of("seconds", timings["asynchronous"])
+    less = median_of("cpu_seconds", timings["lockstep"]) / median_of("cpu_seconds", timings["asynchronous"])
+    print(f"{problems} problems, {shape}: {faster:.2f} times as fast, {less:.2f} times in CPU time")
     print(f"problems with equal answers: {equal} of {problems}")
     engines.close()
+
+
+def median_of(field: str, timings: list[Timing]) -> float:
+    return statistics.median(getattr(timing, field) for timing in timings)
 
 
 def ratio_text(timing: Timing) -> str:

@@ -74,10 +74,10 @@ async def test_a_decided_vote_saves_tokens_and_waits_for_no_more_answers_than_it
 
 
 class SlowPolicy(ScriptedPolicy):
-    """Holds the calls of some seeds until they are cancelled, as an engine that has sampled three tokens by then."""
+    """Answers the first calls. Holds the others until they are cancelled, with three sampled tokens."""
 
-    def __init__(self, fast: int) -> None:
-        super().__init__(WORLD)
+    def __init__(self, world: World, fast: int) -> None:
+        super().__init__(world)
         self.fast, self.calls, self.cancelled = fast, 0, 0
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
@@ -92,24 +92,17 @@ class SlowPolicy(ScriptedPolicy):
         raise AssertionError
 
 
-async def test_cancelled_groups_do_not_vote_and_what_they_spent_is_counted() -> None:
-    """At a confidence of 0.9, three equal answers decide a majority. The fourth and later ones of the wave never end."""
-    whole = await sample(ScriptedPolicy(World(24, 0.0)), None, PROMPT, count=9, sampling=LONG, seed=0)
-    policy, stop = SlowPolicy(fast=3), early(0.9, "majority")
-    policy.world = World(24, 0.0)
-    # The first wave has the three answers that are needed; hold two more by asking for them at once.
+async def test_the_first_wave_has_the_answers_that_can_decide() -> None:
+    """At a confidence of 0.9, three equal answers decide a majority."""
+    policy, stop = SlowPolicy(World(24, 0.0), fast=3), early(0.9, "majority")
     tree = await asyncio.wait_for(sample(policy, None, PROMPT, count=9, sampling=LONG, seed=0, stop=stop), 5)
-    assert stop.groups == 3 == len(tree.leaves())
-    assert policy.calls == 3
-    assert tree.usage().generated == 3 * 25 < whole.usage().generated
+    assert stop.groups == 3 == len(tree.leaves()) == policy.calls
 
 
-async def test_a_wave_is_cancelled_when_its_first_answers_decide() -> None:
-    """Two groups of 3 answers are the first wave. The second group is cancelled: the first one decides."""
+async def test_cancelled_groups_do_not_vote_and_what_they_spent_is_counted() -> None:
+    """Two groups of 3 answers are the first wave. The first group decides, because its vote counts more than is possible."""
     shape = Beam(keep=3, branch=1, block=99, groups=4)
-    stop = early(0.95, "majority")
-    policy = SlowPolicy(fast=3)
-    policy.world = World(24, 0.0)
+    policy, stop = SlowPolicy(World(24, 0.0), fast=3), early(0.95, "majority")
     stop.weights = lambda tree, groups: [4.0]  # type: ignore[method-assign]
     tree = await asyncio.wait_for(
         beam(policy, ScriptedValue(WORLD), PROMPT, beam=shape, sampling=LONG, seed=0, stop=stop), 5

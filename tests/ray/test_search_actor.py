@@ -37,6 +37,7 @@ VARIANTS = (
     Variant("tree", mcts=Mcts(simulations=6, width=2, block=24)),
     Variant("balanced", rebase=Rebase(width=4, block=24)),
     Variant("steps", beam=Beam(keep=1, branch=2, block=64, groups=2, delimiter=";")),
+    Variant("early", beam=Beam(keep=1, branch=1, block=16, groups=6, align=True), confidence=0.55),
     Variant("alpha", mcts=alphamath(simulations=6, width=2, block=64, delimiter=";")),
 )
 TREES = {variant.name: variant.mcts for variant in VARIANTS}
@@ -90,7 +91,8 @@ def test_every_method_has_rows(solve: SearchActor, tmp_path: Path) -> None:
     assert (room.held, room.running) == (0, 0)
     assert 0 < sum(room.means.values()) < room.tokens  # every search was admitted by the cache
     assert set(room.means) == {"sample", CONFIG.beam, *(variant.shape for variant in VARIANTS)}
-    for name in ("vgs", "tree", "balanced", "steps", "alpha"):
+    assert [each.budget for each in results if each.method == "early_weighted_majority"] == [6]
+    for name in ("vgs", "tree", "balanced", "steps", "early", "alpha"):
         assert {f"{name}_weighted_majority", f"{name}_best", f"{name}_pass"} <= methods
     for row in rows:
         leaves, tree = json.loads(row["leaves"]), json.loads(row["tree"])

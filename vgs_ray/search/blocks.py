@@ -122,7 +122,8 @@ def aligned_length(start: int, block: int, cache_block: int) -> int:
     """Length of a block after `start` tokens, prompt included, such that the next one does not read tokens again.
 
     Caches hold whole cache blocks, and a sampled token is in the cache once the next token has been sampled. So a block ends one
-    token after the end of a cache block. Its length is the closest to `block` with such an end, but at least half of `block`.
+    token after the end of a cache block. Blocks shorter than that end at equal parts of it: of two blocks of half a cache block,
+    one ends with it.
 
     Args:
         start: number of tokens before the block.
@@ -130,10 +131,11 @@ def aligned_length(start: int, block: int, cache_block: int) -> int:
         cache_block: number of tokens in a block of the engines' caches; with 1 the length is `block`.
 
     Returns:
-        A length from `block - n // 2` to `block - n // 2 + cache_block - 1`, where n = min(block, cache_block).
+        The closest length to `block` with such an end; of two, the lower one.
     """
-    least = block - min(block, cache_block) // 2
-    return least + (1 - start - least) % cache_block
+    part = next(size for size in range(min(block, cache_block), 0, -1) if cache_block % size == 0)
+    least = block - part // 2
+    return least + (1 - start - least) % part
 
 
 def fit_to_context(sampling: Sampling, prompt: int, context: int, stage: str) -> Sampling:

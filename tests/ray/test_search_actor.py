@@ -83,6 +83,7 @@ PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benc
 def test_every_method_has_rows(solve: SearchActor, tmp_path: Path) -> None:
     rows = solved(solve, tmp_path, PROBLEMS)
     assert {row["error"] for row in rows} == {None}
+    assert {search.unscored for search in read(rows)} == {0}
     results = evaluate_methods(read(rows), CONFIG)
     methods = {each.method for each in results}
     assert [each.budget for each in results if each.method == "greedy"] == [1]

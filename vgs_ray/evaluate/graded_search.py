@@ -116,4 +116,8 @@ class GradedSearch:
 
 def _unscored(tree: Tree, shape: Mcts | None) -> int:
     partly_scored = shape is not None and shape.back_up == "prefix"
-    return sum(node.value is None for node in tree.nodes[1:] if node.state == "finished" or not partly_scored)
+    voting = {
+        leaf.group for leaf in tree.leaves()
+    }  # a group that an early stop cancelled has blocks that were never scored
+    nodes = [node for node in tree.nodes[1:] if node.group in voting]
+    return sum(node.value is None for node in nodes if node.state == "finished" or not partly_scored)

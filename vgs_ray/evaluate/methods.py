@@ -136,8 +136,8 @@ def _shapes(config: Evaluate) -> list[_Shape]:
         name, prefix, beam = (variant.name, variant.name, variant.beam) if variant else ("beam", "vgs", config.beam)
         if beam:
             # Some groups of an early stop are missing, so it says nothing about smaller budgets.
-            its = [beam.budget] if variant and variant.confidence else budgets
-            shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, its))
+            reported = [beam.budget] if variant and variant.confidence else budgets
+            shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, reported))
     if config.greedy:
         shapes.append(_Shape("greedy", "", 1, 1, 1, [1]))
     for variant in config.variants:

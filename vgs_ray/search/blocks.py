@@ -100,7 +100,8 @@ class BlockSampler:
         for (round, lane), (parent, block) in sorted(self.sampled.items()):
             group, index = divmod(lane, width)
             if group >= first_group and block.tokens and (group, round, index) not in added:
-                self.tree.add(parent, group=group, round=round, index=index, **block._asdict())
+                pruned = block._replace(state="pruned")
+                self.tree.add(parent, group=group, round=round, index=index, **pruned._asdict())
         self.tree.prune(first_group)
 
     def _state(self, prefix: Node, completion: Completion, requested: int) -> State:

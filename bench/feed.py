@@ -21,8 +21,8 @@ import torch
 
 from vgs_ray.config import Train
 from vgs_ray.data.lists import ragged
-from vgs_ray.value.training.batches import Batches, row_multiple
-from vgs_ray.value.training.feed import ahead
+from vgs_ray.value.training.batches import Batches
+from vgs_ray.value.training.feed import ahead, row_multiple
 from vgs_ray.value.training.loader import Examples
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.store import Sources, build_store

@@ -59,7 +59,7 @@ def _train(recipe: Recipe, tokens: Path, mirror: Mirror) -> str:
     folder, device = recipe.stage_folder("train"), ray.train.torch.get_device()
     train, validation = open_splits(tokens, recipe.resolved_train)
     settings = with_steps(recipe.resolved_train, train)
-    attention = choose_attention(settings.attention, device, settings.attention_dropout)
+    attention = choose_attention(settings.attention, device, settings.attention_dropout, settings.micro_tokens)
     worker = _worker(device, attention)
     held_out = validation.held_out(HELD_OUT)
     model = ValueModel.from_backbone(

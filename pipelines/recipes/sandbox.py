@@ -37,7 +37,7 @@ def sandbox() -> Recipe:
     beam = Beam(keep=1, branch=2, block=16, groups=8)
     train = Train(
         init=reference, batch_size=32, micro_tokens=1024, steps=560, lr=1e-3, min_warmup_steps=0, dropout=0.0, workers=2,
-        cpus_per_worker=0.25, gpus_per_worker=0.0, activation_checkpointing=False, checkpoint_every=100, validate_every=100,
+        cpus_per_worker=0.25, gpus_per_worker=0.0, compile=False, checkpoint_every=100, validate_every=100,
         position_bin=64,
     )  # fmt: skip
     evaluate = Evaluate(

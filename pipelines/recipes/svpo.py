@@ -50,7 +50,7 @@ def svpo() -> Recipe:
         pairs=Pairs(min_margin=1.0),
         tune=Tune(
             beta=0.3, max_length=512, batch_size=64, paths=256, micro_batch=16, lr=3e-4, head_lr=1e-2, bf16=False, workers=2,
-            cpus_per_worker=0.25, gpus_per_worker=0.0, shard_size=1, activation_checkpointing=False,
+            cpus_per_worker=0.25, gpus_per_worker=0.0, shard_size=1, activations="keep",
         ),
         evaluate=replace(evaluate, limit=200, greedy=True, beam=beam),
         serve=replace(base.serve, beam=beam),

@@ -16,7 +16,7 @@ from toy import CONFIG, CPU, build_store, load, loss_and_gradient, new_model, po
 
 from vgs_ray.config import Train
 from vgs_ray.data.schemas import ROLL_OUTS
-from vgs_ray.value.attention import choose_attention, choose_layout
+from vgs_ray.value.attention import activate_kernel, choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.batches import Batches, with_steps
@@ -73,9 +73,23 @@ def test_packed_equals_padded(backbone: str, tables: Path) -> None:
 
 
 def test_attention_is_one_that_the_machine_supports() -> None:
-    assert choose_attention("auto", CPU, 0.1) == "varlen"
-    assert choose_attention("eager", CPU, 0.1) == "eager"
+    assert choose_attention("auto", CPU, 0.1, 16_384) == "varlen"
+    assert choose_attention("eager", CPU, 0.1, 16_384) == "eager"
     assert [choose_layout(name, CPU) for name in ("varlen", "eager")] == ["packed", "bucketed"]
+
+
+@pytest.mark.parametrize(("choice", "dropout"), [("sdpa", 0.0), ("eager", 0.0), ("auto", 0.1)])
+def test_a_mask_over_a_long_row_is_refused_on_a_gpu(choice: str, dropout: float) -> None:
+    gpu = torch.device("cuda")
+    assert choose_attention(choice, gpu, dropout, 4096) in ("sdpa", "eager")
+    with pytest.raises(ValueError, match=r"16,384 x 16,384 tokens .* at most 4,096: pass --train.attention auto"):
+        choose_attention(choice, gpu, dropout, 16_384)
+
+
+@pytest.mark.parametrize("name", ["varlen_fa3", "varlen_fa4"])
+def test_a_kernel_that_is_not_installed_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"train.attention is '{name}'.*--train.attention varlen"):
+        activate_kernel(name)
 
 
 def test_memory_follows_the_budget_and_not_the_longest_sequence(backbone: str) -> None:

@@ -9,22 +9,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import CONFIG, in_processes, load, new_model, poison, read_losses, run, weights_of
+from toy import CONFIG, in_processes, load, loss_and_gradient, new_model, poison, read_losses, run, weights_of
 from upath import UPath
 
 from vgs_ray.data.storage import list_files
+from vgs_ray.value.packing import lay_out
 from vgs_ray.value.training.batches import Batches
 from vgs_ray.value.training.checkpoint import Checkpoints
+from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loop import fit
+from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.optimizer import make_optimizer
-from vgs_ray.value.training.parallel import Worker, device_mesh, shard_count
+from vgs_ray.value.training.parallel import Worker, device_mesh, prepare, shard_count, sharing
 from vgs_ray.value.training.step import LossDivergedError
 from vgs_ray.value.training.throughput import training_flops
 
 PLAIN = replace(CONFIG, dropout=0.0, attention_dropout=0.0)
 VARIANTS = {
     "sharded": PLAIN,
-    "resharding": replace(PLAIN, reshard=True, activation_checkpointing=True, async_checkpoints=True),
+    "resharding": replace(PLAIN, reshard=True, activations="checkpoint", async_checkpoints=True),
     "copies": replace(PLAIN, shard_size=1),
     "nodes": PLAIN,
 }
@@ -36,7 +39,7 @@ def train_variants(worker: Worker, folder: Path, backbone: str, tables: Path, na
         (folder / name).mkdir(exist_ok=True)
         if name == "nodes":
             os.environ["LOCAL_WORLD_SIZE"] = "2"
-            mesh = device_mesh(0, worker)
+            mesh = device_mesh(sharing(0, worker), worker)
             assert mesh.mesh.tolist() == [[0, 1], [2, 3]]
             assert mesh.mesh_dim_names == ("replicate", "shard")
         run(backbone, tables, folder / name, replace(VARIANTS[name], validate_every=2), worker, held_out=8)
@@ -52,6 +55,39 @@ def test_any_number_of_workers_gives_the_same_losses(
     for name in names:
         assert read_losses(tmp_path / "many" / name) == pytest.approx(one, abs=1e-6)
         torch.testing.assert_close(torch.load(tmp_path / "many" / name / "final.pt"), weights, rtol=0, atol=1e-5)
+
+
+def train_in_bf16(worker: Worker, folder: Path, backbone: str, tables: Path) -> None:
+    worker = replace(worker, bf16=True)
+    model, dtypes = new_model(backbone, dropout=0.0), []
+    prepare(model, PLAIN, worker)
+    for layer in model.model.layers:
+        layer.register_forward_pre_hook(lambda _, states: dtypes.append(states[0].dtype))
+    examples = [load(tables).example(index) for index in range(worker.rank, 8, worker.world)]
+    loss = summed_loss(model, to_device(lay_out(examples, "packed"), worker.device), "outcome")
+    loss.backward()
+    assert set(dtypes) == {torch.bfloat16}
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    gradient = torch.cat([weight.grad.full_tensor().reshape(-1) for weight in model.parameters()])
+    assert gradient.dtype == torch.float32
+    torch.save((gradient, sum(worker.gather(loss.item()))), folder / "gradient.pt")
+    run(backbone, tables, folder, replace(PLAIN, async_checkpoints=True), worker, held_out=8)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_bfloat16_with_float32_masters(backbone: str, tables: Path, tmp_path: Path, world: int) -> None:
+    """What GPUs run, with gloo on a CPU. A single worker shards too."""
+    assert in_processes(world, train_in_bf16, tmp_path, backbone, tables) == [0] * world
+    examples = [load(tables).example(index) for index in range(8)]
+    loss, expected = loss_and_gradient(new_model(backbone, dropout=0.0), examples, "packed", 10_000)
+    gradient, in_bf16 = torch.load(tmp_path / "gradient.pt")
+    assert in_bf16 / len(examples) == pytest.approx(float(loss), rel=5e-3)
+    assert (gradient / len(examples) - expected).norm() < 0.05 * expected.norm()
+    (tmp_path / "one").mkdir()
+    assert read_losses(tmp_path) == pytest.approx(run(backbone, tables, tmp_path / "one", PLAIN), rel=0.01)
+    model = new_model(backbone)  # the checkpoint in float32, loaded by one worker
+    assert Checkpoints(tmp_path, 2, Worker()).load_latest(model, make_optimizer(model, PLAIN)) == PLAIN.steps
+    assert torch.equal(weights_of(model), torch.load(tmp_path / "final.pt"))
 
 
 @pytest.mark.parametrize(

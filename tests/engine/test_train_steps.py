@@ -20,8 +20,8 @@ from toy import CONFIG, CPU, load, loss_and_gradient, new_model, weights_of
 
 from vgs_ray.config import Train
 from vgs_ray.value.packing import Example, lay_out, sequence_bounds
-from vgs_ray.value.training.batches import Batches, row_multiple
-from vgs_ray.value.training.feed import ahead, host_batch, to_device
+from vgs_ray.value.training.batches import Batches
+from vgs_ray.value.training.feed import ahead, host_batch, row_multiple, to_device
 from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.parallel import Worker

@@ -31,7 +31,7 @@ from vgs_ray.value.tuning.trainer import TuneTrainer
 
 CONFIG = Tune(
     batch_size=8, paths=4, micro_batch=4, epochs=2, lr=2e-3, head_lr=1e-2, warmup_share=0.0, bf16=False, workers=1,
-    gpus_per_worker=0.0, checkpoint_every=3, validate_every=4, activation_checkpointing=False,
+    gpus_per_worker=0.0, checkpoint_every=3, validate_every=4, activations="keep",
 )  # fmt: skip
 Row = dict[str, float]
 

@@ -21,7 +21,7 @@ from vgs_ray.value.tuning.run import tune
 PLAIN = replace(CONFIG, dropout=0.0)
 VARIANTS = {
     "sharded": PLAIN,
-    "gathered": replace(PLAIN, reshard=False, activation_checkpointing=True),
+    "gathered": replace(PLAIN, reshard=False, activations="checkpoint"),
     "copies": replace(PLAIN, shard_size=1),
     "frozen": replace(PLAIN, loss="none"),
 }

@@ -38,14 +38,14 @@ OPERATION = {
     "label": {"model"},
     "train": {
         "init", "micro_tokens", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "timeout_s",
-        "shard_size", "reshard", "activation_checkpointing", "compile", "attention", "checkpoint_every", "checkpoints_kept",
+        "shard_size", "reshard", "activations", "compile", "attention", "checkpoint_every", "checkpoints_kept",
         "async_checkpoints", "validate_every", "position_bin", "trackers", "push_to", "nodes",
     },
     "trees": {"model", "value_model", "concurrent", "max_error_share"} | ENGINE | RESOURCES,
     "pairs": {"model"},
     "tune": {
         "model", "init", "micro_batch", "workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "shard_size", "reshard",
-        "checkpoint_every", "validate_every", "activation_checkpointing", "trackers", "nodes",
+        "checkpoint_every", "validate_every", "activations", "trackers", "nodes",
     },
     "evaluate": {"model", "policy", "value_model", "likelihood"} | ENGINE | RESOURCES,
     "export": {"hub"},

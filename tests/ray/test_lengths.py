@@ -155,7 +155,7 @@ def scaled(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     sampling = Sampling(max_tokens=base.roll_out.sampling.max_tokens // SCALE)
     config = replace(
         base.train, init=backbone, steps=1, batch_size=TRAINED, workers=1, gpus_per_worker=0.0, cpus_per_worker=0.5, nodes=(),
-        trackers=(), micro_tokens=1024, activation_checkpointing=False,
+        trackers=(), micro_tokens=1024, compile=False,
     )  # fmt: skip
     recipe = replace(
         base, root=str(tmp_path_factory.mktemp("runs")), cpu_nodes=(), train=config,

@@ -36,7 +36,7 @@ torch.set_num_threads(1)  # faster for models this small, and by far on a busy m
 CONFIG = Train(
     max_length=64, batch_size=8, micro_tokens=96, steps=6, lr=3e-3, min_warmup_steps=0, workers=1, checkpoint_every=3,
     validate_every=100,
-    dropout=0.1, attention_dropout=0.1, activation_checkpointing=False, async_checkpoints=False,
+    dropout=0.1, attention_dropout=0.1, compile=False, async_checkpoints=False,
 )  # fmt: skip
 
 

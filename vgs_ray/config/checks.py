@@ -69,6 +69,11 @@ def _relations(recipe: Recipe) -> Iterator[str]:
             f"trees.search.back_up is {recipe.trees.search.back_up!r}; only 'prefix' backs up the outcomes of answers: pass "
             "--trees.search.back-up prefix"
         )
+    if recipe.train.activations == "budget" and not recipe.train.compile:
+        yield (
+            "train.activations is 'budget' and train.compile is False; only the compiler chooses what to keep: pass "
+            "--train.compile, or --train.activations checkpoint"
+        )
     if recipe.train.min_workers > recipe.train.workers:
         yield (
             f"train.min_workers is {recipe.train.min_workers} and train.workers is {recipe.train.workers}; the minimum can't be "

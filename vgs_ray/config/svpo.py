@@ -125,8 +125,8 @@ class Tune:
     """Steps between checkpoints."""
     validate_every: Annotated[PositiveInt, OPERATION] = 100
     """Steps between validations."""
-    activation_checkpointing: Annotated[bool, OPERATION] = True
-    """Recompute the activations of each layer in the backward pass."""
+    activations: Annotated[Literal["keep", "checkpoint"], OPERATION] = "checkpoint"
+    """What the forward pass keeps for the backward pass: everything, or the inputs of the layers, which then run twice."""
     trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], OPERATION] = ("tensorboard",)
     """Experiment trackers to log to, in addition to `metrics.jsonl`."""
 

@@ -85,15 +85,17 @@ class Train:
     it, their greatest common divisor is used."""
     reshard: Annotated[bool, OPERATION] = False
     """Free the gathered weights after each forward and backward pass: less memory, more communication."""
-    activation_checkpointing: Annotated[bool, OPERATION] = True
-    """Recompute the activations of each layer in the backward pass."""
-    compile: Annotated[bool, OPERATION] = False
-    """Compile each layer with torch.compile."""
+    activations: Annotated[Literal["auto", "keep", "budget", "checkpoint"], OPERATION] = "auto"
+    """What the forward pass keeps for the backward pass: everything (`keep`), about half, chosen by the compiler (`budget`), or
+    the inputs of the layers, which then run twice (`checkpoint`). `auto` takes the first that fits the GPU."""
+    compile: Annotated[bool, OPERATION] = True
+    """Compile each layer with torch.compile, which takes a minute or two at the start and needs a C++ compiler."""
     attention: Annotated[
-        Literal["auto", "varlen", "flash_attention_2", "flex_attention", "sdpa", "eager"], OPERATION
+        Literal["auto", "varlen", "varlen_fa3", "varlen_fa4", "flash_attention_2", "flex_attention", "sdpa", "eager"],
+        OPERATION,
     ] = "auto"
-    """Attention implementation. `auto` uses FlashAttention if it is installed, otherwise torch's attention for sequences of
-    different lengths (`varlen`), or SDPA with a mask for attention dropout on a GPU."""
+    """Attention implementation. `auto` takes the fastest that is installed and supports the GPU (docs/training.md). `sdpa` and
+    `eager` need a mask over the packed row, and are refused on a GPU for rows of more than 4,096 tokens."""
     checkpoint_every: Annotated[PositiveInt, OPERATION] = 486
     """Steps between checkpoints."""
     checkpoints_kept: Annotated[PositiveInt, OPERATION] = 2

@@ -28,6 +28,6 @@ def training_gib(config: Mapping[str, Any], train: Train) -> float:
     weights = backbone.params + config["vocab_size"] * config["hidden_size"]
     sharing = min(train.shard_size or train.workers, train.workers)
     kept = weights * (WEIGHT_BYTES if train.trained_layers else STATE_BYTES) / sharing
-    gathered = 0 if sharing == 1 or train.reshard else weights * GATHERED_BYTES
+    gathered = 0 if train.reshard else weights * GATHERED_BYTES
     inputs = train.micro_tokens * config["num_hidden_layers"] * config["hidden_size"] * GATHERED_BYTES
     return (kept + gathered + inputs) / GIB

@@ -8,26 +8,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from vgs_ray.config import Train
 from vgs_ray.value.packing import MicroBatch, lay_out
-from vgs_ray.value.training.feed import host_batch
+from vgs_ray.value.training.feed import host_batch, row_multiple
 from vgs_ray.value.training.loader import Examples, Order
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.partition import Ints, Partition, partition_batch
 from vgs_ray.value.training.step import Step
 from vgs_ray.value.training.throughput import TrainingFlops
-
-ROW_MULTIPLE, ROW_LENGTHS = 1024, 16
-"""Packed rows have a length that is a multiple of 1,024 tokens, or of 1/16 of `micro_tokens` if that is less."""
-
-
-def row_multiple(config: Train, device: torch.device) -> int:
-    """The length of a packed row is a multiple of it. Uncompiled code on a CPU gains nothing from few lengths."""
-    if device.type == "cpu" and not config.compile:
-        return 1
-    return max(1, min(ROW_MULTIPLE, config.micro_tokens // ROW_LENGTHS))
 
 
 def with_steps(config: Train, examples: Examples) -> Train:

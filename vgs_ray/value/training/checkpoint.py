@@ -70,7 +70,8 @@ class Checkpoints:
         self._identity, self._before_commit = dict(identity or {}), before_commit
         self._pending: tuple[Future[Any], _Save] | None = None
         # A group of its own: collectives of a save in the background must not mix with those of training.
-        group = dist.new_group(backend="gloo") if worker.world > 1 else None
+        # On a CPU, even of a single worker on a GPU: torch refuses to save in the background with NCCL alone.
+        group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._collectives: dict[str, Any] = {"process_group": group, "no_dist": worker.world == 1}
 
     def save(self, step: int, samples: int, model: ValueModel, optimizer: Optimizer) -> None:

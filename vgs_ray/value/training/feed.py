@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vgs_ray.config import Train
 from vgs_ray.value.packing import MicroBatch, sequence_bounds
 
 T = TypeVar("T")
+ROW_MULTIPLE, ROW_LENGTHS = 1024, 16
+"""Packed rows have a length that is a multiple of 1,024 tokens, or of 1/16 of `micro_tokens` if that is less."""
 
 
 class DeviceBatch(NamedTuple):
@@ -81,6 +84,13 @@ def host_batch(micro: MicroBatch, device: torch.device) -> HostBatch:
     buffer = torch.from_numpy(np.concatenate(parts))
     pinned = buffer.pin_memory() if device.type == "cuda" else buffer
     return HostBatch(pinned, tuple(map(len, parts)), micro.input_ids.shape, micro.ids)
+
+
+def row_multiple(config: Train, device: torch.device) -> int:
+    """The length of a packed row is a multiple of it. Uncompiled code on a CPU gains nothing from few lengths."""
+    if device.type == "cpu" and not config.compile:
+        return 1
+    return max(1, min(ROW_MULTIPLE, config.micro_tokens // ROW_LENGTHS))
 
 
 def to_device(micro: MicroBatch, device: torch.device) -> DeviceBatch:

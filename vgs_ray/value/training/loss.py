@@ -6,10 +6,8 @@ divides the sum by the number of sequences in the whole batch, over all workers 
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 
 import vgs_ray.value.attention  # noqa: F401  registers attention `varlen`
 from vgs_ray.config.train import Loss
@@ -42,10 +40,6 @@ def target_logits(model: ValueModel, batch: DeviceBatch) -> Tensor:
     """Logits (T, C), float32, at the targets.
 
     No attention mask is needed: packed sequences are kept apart by their bounds or positions, and padding is on the right, where
-    causal attention does not see it. Weights are float32. On a GPU the computation is bfloat16, in validation too, because flash
-    attention does not support float32; a sharded model has its own mixed-precision policy for this.
+    causal attention does not see it.
     """
-    device = batch.input_ids.device.type
-    mixed = device == "cuda" and not isinstance(model, FSDPModule)
-    with torch.autocast(device, torch.bfloat16, enabled=mixed):
-        return model(batch.input_ids, chosen=batch.targets, **batch.packing).float()
+    return model(batch.input_ids, chosen=batch.targets, **batch.packing).float()

@@ -16,8 +16,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from vgs_ray.config import Train
+from vgs_ray.value.attention import activate_kernel
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Layout
+from vgs_ray.value.training.activations import apply_activations, choose_activations
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,19 @@ class Worker:
         world: number of workers.
         device: device of the model.
         layout: layout of micro-batches.
+        bf16: compute in bfloat16 on a CPU too, as a GPU always does.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     layout: Layout = "packed"
+    bf16: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of weights and activations in a forward pass; masters of the weights are float32."""
+        return torch.bfloat16 if self.bf16 or self.device.type == "cuda" else torch.float32
 
     def gather(self, value: Any) -> list[Any]:
         """The values that all workers pass, by rank; returned on every worker."""
@@ -46,27 +55,30 @@ class Worker:
 
 
 def prepare(model: ValueModel, config: Train, worker: Worker) -> None:
-    """Freeze layers, checkpoint activations, compile and shard the model in place, as configured. One worker does not shard."""
+    """Freeze layers, checkpoint activations, compile and shard the model in place, as configured.
+
+    In bfloat16, a single worker shards too: the shards are float32, and the gathered weights bfloat16.
+    """
     if config.trained_layers:
         for module in (model.model.embed_tokens, *model.model.layers[: -config.trained_layers]):
             module.requires_grad_(False)
-    if config.activation_checkpointing:
-        model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    shared = sharing(config.shard_size, worker)
+    apply_activations(model, choose_activations(model, config, worker.device, shared))
+    activate_kernel(model.config._attn_implementation)
     if config.compile:
         for block in model.model.layers:
             block.compile(dynamic=True)
-    mesh = device_mesh(config.shard_size, worker)
-    if mesh is not None:
-        dtype = torch.bfloat16 if worker.device.type == "cuda" else None
+    if worker.world > 1 or worker.dtype == torch.bfloat16:
+        mesh = device_mesh(shared, worker)
         # Sum instead of mean: the loss is divided by the size of the whole batch already.
-        shard(model, model.model.layers, mesh, dtype, config.reshard, divisor=1.0)
+        shard(model, model.model.layers, mesh, worker.dtype, config.reshard, divisor=1.0)
 
 
 def shard(
     model: nn.Module,
     layers: Iterable[nn.Module],
     mesh: DeviceMesh,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     reshard: bool,
     divisor: float,
 ) -> None:
@@ -76,7 +88,7 @@ def shard(
         model: the model, whole.
         layers: its layers.
         mesh: see `device_mesh`.
-        dtype: type of the gathered weights; None for that of the shards. Gradients are reduced in float32.
+        dtype: type of the gathered weights. Gradients are reduced in float32.
         reshard: free the gathered weights of a layer after its forward pass, and gather them again for the backward pass.
         divisor: the sum of the workers' gradients is divided by it.
     """
@@ -89,8 +101,23 @@ def shard(
         sharded.set_force_sum_reduction_for_comms(True)  # gloo can only sum
 
 
-def device_mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
-    """A mesh that shards, or one that replicates and shards; None if nothing is sharded. All workers must call this together.
+def device_mesh(shared: int, worker: Worker) -> DeviceMesh:
+    """A mesh that shards, or one that replicates and shards. All workers must call this together.
+
+    Args:
+        shared: see `sharing`.
+        worker: this process. A single one needs no process group; it gets one of its own.
+    """
+    if not dist.is_initialized():
+        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
+    if shared == worker.world:
+        return init_device_mesh(worker.device.type, (shared,))
+    shape = (worker.world // shared, shared)
+    return init_device_mesh(worker.device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def sharing(shard_size: int, worker: Worker) -> int:
+    """Number of workers that share one copy of the model. All workers must call this together.
 
     Args:
         shard_size: see `vgs_ray.config.Train`.
@@ -98,13 +125,7 @@ def device_mesh(shard_size: int, worker: Worker) -> DeviceMesh | None:
     """
     # Set by Ray Train and torchrun. The ranks of a node follow each other.
     per_node = math.gcd(*worker.gather(int(os.environ.get("LOCAL_WORLD_SIZE", 0))))
-    size = shard_count(shard_size, worker.world, per_node)
-    if size == 1:
-        return None
-    if size == worker.world:
-        return init_device_mesh(worker.device.type, (size,))
-    shape = (worker.world // size, size)
-    return init_device_mesh(worker.device.type, shape, mesh_dim_names=("replicate", "shard"))
+    return shard_count(shard_size, worker.world, per_node)
 
 
 def shard_count(shard_size: int, workers: int, per_node: int = 0) -> int:
@@ -136,18 +157,6 @@ def release(model: nn.Module) -> None:
     """Free the gathered weights after forward passes without a backward pass, so that the parameters are shards again."""
     for module in _sharded(model):
         module.reshard()
-
-
-def sum_gradients(model: ValueModel, worker: Worker) -> None:
-    """Sum the gradients of all workers, once per step, if the weights are replicated and not sharded."""
-    if worker.world == 1 or isinstance(model, FSDPModule):
-        return
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-    flat = torch.cat([grad.reshape(-1) for grad in grads])
-    dist.all_reduce(flat)
-    for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
-        weight.grad = part.view_as(weight)
 
 
 def clip_gradients(model: ValueModel, clip_norm: float) -> Tensor:

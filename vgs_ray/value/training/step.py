@@ -19,7 +19,7 @@ from vgs_ray.value.model import ValueModel
 from vgs_ray.value.training.feed import HostBatch
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.optimizer import learning_rate
-from vgs_ray.value.training.parallel import Worker, accumulate, clip_gradients, sum_gradients
+from vgs_ray.value.training.parallel import Worker, accumulate, clip_gradients
 from vgs_ray.value.training.partition import Partition
 
 SHOWN_IDS = 8
@@ -98,7 +98,6 @@ class Trainer:
         losses, partition = self._backward(prepared), prepared.partition
         if not losses:  # no sequence of the batch has a target
             return StepResult(0.0, 0.0, 0, 0.0)
-        sum_gradients(self.model, self.worker)
         norm = clip_gradients(self.model, self.config.clip_norm)
         loss, norm = torch.stack([self._total(losses), norm]).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):

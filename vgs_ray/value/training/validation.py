@@ -13,8 +13,7 @@ from torch import Tensor
 from vgs_ray.config import Train
 from vgs_ray.value.model import CORRECT, ValueModel, correct_probs
 from vgs_ray.value.packing import Example, MicroBatch, lay_out
-from vgs_ray.value.training.batches import row_multiple
-from vgs_ray.value.training.feed import to_device
+from vgs_ray.value.training.feed import row_multiple, to_device
 from vgs_ray.value.training.loss import target_logits
 from vgs_ray.value.training.metrics import Predictions
 from vgs_ray.value.training.parallel import Worker, release

@@ -116,7 +116,7 @@ def training_arguments(config: Tune, folder: Path, seed: int, workers: int, step
         max_length=None,
         bf16=config.bf16,
         use_cpu=not config.gpus_per_worker,
-        gradient_checkpointing=config.activation_checkpointing and config.loss != "none",
+        gradient_checkpointing=config.activations == "checkpoint" and config.loss != "none",
         logging_steps=1,
         logging_nan_inf_filter=False,
         eval_strategy="steps" if validates else "no",

@@ -24,7 +24,7 @@ from trl import DPOTrainer
 from vgs_ray.config import Tune
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.training.checkpoint import load_state, save_state
-from vgs_ray.value.training.parallel import Worker, device_mesh, release, shard, whole_weights
+from vgs_ray.value.training.parallel import Worker, device_mesh, release, shard, sharing, whole_weights
 from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
 from vgs_ray.value.tuning.collator import PairCollator
 from vgs_ray.value.tuning.diverged import TuneDivergedError
@@ -96,12 +96,13 @@ class TuneTrainer(DPOTrainer):
     def _shard(self) -> None:
         """Shard the policy, its head and the reference, as configured."""
         config, workers = self._config, self.args.world_size
-        mesh = device_mesh(config.shard_size, Worker(self.args.process_index, workers, self.args.device))
-        if mesh is None:
+        worker = Worker(self.args.process_index, workers, self.args.device)
+        if (shared := sharing(config.shard_size, worker)) == 1:
             return
-        shard(self.policy_value.head, (), mesh, None, False, workers)  # in float32, as `q_values` computes it
+        mesh = device_mesh(shared, worker)
+        shard(self.policy_value.head, (), mesh, torch.float32, False, workers)  # in float32, as `q_values` computes it
         for model in filter(None, (self.policy_value.policy, self.ref_model)):
-            dtype = torch.bfloat16 if config.bf16 else None
+            dtype = torch.bfloat16 if config.bf16 else torch.float32
             shard(model, model.base_model.layers, mesh, dtype, config.reshard, workers)
         self.is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
 

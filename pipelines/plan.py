@@ -46,6 +46,7 @@ from vgs_ray.evaluate.estimate import (
 )
 from vgs_ray.evaluate.estimate_svpo import TreeMeans, tree_stages
 from vgs_ray.models import model_folder
+from vgs_ray.models.folder import is_path
 from vgs_ray.search.flops import NO_MODEL, ModelSize, size_from_config
 
 
@@ -94,6 +95,11 @@ def config_of(model: str) -> dict[str, Any]:
         raise UserError(
             f"the config.json of {model} can't be read ({error}), and plan needs it for the model's size: use another model"
         ) from error
+    if is_path(model):
+        raise UserError(
+            f"{model} is not a folder, and plan reads the config.json in it for the model's size: make the model first, or pass "
+            "the name of one of the same size in every option that has this one"
+        )
     if model not in KNOWN_CONFIGS:
         raise UserError(
             f"the size of {model} is unknown; plan reads config.json from a folder or the Hugging Face cache: run "

@@ -41,6 +41,7 @@ LEVELS = {
     "vgs_ray.value": 3,
     "vgs_ray.value.training": 4,
     "vgs_ray.value.tuning": 4,
+    "vgs_ray.words": 4,
     "vgs_ray.serve": 5,
     "pipelines": 6,
 }

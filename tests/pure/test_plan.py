@@ -207,6 +207,7 @@ def test_table_fits_in_100_columns(name: str, tmp_path: Path, capsys) -> None:
         (["--plan.problems", "-3"], "plan.problems is -3; it must be greater than or equal to 0"),
         (["--plan.train-share", "0"], "plan.train_share is 0.0; it must be greater than 0"),
         (["--policy.model", "somebody/unheard-of"], "hf download somebody/unheard-of config.json"),
+        (["--policy.model", "./not-made-yet"], "./not-made-yet is not a folder.*make the model first"),
     ],
 )
 def test_bad_options_stop_with_one_line(arguments: list[str], named: str, tmp_path: Path) -> None:

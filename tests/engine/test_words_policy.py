@@ -1,0 +1,74 @@
+"""Fine-tuning a policy on solutions: what it writes, and that it continues after it was killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vgs_ray.errors import UserError
+from vgs_ray.prompts import load_tokenizer, prompt_tokens
+from vgs_ray.words.train_policy import SETTINGS, Settings, train_policy
+
+SMALL = Settings(init="sandbox:ref", epochs=1, batch_size=4, micro_batch=2, lr=1e-3)
+
+
+def _data(folder: Path, rows: int) -> Path:
+    file = folder / "tuning.jsonl"
+    lines = [{"problem": f"Start with {at}. 1) add 2", "solution": f"{at}+2={at + 2}"} for at in range(rows)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_the_policy_is_a_folder_that_is_made_once(tmp_path: Path) -> None:
+    data, out = _data(tmp_path, 8), tmp_path / "policy"
+    train_policy(data, out, SMALL)
+    assert [path.name for path in tmp_path.iterdir() if "checkpoints" in path.name] == []
+    assert json.loads((out / SETTINGS).read_text())["lr"] == 1e-3
+    assert prompt_tokens(load_tokenizer(str(out)), "Start with 1.") == prompt_tokens(
+        load_tokenizer(str(Path(__file__).parents[2] / "vgs_ray/sandbox/policies/ref")), "Start with 1."
+    )
+    weights = load_file(out / "model.safetensors")
+    assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in weights.values())
+    made = (out / "model.safetensors").stat().st_mtime_ns
+    train_policy(data, out, SMALL)
+    assert (out / "model.safetensors").stat().st_mtime_ns == made
+    with pytest.raises(UserError, match="with another lr: pass another --out"):
+        train_policy(data, out, replace(SMALL, lr=2e-3))
+
+
+def test_a_batch_that_can_not_be_divided_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch-size is 4; it must be a multiple of micro-batch"):
+        train_policy(_data(tmp_path, 4), tmp_path / "policy", replace(SMALL, micro_batch=3))
+
+
+@pytest.mark.slow  # three starts of torch and TRL
+@pytest.mark.timeout(600)
+def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
+    data = _data(tmp_path, 100)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(SMALL).items()]
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        module = [sys.executable, "-m", "vgs_ray.words.train_policy", "--data", str(data), "--out", str(tmp_path / out)]
+        return subprocess.Popen([*module, *options, "--checkpoint-every=5"])
+
+    killed = start("killed")
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("killed-checkpoints-*/checkpoint-*/complete")):
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed").exists()
+    assert [start(out).wait(300) for out in ("killed", "whole")] == [0, 0]
+    weights = [load_file(tmp_path / out / "model.safetensors") for out in ("killed", "whole")]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-6) for name in weights[0])

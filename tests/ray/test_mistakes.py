@@ -139,6 +139,7 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--evaluate.samples 8", ["evaluate.budgets has 16 and evaluate.samples is 8"]),
         ("--evaluate.beam.groups 2", ["has 8, 16", "keep * branch (2), up to keep * branch * groups (4)"]),
         ("--evaluate.budgets 3 4", ["evaluate.budgets has 3;"]),
+        ("--train.activations budget", ["train.activations is 'budget'", "train.compile is False", "--train.compile"]),
         ("--evaluate.confidence 0.4", ["evaluate.confidence is 0.4", "over 0.5"]),
         ("--evaluate.benchmarks a/x.jsonl b/x.jsonl", ["call x, x", "may occur once"]),
         ("--serve.beam.groups 200", ["budget of 400", "serve.max_budget is 256"]),

@@ -59,7 +59,10 @@ def small_vgs(root: Path) -> Recipe:
         roll_out=replace(whole.roll_out, sampling=SAMPLING, engine=ENGINE, resources=fewer(whole.roll_out.resources)),
         verify=replace(whole.verify, workers=4),
         label=replace(whole.label, hopeless_share=1.0),
-        train=replace(whole.train, workers=whole.train.workers // SHARE, init=MODEL, steps=2, batch_size=16, micro_tokens=1024),
+        train=replace(
+            whole.train, workers=whole.train.workers // SHARE, init=MODEL, steps=2, batch_size=16, micro_tokens=1024,
+            compile=False,
+        ),
         evaluate=replace(
             whole.evaluate, benchmarks=("sandbox",), limit=16, samples=8, budgets=(8,), bootstrap=100,
             beam=replace(whole.evaluate.beam, groups=1), sampling=SAMPLING, resources=fewer(whole.evaluate.resources),

@@ -16,7 +16,7 @@ import transformers
 from test_engines import some_tokens
 from tiny import TINY_ENGINE
 
-from vgs_ray.config import Beam, Engine, Sampling
+from vgs_ray.config import Beam, Engine, Sampling, Train
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy
 from vgs_ray.engines.interface import Completion, Policy, Score, UnknownToken, Usage, Value
@@ -26,12 +26,16 @@ from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.search.explore import beam
 from vgs_ray.search.tree import Tree
+from vgs_ray.value.head import HeadConfig
+from vgs_ray.value.model import ValueModel
 from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.shared import new_head, save_shared
 
 SANDBOX = model_path("sandbox:ref")
 STEP_ENDS = tuple(range(178, 188))  # "\n1) " and those that follow
 SMALL_CACHE = replace(TINY_ENGINE, kv_cache_gib=0.003)
 """Room for 1,258 tokens of the sandbox's policy, so that sequences of a crowd are preempted and computed again."""
+SLOT = 5
 WARM = Sampling(temperature=1.0, top_p=1.0, max_tokens=60)
 
 
@@ -44,23 +48,38 @@ def add_head(policy: str | Path, folder: Path, std: float, **how: Any) -> Policy
     return model
 
 
+def add_layers(policy: str | Path, folder: Path, layers: int, slot: int | None = None) -> ValueModel:
+    """Save the policy with the last layers of a value model that shares all other layers with it."""
+    model, draw = ValueModel.from_backbone(policy, seed=1).eval(), torch.Generator().manual_seed(1)
+    for module in (*model.model.layers[-layers:], model.model.norm, model.score):
+        for weight in module.parameters():
+            weight.data += 0.1 * torch.randn(weight.shape, generator=draw)
+    config = Train(init=str(policy), trained_layers=layers, share_policy=True)
+    head = new_head(config) if slot is None else HeadConfig(slot, config.dropout, layers, config.num_labels)
+    save_shared(model.state_dict(), head, str(policy), "", folder)
+    return model
+
+
 class OnePass(NamedTuple):
     engine: Any
-    model: PolicyValueModel
+    folder: str
+    model: PolicyValueModel | ValueModel
 
     def values(self, tokens: Tokens) -> list[float]:
         """P(correct) after each token, by transformers."""
         with torch.no_grad():
+            if isinstance(self.model, ValueModel):
+                return self.model.success_probs(torch.tensor([tokens]))[0].tolist()
             return ((self.model.values(torch.tensor([tokens]))[0] + 1) / 2).tolist()
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnePass]:
+@pytest.fixture(scope="module", params=["linear", "two layers"])
+def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnePass]:
     folder = tmp_path_factory.mktemp("one")
-    model = add_head(SANDBOX, folder, std=0.1)
+    model = add_head(SANDBOX, folder, std=0.1) if request.param == "linear" else add_layers(SANDBOX, folder, 2)
     engines = build_engines(str(folder), OWN_HEAD, SMALL_CACHE, SMALL_CACHE)
     assert engines.policy is engines.value
-    yield OnePass(engines.policy, model)
+    yield OnePass(engines.policy, str(folder), model)
     engines.close()
 
 
@@ -230,14 +249,14 @@ def test_architectures_and_limits_of_length(name: str, tmp_path: Path) -> None:
         bos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(tmp_path / "policy")
-    model = add_head(tmp_path / "policy", tmp_path / "one", std=0.2, slot=5)
+    model = add_head(tmp_path / "policy", tmp_path / "one", std=0.2, slot=SLOT)
     asyncio.run(_check_limits(str(tmp_path / "one"), model, TINY_ENGINE))
 
 
-async def _check_limits(folder: str, model: PolicyValueModel, settings: Engine) -> None:
+async def _check_limits(folder: str, model: PolicyValueModel | ValueModel, settings: Engine) -> None:
     longest = settings.max_model_len
     engines = build_engines(folder, OWN_HEAD, settings, settings)
-    one = OnePass(engines.policy, model)
+    one = OnePass(engines.policy, folder, model)
     try:
         tokens = some_tokens(1, longest)
         expected = one.values(tokens)
@@ -253,7 +272,7 @@ async def _check_limits(folder: str, model: PolicyValueModel, settings: Engine) 
         made = await asyncio.gather(*(one.engine.extend((3, 4), hot, seed) for seed in range(32)))
         sampled = {token for completion in made for token in completion.tokens}
         assert len(sampled) > 100
-        assert model.head_config.slot not in sampled
+        assert SLOT not in sampled
         for wrong in ((), tokens):
             with pytest.raises(ValueError, match=rf"prefix has {len(wrong)} tokens.*max_model_len"):
                 await one.engine.extend(wrong, WARM, seed=0)
@@ -270,9 +289,8 @@ class Chunked(VllmPolicyValue):
         return {**super()._engine_args(model, engine), "enable_chunked_prefill": True, "max_num_batched_tokens": 64}
 
 
-def test_chunked_prefill(one: OnePass, prompts: list[Tokens], tmp_path: Path) -> None:
-    one.model.save_pretrained(tmp_path)
-    engine = Chunked(str(tmp_path), TINY_ENGINE)
+def test_chunked_prefill(one: OnePass, prompts: list[Tokens]) -> None:
+    engine = Chunked(one.folder, TINY_ENGINE)
     # On CPU, vLLM can sample without a seed only.
     greedy = replace(WARM, temperature=0.0, max_tokens=20, stop_token_ids=STEP_ENDS)
     prefixes = [

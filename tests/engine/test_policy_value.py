@@ -97,12 +97,13 @@ def resize(folder: Path, **tensors: torch.Tensor) -> None:
         (lambda at: shutil.rmtree(at / HEAD), r"has no value head \(value_head/config.json is missing\)"),
         (lambda at: (at / HEAD / "model.safetensors").unlink(), r"no value head \(value_head/model.safetensors is"),
         (lambda at: (at / HEAD / "config.json").write_text("{"), "config.json is not JSON"),
-        (lambda at: rewrite(at, dropout=0.1), "slot None and dropout 0.1; both must be numbers"),
+        (lambda at: rewrite(at, dropout=0.1), "has slot None; it must be a number"),
         (lambda at: rewrite(at, slot=120), "slot of the value head is 120; it must be 0 to 119"),
+        (lambda at: rewrite(at, slot=5, layers=9), "has layers 9; it must be 0 to 2"),
         (lambda at: rewrite(at, slot=1), "slot of the value head is 1, an end token"),
         (lambda at: (at / HEAD / "model.safetensors").write_bytes(b"x" * 20), "model.safetensors is damaged"),
         (lambda at: resize(at, weight=torch.zeros(1, 32), bias=torch.zeros(1)), r"'weight': \(1, 32\).*\(1, 64\)"),
-        (lambda at: resize(at, weight=torch.zeros(1, 64)), r"has tensors \{'weight': \(1, 64\)\}"),
+        (lambda at: resize(at, weight=torch.zeros(1, 64)), r"has tensors \{'bias': None\}"),
     ],
 )
 def test_a_wrong_folder_is_named(folder: Path, damage: Callable[[Path], None], reason: str) -> None:

@@ -63,6 +63,9 @@ class Train:
     trained_layers: NonNegativeInt = 0
     """Train only the head, the last norm and this many last layers, which is cheaper; 0 trains everything. MFU counts all layers
     in both cases."""
+    share_policy: bool = False
+    """Write the policy with the trained layers as its value head, instead of a separate value model. One engine then samples and
+    scores in the same forward pass, and a value costs the FLOPs of `trained_layers` layers. `init` must be the policy."""
     group_size: PositiveInt = 2
     """Number of responses to one problem that stay together in the shuffle."""
     workers: Annotated[PositiveInt, OPERATION] = 8

@@ -1,9 +1,9 @@
 """A vLLM engine that is policy and value in one: the value of a block comes from the forward pass that generated it.
 
-In: a policy with a value head, written by `PolicyValueModel.save_pretrained`. Out: completions with a `score`, and scores of
-given tokens. vLLM returns sampled tokens and their log-probabilities, nothing else of a model. So the token after a block is the
-slot, an id that the policy never samples, and Q takes the place of its log-probability (`vgs_ray.value.vllm_plugin`). A block of
-n tokens takes n + 1 steps of the engine, as many as there are tokens to forward.
+In: a policy with a value head, written by `PolicyValueModel.save_pretrained` or `vgs_ray.value.shared.save_shared`. Out:
+completions with a `score`, and scores of given tokens. vLLM returns sampled tokens and their log-probabilities, nothing else of a
+model. So the token after a block is the slot, an id that the policy never samples, and Q takes the place of its log-probability
+(`vgs_ray.value.vllm_plugin`). A block of n tokens takes n + 1 steps of the engine, as many as there are tokens to forward.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vgs_ray.engines.interface import Completion, Score, check_tokens, room_for
 from vgs_ray.engines.vllm import VllmPolicy, check_scored, engine_args, sampling_params
 from vgs_ray.models.folder import local_folder
 from vgs_ray.search.gather import gather_or_cancel
-from vgs_ray.value.policy_value import read_head
+from vgs_ray.value.head import read_head
 from vgs_ray.value.vllm_plugin import POLICY_ARCHITECTURE, SLOT_BASE, SLOT_SCALE, ForcedTokens, SlotProcessor
 from vgs_ray.value.weights import read_config
 
@@ -36,7 +36,7 @@ class VllmPolicyValue(VllmPolicy):
     (`VLLM_USE_V2_MODEL_RUNNER=0`).
 
     Args:
-        model: folder or hub id of a `PolicyValueModel`.
+        model: folder or hub id of a policy with a value head.
         engine: settings of the engine.
 
     Raises:

@@ -14,13 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgs_ray.value.weights import (
-    check_shapes,
-    computed_modules,
-    is_computed,
-    read_config,
-    read_weights,
-)
+from vgs_ray.value.weights import check_shapes, computed_modules, is_computed, read_config
 
 ARCHITECTURE = "VgsValueModel"
 """Architecture in config.json, by which vLLM finds the implementation (`vgs_ray.value.vllm_plugin`)."""
@@ -64,7 +58,7 @@ class ValueModel(nn.Module):
     def from_pretrained(
         cls, path_or_id: str | Path, dtype: torch.dtype = torch.float32, attn_implementation: str | None = None
     ) -> ValueModel:
-        """Load a saved value model (folder, URL or hub id).
+        """Load a saved value model, or one that shares its lower layers with a policy (folder, URL or hub id).
 
         Buffers that the model computes itself, such as rotary frequencies saved by older releases of transformers, are ignored.
 
@@ -76,9 +70,10 @@ class ValueModel(nn.Module):
         from transformers.initialization import no_init_weights
 
         from vgs_ray.models.folder import local_folder
+        from vgs_ray.value.shared import read_value_model
 
         folder = local_folder(path_or_id)
-        config, stored = read_config(folder), read_weights(folder)
+        config, stored = read_value_model(folder)
         with no_init_weights():
             backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation=attn_implementation)
             model = cls(backbone, config.num_labels, getattr(config, "classifier_dropout", None) or 0.0)

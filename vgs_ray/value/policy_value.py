@@ -7,31 +7,17 @@ as the plain policy: the head lies in its subfolder `value_head`. `vgs_ray.engin
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vgs_ray.models.folder import CONFIG, VALUE_HEAD, WEIGHTS, check_header, local_folder, read_json
+from vgs_ray.models.folder import CONFIG, VALUE_HEAD, WEIGHTS, local_folder
+from vgs_ray.value.head import BIAS, WEIGHT, HeadConfig, read_head
 from vgs_ray.value.slot import check_slot, choose_slot
 from vgs_ray.value.weights import read_config
-
-WEIGHT, BIAS = "weight", "bias"
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """`value_head/config.json`.
-
-    Attributes:
-        slot: id of a token that the policy never has to sample; the engine returns the value in place of its log-probability.
-        dropout: dropout before the head, in training.
-    """
-
-    slot: int
-    dropout: float = 0.1
 
 
 class PolicyValueModel(nn.Module):
@@ -63,6 +49,10 @@ class PolicyValueModel(nn.Module):
         folder = local_folder(path_or_id)
         config = read_config(folder)
         head_config, weights = read_head(folder, config)
+        if head_config.layers:
+            raise ValueError(
+                f"{folder} has a value head with {head_config.layers} layers of its own: load it with ValueModel.from_pretrained"
+            )
         model = cls(_load_policy(folder, dtype), head_config)
         model.linear.load_state_dict(weights)
         return model.eval()
@@ -136,41 +126,6 @@ class PolicyValueModel(nn.Module):
         head = {name: whole[f"head.1.{name}"].detach().to("cpu", torch.float32) for name in (WEIGHT, BIAS)}
         save_file({name: value.contiguous() for name, value in head.items()}, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps(asdict(self.head_config), indent=2) + "\n")
-
-
-def read_head(folder: Path, config: Any) -> tuple[HeadConfig, dict[str, Tensor]]:
-    """The configuration and the weights of the value head in a policy's folder.
-
-    Args:
-        folder: of the policy.
-        config: of the policy.
-
-    Raises:
-        ValueError: there is no head, a file is damaged, or the head does not fit the policy.
-    """
-    from safetensors.torch import load_file
-
-    head = folder / VALUE_HEAD
-    missing = [name for name in (CONFIG, WEIGHTS) if not (head / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{folder} has no value head ({VALUE_HEAD}/{missing[0]} is missing): pass a folder written by "
-            "PolicyValueModel.save_pretrained, or a value model of its own"
-        )
-    settings = read_json(head / CONFIG)
-    slot, dropout = settings.get("slot"), settings.get("dropout", 0.0)
-    if not isinstance(slot, int) or not isinstance(dropout, int | float):
-        raise ValueError(f"{head / CONFIG} has slot {slot!r} and dropout {dropout!r}; both must be numbers: correct it")
-    check_slot(folder, config, slot)
-    check_header(head / WEIGHTS)
-    weights = load_file(head / WEIGHTS)
-    shapes = {name: tuple(value.shape) for name, value in weights.items()}
-    if shapes != (expected := {WEIGHT: (1, config.hidden_size), BIAS: (1,)}):
-        raise ValueError(
-            f"{head / WEIGHTS} has tensors {shapes}; the head of this policy has {expected}: it belongs to another model, "
-            "or is damaged; copy the folder again"
-        )
-    return HeadConfig(slot, float(dropout)), weights
 
 
 def _load_policy(folder: Path, dtype: torch.dtype) -> Any:

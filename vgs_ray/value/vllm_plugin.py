@@ -3,7 +3,8 @@
 - `VgsValueModel`: vLLM's backbone, our head, and pooling of the last token. In: a folder written by `ValueModel.save_pretrained`.
   Out: class probabilities at the last token of a sequence.
 - `VgsPolicy` with `SlotProcessor`: a policy whose value head runs in the same forward pass. In: a folder written by
-  `PolicyValueModel.save_pretrained`. Out: sampled tokens, and Q as the log-probability of the slot.
+  `PolicyValueModel.save_pretrained` or `vgs_ray.value.shared.save_shared`. Out: sampled tokens, and Q as the log-probability of
+  the slot.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from vgs_ray.models.folder import local_folder
-from vgs_ray.value.model import ARCHITECTURE, build_head
-from vgs_ray.value.policy_value import read_head
+from vgs_ray.models.folder import VALUE_HEAD, local_folder
+from vgs_ray.value.head import HeadConfig, own_config, read_head
+from vgs_ray.value.model import ARCHITECTURE, build_head, correct_probs
 from vgs_ray.value.weights import computed_modules, is_computed
 
 REWARD_ARCHITECTURE = "VgsRewardModel"
@@ -98,12 +99,51 @@ class VgsRewardModel(VgsValueModel):
         return nn.Linear(config.hidden_size, config.num_labels, bias=config.score_bias, dtype=dtype)
 
 
-class VgsPolicy(nn.Module):
-    """A causal language model of vLLM with a value head, for a `PolicyValueModel`.
+class LinearHead(nn.Linear):
+    """One linear layer and tanh on the policy's last hidden states; Q in [-1, 1]."""
 
-    With tensor parallelism, each rank has the whole head, and the rank that has the logits writes the value. Not supported: the
-    V2 model runner, which has no custom logits processors (vLLM then chooses the V1 runner by itself), pipeline parallelism, LoRA
-    and speculative decoding.
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size, 1, dtype=torch.float32)
+
+    def q_values(self, states: Tensor) -> Tensor:
+        return self(states).squeeze(-1).tanh()
+
+
+class LayeredHead(nn.Module):
+    """The upper layers of a value model that shares the others with the policy. They have a KV cache of their own.
+
+    Args:
+        vllm_config: of the policy.
+        head: its number of layers and outputs.
+    """
+
+    def __init__(self, vllm_config: Any, head: HeadConfig) -> None:
+        from vllm.compilation.backends import set_model_tag
+        from vllm.model_executor.models.utils import PPMissingLayer
+
+        super().__init__()
+        config = own_config(vllm_config.model_config.hf_config, head.layers)
+        with set_model_tag(VALUE_HEAD):  # keeps its compiled code apart from the policy's
+            self.model = _model_class(config, "Model")(
+                vllm_config=vllm_config.with_hf_config(config), prefix=VALUE_HEAD
+            )
+        self.model.embed_tokens = PPMissingLayer()  # its input are states of the policy
+        self.score = build_head(config.hidden_size, head.num_labels, torch.float32)
+
+    def forward(self, states: Tensor, positions: Tensor) -> Tensor:
+        """Last hidden states (tokens, hidden) from those after the shared layers."""
+        return self.model(None, positions, None, states)
+
+    def q_values(self, states: Tensor) -> Tensor:
+        return 2 * correct_probs(self.score(states)) - 1
+
+
+class VgsPolicy(nn.Module):
+    """A causal language model of vLLM with a value head, for a `PolicyValueModel` or a policy with a `LayeredHead`.
+
+    With tensor parallelism, each rank has the whole linear head, and the rank that has the logits writes the value. Not
+    supported: the V2 model runner, which has no custom logits processors (vLLM then chooses the V1 runner by itself), pipeline
+    parallelism, LoRA and speculative decoding.
     """
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
@@ -112,7 +152,13 @@ class VgsPolicy(nn.Module):
         self.config = model_config.hf_config
         self.folder = local_folder(model_config.model)
         self.policy = _model_class(self.config, "ForCausalLM")(vllm_config=vllm_config, prefix=prefix)
-        self.head = nn.Linear(self.config.hidden_size, 1, dtype=torch.float32)
+        settings, self._head_weights = read_head(self.folder, self.config)
+        if settings.layers:
+            self.head: LinearHead | LayeredHead = LayeredHead(vllm_config, settings)
+            # vLLM can return states between layers, for EAGLE-3.
+            self.policy.set_aux_hidden_state_layers((self.config.num_hidden_layers - settings.layers,))
+        else:
+            self.head = LinearHead(self.config.hidden_size)
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         return self.policy.embed_input_ids(input_ids)
@@ -124,23 +170,30 @@ class VgsPolicy(nn.Module):
         intermediate_tensors: Any = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        return self.policy(input_ids, positions, intermediate_tensors, inputs_embeds)
+        """Last hidden states of the policy, (tokens, hidden), or with those of its `LayeredHead`, (tokens, 2 * hidden)."""
+        states = self.policy(input_ids, positions, intermediate_tensors, inputs_embeds)
+        if isinstance(self.head, LinearHead):
+            return states
+        last, [shared] = states
+        return torch.cat([last, self.head(shared, positions)], -1)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Logits in float32 (rows, vocabulary), as the sampler needs them; that of the slot carries Q."""
-        logits = self.policy.compute_logits(hidden_states)
+        size = self.config.hidden_size
+        logits = self.policy.compute_logits(hidden_states[:, :size])
         if logits is None:  # another rank has them
             return None
         logits, slot = logits.float(), self.config.value_slot
         logits[:, slot] = -torch.inf
-        q = self.head(hidden_states.float()).squeeze(-1).tanh()
+        q = self.head.q_values(hidden_states[:, -size:].float())
         logits[:, slot] = logits.logsumexp(-1) + SLOT_BASE + SLOT_SCALE * q
         return logits
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        from vllm.model_executor.models.utils import AutoWeightsLoader
+
         loaded = self.policy.load_weights(weights)
-        _, head = read_head(self.folder, self.config)
-        self.head.load_state_dict(head)
+        head = AutoWeightsLoader(self.head).load_weights(self._head_weights.items())
         return {f"policy.{name}" for name in loaded} | {f"head.{name}" for name in head}
 
 

@@ -143,13 +143,11 @@ def check_problems(problems: ray.data.Dataset, benchmark: str) -> int:
 def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
     """Write the report of every method at every budget from the stored searches."""
     config = recipe.evaluate
-    policy, value = model_sizes(evaluated_policy(recipe), value_model(recipe, config.value_model))
+    sizes = model_sizes(evaluated_policy(recipe), value_model(recipe, config.value_model))
     batches = out.dataset().to_batches()
     trees = {variant.name: variant.mcts for variant in config.variants}
     searches = [
-        GradedSearch.from_row(row, policy, value, trees.get(row["explorer"]))
-        for batch in batches
-        for row in batch.to_pylist()
+        GradedSearch.from_row(row, sizes, trees.get(row["explorer"])) for batch in batches for row in batch.to_pylist()
     ]
     labels, names = [benchmark_label(name) for name in config.benchmarks], explorers(config)
     searches.sort(key=lambda search: (labels.index(search.benchmark), names.index(search.explorer), search.problem_id))
@@ -165,7 +163,8 @@ def report(recipe: Recipe, out: StageTable) -> dict[str, list[dict[str, Any]]]:
 def inputs_of(recipe: Recipe) -> tuple[str, ...]:
     """The stages that write the models of the evaluation."""
     config = recipe.evaluate
-    written = {"train": not config.value_model, "tune": not config.policy}
+    shared = recipe.policy_stage == "train"
+    written = {"train": not (config.policy if shared else config.value_model), "tune": not config.policy}
     return tuple(stage for stage, needed in written.items() if needed and stage in recipe.stages)
 
 

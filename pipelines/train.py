@@ -29,6 +29,7 @@ from vgs_ray.config.node_labels import selector
 from vgs_ray.data.parquet import arrow_file
 from vgs_ray.errors import UserError
 from vgs_ray.value.publish import check_hub_token, push_to_hub
+from vgs_ray.value.shared import new_head
 from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, progress_text, read_metrics, summarize_run
@@ -127,13 +128,15 @@ def training_data(recipe: Recipe, store: NodeStore) -> TrainingData:
     """Counts of a store, after building it.
 
     Raises:
-        UserError: there is nothing to train on, or nothing to validate on within `max_length`.
+        UserError: there is nothing to train on, nothing to validate on within `max_length`, or layers can't be shared.
     """
     config = recipe.resolved_train
     train, validation = open_splits(open_tokens(store), config)
     try:
         classes, steps = train.counts(train.units()), with_steps(config, train).steps
         validation.held_out(HELD_OUT)
+        if config.share_policy:
+            new_head(config)
     except ValueError as error:
         raise UserError(str(error)) from None
     cut, left_out = (

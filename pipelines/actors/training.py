@@ -20,6 +20,7 @@ from vgs_ray.models import model_path
 from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.publish import model_card, save_value_model
+from vgs_ray.value.shared import new_head, save_shared
 from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.loop import DIVERGED, Report, fit
@@ -77,7 +78,10 @@ def _train(recipe: Recipe, tokens: Path, mirror: Mirror) -> str:
     if worker.rank == 0:
         counts = {"train": train.counts(train.units()), "validation": validation.counts(held_out)}
         card = _card(settings, mirror.folder, folder.parent.name, counts)
-        save_value_model(model, weights, settings.init, card, folder / "value_model")
+        if settings.share_policy:
+            save_shared(weights, new_head(settings), settings.init, card, folder / "value_model")
+        else:
+            save_value_model(model, weights, settings.init, card, folder / "value_model")
     return ""
 
 

@@ -63,6 +63,11 @@ def _check_roll_outs(recipe: Recipe) -> None:
             f"recipe {recipe.name} has the stages {', '.join(recipe.stages)}; a round needs the model of stage tune, or stage "
             "train with roll-outs of its own: pass --rounds 1"
         )
+    if recipe.train.share_policy:
+        raise UserError(
+            "train.share_policy is set; the roll-ins of a later round are searched with a separate value model: pass --rounds 1, "
+            "or leave train.share_policy out"
+        )
     if recipe.label.kind != "outcome":
         raise UserError(
             f"label.kind is {recipe.label.kind!r}; its values are shares of sampled paths, and answers that a search selected "

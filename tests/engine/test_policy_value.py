@@ -39,7 +39,9 @@ def test_the_folder_is_the_plain_policy_and_the_head(folder: Path, policy_folder
         "bias": ((1,), torch.float32),
     }
     assert head["weight"].std() == pytest.approx(plain.config.initializer_range, rel=0.3)
-    assert json.loads((folder / HEAD / "config.json").read_text()) == {"slot": 0, "dropout": 0.1}
+    assert json.loads((folder / HEAD / "config.json").read_text()) == {
+        "slot": 0, "dropout": 0.1, "layers": 0, "num_labels": 1,
+    }  # fmt: skip
     expected = (hidden @ head["weight"][0] + head["bias"]).tanh()
     got = PolicyValueModel.from_pretrained(folder).values(TOKENS)
     assert (got.dtype, got.shape) == (torch.float32, (2, 30))

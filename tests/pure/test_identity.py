@@ -68,7 +68,7 @@ IDENTITY = {
     "train": {
         "seed", "loss", "max_length", "batch_size", "steps", "epochs", "lr", "min_lr_share", "warmup_share",
         "min_warmup_steps", "betas", "eps", "weight_decay", "clip_norm",
-        "dropout", "attention_dropout", "trained_layers", "group_size",
+        "dropout", "attention_dropout", "trained_layers", "share_policy", "group_size",
     },
     "trees": {"seed", "instruction", "timeout_s", "memory_gib", "per_problem", "max_model_len", "dtype"} | SAMPLING | MCTS,
     "pairs": {"kind", "min_margin", "min_visits", "per_problem"},

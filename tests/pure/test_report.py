@@ -22,11 +22,11 @@ from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
 from vgs_ray.evaluate.methods import MethodResult, evaluate_methods
 from vgs_ray.evaluate.report import comparison_rows, method_rows, write_report
 from vgs_ray.search.explore import beam, sample
-from vgs_ray.search.flops import Cost, ModelSize, tree_costs
+from vgs_ray.search.flops import Cost, ModelSize, ModelSizes, tree_costs
 from vgs_ray.search.mcts import highest_q_leaf, mcts
 from vgs_ray.search.tree import Tree
 
-SIZE = ModelSize(1000, 2, 16)
+SIZES = ModelSizes(ModelSize(1000, 2, 16), ModelSize(1000, 2, 16))
 SHAPE = Evaluate(samples=4, beam=Beam(keep=1, branch=2, block=6, groups=2), budgets=(2, 4), confidence=0.0)
 MCTS = {"tree": Mcts(simulations=24, width=3, block=6), "alpha": alphamath(simulations=24, width=3, block=6)}
 RANDOM = replace(SHAPE.beam, choose="random")
@@ -151,7 +151,7 @@ def test_failed_and_unanswered_searches_count_as_wrong() -> None:
         "seconds": 1.0,
         "error": "EngineDied",
     }
-    pool = [graded_search([leaf(g, None, 0.5) for g in range(4)]), GradedSearch.from_row(failed, SIZE, SIZE)]
+    pool = [graded_search([leaf(g, None, 0.5) for g in range(4)]), GradedSearch.from_row(failed, SIZES)]
     assert all(each.correct == (0.0, 0.0) for each in evaluate_methods(pool, SHAPE, same))
     unknown = graded_search([GradedLeaf(0, "1", "unknown", 0.5)])
     [row] = answer_statistics([*pool, unknown])
@@ -202,9 +202,9 @@ async def search_row(problem: int, explorer: str) -> tuple[dict[str, Any], Tree]
 
 async def test_report_of_scripted_searches(tmp_path: Path) -> None:
     searched = [await search_row(problem, explorer) for problem in range(40) for explorer in ("sample", "beam")]
-    searches = [GradedSearch.from_row(row, SIZE, SIZE) for row, _ in searched]
+    searches = [GradedSearch.from_row(row, SIZES) for row, _ in searched]
     assert all(
-        (search.prompt, search.groups) == tree_costs(tree, SIZE, SIZE)
+        (search.prompt, search.groups) == tree_costs(tree, *SIZES)
         for search, (_, tree) in zip(searches, searched, strict=True)
     )
     results = evaluate_methods(searches, SHAPE, same)
@@ -238,9 +238,7 @@ async def test_report_of_scripted_searches(tmp_path: Path) -> None:
 
 
 async def test_the_same_searches_give_the_same_files(tmp_path: Path) -> None:
-    searches = [
-        GradedSearch.from_row((await search_row(p, e))[0], SIZE, SIZE) for p in range(5) for e in ("sample", "beam")
-    ]
+    searches = [GradedSearch.from_row((await search_row(p, e))[0], SIZES) for p in range(5) for e in ("sample", "beam")]
     for name in ("a", "b"):
         write_report(
             tmp_path / name, evaluate_methods(searches, SHAPE, same), answer_statistics(searches), resamples=50
@@ -256,7 +254,7 @@ async def test_benchmarks_are_reported_apart_and_averaged(tmp_path: Path, monkey
         for problem in problems:
             for explorer in ("sample", "beam"):
                 row, _ = await search_row(problem, explorer)
-                searches.append(GradedSearch.from_row({**row, "benchmark": name}, SIZE, SIZE))
+                searches.append(GradedSearch.from_row({**row, "benchmark": name}, SIZES))
     results = evaluate_methods(searches, SHAPE, same)
     report = write_report(tmp_path, results, answer_statistics(searches), resamples=200)
     by_place = {(row["benchmark"], row["method"], row["budget"]): row for row in report["rows"]}
@@ -288,7 +286,7 @@ async def test_variants_have_rows_and_comparisons() -> None:
     searched = [await search_row(problem, explorer) for problem in range(40) for explorer in names]
     variants = (*(Variant(name, mcts=shape) for name, shape in MCTS.items()), Variant("random", RANDOM))
     shape = replace(SHAPE, greedy=True, variants=variants)
-    searches = [GradedSearch.from_row(row, SIZE, SIZE, MCTS.get(row["explorer"])) for row, _ in searched]
+    searches = [GradedSearch.from_row(row, SIZES, MCTS.get(row["explorer"])) for row, _ in searched]
     assert {search.unscored for search in searches} == {0}
     results = evaluate_methods(searches, shape, same)
     accuracy = {(row["method"], row["budget"]): row["accuracy"] for row in method_rows(results, 200)}

@@ -134,6 +134,15 @@ def test_flops_of_a_tree() -> None:
     assert sum_costs([]).flops == 0
 
 
+def test_layers_of_a_value_head_forward_what_the_policy_forwards() -> None:
+    policy, value, head = ModelSize(1000, 2, 16), ModelSize(1400, 3, 16), ModelSize(400, 1, 16)
+    tree = Tree((1, 2, 3))
+    tree.add(ROOT, group=0, round=0, index=0, tokens=(4, 5), score=Score(0.5, (), 0), state="finished", prefilled=3)
+    costs = tree_costs(tree, policy, value, head)
+    assert costs.groups[0] == (2, 0, forward_flops(policy, 5, 0), forward_flops(head, 5, 0))
+    assert costs.prompt == (0, 0, forward_flops(policy, 3, 0), forward_flops(head, 3, 0))
+
+
 DISTILL_1_5B = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",

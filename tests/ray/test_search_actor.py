@@ -29,7 +29,7 @@ from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.sandbox.rows import benchmark_rows
-from vgs_ray.search.flops import NO_MODEL, model_size, model_sizes
+from vgs_ray.search.flops import NO_MODEL, ModelSizes, model_size, model_sizes
 from vgs_ray.search.tree import Tree
 from vgs_ray.value.policy_value import PolicyValueModel
 
@@ -74,7 +74,7 @@ def solved(solve: SearchActor, out: Path, problems: list[dict[str, Any]]) -> lis
 
 def read(rows: list[dict[str, Any]]) -> list[GradedSearch]:
     size = model_size(model_path("sandbox:ref"))
-    return [GradedSearch.from_row(row, size, NO_MODEL, TREES.get(row["explorer"])) for row in rows]
+    return [GradedSearch.from_row(row, ModelSizes(size, NO_MODEL), TREES.get(row["explorer"])) for row in rows]
 
 
 PROBLEMS = [{"problem": row["problem"], "answer": row["answer"]} for row in benchmark_rows(2)]
@@ -163,7 +163,7 @@ def test_the_policys_own_head_scores_without_a_second_model(headed_policy: str, 
         actor.policy.close()
         actor.judge.close()
     sizes = model_sizes(headed_policy, OWN_HEAD)
-    searches = [GradedSearch.from_row(row, *sizes, TREES.get(row["explorer"])) for row in rows]
+    searches = [GradedSearch.from_row(row, sizes, TREES.get(row["explorer"])) for row in rows]
     assert {search.unscored for search in searches} == {0}
     results = evaluate_methods(searches, config)
     assert {result.cost.scored for result in results} == {result.cost.value_flops for result in results} == {0}

@@ -54,6 +54,7 @@ def _relations(recipe: Recipe) -> Iterator[str]:
     yield from _uploads(recipe)
     yield from _generators(recipe.roll_in)
     yield from _labels(recipe)
+    yield from _shared_layers(recipe)
     yield from placement_faults(recipe)
     yield from length_faults(recipe)
     yield from _evaluation(recipe.evaluate)
@@ -177,6 +178,23 @@ def _tuning(config: Tune) -> Iterator[str]:
         yield (
             "tune.bf16 is True and tune.gpus_per_worker is 0; bfloat16 needs a GPU: pass --tune.no-bf16 or "
             "--tune.gpus-per-worker 1"
+        )
+
+
+def _shared_layers(recipe: Recipe) -> Iterator[str]:
+    """A value model that shares its lower layers with the policy."""
+    config, policy = recipe.train, recipe.policy.model
+    if not config.share_policy:
+        return
+    if not config.trained_layers:
+        yield (
+            "train.share_policy is set and train.trained_layers is 0, which trains all layers; the others are shared with the "
+            "policy: pass --train.trained-layers 1 or more"
+        )
+    if config.init != policy:
+        yield (
+            f"train.share_policy is set, train.init is {config.init!r} and policy.model {policy!r}; a value model that shares "
+            f"layers starts from the policy: pass --train.init {policy}"
         )
 
 

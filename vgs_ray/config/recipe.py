@@ -110,7 +110,21 @@ class Recipe:
     def uses_own_head(self, stage: str) -> bool:
         """Whether the value head of the policy itself scores the blocks of a stage's searches: trees, evaluate or serve."""
         named = getattr(self, stage).value_model
-        return named == OWN_HEAD or (not named and stage != "trees" and "train" not in self.stages)
+        separate = "train" in self.stages and not self.train.share_policy
+        return named == OWN_HEAD or (not named and stage != "trees" and not separate)
+
+    @property
+    def policy_stage(self) -> str:
+        """The stage that writes the evaluated policy: tune, or train if the value model shares its layers; empty without one."""
+        return (
+            "tune" if "tune" in self.stages else "train" if "train" in self.stages and self.train.share_policy else ""
+        )
+
+    @property
+    def written_policy(self) -> UPath | None:
+        """The folder of the policy that a stage of the recipe writes."""
+        names = {"tune": "model", "train": "value_model"}
+        return self.stage_folder(self.policy_stage) / names[self.policy_stage] if self.policy_stage else None
 
     def of_run(self, run: str) -> Recipe:
         """This recipe for another run in the same root, with tables of its own only."""

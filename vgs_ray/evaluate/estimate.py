@@ -198,7 +198,10 @@ def estimate_evaluation(
     config = recipe.evaluate
     searches = 2 + config.greedy + len(config.variants)
     responses = benchmark * (config.samples + config.beam.budget + config.greedy + _variant_responses(config, answer))
-    value = NO_MODEL if recipe.uses_own_head("evaluate") else sizes.value
+    value = sizes.value
+    if recipe.uses_own_head("evaluate"):
+        own = recipe.train.trained_layers if recipe.policy_stage == "train" else 0
+        value = ModelSize(value.params * own // value.layers, own, value.hidden) if own else NO_MODEL
     scored = responses * forward(value, answer, means.prompt)
     flops = responses * forward(sizes.policies[recipe.policy.model], answer, means.prompt) + scored
     parts = speed.generation(responses * answer), speed.training(scored)

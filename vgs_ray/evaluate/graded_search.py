@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vgs_ray.config import Mcts
-from vgs_ray.search.flops import Cost, ModelSize, sum_costs, tree_costs
+from vgs_ray.search.flops import Cost, ModelSizes, sum_costs, tree_costs
 from vgs_ray.search.mcts import highest_q_leaf
 from vgs_ray.search.tree import Tree
 
@@ -62,21 +62,19 @@ class GradedSearch:
     benchmark: str = ""
 
     @classmethod
-    def from_row(
-        cls, row: Mapping[str, Any], policy: ModelSize, value: ModelSize, shape: Mcts | None = None
-    ) -> GradedSearch:
+    def from_row(cls, row: Mapping[str, Any], sizes: ModelSizes, shape: Mcts | None = None) -> GradedSearch:
         """Read a row of the table `searches` (see `vgs_ray.data.schemas.SEARCHES`).
 
         Args:
             row: of the table.
-            policy, value: sizes of the models.
+            sizes: of the models.
             shape: of the search, if it is a Monte Carlo tree search.
         """
         name, explorer, benchmark = row["problem_id"], row["explorer"], row["benchmark"]
         if row.get("error"):
             return cls(name, explorer, (), Cost(), {}, row["seconds"], failed=True, benchmark=benchmark)
         tree = Tree.from_json(json.loads(row["tree"]))
-        costs, walked = tree_costs(tree, policy, value), highest_q_leaf(tree, shape) if shape else None
+        costs, walked = tree_costs(tree, *sizes), highest_q_leaf(tree, shape) if shape else None
         leaves = [
             GradedLeaf(
                 leaf["group"], leaf["answer"], leaf["outcome"], leaf["value"], tree.end(leaf["node"]),

@@ -47,14 +47,14 @@ def check_models(recipe: Recipe, stage: str) -> None:
 
 
 def _check_searched_policy(recipe: Recipe, stage: str) -> None:
-    """Check the policy of a stage's searches and its value head. A model that stage tune still has to write is not looked for."""
+    """Check the policy of a stage's searches and its value head. A model that a stage still has to write is not looked for."""
     policy = recipe.policy.model if stage == "trees" else evaluated_policy(recipe)
     field = "policy.model" if policy == recipe.policy.model else "evaluate.policy"
-    tuned = recipe.stage_folder("tune")
-    if policy == str(tuned / "model") and not (tuned / "_stage.json").exists():
+    writer = recipe.policy_stage
+    if policy == str(recipe.written_policy) and not (recipe.stage_folder(writer) / "_stage.json").exists():
         if stage == "serve":
             raise UserError(
-                f"{policy} is missing, which stage tune writes: run python -m pipelines.tune {recipe.name} first"
+                f"{policy} is missing, which stage {writer} writes: run python -m pipelines.{writer} {recipe.name} first"
             )
         return
     if stage == "serve":
@@ -64,21 +64,19 @@ def _check_searched_policy(recipe: Recipe, stage: str) -> None:
 
 
 def evaluated_policy(recipe: Recipe) -> str:
-    """The policy that evaluation and the endpoint use; by default the one that stage tune wrote, if the recipe has that stage."""
-    if recipe.evaluate.policy:
-        return recipe.evaluate.policy
-    return str(recipe.stage_folder("tune") / "model") if "tune" in recipe.stages else recipe.policy.model
+    """The policy that evaluation and the endpoint use; by default the one that a stage of the recipe writes, if one does."""
+    return recipe.evaluate.policy or str(recipe.written_policy or recipe.policy.model)
 
 
 def value_model(recipe: Recipe, model: str = "") -> str:
     """The folder, URL or Hugging Face id of a value model.
 
-    Without a name, it is the folder that stage train wrote, or the policy's own value head if the recipe has no such stage.
+    Without a name, it is the folder that stage train wrote, or the policy's own value head if no stage writes such a folder.
 
     Raises:
         UserError: the folder doesn't exist, a file is missing, or the weights are PyTorch pickles.
     """
-    if not model and "train" not in recipe.stages:
+    if not model and ("train" not in recipe.stages or recipe.train.share_policy):
         return OWN_HEAD
     if model in (RANDOM, OWN_HEAD) or (model and not Path(model).is_dir() and not is_path(model)):
         return model
@@ -86,10 +84,16 @@ def value_model(recipe: Recipe, model: str = "") -> str:
     try:
         with _reachable(folder):
             check_value_folder(folder)
+            headed = (folder / VALUE_HEAD / CONFIG).is_file()
     except ValueError as error:
         missing = not model and not (folder / CONFIG).exists()
         remedy = f": run python -m pipelines.train {recipe.name} first" if missing else ""
         raise UserError(f"{error}{remedy}") from None
+    if headed:
+        raise UserError(
+            f"{folder} is a policy with a value head, which scores its own samples only: pass it as --evaluate.policy, with "
+            f"{OWN_HEAD!r} as the value model"
+        )
     return str(folder)
 
 

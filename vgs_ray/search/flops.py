@@ -8,8 +8,8 @@ included, once for the scores and once for the weighted sum (arXiv 2001.08361, t
     FLOPs = 2 * params + 4 * layers * hidden * context
 
 For each block, the policy forwards its tokens and the uncached part of its prefix, and the value model forwards the tokens that
-it needs to score it. The first group to run pays for the prompt. A smaller budget would pay for it too, so its cost is also
-given separately.
+it needs to score it. Layers that belong to a value head of the policy forward what the policy forwards. The first group to run
+pays for the prompt. A smaller budget would pay for it too, so its cost is also given separately.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
-from vgs_ray.models.folder import on_this_machine
+from vgs_ray.models.folder import CONFIG, VALUE_HEAD, on_this_machine
 from vgs_ray.search.tree import Node, Tree
 
 
@@ -29,7 +29,8 @@ class ModelSize(NamedTuple):
 
     Attributes:
         params: weights that each token is multiplied with. The input embedding is not counted (a lookup). The output layer of a
-            language model is, even if it is tied to the embedding. A value head runs once for each block and is not counted.
+            language model is, even if it is tied to the embedding. The head of a value model runs once for each block and is not
+            counted.
         layers: number of decoder layers.
         hidden: width of the attention queries: heads * head size.
     """
@@ -44,10 +45,17 @@ NO_MODEL = ModelSize(0, 0, 0)
 
 
 class ModelSizes(NamedTuple):
-    """Sizes of the two models of a search."""
+    """Sizes of the models of a search.
+
+    Attributes:
+        policy: the policy.
+        value: the model that scores given tokens: a value model, or the policy with its value head.
+        head: layers that belong to the value head of the policy alone. They forward each token that the policy forwards.
+    """
 
     policy: ModelSize
     value: ModelSize
+    head: ModelSize = NO_MODEL
 
 
 class Cost(NamedTuple):
@@ -56,7 +64,7 @@ class Cost(NamedTuple):
     Attributes:
         generated: tokens that the policy generated.
         scored: tokens that the value model forwarded.
-        policy_flops, value_flops: floating-point operations of each model.
+        policy_flops, value_flops: floating-point operations of each model; the layers of a value head are in `value_flops`.
         prefilled: prefix tokens that the policy forwarded, because they were not cached.
     """
 
@@ -84,22 +92,35 @@ def mean_cost(costs: Sequence[Cost]) -> Cost:
 def model_sizes(policy: str, scorer: str) -> ModelSizes:
     """Sizes of both models of a search, from their names in a recipe. The config.json of a hub id is downloaded.
 
-    A value head of the policy has the policy's size, but it forwards no tokens of its own for a block that the policy samples.
+    A linear value head of the policy costs nothing that counts. For given tokens, the policy runs too.
 
     Raises:
         ValueError: a model is not a Qwen2, Qwen3 or Llama model.
     """
     size = model_size(_config_json(policy))
     if scorer == OWN_HEAD:
-        return ModelSizes(size, size)
+        head = _head_size(policy)
+        return ModelSizes(size, ModelSize(size.params + head.params, size.layers + head.layers, size.hidden), head)
     return ModelSizes(size, NO_MODEL if scorer == RANDOM else model_size(_config_json(scorer)))
 
 
-def _config_json(model: str) -> Path:
+def _config_json(model: str, name: str = CONFIG) -> Path:
+    """A configuration of a model: `name` in its folder, or a copy of the file of a hub id."""
     from huggingface_hub import hf_hub_download
 
     path = on_this_machine(model_path(model), weights=False)
-    return Path(path) if Path(path).is_dir() else Path(hf_hub_download(path, "config.json"))
+    return Path(path) / name if Path(path).is_dir() else Path(hf_hub_download(path, name))
+
+
+def _head_size(policy: str) -> ModelSize:
+    """Size of the layers that belong to the value head of a policy."""
+    head = json.loads(_config_json(policy, f"{VALUE_HEAD}/{CONFIG}").read_text())
+    if not head.get("layers"):
+        return NO_MODEL
+    config = json.loads(_config_json(policy).read_text())
+    size = size_from_config(config | {"num_hidden_layers": head["layers"], "architectures": []})
+    hidden = config["hidden_size"]
+    return size._replace(params=size.params + hidden * (hidden + head["num_labels"]))  # it runs for each token too
 
 
 def model_size(config_json: str | Path) -> ModelSize:
@@ -162,28 +183,30 @@ class TreeCosts(NamedTuple):
     groups: dict[int, Cost]
 
 
-def tree_costs(tree: Tree, policy: ModelSize, value: ModelSize) -> TreeCosts:
+def tree_costs(tree: Tree, policy: ModelSize, value: ModelSize, head: ModelSize = NO_MODEL) -> TreeCosts:
     """Cost of each group. The prompt's cost includes the value model only if a block was scored."""
     nodes = tree.nodes[1:]
     length, scored = len(tree.prompt), any(node.scored for node in nodes)
+    reader = head if head.layers or not scored else value
     prompt = Cost(
         scored=length if scored else 0,
         policy_flops=forward_flops(policy, length, 0),
-        value_flops=forward_flops(value, length, 0) if scored else 0.0,
+        value_flops=forward_flops(reader, length, 0),
         prefilled=length,
     )
     groups: dict[int, list[Cost]] = {}
     for node in nodes:
-        groups.setdefault(node.group, []).append(_node_cost(tree, node, policy, value))
+        groups.setdefault(node.group, []).append(_node_cost(tree, node, ModelSizes(policy, value, head)))
     return TreeCosts(prompt, {group: sum_costs(costs) for group, costs in sorted(groups.items())})
 
 
-def tree_flops(tree: Tree, policy: ModelSize, value: ModelSize) -> float:
-    """FLOPs of both models over the whole tree."""
-    return sum_costs(list(tree_costs(tree, policy, value).groups.values())).flops
+def tree_flops(tree: Tree, policy: ModelSize, value: ModelSize, head: ModelSize = NO_MODEL) -> float:
+    """FLOPs of all models over the whole tree."""
+    return sum_costs(list(tree_costs(tree, policy, value, head).groups.values())).flops
 
 
-def _node_cost(tree: Tree, node: Node, policy: ModelSize, value: ModelSize) -> Cost:
+def _node_cost(tree: Tree, node: Node, sizes: ModelSizes) -> Cost:
     before, tokens = len(tree.prompt) + tree.start(node.id), len(node.tokens)
-    policy_flops = block_flops(policy, before, tokens, node.prefilled)
-    return Cost(tokens, node.scored, policy_flops, score_flops(value, before + tokens, node.scored), node.prefilled)
+    policy, own = (block_flops(size, before, tokens, node.prefilled) for size in (sizes.policy, sizes.head))
+    value = own + score_flops(sizes.value, before + tokens, node.scored)
+    return Cost(tokens, node.scored, policy, value, node.prefilled)

@@ -17,7 +17,7 @@ from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, Interrupted, Policy, Score, Value
 from vgs_ray.prompts import ConversationRefused
-from vgs_ray.search.flops import ModelSize, block_flops, score_flops
+from vgs_ray.search.flops import NO_MODEL, ModelSize, block_flops, score_flops
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.admission import Place
 from vgs_ray.serve.metrics import (
@@ -46,19 +46,19 @@ REFUSED_PROMPTS = (PromptTooLong, PromptUnreadable, ConversationRefused)
 
 def instrumented(searcher: Searcher, metrics: Metrics) -> Searcher:
     """The searcher with engines whose calls are timed and counted."""
-    policy_size, value_size = searcher.sizes or (None, None)
+    policy_size, value_size, head_size = searcher.sizes or (None, None, NO_MODEL)
     return replace(
         searcher,
-        policy=InstrumentedPolicy(searcher.policy, metrics, policy_size),
+        policy=InstrumentedPolicy(searcher.policy, metrics, policy_size, head_size),
         value=InstrumentedValue(searcher.value, metrics, value_size),
     )
 
 
 class InstrumentedPolicy:
-    """A `Policy` whose calls are timed and counted. FLOPs are counted if its size is known."""
+    """A `Policy` whose calls are timed and counted. FLOPs are counted if its size is known; `head` is that of its value head."""
 
-    def __init__(self, policy: Policy, metrics: Metrics, size: ModelSize | None) -> None:
-        self.policy, self.metrics, self.size, self.usage = policy, metrics, size, policy.usage
+    def __init__(self, policy: Policy, metrics: Metrics, size: ModelSize | None, head: ModelSize = NO_MODEL) -> None:
+        self.policy, self.metrics, self.size, self.head, self.usage = policy, metrics, size, head, policy.usage
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`."""
@@ -79,6 +79,7 @@ class InstrumentedPolicy:
         self.metrics.add(TOKENS, len(prefix) - prefilled, "cached")
         if self.size:
             self.metrics.add(FLOPS, block_flops(self.size, len(prefix), generated, prefilled), "policy")
+            self.metrics.add(FLOPS, block_flops(self.head, len(prefix), generated, prefilled), "value")
 
 
 class InstrumentedValue:

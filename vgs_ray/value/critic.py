@@ -26,6 +26,7 @@ from vgs_ray.data.files import atomic_folder
 from vgs_ray.data.parquet import parquet_file
 from vgs_ray.data.storage import AnyPath, list_files, storage_path
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
+from vgs_ray.value.head import own_layers
 from vgs_ray.value.model import ValueModel, correct_probs
 from vgs_ray.value.packing import bucket_by_length
 from vgs_ray.value.policy_value import PolicyValueModel
@@ -95,7 +96,7 @@ def load_source(folder: Path, device: torch.device) -> Source:
     Raises:
         ValueError: the folder has neither.
     """
-    if (folder / VALUE_HEAD).is_dir():
+    if (folder / VALUE_HEAD).is_dir() and not own_layers(folder):
         policy = PolicyValueModel.from_pretrained(folder).to(device)
         return Source(policy.policy.base_model, lambda hidden: (policy.q_values(hidden) + 1) / 2, policy.linear)
     model = ValueModel.from_pretrained(folder).to(device)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vgs_ray.models.folder import VALUE_HEAD
+from vgs_ray.value.head import own_layers
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import bucket_by_length
 from vgs_ray.value.policy_value import PolicyValueModel
@@ -57,7 +58,7 @@ def token_probs(
 def _load(folder: Path, device: torch.device) -> tuple[Score, int]:
     """A function from (token ids, mask) to P(correct), and the size of the vocabulary."""
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    if not (folder / VALUE_HEAD).is_dir():
+    if own_layers(folder) or not (folder / VALUE_HEAD).is_dir():
         value_model = ValueModel.from_pretrained(folder, dtype).to(device)
         return value_model.success_probs, value_model.config.vocab_size
     model = PolicyValueModel.from_pretrained(folder, dtype).to(device)

@@ -74,6 +74,8 @@ def test_rounds_that_would_bias_or_mix_rows_are_refused() -> None:
     first = sandbox()
     with pytest.raises(UserError, match="its values are shares of sampled paths"):
         next_round(replace(first, label=Label(kind="token_values")), 2)
+    with pytest.raises(UserError, match=r"train.share_policy is set; the roll-ins of a later round"):
+        next_round(replace(first, train=replace(first.train, share_policy=True)), 2)
     with pytest.raises(UserError, match="read roll_in, roll_out, verify of one run"):
         next_round(replace(first, base_run="other", base_stages=("clean", "roll_in")), 2)
     with pytest.raises(UserError, match="stages clean, evaluate; a round needs"):

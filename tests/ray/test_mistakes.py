@@ -60,6 +60,11 @@ def test_shipped_recipes_can_run(name: str) -> None:
         ("--roll_out.cuts 0", ["roll_out.cuts is 0", "roll_out.whole is False", "pass --roll-out.whole"]),
         ("--roll_out.cuts -1", ["roll_out.cuts is -1", "pass another --roll-out.cuts"]),
         ("--label.kind step_values", ["label.delimiter is empty", "pass --label.delimiter TEXT"]),
+        ("--train.share-policy", ["train.trained_layers is 0", "pass --train.trained-layers 1 or more"]),
+        (
+            "--train.share-policy --train.trained-layers 1 --train.init sandbox:weak",
+            ["train.init is 'sandbox:weak' and policy.model 'sandbox:ref'", "pass --train.init sandbox:ref"],
+        ),
         ("--train.loss mse", ["train.loss is mse and label.kind is outcome", "pass --label.kind token_values"]),
         ("--label.paths -1", ["label.paths is -1"]),
         ("--train.epochs 0", ["train.epochs is 0"]),

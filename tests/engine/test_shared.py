@@ -1,0 +1,100 @@
+"""A value model that shares its lower layers with the policy: its folder, as transformers and other readers load it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from vgs_ray.config import Train
+from vgs_ray.sandbox import policy_path
+from vgs_ray.search.flops import model_size, model_sizes
+from vgs_ray.value.critic import load_source
+from vgs_ray.value.head import HeadConfig
+from vgs_ray.value.model import ValueModel
+from vgs_ray.value.policy_value import PolicyValueModel
+from vgs_ray.value.score_sequences import token_probs
+from vgs_ray.value.shared import new_head, save_shared
+
+TOKENS = torch.arange(2, 62).reshape(2, 30)
+HEAD = "value_head"
+
+
+def save(policy: Path, folder: Path, layers: int, num_labels: int = 3) -> ValueModel:
+    """A value model whose last layers, norm and head are not those of the policy."""
+    model, draw = ValueModel.from_backbone(policy, num_labels, seed=3).eval(), torch.Generator().manual_seed(1)
+    for module in (*model.model.layers[-layers:], model.model.norm, model.score):
+        for weight in module.parameters():
+            weight.data += 0.1 * torch.randn(weight.shape, generator=draw)
+    save_shared(model.state_dict(), HeadConfig(119, 0.05, layers, num_labels), str(policy), "card", folder)
+    return model
+
+
+@pytest.mark.parametrize(("layers", "num_labels"), [(1, 3), (1, 1), (2, 3)])
+def test_the_folder_is_the_plain_policy_and_the_whole_value_model(
+    policy_folder: Path, tmp_path: Path, layers: int, num_labels: int
+) -> None:
+    folder = tmp_path / "shared"
+    model = save(policy_folder, folder, layers, num_labels)
+    for file in policy_folder.glob("*.safetensors"):
+        assert (folder / file.name).read_bytes() == file.read_bytes()
+    plain, policy = (AutoModelForCausalLM.from_pretrained(path) for path in (policy_folder, folder))
+    assert torch.equal(policy(TOKENS).logits, plain(TOKENS).logits)
+    again = ValueModel.from_pretrained(folder)
+    assert (again.num_labels, again.dropout.p) == (num_labels, 0.05)
+    assert {name: value.tolist() for name, value in again.state_dict().items()} == {
+        name: value.tolist() for name, value in model.state_dict().items()
+    }
+    head = load_file(folder / HEAD / "model.safetensors")
+    assert not [name for name in head if "embed" in name or f"layers.{layers}." in name]
+    probs = model.success_probs(TOKENS)
+    assert probs.std() > 0.01
+    for found, expected in zip(
+        token_probs(folder, list(TOKENS.numpy().astype(np.int32)), torch.device("cpu")), probs, strict=True
+    ):
+        assert found == pytest.approx(expected.numpy(), abs=1e-5)
+    source = load_source(folder, torch.device("cpu"))
+    assert torch.allclose(source.probs(source.backbone(TOKENS).last_hidden_state), probs, atol=1e-5)
+    with pytest.raises(ValueError, match=f"has a value head with {layers} layers of its own"):
+        PolicyValueModel.from_pretrained(folder)
+
+
+def test_a_damaged_head_is_named(policy_folder: Path, tmp_path: Path) -> None:
+    save(policy_folder, tmp_path, 1)
+    file = tmp_path / HEAD / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.norm.weight"]
+    save_file(weights, file)
+    with pytest.raises(ValueError, match=r"has tensors \{'model.norm.weight': None\}; .*: \(64,\)"):
+        ValueModel.from_pretrained(tmp_path)
+
+
+def test_flops_of_the_head_are_those_of_its_layers(policy_folder: Path, tmp_path: Path) -> None:
+    model = save(policy_folder, tmp_path, 1)
+    policy, value, head = model_sizes(str(tmp_path), "policy")
+    trained = (*model.model.layers[-1:], model.model.norm, model.score)
+    assert policy == model_size(policy_folder)
+    assert head.params == sum(weight.numel() for module in trained for weight in module.parameters())
+    assert (head.layers, head.hidden) == (1, policy.hidden)
+    assert (value.params, value.layers) == (policy.params + head.params, policy.layers + 1)
+
+
+def test_more_layers_than_the_policy_has_are_refused(policy_folder: Path) -> None:
+    config = Train(init=str(policy_folder), trained_layers=3, share_policy=True)
+    with pytest.raises(ValueError, match=r"train.trained_layers is 3, and .* has 2 layers"):
+        new_head(config)
+
+
+def test_the_head_has_a_slot_and_the_settings_of_training(tmp_path: Path) -> None:
+    head = new_head(Train(init="sandbox:ref", trained_layers=2, share_policy=True, loss="soft", dropout=0.1))
+    assert (head.layers, head.num_labels, head.dropout) == (2, 1, 0.1)
+    save_shared(
+        ValueModel.from_backbone(policy_path("ref"), 1).state_dict(), head, "sandbox:ref", "card", tmp_path / "one"
+    )
+    assert json.loads((tmp_path / "one" / HEAD / "config.json").read_text())["slot"] == head.slot
+    assert (tmp_path / "one" / "tokenizer.json").is_file()

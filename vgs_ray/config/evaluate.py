@@ -26,12 +26,12 @@ class Evaluate:
     """Folder, or its URL, with copies of the named benchmarks, such as aime-24.jsonl, for machines without access to Hugging
     Face."""
     policy: OptionalModel = ""
-    """Policy to evaluate: folder, URL or Hugging Face id. If empty, the model that stage tune wrote, or `policy.model` in a
-    recipe without that stage."""
+    """Policy to evaluate: folder, URL or Hugging Face id. If empty, the model that stage tune wrote, or stage train with
+    `train.share_policy`, or `policy.model` in a recipe without such a stage."""
     value_model: OptionalModel = ""
     """Folder, URL or Hugging Face id of a value model or a process reward model (Qwen2, Qwen3 or Llama for sequence or token
     classification). `random` scores at random, and `policy` is the value head of the policy itself. If empty, the model that
-    stage train wrote, or `policy` in a recipe without that stage."""
+    stage train wrote, or `policy` in a recipe without that stage and with `train.share_policy`."""
     limit: NonNegativeInt = 0
     """Number of problems from the start of each benchmark; 0 takes all."""
     samples: PositiveInt = 16

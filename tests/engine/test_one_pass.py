@@ -8,15 +8,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 import transformers
+from headed import OnePass, add_head, add_layers, serve
 from test_engines import some_tokens
 from tiny import TINY_ENGINE
 
-from vgs_ray.config import Beam, Engine, Sampling, Train
+from vgs_ray.config import Beam, Engine, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy
 from vgs_ray.engines.interface import Completion, Policy, Score, UnknownToken, Usage, Value
@@ -26,61 +27,35 @@ from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.sandbox.rows import benchmark_rows
 from vgs_ray.search.explore import beam
 from vgs_ray.search.tree import Tree
-from vgs_ray.value.head import HeadConfig
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.policy_value import PolicyValueModel
-from vgs_ray.value.shared import new_head, save_shared
 
 SANDBOX = model_path("sandbox:ref")
 STEP_ENDS = tuple(range(178, 188))  # "\n1) " and those that follow
-SMALL_CACHE = replace(TINY_ENGINE, kv_cache_gib=0.003)
-"""Room for 1,258 tokens of the sandbox's policy, so that sequences of a crowd are preempted and computed again."""
 SLOT = 5
 WARM = Sampling(temperature=1.0, top_p=1.0, max_tokens=60)
 
 
-def add_head(policy: str | Path, folder: Path, std: float, **how: Any) -> PolicyValueModel:
-    """Save the policy with a random head whose values are far from constant."""
-    model = PolicyValueModel.from_policy(policy, **how).eval()
-    torch.nn.init.normal_(model.linear.weight, std=std, generator=torch.Generator().manual_seed(1))
-    torch.nn.init.constant_(model.linear.bias, 0.1)
-    model.save_pretrained(folder)
-    return model
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnePass]:
+    folder = tmp_path_factory.mktemp("linear")
+    yield from serve(folder, add_head(SANDBOX, folder, std=0.1))
 
 
-def add_layers(policy: str | Path, folder: Path, layers: int, slot: int | None = None) -> ValueModel:
-    """Save the policy with the last layers of a value model that shares all other layers with it."""
-    model, draw = ValueModel.from_backbone(policy, seed=1).eval(), torch.Generator().manual_seed(1)
-    for module in (*model.model.layers[-layers:], model.model.norm, model.score):
-        for weight in module.parameters():
-            weight.data += 0.1 * torch.randn(weight.shape, generator=draw)
-    config = Train(init=str(policy), trained_layers=layers, share_policy=True)
-    head = new_head(config) if slot is None else HeadConfig(slot, config.dropout, layers, config.num_labels)
-    save_shared(model.state_dict(), head, str(policy), "", folder)
-    return model
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnePass]:
+    folder = tmp_path_factory.mktemp("layered")
+    yield from serve(folder, add_layers(SANDBOX, folder, layers=2))
 
 
-class OnePass(NamedTuple):
-    engine: Any
-    folder: str
-    model: PolicyValueModel | ValueModel
-
-    def values(self, tokens: Tokens) -> list[float]:
-        """P(correct) after each token, by transformers."""
-        with torch.no_grad():
-            if isinstance(self.model, ValueModel):
-                return self.model.success_probs(torch.tensor([tokens]))[0].tolist()
-            return ((self.model.values(torch.tensor([tokens]))[0] + 1) / 2).tolist()
+@pytest.fixture(params=["linear"])
+def one(request: pytest.FixtureRequest) -> OnePass:
+    found: OnePass = request.getfixturevalue(request.param)
+    return found
 
 
-@pytest.fixture(scope="module", params=["linear", "two layers"])
-def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnePass]:
-    folder = tmp_path_factory.mktemp("one")
-    model = add_head(SANDBOX, folder, std=0.1) if request.param == "linear" else add_layers(SANDBOX, folder, 2)
-    engines = build_engines(str(folder), OWN_HEAD, SMALL_CACHE, SMALL_CACHE)
-    assert engines.policy is engines.value
-    yield OnePass(engines.policy, str(folder), model)
-    engines.close()
+BOTH = pytest.mark.parametrize("one", ["linear", "layered"], indirect=True)
+"""The test runs with both kinds of heads; others run with a linear one."""
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +72,18 @@ def prompts() -> list[Tokens]:
 
 
 @pytest.mark.parametrize(
-    "sampling",
+    ("one", "sampling"),
     [
-        replace(WARM, max_tokens=120),
-        replace(WARM, stop_token_ids=STEP_ENDS),
-        replace(WARM, max_tokens=7, stop_token_ids=STEP_ENDS),
-        replace(WARM, max_tokens=1),
-        replace(WARM, temperature=0.0),
-        Sampling(temperature=0.6, top_p=0.95, max_tokens=40, top_k=8, min_p=0.02, repetition_penalty=1.1),
+        ("linear", replace(WARM, max_tokens=120)),
+        ("linear", replace(WARM, stop_token_ids=STEP_ENDS)),
+        ("linear", replace(WARM, max_tokens=7, stop_token_ids=STEP_ENDS)),
+        ("linear", replace(WARM, max_tokens=1)),
+        ("linear", replace(WARM, temperature=0.0)),
+        ("linear", Sampling(temperature=0.6, top_p=0.95, max_tokens=40, top_k=8, min_p=0.02, repetition_penalty=1.1)),
+        ("layered", replace(WARM, max_tokens=120)),
+        ("layered", replace(WARM, max_tokens=1)),
     ],
+    indirect=["one"],
 )
 async def test_samples_are_those_of_the_plain_policy_and_values_those_of_transformers(
     one: OnePass, plain: Any, prompts: list[Tokens], sampling: Sampling
@@ -125,6 +103,7 @@ async def test_samples_are_those_of_the_plain_policy_and_values_those_of_transfo
     assert values.std() > 0.01
 
 
+@BOTH
 async def test_blocks_end_in_each_way(one: OnePass, prompts: list[Tokens]) -> None:
     sampling = replace(WARM, stop_token_ids=STEP_ENDS, max_tokens=12)
     ends: Counter[tuple[str, bool]] = Counter()
@@ -192,6 +171,7 @@ def _by_place(tree: Tree) -> list[tuple[Any, ...]]:
     )
 
 
+@BOTH
 async def test_given_tokens_get_their_values(one: OnePass) -> None:
     """With and without a cached prefix, at each token, and with the slot, end tokens and stop tokens among them."""
     draw = random.Random(5)
@@ -239,8 +219,10 @@ async def test_cancelled_and_refused_calls_have_no_effect_on_others(one: OnePass
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("name", ["Qwen2", "Qwen3", "Llama"])
-def test_architectures_and_limits_of_length(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "layers"), [("Qwen2", 0), ("Qwen3", 0), ("Llama", 0), ("Qwen2", 2), ("Qwen3", 1), ("Llama", 1)]
+)
+def test_architectures_and_limits_of_length(name: str, layers: int, tmp_path: Path) -> None:
     """The context of the engine is all positions of the model."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(
@@ -249,7 +231,11 @@ def test_architectures_and_limits_of_length(name: str, tmp_path: Path) -> None:
         bos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(tmp_path / "policy")
-    model = add_head(tmp_path / "policy", tmp_path / "one", std=0.2, slot=SLOT)
+    model: PolicyValueModel | ValueModel = (
+        add_layers(tmp_path / "policy", tmp_path / "one", layers, SLOT)
+        if layers
+        else add_head(tmp_path / "policy", tmp_path / "one", std=0.2, slot=SLOT)
+    )
     asyncio.run(_check_limits(str(tmp_path / "one"), model, TINY_ENGINE))
 
 
@@ -289,6 +275,7 @@ class Chunked(VllmPolicyValue):
         return {**super()._engine_args(model, engine), "enable_chunked_prefill": True, "max_num_batched_tokens": 64}
 
 
+@BOTH
 def test_chunked_prefill(one: OnePass, prompts: list[Tokens]) -> None:
     engine = Chunked(one.folder, TINY_ENGINE)
     # On CPU, vLLM can sample without a seed only.

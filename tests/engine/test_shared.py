@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from headed import add_layers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -15,7 +16,6 @@ from vgs_ray.config import Train
 from vgs_ray.sandbox import policy_path
 from vgs_ray.search.flops import model_size, model_sizes
 from vgs_ray.value.critic import load_source
-from vgs_ray.value.head import HeadConfig
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.score_sequences import token_probs
@@ -25,22 +25,12 @@ TOKENS = torch.arange(2, 62).reshape(2, 30)
 HEAD = "value_head"
 
 
-def save(policy: Path, folder: Path, layers: int, num_labels: int = 3) -> ValueModel:
-    """A value model whose last layers, norm and head are not those of the policy."""
-    model, draw = ValueModel.from_backbone(policy, num_labels, seed=3).eval(), torch.Generator().manual_seed(1)
-    for module in (*model.model.layers[-layers:], model.model.norm, model.score):
-        for weight in module.parameters():
-            weight.data += 0.1 * torch.randn(weight.shape, generator=draw)
-    save_shared(model.state_dict(), HeadConfig(119, 0.05, layers, num_labels), str(policy), "card", folder)
-    return model
-
-
 @pytest.mark.parametrize(("layers", "num_labels"), [(1, 3), (1, 1), (2, 3)])
 def test_the_folder_is_the_plain_policy_and_the_whole_value_model(
     policy_folder: Path, tmp_path: Path, layers: int, num_labels: int
 ) -> None:
     folder = tmp_path / "shared"
-    model = save(policy_folder, folder, layers, num_labels)
+    model = add_layers(policy_folder, folder, layers, 119, num_labels)
     for file in policy_folder.glob("*.safetensors"):
         assert (folder / file.name).read_bytes() == file.read_bytes()
     plain, policy = (AutoModelForCausalLM.from_pretrained(path) for path in (policy_folder, folder))
@@ -65,7 +55,7 @@ def test_the_folder_is_the_plain_policy_and_the_whole_value_model(
 
 
 def test_a_damaged_head_is_named(policy_folder: Path, tmp_path: Path) -> None:
-    save(policy_folder, tmp_path, 1)
+    add_layers(policy_folder, tmp_path, 1, 119)
     file = tmp_path / HEAD / "model.safetensors"
     weights = load_file(file)
     del weights["model.norm.weight"]
@@ -75,7 +65,7 @@ def test_a_damaged_head_is_named(policy_folder: Path, tmp_path: Path) -> None:
 
 
 def test_flops_of_the_head_are_those_of_its_layers(policy_folder: Path, tmp_path: Path) -> None:
-    model = save(policy_folder, tmp_path, 1)
+    model = add_layers(policy_folder, tmp_path, 1, 119)
     policy, value, head = model_sizes(str(tmp_path), "policy")
     trained = (*model.model.layers[-1:], model.model.norm, model.score)
     assert policy == model_size(policy_folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ from headed import add_layers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from pipelines.evaluate import inputs_of
+from pipelines.recipes import sandbox
 from vgs_ray.config import Train
+from vgs_ray.config.checks import check_recipe
+from vgs_ray.errors import UserError
+from vgs_ray.models import OWN_HEAD
+from vgs_ray.models.checks import check_models, evaluated_policy, value_model
 from vgs_ray.sandbox import policy_path
 from vgs_ray.search.flops import model_size, model_sizes
 from vgs_ray.value.critic import load_source
@@ -88,3 +95,23 @@ def test_the_head_has_a_slot_and_the_settings_of_training(tmp_path: Path) -> Non
     )
     assert json.loads((tmp_path / "one" / HEAD / "config.json").read_text())["slot"] == head.slot
     assert (tmp_path / "one" / "tokenizer.json").is_file()
+
+
+def test_a_recipe_searches_with_the_policy_that_stage_train_writes(policy_folder: Path, tmp_path: Path) -> None:
+    train = replace(sandbox().train, share_policy=True, trained_layers=2)
+    recipe = replace(sandbox(), root=str(tmp_path), train=train)
+    check_recipe(recipe)
+    written = tmp_path / "sandbox/train/value_model"
+    assert (evaluated_policy(recipe), value_model(recipe)) == (str(written), OWN_HEAD)
+    assert [recipe.uses_own_head(stage) for stage in ("evaluate", "serve", "trees")] == [True, True, False]
+    check_models(recipe, "evaluate")  # stage train may still have to run
+    with pytest.raises(
+        UserError, match=r"value_model is missing, which stage train writes: run python -m pipelines.train"
+    ):
+        check_models(recipe, "serve")
+    separate = replace(recipe, evaluate=replace(recipe.evaluate, policy="sandbox:ref", value_model="random"))
+    assert (evaluated_policy(separate), separate.uses_own_head("evaluate")) == ("sandbox:ref", False)
+    assert (inputs_of(recipe), inputs_of(separate)) == (("train",), ())
+    add_layers(policy_folder, tmp_path / "shared", 1, 119)
+    with pytest.raises(UserError, match=r"is a policy with a value head.* pass it as --evaluate.policy"):
+        value_model(recipe, str(tmp_path / "shared"))

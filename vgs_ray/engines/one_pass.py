@@ -58,7 +58,7 @@ class VllmPolicyValue(VllmPolicy):
         check_tokens(sampling.stop_token_ids, self._vocabulary)
         ends = self._end_tokens.union(sampling.stop_token_ids)
         params = self._params(sampling, seed, ForcedTokens([*ends], room))
-        return await self.loop.submit(prefix, params, partial(self._read_block, ends=ends))
+        return await self.loop.submit(prefix, params, partial(self._read_block, ends=ends), self._interrupted)
 
     async def score(self, tokens: Tokens) -> Score:
         """P(correct) at the last token. Tokens of a cached prefix are not forwarded again.

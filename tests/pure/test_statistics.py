@@ -139,8 +139,8 @@ def test_layers_of_a_value_head_forward_what_the_policy_forwards() -> None:
     tree = Tree((1, 2, 3))
     tree.add(ROOT, group=0, round=0, index=0, tokens=(4, 5), score=Score(0.5, (), 0), state="finished", prefilled=3)
     costs = tree_costs(tree, policy, value, head)
-    assert costs.groups[0] == (2, 0, forward_flops(policy, 5, 0), forward_flops(head, 5, 0))
-    assert costs.prompt == (0, 0, forward_flops(policy, 3, 0), forward_flops(head, 3, 0))
+    assert costs.groups[0] == (2, 0, forward_flops(policy, 5, 0), forward_flops(head, 5, 0), 3)
+    assert costs.prompt == (0, 0, forward_flops(policy, 3, 0), forward_flops(head, 3, 0), 3)
 
 
 DISTILL_1_5B = {

@@ -3,7 +3,7 @@
 The nodes are network, PID and mount namespaces with a `ray start` in each, and the run is on an S3 server (moto's). Each try
 submits one stage of recipe `sandbox` by jobs/submit.sh, with scripted engines, applies one fault when a part of the rows is
 committed, repeats the command if it failed, and compares the table with that of a run without faults. Needs Linux and root. Out:
-a line for each try, and the table of docs/reliability.md.
+a line for each try, and the table of docs/reliability.md over all tries of the folder. `--tries 0` prints the table only.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from namespaces import in_namespaces, wait_for
 
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
+from vgs_ray.data.storage import list_files
 from vgs_ray.value.training.metrics_log import METRICS_LOG, read_metrics
 
 UNDISTURBED = "undisturbed"
@@ -100,6 +101,8 @@ class Drills:
         self.seconds = json.loads(kept.read_text()) if kept.exists() else {}
         for stage in STAGES[: STAGES.index(last) + 1]:
             if stage not in self.seconds:
+                for name in list_files(recipe.stage_folder(stage)):  # of an interrupted call
+                    (recipe.stage_folder(stage) / name).unlink()
                 began = time.monotonic()
                 self.finish(stage, UNDISTURBED)
                 self.seconds[stage] = time.monotonic() - began
@@ -133,7 +136,7 @@ class Drills:
 
         def strike() -> None:
             enough = len(expected) // 4 if stage != "label" else 1
-            wait_for(lambda: progress(recipe, stage) >= enough, f"{enough} rows of {run}")
+            wait_for(lambda: progress(recipe, stage) >= enough, f"{enough} rows of {run}", LIMIT_S)
             FAULTS[name].strike(self.nodes, stage, run)
 
         began = time.monotonic()
@@ -163,7 +166,7 @@ def main() -> None:
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--tries", type=int, default=1)
     parser.add_argument(
-        "--folder", type=Path, help="keep the tables here, so that the next call makes no run without faults"
+        "--folder", type=Path, help="keep tables and tries here, so that the next call makes no run without faults"
     )
     options = parser.parse_args()
     plan = [(name, stage) for name in options.fault for stage in FAULTS[name].stages if stage in options.stage]
@@ -174,22 +177,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/run") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        tries = run_all(plan, options.tries, folder)
+        kept = folder / "tries.jsonl"
+        if options.tries:
+            run_all(plan * options.tries, folder, kept)
+        lines = kept.read_text().splitlines() if kept.exists() else []
+        tries = [Try(**json.loads(line)) for line in lines]
     print(markdown(tries))
     sys.exit(not all(each.is_right for each in tries))
 
 
-def run_all(plan: list[tuple[str, str]], count: int, folder: Path) -> list[Try]:
-    """So many tries of each fault in each stage."""
-    tries = []
+def run_all(plan: list[tuple[str, str]], folder: Path, kept: Path) -> None:
+    """Try each fault in its stage, and append what came out to a file."""
     with cluster(folder) as nodes:
         drills = Drills(nodes, folder)
         drills.prepare(max((stage for _, stage in plan), key=STAGES.index))
         for name, stage in plan:
-            for _ in range(count):
-                tries.append(drills.attempt(name, stage))
-                print(*tries[-1], flush=True)
-    return tries
+            done = drills.attempt(name, stage)
+            print(*done, flush=True)
+            with kept.open("a") as file:
+                file.write(f"{json.dumps(done._asdict())}\n")
 
 
 def markdown(tries: list[Try]) -> str:
@@ -198,7 +204,8 @@ def markdown(tries: list[Try]) -> str:
         "| fault | stage | tries | rows expected | found | doubled or other | submitted | seconds longer | done again |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for fault, stage in dict.fromkeys((each.fault, each.stage) for each in tries):
+    tried = {(each.fault, each.stage) for each in tries}
+    for fault, stage in sorted(tried, key=lambda pair: (list(FAULTS).index(pair[0]), STAGES.index(pair[1]))):
         some = [each for each in tries if (each.fault, each.stage) == (fault, stage)]
         expected, found = sum(each.expected for each in some), sum(each.found for each in some)
         wrong, redone = sum(each.doubled + each.wrong for each in some), median(each.redone for each in some)

@@ -2,7 +2,8 @@
 """Run a stage with scripted engines, slow judges and a log of the work: scripted_command.py -m pipelines.STAGE RECIPE ...
 
 `VGS_PYTHON` of jobs/submit.sh may name this file. Everything but the engines is what the stage runs. A call of an engine takes up
-to `ROW_S` seconds. The file `VGS_DRILL_LOG` gets a line when it has ended, so work that is done twice has two lines.
+to `ROW_S` seconds, and an optimizer step `STEP_S` seconds more. The file `VGS_DRILL_LOG` gets a line when a call has ended, so
+work that is done twice has two lines.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, os.getcwd())  # the job's copy of the checkout, as with `python -m`
@@ -28,6 +30,7 @@ from vgs_ray.engines import Engines
 from vgs_ray.engines.interface import Completion, Usage
 from vgs_ray.engines.random_value import RandomValue
 
+STEP_S = 2.0
 ROW_S = float(os.environ.get("VGS_DRILL_ROW_S", "4"))
 LOG = os.environ.get("VGS_DRILL_LOG", os.devnull)
 FIRST, LAST = 7, 177
@@ -84,16 +87,35 @@ class ScriptedSearch:
 
 
 class SlowJudge:
-    """A `JudgeActor` whose batches take `ROW_S` seconds more."""
+    """A `JudgeActor` whose batches take `ROW_S` seconds more, unless all their rows are committed."""
 
     def __init__(self, *arguments: Any) -> None:
         self._actor = verify.JudgeActor(*arguments)
 
     def __call__(self, item: dict[str, Any]) -> pa.Table:
-        time.sleep(ROW_S)
         rows = self._actor(item)
+        time.sleep(ROW_S if len(rows) else 0.0)
         record(rows["roll_out_id"].to_pylist())
         return rows
+
+
+def train_slowly(config: dict[str, Any]) -> str:
+    """`train_worker` whose steps take `STEP_S` seconds more."""
+    from pipelines.actors import training
+
+    make = training._reporter
+
+    def reporter(*arguments: Any) -> Callable[..., None]:
+        report = make(*arguments)
+
+        def slow(*step: Any) -> None:
+            report(*step)
+            time.sleep(STEP_S)
+
+        return slow
+
+    training._reporter = reporter
+    return training.train_worker(config)
 
 
 def main() -> None:
@@ -103,6 +125,10 @@ def main() -> None:
     # Workers import the modules anew, and find the classes there that are replaced here.
     sampling.SamplingActor, evaluate.SearchActor, verify.JudgeActor = ScriptedSampling, ScriptedSearch, SlowJudge
     verify.BATCH_ROWS = JUDGED_ROWS
+    if command == "pipelines.train":
+        from pipelines.actors import training  # loads transformers
+
+        training.train_worker = train_slowly
     if command == "pipelines.evaluate":
         cli(stage.main, command, flags=stage.Flags())
     else:

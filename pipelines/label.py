@@ -115,7 +115,7 @@ def run(recipe: Recipe) -> None:
         max_rows = BATCH_ROWS_WITH_TOKENS if with_values else BATCH_ROWS
         batches = ProblemGroups.scan(tables.values()).batches(max_rows)
         labelled = map_problems(batches, label_problems, tables=tables, config=config, delimiters=delimiters)
-        write_dataset(labelled, out.write_part)
+        write_dataset(labelled, out.write_part, cpus=1.0)
         out = stage.publish(out)
     if not out.count_rows():
         raise UserError(

@@ -69,9 +69,16 @@ class _CommitBlocks(Datasink):
             self.commit(BlockAccessor.for_block(block).to_arrow())
 
 
-def write_dataset(dataset: ray.data.Dataset, commit: Callable[[pa.Table], None]) -> None:
-    """Run a Ray dataset, and call `commit` in a task for each block when it is ready."""
-    dataset.write_datasink(_CommitBlocks(commit), ray_remote_args={"num_cpus": 0.1})
+def write_dataset(dataset: ray.data.Dataset, commit: Callable[[pa.Table], None], cpus: float = 0.1) -> None:
+    """Run a Ray dataset, and call `commit` in a task for each block when it is ready.
+
+    Args:
+        dataset: the rows.
+        commit: writes a block.
+        cpus: of these tasks. If the tasks that make the blocks have as many, Ray makes and commits a block in one task; else it
+            keeps about a third of the cluster's CPUs for commits.
+    """
+    dataset.write_datasink(_CommitBlocks(commit), ray_remote_args={"num_cpus": cpus})
 
 
 def on_node(node: str) -> NodeAffinitySchedulingStrategy:

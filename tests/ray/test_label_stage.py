@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_run import CUTS, PROBLEMS, ROLL_INS, rows_of_run, write_run
@@ -15,6 +17,7 @@ from made_up_run import CUTS, PROBLEMS, ROLL_INS, rows_of_run, write_run
 from pipelines import label
 from pipelines.tables.by_problem import ProblemGroups
 from pipelines.tables.stage_table import stage_table
+from pipelines.tables.tasks import map_items, write_dataset
 from vgs_ray.config import Label
 from vgs_ray.data import schemas
 from vgs_ray.data.order import by_locality
@@ -120,6 +123,27 @@ def test_batches_hold_whole_problems_and_every_row(tmp_path: Path) -> None:
     assert all(len(rows) == ROLL_INS * CUTS * len(set(rows)) <= 50 for rows in read)
     assert sum(map(len, read)) == PROBLEMS * ROLL_INS * CUTS
     assert sum(len(batch.read_rows(tables["roll_in"], ["seed"])) for batch in batches) == PROBLEMS * ROLL_INS
+
+
+def test_all_cpus_make_and_commit_labels_at_the_same_time(tmp_path: Path) -> None:
+    """Each task waits for as many tasks as there are CPUs."""
+    count = int(ray.cluster_resources()["CPU"])
+    started, committed = tmp_path / "started", tmp_path / "committed"
+
+    def work(item: dict[str, int]) -> pa.Table:
+        started.mkdir(exist_ok=True)
+        (started / str(item["number"])).touch()
+        end = time.monotonic() + 30
+        while (at_once := len(list(started.iterdir()))) < count and time.monotonic() < end:
+            time.sleep(0.05)
+        return pa.table({"at_once": [at_once]})
+
+    def commit(rows: pa.Table) -> None:
+        with committed.open("a") as file:
+            file.writelines(f"{number}\n" for number in rows["at_once"].to_pylist())
+
+    write_dataset(map_items([{"number": number} for number in range(count)], work), commit, cpus=1.0)
+    assert committed.read_text().split() == [str(count)] * count
 
 
 def test_wrong_share_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ node falls with the number of nodes or rows, the driver, the scheduler or the ta
 
 Out, as lines of JSON in `--results`: for each stage the rate of a node over the middle 80% of its rows, without start and
 publishing; seconds in all; the peak memory and the CPU time of the command, in which Ray Data schedules; and the CPU time of the
-cluster's control process. `--plot` draws all lines of the file.
+cluster's control process. `--plot` draws all lines of the file. The rows of the table in docs/benchmarks.md are printed last.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from vgs_ray.models import RANDOM
 
 SEQUENCES = 64
 STORE_BYTES = 100 * 2**20
-BATCH_ROWS = 128
-"""Of a task of verify and label: fewer than the 1,024 of a run, of which a node here would get one or two."""
+BATCH_ROWS = 56
+"""Of a task of verify and label, which is one problem: of the 1,024 of a run, a node here would get one or two."""
 RUNS: dict[str, Callable[[Recipe], None]] = {
     "roll_out": roll_out.run, "verify": verify.run, "label": label.run, "evaluate": evaluate.run,
 }  # fmt: skip
@@ -143,14 +143,20 @@ def grow(nodes: int, rows: int, stages: list[str], results: Path) -> None:
                     file.write(f"{line}\n")
 
 
-def plot(results: Path, path: str) -> None:
+def markdown(lines: list[dict[str, Any]]) -> str:
+    """The table of docs/benchmarks.md."""
+    fields = ["stage", "nodes", "rows", "rate_a_node", "seconds", "peak_mib", "driver_cpu", "control_cpu"]
+    rows = [[f"{line[field]:,}" if field != "stage" else line[field] for field in fields] for line in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def plot(lines: list[dict[str, Any]], path: str) -> None:
     """The rate of a node, and memory and CPU time of the driver, over the number of nodes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
     panels = {
         "rate_a_node": "rows a second and node", "peak_mib": "memory of the command, MiB",
         "driver_cpu": "CPUs of the command",
@@ -189,8 +195,11 @@ def main() -> None:
         else:  # in a process of its own, so that the memory of the command is that of this case
             fixed = ["--stages", *options.stages, "--results", str(options.results)]
             subprocess.run([sys.executable, __file__, "--nodes", str(nodes), "--rows", str(rows), *fixed], check=True)
+    lines = [json.loads(line) for line in options.results.read_text().splitlines()]
+    if len(cases) != 1:
+        print(markdown(lines))
     if options.plot:
-        plot(options.results, options.plot)
+        plot(lines, options.plot)
 
 
 if __name__ == "__main__":

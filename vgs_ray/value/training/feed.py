@@ -65,12 +65,12 @@ class HostBatch(NamedTuple):
         if len(bounds):
             longest = self.shape[1]  # an upper bound; the longest sequence would have many lengths
             packing = {
+                "position_ids": positions.view(self.shape),
                 "cu_seq_lens_q": bounds,
                 "cu_seq_lens_k": bounds,
                 "max_length_q": longest,
                 "max_length_k": longest,
             }
-            packing["position_ids"] = positions.view(self.shape)
         floats = (part.view(torch.float32) for part in (values, weights))
         return DeviceBatch(ids.view(self.shape), packing, targets, labels, *floats)
 

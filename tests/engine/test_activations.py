@@ -12,6 +12,7 @@ import torch
 from toy import CONFIG, in_processes
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
+from vgs_ray.config import Train
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.activations import first_that_fits, token_bytes, training_bytes
@@ -53,28 +54,32 @@ def kept_by(model: ValueModel) -> int:
     return sum(kept.values())
 
 
-def count(worker: Worker, folder: Path, kinds: list[str], compiled: bool) -> None:
-    for kind in kinds:
-        for family in (Qwen2Config, LlamaConfig) if kind == "keep" and not compiled else (Qwen2Config,):
-            model, plain = build(family), build(family)
-            prepare(model, replace(PLAIN, activations=kind, compile=compiled), replace(worker, bf16=True))
-            kept, estimate = kept_by(model.train()), TOKENS * token_bytes(model.config, kind, compiled)
-            assert estimate == pytest.approx(kept, rel=0.15), (kind, compiled, kept, estimate)
-            loss_of(plain).backward()
-            actual = torch.cat([weight.grad.full_tensor().reshape(-1) for weight in model.parameters()])
-            expected = torch.cat([weight.grad.reshape(-1) for weight in plain.parameters()])
-            assert (actual - expected).norm() < 0.05 * expected.norm(), (kind, compiled)
+def compare(worker: Worker, folder: Path, configs: list[Train], family: type = Qwen2Config) -> None:
+    plain = build(family)
+    loss_of(plain).backward()
+    for config in configs:
+        model = build(family)
+        prepare(model, config, replace(worker, bf16=True))
+        kept, estimate = kept_by(model.train()), TOKENS * token_bytes(model.config, config, config.activations)
+        assert estimate == pytest.approx(kept, rel=0.15), (config, kept, estimate)
+        both = [each for each in zip(model.parameters(), plain.parameters(), strict=True) if each[0].requires_grad]
+        actual = torch.cat([weight.grad.full_tensor().reshape(-1) for weight, _ in both])
+        expected = torch.cat([weight.grad.reshape(-1) for _, weight in both])
+        assert (actual - expected).norm() < 0.05 * expected.norm(), config
 
 
 def test_the_estimate_is_what_autograd_keeps_and_gradients_are_the_same(tmp_path: Path) -> None:
-    assert in_processes(1, count, tmp_path, ["keep", "checkpoint"], False) == [0]
+    kinds = [replace(PLAIN, activations=kind) for kind in ("keep", "checkpoint")]
+    frozen = replace(PLAIN, activations="keep", trained_layers=2)
+    assert in_processes(1, compare, tmp_path, [*kinds, frozen]) == [0]
+    assert in_processes(1, compare, tmp_path, kinds[:1], LlamaConfig) == [0]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on CPU needs a C++ compiler, g++")
 @pytest.mark.parametrize("kind", ["keep", "budget", "checkpoint"])
 def test_the_estimate_is_what_compiled_layers_keep_and_gradients_are_the_same(tmp_path: Path, kind: str) -> None:
-    assert in_processes(1, count, tmp_path, [kind], True) == [0]
+    assert in_processes(1, compare, tmp_path, [replace(PLAIN, activations=kind, compile=True)]) == [0]
 
 
 def test_a_gpu_takes_the_first_that_fits() -> None:

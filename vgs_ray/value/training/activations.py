@@ -57,17 +57,19 @@ def training_bytes(model: ValueModel, config: Train, shared: int, kind: Activati
     """Estimate of the memory of one worker.
 
     A weight has 12 bytes of the master and of AdamW's state, divided among the workers that share a copy, and 6 bytes of the
-    gathered weight and of its gradient, which is float32 until it is reduced. To the activations of a micro-batch come those of
-    the layer in which the backward pass is.
+    gathered weight and of its gradient, which is float32 until it is reduced. A frozen one has 4 and 2. To the activations of a
+    micro-batch come those of the layer in which the backward pass is.
     """
-    weights = sum(weight.numel() for weight in model.parameters())
-    activations = token_bytes(model.config, kind, config.compile) + layer_bytes(model.config, "keep", compiled=False)
-    return weights * (12 / shared + 6) + config.micro_tokens * activations
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in model.parameters()) - trained
+    activations = token_bytes(model.config, config, kind) + layer_bytes(model.config, "keep", compiled=False)
+    return trained * (12 / shared + 6) + frozen * (4 / shared + 2) + config.micro_tokens * activations
 
 
-def token_bytes(config: Any, kind: Activations, compiled: bool) -> int:
-    """Bytes that the forward pass keeps for each token: those of the layers, the last norm and the head."""
-    return config.num_hidden_layers * layer_bytes(config, kind, compiled) + 12 * config.hidden_size
+def token_bytes(model_config: Any, config: Train, kind: Activations) -> int:
+    """Bytes that the forward pass keeps for each token: those of the trained layers, the last norm and the head."""
+    layers = min(config.trained_layers or model_config.num_hidden_layers, model_config.num_hidden_layers)
+    return layers * layer_bytes(model_config, kind, config.compile) + 12 * model_config.hidden_size
 
 
 def layer_bytes(config: Any, kind: Activations, compiled: bool) -> int:

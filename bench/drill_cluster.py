@@ -26,10 +26,10 @@ HEAD = "--head --port=6379 --num-cpus=0 --include-dashboard=true --dashboard-hos
 OPTIONS = (
     "--clean.limit 400 --clean.validation 30 --clean.test 10 --roll-in.engine.max-num-seqs 16 --roll-out.engine.max-num-seqs 16 "
     "--verify.workers 2 --train.steps 16 --train.batch-size 16 --train.checkpoint-every 4 --train.validate-every 8 "
-    "--train.min-workers 1 --evaluate.limit 40 --evaluate.samples 8 --evaluate.beam.groups 4 --evaluate.budgets 4 8 "
-    "--evaluate.bootstrap 200"
+    "--train.min-workers 1 --train.cpus-per-worker 1.5 --evaluate.limit 40 --evaluate.samples 8 --evaluate.beam.groups 4 "
+    "--evaluate.budgets 4 8 --evaluate.bootstrap 200"
 ).split()
-"""Of recipe `sandbox`: a stage takes seconds."""
+"""Of recipe `sandbox`: a stage takes seconds, and each node has one of the two training workers."""
 
 
 @contextmanager

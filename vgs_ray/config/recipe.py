@@ -116,15 +116,15 @@ class Recipe:
     @property
     def policy_stage(self) -> str:
         """The stage that writes the evaluated policy: tune, or train if the value model shares its layers; empty without one."""
-        return (
-            "tune" if "tune" in self.stages else "train" if "train" in self.stages and self.train.share_policy else ""
-        )
+        if "tune" in self.stages:
+            return "tune"
+        return "train" if "train" in self.stages and self.train.share_policy else ""
 
     @property
     def written_policy(self) -> UPath | None:
         """The folder of the policy that a stage of the recipe writes."""
-        names = {"tune": "model", "train": "value_model"}
-        return self.stage_folder(self.policy_stage) / names[self.policy_stage] if self.policy_stage else None
+        stage = self.policy_stage
+        return self.stage_folder(stage) / {"tune": "model", "train": "value_model"}[stage] if stage else None
 
     def of_run(self, run: str) -> Recipe:
         """This recipe for another run in the same root, with tables of its own only."""

@@ -67,7 +67,7 @@ class GradedSearch:
 
         Args:
             row: of the table.
-            sizes: of the models.
+            sizes: sizes of the models.
             shape: of the search, if it is a Monte Carlo tree search.
         """
         name, explorer, benchmark = row["problem_id"], row["explorer"], row["benchmark"]

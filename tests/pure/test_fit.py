@@ -102,7 +102,7 @@ def test_training_that_does_not_fit_its_gpus_is_told_and_the_remedy_works() -> N
         return "".join(each for each in lines if each.startswith("train:"))
 
     told = line("--train.shard-size", "2")
-    assert "need GPUs with at least 138 GiB, and those of gpu_value have at most 80" in told
+    assert "need GPUs with at least 164 GiB, and those of gpu_value have at most 80" in told
     assert not line("--train.shard-size", "8", "--train.reshard")
 
 

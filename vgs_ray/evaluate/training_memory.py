@@ -9,16 +9,16 @@ from vgs_ray.config import Train
 from vgs_ray.evaluate.engine_memory import GIB
 from vgs_ray.search.flops import size_from_config
 
-STATE_BYTES = 16
-"""Of a weight that is trained: the weight, its gradient and the two moments of AdamW, in float32."""
-WEIGHT_BYTES, GATHERED_BYTES = 4, 2
-"""Of a weight in float32, and in bfloat16 for arithmetic."""
+STATE_BYTES, GRADIENT_BYTES, GATHERED_BYTES = 12, 4, 2
+"""Of a weight that is trained: the weight and the two moments of AdamW in float32, its gradient, and its copy in bfloat16."""
+FROZEN_BYTES = 4
 
 
 def training_gib(config: Mapping[str, Any], train: Train) -> float:
     """A lower bound of the memory in GiB of each GPU, if weights and layer inputs are in bfloat16.
 
-    Without `shard_size`, the state is taken to be split over all workers. What a layer needs while it computes is not counted.
+    Without `shard_size`, the state is taken to be split over all workers. With `trained_layers`, all weights count as frozen. Of
+    the activations, only the inputs of the trained layers are counted.
 
     Args:
         config: the values of the model's config.json.
@@ -27,7 +27,11 @@ def training_gib(config: Mapping[str, Any], train: Train) -> float:
     backbone = size_from_config({**config, "architectures": []})
     weights = backbone.params + config["vocab_size"] * config["hidden_size"]
     sharing = min(train.shard_size or train.workers, train.workers)
-    kept = weights * (WEIGHT_BYTES if train.trained_layers else STATE_BYTES) / sharing
-    gathered = 0 if train.reshard else weights * GATHERED_BYTES
-    inputs = train.micro_tokens * config["num_hidden_layers"] * config["hidden_size"] * GATHERED_BYTES
-    return (kept + gathered + inputs) / GIB
+    if train.trained_layers:
+        kept = FROZEN_BYTES / sharing
+    elif sharing == 1 or train.reshard:
+        kept = (STATE_BYTES + GRADIENT_BYTES) / sharing
+    else:
+        kept = STATE_BYTES / sharing + GRADIENT_BYTES + GATHERED_BYTES
+    layers = min(train.trained_layers or backbone.layers, backbone.layers)
+    return (weights * kept + train.micro_tokens * layers * config["hidden_size"] * GATHERED_BYTES) / GIB

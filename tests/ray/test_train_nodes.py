@@ -23,7 +23,7 @@ from vgs_ray.data.storage import AnyPath, is_local, list_files
 
 SETTINGS: Train = replace(
     CONFIG, steps=60, dropout=0.0, attention_dropout=0.0,
-    workers=2, min_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, checkpoint_every=5,
+    workers=4, min_workers=2, cpus_per_worker=0.5, gpus_per_worker=0.0, checkpoint_every=5,
     timeout_s=30, trackers=(),
 )  # fmt: skip
 FAST_HEALTH_CHECKS = {
@@ -33,11 +33,14 @@ FAST_HEALTH_CHECKS = {
 }
 
 
-@pytest.mark.slow  # about a minute: two raylets, three worker starts, and the time Ray needs to detect a lost node
+@pytest.mark.slow  # about 90 seconds: two raylets, six worker starts, and the time Ray needs to detect a lost node
 def test_a_lost_node_does_not_stop_training_or_change_the_data(
     no_ray: None, backbone: str, tables: Path, tmp_path: Path, any_root: UPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nodes have temporary folders and homes of their own. On an object store they have no common folder for the run."""
+    """The nodes have temporary folders and homes of their own. On an object store they have no common folder for the run.
+
+    Each node has two workers and a copy of the weights, which they share.
+    """
     monkeypatch.setenv(
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30"
     )  # Ray may still schedule on the lost node for a moment
@@ -79,7 +82,7 @@ def test_a_lost_node_does_not_stop_training_or_change_the_data(
     assert stores == [1, 1]
     assert not list(places[0].rglob("*.arrow"))
     rows = [json.loads(line) for line in read_end(log).splitlines()]
-    assert {row["workers"] for row in rows} == {1, 2}
+    assert {row["workers"] for row in rows} == {2, 4}
     losses = {row["step"]: row["loss"] for row in rows}
     whole = run(backbone, tables, tmp_path / "whole", replace(SETTINGS, min_workers=0))
     assert [losses[step] for step in range(1, 61)] == pytest.approx(whole, abs=1e-5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 import os
 import random
@@ -49,6 +50,8 @@ KEEPALIVE = [
 """A machine that is lost without a word is noticed within a minute, although a reply can take much longer."""
 REPEATED = (408, 409, 429)
 """Statuses after which a call is repeated, beside all from 500 on."""
+
+log = logging.getLogger(__name__)
 
 
 class ServedPolicy:
@@ -123,6 +126,7 @@ class ServedPolicy:
                         last = f"{url} answered {_said(reply)}"
                         if reply.status_code < 500 and reply.status_code not in REPEATED:
                             raise ValueError(last)
+                    log.warning("no server of the policy answers a call; it is repeated (%s)", last)
                     await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                     pause = min(2 * pause, LONGEST_PAUSE_S)
         except TimeoutError:

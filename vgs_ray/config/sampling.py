@@ -16,7 +16,7 @@ class Sampling:
     top_p: PositiveShare = 0.95
     """Probability mass of nucleus sampling."""
     max_tokens: PositiveInt = 16384
-    """Maximum length of a response in tokens, without its prompt."""
+    """Longest response in tokens, without its prompt."""
     stop_token_ids: tuple[NonNegativeInt, ...] = ()
     """Tokens that end a block. The token itself is kept."""
     top_k: NonNegativeInt = 0

@@ -32,9 +32,8 @@ class Beam:
     choose: Literal["value", "random"] = "value"
     """Keep blocks by value, or at random (the ablation of arXiv 2505.17373)."""
     align: bool = False
-    """Choose lengths of blocks, close to `block`, such that they end where the engines' cache blocks do. Then prefixes are not
-    read again because their last cache block is incomplete. It matters for short blocks: cache blocks have 16 tokens on GPUs and
-    32 on CPU."""
+    """End blocks where the engines' cache blocks do, at lengths close to `block`. Then prefixes are not read again because their
+    last cache block is incomplete. It matters for short blocks: cache blocks have 16 tokens on GPUs and 32 on CPU."""
 
     @property
     def budget(self) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import ray
 from s3_server import BUCKET, S3Server, reach
-from svpo_run import SvpoRun, svpo_run
 from upath import UPath
 
 from pipelines.session import ray_session
@@ -42,13 +41,6 @@ def s3_ray(no_session: None, s3: S3Server, tmp_path_factory: pytest.TempPathFact
     """A Ray session of the module whose workers reach the S3 server. Gives an empty folder on it."""
     with reach(s3.endpoint), ray_session():
         yield storage_path(f"s3://{BUCKET}/{tmp_path_factory.mktemp('s3_ray').name}")
-
-
-@pytest.fixture(scope="session", name="svpo_run")
-def started_svpo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SvpoRun]:
-    """The run of test_svpo.py. test_pipelines.py starts it beside its own runs, because most of their time goes into starts."""
-    with svpo_run(tmp_path_factory.mktemp("svpo")) as run:
-        yield run
 
 
 @pytest.hookimpl(trylast=True)

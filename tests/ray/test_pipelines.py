@@ -61,11 +61,7 @@ class Remote(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def runs(
-    no_session: None, s3: S3Server, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[tuple[Local, Remote]]:
-    if any(item.path.name == "test_svpo.py" for item in request.session.items):
-        request.getfixturevalue("svpo_run")  # goes on beside these runs
+def runs(no_session: None, s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Local, Remote]]:
     [port] = free_ports(1)
     with flaky_proxy(s3.endpoint, port) as proxy, reach(f"http://127.0.0.1:{port}"), ThreadPoolExecutor(2) as pool:
         local = pool.submit(run_locally, tmp_path_factory.mktemp("runs"))

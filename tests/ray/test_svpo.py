@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from svpo_run import SvpoRun
 from transformers import AutoModelForCausalLM
 
 from pipelines.cli import parse
@@ -17,13 +19,27 @@ from vgs_ray.config import Recipe
 from vgs_ray.value.policy_value import PolicyValueModel
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for both rounds
+ROUNDS = 2
+SMALL = shlex.split(
+    "--clean.limit 60 --clean.validation 5 --trees.per-problem 1 --trees.search.simulations 48 --pairs.min-margin 0.25 "
+    "--tune.epochs 1 --tune.batch-size 8 --tune.micro-batch 4 --tune.workers 1 --trees.resources.replicas 1 --evaluate.limit 8 "
+    "--evaluate.samples 4 --evaluate.beam.groups 2 --evaluate.budgets 4 --evaluate.bootstrap 200 --evaluate.resources.replicas 1"
+)
+
+
+def run(root: str) -> str:
+    """The output of the whole command."""
+    command = [sys.executable, "-m", "pipelines.run", "svpo", "--rounds", str(ROUNDS), "--root", root, *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=840)
+    assert not done.returncode, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
-def finished(svpo_run: SvpoRun) -> tuple[list[Recipe], str]:
-    done = svpo_run.command.result()
-    assert not done.returncode, done.stdout + done.stderr
-    return recipes_of_rounds(parse("pipelines.run", svpo_run.arguments), svpo_run.rounds), done.stdout
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Recipe], str]:
+    root = str(tmp_path_factory.mktemp("runs"))
+    printed = run(root)
+    return recipes_of_rounds(parse("pipelines.run", ["svpo", "--root", root, *SMALL]), ROUNDS), printed
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def asked(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_tree_and_the_vote_are_shown(served: Served) -> None:
     done = asked(served.url, "3", "--budget", "8")
     assert done.returncode == 0, done.stderr
-    for text in ("group 0", "group 1", "●", "×", "answer ", "votes ", "P(correct)", "generated"):
+    for text in ("group 0", "group 1", "●", "×", "answer ", "votes ", "of the vote", "generated"):
         assert text in done.stdout, text
     assert "So \\boxed{" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100

@@ -26,7 +26,7 @@ from pipelines.serving.application import application, known_sizes
 from vgs_ray.config import Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.models import RANDOM, model_path
-from vgs_ray.search.flops import NO_MODEL, model_size
+from vgs_ray.search.flops import NO_MODEL, ModelSizes, model_size
 
 
 def answers(replies: list[dict[str, Any]]) -> list[list[tuple[str | None, int]]]:
@@ -215,7 +215,7 @@ def held() -> tuple[int, float]:
 def test_a_model_of_unknown_size_is_served_without_flops(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     assert known_sizes("sandbox:ref", str(tmp_path)) is None
-    assert known_sizes("sandbox:ref", RANDOM) == (model_size(model_path("sandbox:ref")), NO_MODEL)
+    assert known_sizes("sandbox:ref", RANDOM) == ModelSizes(model_size(model_path("sandbox:ref")), NO_MODEL)
 
 
 def test_the_application_of_a_config_file_is_checked(recipe: Recipe, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
 from vgs_ray.search.answer_probability import AnswerProbability, FittedProbabilities, features
 from vgs_ray.search.flops import Cost
 
-TRUE = AnswerProbability(1.5, 0.5, 0.3, -1.0)
+TRUE = AnswerProbability(0.5, 0.5, 0.3, 0.4, -1.0)
 
 
 def draw(problems: int, seed: int = 0) -> list[ChosenAnswer]:

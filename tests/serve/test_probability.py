@@ -14,7 +14,7 @@ from pipelines.recipes import sandbox
 from vgs_ray.search.answer_probability import AnswerProbability, FittedProbabilities
 from vgs_ray.serve.search_result import Vote, vote_share
 
-LIKELY = AnswerProbability(2.0, 1.0, 0.5, -1.0)
+LIKELY = AnswerProbability(1.0, 1.0, 0.5, 0.2, -1.0)
 FITTED = FittedProbabilities(SETTINGS.beam, SETTINGS.sampling, (4, 16), {"beam": LIKELY})
 EARLIER = [{"role": "user", "content": "2"}, {"role": "assistant", "content": "4"}]
 

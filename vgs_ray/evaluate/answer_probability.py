@@ -80,8 +80,7 @@ def fit(chosen: Sequence[ChosenAnswer]) -> AnswerProbability | None:
         return None
     inputs, correct, _ = _arrays(chosen)
     model = _regression().fit(inputs, correct)
-    share, value, budget = map(float, model.coef_[0])
-    return AnswerProbability(share, value, budget, float(model.intercept_[0]))
+    return AnswerProbability(*map(float, (*model.coef_[0], model.intercept_[0])))
 
 
 def probability_rows(chosen: dict[str, list[ChosenAnswer]]) -> list[dict[str, Any]]:

@@ -18,11 +18,13 @@ EDGE = 0.01
 
 
 class AnswerProbability(NamedTuple):
-    """A logistic regression on the logit of the share, the logit of the value, and the logarithm of the budget to base 2."""
+    """A logistic regression on the logits of share and value, the logarithm of the budget to base 2, and share times budget: the
+    share of many answers says more than that of two."""
 
     share: float
     value: float
     budget: float
+    share_budget: float
     intercept: float
 
     def of(self, share: float, value: float, budget: int) -> float:
@@ -33,8 +35,9 @@ class AnswerProbability(NamedTuple):
             value: the highest value of an answer of its class, in [0, 1].
             budget: of the search.
         """
-        of_share, of_value, of_budget = features(share, value, budget)
-        logit = self.intercept + self.share * of_share + self.value * of_value + self.budget * of_budget
+        logit = self.intercept + sum(
+            weight * feature for weight, feature in zip(self, features(share, value, budget), strict=False)
+        )
         return 1 / (1 + math.exp(-logit))
 
 
@@ -76,9 +79,9 @@ class FittedProbabilities:
         return self.by_explorer.get(explorer) if same_shape and in_range and sampling == self.sampling else None
 
 
-def features(share: float, value: float, budget: int) -> tuple[float, float, float]:
+def features(share: float, value: float, budget: int) -> tuple[float, float, float, float]:
     """The inputs of the regression."""
-    return _logit(share), _logit(value), math.log2(budget)
+    return _logit(share), _logit(value), math.log2(budget), _logit(share) * math.log2(budget)
 
 
 def _logit(chance: float) -> float:

@@ -47,6 +47,15 @@ def end_tokens(engine: Any) -> frozenset[int]:
     ids = model.try_get_generation_config().get("eos_token_id")
     if ids is None:
         ids = getattr(model.hf_text_config, "eos_token_id", None)
+    return end_token_set(model.model, ids)
+
+
+def end_token_set(model: str, ids: int | list[int] | None) -> frozenset[int]:
+    """The value of `eos_token_id` as a set.
+
+    Raises:
+        ValueError: it is missing.
+    """
     if ids is None:
-        raise ValueError(f"{model.model} has no eos_token_id, so no answer would end: add it to its config.json")
+        raise ValueError(f"{model} has no eos_token_id, so no answer would end: add it to its config.json")
     return frozenset([ids] if isinstance(ids, int) else ids)

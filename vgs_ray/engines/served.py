@@ -13,13 +13,14 @@ import math
 import os
 import random
 import socket
-from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import httpx
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.facts import end_token_set
 from vgs_ray.engines.interface import (
     SEARCH_CONTEXT,
     Completion,
@@ -52,6 +53,10 @@ REPEATED = (408, 409, 429)
 """Statuses after which a call is repeated, beside all from 500 on."""
 
 log = logging.getLogger(__name__)
+
+
+class _Unanswered(Exception):
+    """A server did not answer a call for now; another one may."""
 
 
 class ServedPolicy:
@@ -108,31 +113,38 @@ class ServedPolicy:
         """Nothing to free: connections end with the process."""
 
     async def _call(self, prefix: Tokens, body: dict[str, Any]) -> dict[str, Any]:
-        """The reply of the first server that answers."""
-        last, pause = "", PAUSE_S
+        """The reply of the first server that answers, in as many rounds over all servers as the time allows."""
+        urls, pause, last = _in_order(list(self._models), prefix), PAUSE_S, "no answer"
         try:
             async with asyncio.timeout(self._limit_s):
-                while True:
-                    for url in _in_order(list(self._models), prefix):
-                        try:
-                            reply = await self._http().post(
-                                f"{url}/completions", json={"model": self._models[url], **body}
-                            )
-                        except httpx.TransportError as error:  # no answer, or one that is cut off
-                            last = f"{url}: {type(error).__name__}"
-                            continue
-                        if reply.is_success:
-                            return dict(reply.json())
-                        last = f"{url} answered {_said(reply)}"
-                        if reply.status_code < 500 and reply.status_code not in REPEATED:
-                            raise ValueError(last)
-                    log.warning("no server of the policy answers a call; it is repeated (%s)", last)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-                    pause = min(2 * pause, LONGEST_PAUSE_S)
+                for url in cycle(urls):
+                    try:
+                        return await self._ask(url, body)
+                    except _Unanswered as error:
+                        last = str(error)
+                    if url == urls[-1]:
+                        log.warning("no server of the policy answers a call; it is repeated (%s)", last)
+                        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                        pause = min(2 * pause, LONGEST_PAUSE_S)
         except TimeoutError:
-            raise EngineDied(
-                f"no server of the policy answered within {self._limit_s:g} s (step_timeout_s); last: {last or 'no answer'}"
-            ) from None
+            pass
+        raise EngineDied(f"no server of the policy answered within {self._limit_s:g} s (step_timeout_s); last: {last}")
+
+    async def _ask(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The reply of one server.
+
+        Raises:
+            _Unanswered: the call may be repeated.
+            ValueError: the server refuses it for good.
+        """
+        try:
+            reply = await self._http().post(f"{url}/completions", json={"model": self._models[url], **body})
+        except httpx.TransportError as error:  # no answer, or one that is cut off
+            raise _Unanswered(f"{url}: {type(error).__name__}") from error
+        if reply.is_success:
+            return dict(reply.json())
+        said = f"{url} answered {_said(reply)}"
+        raise _Unanswered(said) if reply.status_code >= 500 or reply.status_code in REPEATED else ValueError(said)
 
     def _http(self) -> httpx.AsyncClient:
         """The client, which belongs to the event loop of the first call."""
@@ -240,11 +252,11 @@ def _base(url: str) -> str:
     return url if url.endswith("/v1") else f"{url}/v1"
 
 
-def _in_order(urls: list[str], prefix: Tokens) -> Iterator[str]:
+def _in_order(urls: list[str], prefix: Tokens) -> list[str]:
     """The servers in the order in which a call tries them (rendezvous hashing): equal for all calls of a search."""
     search = SEARCH_CONTEXT.get()
     name = search.name if search and search.name else repr(prefix[:AFFINITY_TOKENS])
-    yield from sorted(urls, key=lambda url: hashlib.blake2b(f"{url} {name}".encode()).digest())
+    return sorted(urls, key=lambda url: hashlib.blake2b(f"{url} {name}".encode()).digest())
 
 
 def _facts_of(model: str) -> tuple[int, frozenset[int]]:
@@ -261,7 +273,4 @@ def _facts_of(model: str) -> tuple[int, frozenset[int]]:
         ends = GenerationConfig.from_pretrained(path).eos_token_id
     except OSError:  # most folders have one, but it is optional
         ends = None
-    ends = config.eos_token_id if ends is None else ends
-    if ends is None:
-        raise ValueError(f"{model} has no eos_token_id, so no answer would end: add it to its config.json")
-    return int(config.vocab_size), frozenset([ends] if isinstance(ends, int) else ends)
+    return int(config.vocab_size), end_token_set(model, config.eos_token_id if ends is None else ends)

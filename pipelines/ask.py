@@ -136,12 +136,13 @@ def result_rows(result: dict[str, Any], usage: dict[str, Any]) -> dict[str, str]
 def likely_text(result: dict[str, Any]) -> str:
     """The probability of the answer, its share of the vote and its value, as far as the reply has them."""
     tie = ", almost tied" if result["undecided"] else ""
-    parts = {
-        "probability": f"{result['probability'] or 0:.0%} likely to be correct, as measured by the evaluation",
-        "share": f"{result['share'] or 0:.0%} of the vote{tie}",
-        "value": f"highest value {result['value'] or 0:.2f}",
+    forms = {
+        "probability": "{:.0%} likely to be correct, as measured by the evaluation",
+        "share": "{:.0%} of the vote" + tie,
+        "value": "highest value {:.2f}",
     }
-    return "; ".join(text for name, text in parts.items() if result[name] is not None) or "unknown"
+    known = [form.format(result[name]) for name, form in forms.items() if result[name] is not None]
+    return "; ".join(known) or "unknown"
 
 
 def usage_text(result: dict[str, Any], usage: dict[str, Any]) -> str:

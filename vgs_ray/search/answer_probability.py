@@ -35,9 +35,9 @@ class AnswerProbability(NamedTuple):
             value: the highest value of an answer of its class, in [0, 1].
             budget: of the search.
         """
-        logit = self.intercept + sum(
-            weight * feature for weight, feature in zip(self, features(share, value, budget), strict=False)
-        )
+        *weights, intercept = self
+        inputs = features(share, value, budget)
+        logit = intercept + sum(weight * each for weight, each in zip(weights, inputs, strict=True))
         return 1 / (1 + math.exp(-logit))
 
 

@@ -6,177 +6,150 @@ Start the endpoint first with python -m pipelines.serve RECIPE. The API key is r
 from __future__ import annotations
 
 import argparse
-import json
+import asyncio
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import httpx
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
-from rich.text import Text
-from rich.tree import Tree
 
+from pipelines.asking.reply_text import compare_table, labelled, reply_rows
+from pipelines.asking.requests import Endpoint, base_url, stream_events, whole_reply
+from pipelines.asking.tree_text import TreeText, printable
+from vgs_ray.answers.judge import Judge
 from vgs_ray.errors import UserError
+from vgs_ray.serve.events import NODE, START
 
-URL = "http://127.0.0.1:8000/v1"
+URL = "http://127.0.0.1:8000"
 KEY = "VGS_RAY_API_KEY"
-SHOWN_CHARS = 60
-COLOURS = ("red", "dark_orange", "yellow", "green_yellow", "green")
-"""Colours of the values from 0 to 1."""
-START, NODE = "vgs_ray.start", "vgs_ray.node"
-MARKS = {"kept": "→", "pruned": "×", "finished": "●", "length": "…"}
-
-
-def stream_events(url: str, body: dict[str, Any], key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and data of each server-sent event of one request.
-
-    Raises:
-        UserError: no server listens at the URL, it refused the request, or the search failed.
-    """
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        with httpx.stream(
-            "POST", f"{url}/chat/completions", json=body, headers=headers, timeout=None, trust_env=False
-        ) as reply:
-            if reply.status_code != 200:
-                reply.read()
-                raise UserError(_error_message(reply))
-            event = ""
-            for line in reply.iter_lines():
-                name, _, text = line.partition(": ")
-                if name == "event":
-                    event = text
-                elif name == "data" and text != "[DONE]":
-                    data = json.loads(text)
-                    if "error" in data:
-                        raise UserError(data["error"]["message"])
-                    yield event, data
-                    event = ""
-    except httpx.HTTPError as error:
-        raise UserError(
-            f"no server answers at {url} ({error}): start one with python -m pipelines.serve RECIPE, or pass its --url"
-        ) from error
-
-
-def _error_message(reply: httpx.Response) -> str:
-    try:
-        return str(reply.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{reply.url} answered {reply.status_code}"
-
-
-class TreeView:
-    """The search tree for a terminal: a branch for each group and a line for each block, coloured by value."""
-
-    def __init__(self, problem: str) -> None:
-        self.tree = Tree(Text(_shortened(problem), style="bold"))
-        self._groups: dict[int, Tree] = {}
-        self._nodes: dict[int, Tree] = {}
-
-    def add(self, node: dict[str, Any]) -> None:
-        """Add the block of an event."""
-        group = node["group"]
-        if group not in self._groups:
-            self._groups[group] = self.tree.add(Text(f"group {group}", style="dim"))
-        parent = self._nodes.get(node["parent"], self._groups[group])
-        value = node["value"]
-        style = "dim" if node["state"] == "pruned" or value is None else COLOURS[min(int(value * 5), 4)]
-        shown = "  -  " if value is None else f"{value:.3f}"
-        line = f"{MARKS[node['state']]} {shown}  {_shortened(node['text'])}"
-        self._nodes[node["id"]] = parent.add(Text(line, style=style))
-
-
-def _shortened(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= SHOWN_CHARS else f"{flat[: SHOWN_CHARS - 1]}…"
-
-
-def show_search(url: str, body: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Show the tree while the search runs. Returns the reply's `vgs_ray`, with its usage as `tokens` and its text as `text`."""
-    view, text = TreeView(body["messages"][-1]["content"]), ""
-    result: dict[str, Any] = {}
-    with Live(view.tree, console=console, refresh_per_second=8, vertical_overflow="ellipsis") as live:
-        for event, data in stream_events(url, body, os.environ.get(KEY, "")):
-            if event == NODE:
-                view.add(data)
-            if event == START and data["queue_position"]:
-                live.console.print(f"the server is busy: position {data['queue_position']} in its queue")
-            if event:
-                continue
-            text += "".join(choice["delta"].get("content") or "" for choice in data["choices"])
-            result |= data.get("vgs_ray", {})
-            result |= {"tokens": data["usage"]} if data.get("usage") else {}
-        live.refresh()
-    if not console.is_terminal:
-        console.print()  # `Live` does not end its last line
-    return {**result, "text": text}
-
-
-def show_result(result: dict[str, Any], console: Console) -> None:
-    """Print the text of a reply and what `result_rows` says about it."""
-    if result["text"]:
-        console.print(result["text"], markup=False)
-    for name, text in result_rows(result, result["tokens"]).items():
-        console.print(f"{name:<9} {text}", markup=False, highlight=False)
-
-
-def result_rows(result: dict[str, Any], usage: dict[str, Any]) -> dict[str, str]:
-    """The answer, how likely it is, the votes and the usage as text, from a reply's `vgs_ray` and its usage."""
-    votes = "   ".join(f"{vote['answer']}: {vote['weight']:.2f} ({vote['leaves']})" for vote in result["votes"][:5])
-    return {
-        "answer": result["answer"] or "none",
-        "likely": likely_text(result),
-        "votes": votes or "none",
-        "usage": usage_text(result, usage),
-    }
-
-
-def likely_text(result: dict[str, Any]) -> str:
-    """The probability of the answer, its share of the vote and its value, as far as the reply has them."""
-    tie = ", almost tied" if result["undecided"] else ""
-    forms = {
-        "probability": "{:.0%} likely to be correct, as measured by the evaluation",
-        "share": "{:.0%} of the vote" + tie,
-        "value": "highest value {:.2f}",
-    }
-    known = [form.format(result[name]) for name, form in forms.items() if result[name] is not None]
-    return "; ".join(known) or "unknown"
-
-
-def usage_text(result: dict[str, Any], usage: dict[str, Any]) -> str:
-    """The cost of a search in one line, from a reply's `vgs_ray` and its usage. FLOPs are left out if the server has none."""
-    flops = "" if result["flops"] is None else f", {result['flops']:.2e} FLOPs"
-    return (
-        f"{usage['prompt_tokens']:,} prompt, {result['usage']['generated']:,} generated, "
-        f"{result['usage']['scored']:,} scored tokens{flops} in {result['seconds']:.1f} s"
-    )
+BASELINES = ("policy", "majority")
+"""Models of the endpoint that `--compare` asks too."""
 
 
 def main() -> None:
+    given = arguments().parse_args()
+    console = Console(highlight=False, soft_wrap=True)
+    if console.is_dumb_terminal:  # of which rich assumes 80 columns
+        console.size = ConsoleDimensions(*shutil.get_terminal_size())
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without UTF-8 shows ? for the marks
+    try:
+        endpoint = Endpoint(base_url(given.url), os.environ.get(KEY, ""))
+        (compare if given.compare else show)(endpoint, given, console)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the server ends the search")
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines.ask", description=__doc__)
     parser.add_argument("problem")
     parser.add_argument("--url", default=URL, help=f"URL of the endpoint; default {URL}")
     parser.add_argument("--model", default="vgs", help="model name, as listed by GET /v1/models; default vgs")
     parser.add_argument("--budget", type=int, help="number of parallel generations; default: that of the server")
     parser.add_argument("--deadline", type=float, help="time limit of the search in seconds")
-    given = parser.parse_args()
-    search = {"events": True, "budget": given.budget, "deadline_s": given.deadline}
-    body = {
-        "model": given.model,
+    parser.add_argument("--known", metavar="ANSWER", help="the correct answer; shows which answers are right")
+    parser.add_argument(
+        "--compare", action="store_true",
+        help="also ask the plain policy and its majority vote, at the same time, and show a table",
+    )  # fmt: skip
+    return parser
+
+
+def request(given: argparse.Namespace, model: str, **search: Any) -> dict[str, Any]:
+    """The body of a chat completion."""
+    # The plain policy generates one answer.
+    options = {"budget": None if model == "policy" else given.budget, "deadline_s": given.deadline, **search}
+    return {
+        "model": model,
         "messages": [{"role": "user", "content": given.problem}],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "search": {name: value for name, value in search.items() if value is not None},
+        "search": {name: value for name, value in options.items() if value is not None},
     }
-    console = Console(highlight=False)
-    try:
-        show_result(show_search(given.url.rstrip("/"), body, console), console)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the server ends the search")
+
+
+def show(endpoint: Endpoint, given: argparse.Namespace, console: Console) -> None:
+    """Search, and print the tree, the reply's text and what it says.
+
+    A terminal shows the newest blocks while the search runs. They are removed at its end, so that neither the tree nor an error
+    follows a part of a tree.
+    """
+    tree, text, queued = TreeText(), "", 0
+    search: dict[str, Any] = {}
+    usage: dict[str, Any] = {}
+    body = request(given, given.model, events=True) | {"stream": True, "stream_options": {"include_usage": True}}
+
+    def shown() -> Any:
+        waits = f"the server is busy: position {queued} in its queue"
+        return waits if queued and not tree.blocks else tree.newest(console.width, console.height)
+
+    moves = console.is_terminal and not console.is_dumb_terminal
+    with Live(get_renderable=shown, console=console, transient=True, refresh_per_second=8) if moves else nullcontext():
+        for event, data in stream_events(endpoint, body):
+            if event == NODE:
+                tree.add(data)
+            if event == START:
+                queued = data["queue_position"]
+            if not event:
+                text += "".join(choice["delta"].get("content") or "" for choice in data["choices"])
+                search |= data.get("vgs_ray") or {}
+                usage |= data.get("usage") or {}
+    if not (search and usage):
+        raise UserError(f"the reply of {endpoint.url} has no vote: pass the --url of pipelines.serve")
+    for line in tree.lines(console.width, search["node"]):
+        console.print(line)
+    print_reply(text, search, usage, given, console)
+
+
+def print_reply(
+    text: str, search: dict[str, Any], usage: dict[str, Any], given: argparse.Namespace, console: Console
+) -> None:
+    """Print the text of a reply, and what it says."""
+    rows = reply_rows(search, usage)
+    if given.known is not None:
+        rows["answer"][0] += f" ({judged([search['answer']], given.known)[search['answer']]})"
+    said = [*map(printable, text.splitlines()), ""] if text else []
+    console.print("", *said, labelled(rows, console.width), sep="\n", markup=False)
+
+
+def compare(endpoint: Endpoint, given: argparse.Namespace, console: Console) -> None:
+    """Ask several models at the same time and print a table.
+
+    Raises:
+        UserError: a request failed; the table has the others.
+    """
+    names = dict.fromkeys((*BASELINES, given.model))
+
+    async def ask_all() -> list[dict[str, Any] | BaseException]:
+        asked = (whole_reply(endpoint, request(given, name)) for name in names)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    with console.status(f"asking {', '.join(names)}") if console.is_terminal else nullcontext():
+        replies = dict(zip(names, asyncio.run(ask_all()), strict=True))
+    failed = {name: reply for name, reply in replies.items() if isinstance(reply, BaseException)}
+    answered = {name: {} if isinstance(reply, BaseException) else reply for name, reply in replies.items()}
+    if len(failed) < len(names):
+        answers = [reply["vgs_ray"]["answer"] for reply in answered.values() if reply]
+        grades = {} if given.known is None else judged(answers, given.known)
+        console.print(compare_table(answered, grades, console.width), markup=False)
+    for error in failed.values():
+        if not isinstance(error, UserError):
+            raise error
+    if failed:
+        causes = [str(error) for error in failed.values()]
+        named = "\nerror: ".join(f"{name}: {cause}" for name, cause in zip(failed, causes, strict=True))
+        raise UserError(causes[0] if len({*causes}) == 1 else named)
+
+
+def judged(answers: Sequence[str | None], known: str) -> dict[str | None, str]:
+    """Whether each answer equals the known one: `right`, `wrong` or `unknown`. None is wrong."""
+    with Judge(workers=1) as judge:
+        equal = judge.equivalent_pairs((known, answer) for answer in answers if answer is not None)
+    names = {True: "right", False: "wrong", None: "unknown"}
+    return {answer: "wrong" if answer is None else names[equal[known, answer]] for answer in answers}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from pipelines.ask import result_rows
+from pipelines.asking.reply_text import labelled, reply_rows
 from pipelines.cli import cli, parse
 from pipelines.placement import autoscales, check_engine_nodes
 from pipelines.progress import progress
@@ -36,6 +36,7 @@ from vgs_ray.serve.access import keys_of_environment
 APPLICATION = "vgs"
 ASK_LIMIT_S = 600.0
 PROBLEM_CHARS = 300
+TERMINAL_COLUMNS = 100
 
 
 def build(args: dict[str, str]) -> serve.Application:
@@ -153,8 +154,8 @@ def formatted_reply(problem: str, url: str, reply: dict[str, Any]) -> str:
     """A reply for the terminal."""
     text = " ".join(problem.split())
     shown = text if len(text) <= PROBLEM_CHARS else f"{text[: PROBLEM_CHARS - 3]}..."
-    lines = {"asked": url, "problem": shown, **result_rows(reply["vgs_ray"], reply["usage"])}
-    return "\n".join(f"{name:<9} {line}" for name, line in lines.items())
+    lines = {"asked": [url], "problem": [shown], **reply_rows(reply["vgs_ray"], reply["usage"])}
+    return labelled(lines, TERMINAL_COLUMNS)
 
 
 if __name__ == "__main__":

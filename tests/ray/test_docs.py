@@ -30,7 +30,8 @@ from vgs_ray.config import STAGES, Recipe
 COMMANDS = commands()
 PLACEHOLDERS = {"STAGE": "label", "RECIPE": "sandbox", "...": ""}
 PYTHON_TYPES = {"int": int, "float": float, "str": str, "Path": Path}
-OBJECTS = ("vgs_ray.start", "vgs_ray.node", "vgs_ray.warnings")  # of the protocol
+REPLY = ("warnings", "probability", "abstained", "answer")
+OBJECTS = ("vgs_ray.start", "vgs_ray.node", *(f"vgs_ray.{field}" for field in REPLY))  # of the protocol
 SECTION = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)")
 
 

@@ -31,6 +31,7 @@ SEARCH = st.fixed_dictionaries(
         "events": st.booleans(),
         "align": st.booleans() | SCALARS,
         "confidence": st.floats(0, 1.1) | SCALARS,
+        "min_confidence": st.floats(0, 1.1) | SCALARS,
     },
 )
 FIELDS = {
@@ -55,6 +56,7 @@ FIELDS = {
             "from_token",
         )
     },
+    "reasoning_effort": st.sampled_from(["none", "low", "high"]) | SCALARS,
     **dict.fromkeys(("stop", "tools", "logprobs", "user", "metadata", "every_token", "return_text", "anything"), JSON),
 }
 CLIENT = httpx.Client(headers={"content-type": "application/json"}, timeout=20, trust_env=False)

@@ -93,7 +93,8 @@ def test_the_first_event_describes_the_search(served: Served) -> None:
     assert start["queue_position"] == 0
     seed = start["search"].pop("seed")
     assert start["search"] == {"method": "beam", "budget": 16, "keep": 2, "branch": 2, "block": 6, "groups": 4,
-                               "align": False, "select": "weighted_majority", "confidence": None, "max_tokens": 40,
+                               "align": False, "select": "weighted_majority", "confidence": None,
+                               "min_confidence": None, "max_tokens": 40,
                                "deadline_s": None}  # fmt: skip
     again = ask(served, extra_body={"search": {"budget": 16, "seed": seed}}).model_extra["vgs_ray"]
     told = json.loads(frames(served, search={"events": True, "budget": 16, "seed": seed})[-2][1])["vgs_ray"]

@@ -21,8 +21,8 @@ from vgs_ray.serve.limits import MAX_BODY_BYTES, BodyLimit
 from vgs_ray.serve.metrics import Metrics, Mirror
 from vgs_ray.serve.openapi import COMMON_ERRORS, HEALTH_RESPONSES, METRICS_RESPONSES, customize_openapi, errors
 from vgs_ray.serve.replies import ModelReply, ModelsReply, Ready
+from vgs_ray.serve.search_options import check_model, presets
 from vgs_ray.serve.search_routes import Routes, add_score_route, add_search_routes
-from vgs_ray.serve.search_spec import check_model, presets
 from vgs_ray.serve.searcher import Searcher
 from vgs_ray.serve.web_page import DOCS_FILES, add_page
 

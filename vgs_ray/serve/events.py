@@ -36,6 +36,7 @@ class StartedSearch(TypedDict):
     align: NotRequired[bool]
     select: str
     confidence: float | None
+    min_confidence: float | None
     max_tokens: int
     seed: int
     deadline_s: float | None
@@ -72,6 +73,7 @@ class Delta(TypedDict, total=False):
     role: Literal["assistant"]
     content: str
     reasoning_content: str
+    refusal: str
 
 
 @with_config(extra="forbid")
@@ -124,6 +126,7 @@ def start_event(spec: SearchSpec, seed: int, prompt: Tokens, queue_position: int
         **shape,
         "select": spec.select,
         "confidence": spec.confidence,
+        "min_confidence": spec.min_confidence,
         "max_tokens": spec.sampling.max_tokens,
         "seed": seed,
         "deadline_s": spec.deadline_s,

@@ -69,14 +69,16 @@ class SearchReply(TypedDict):
     """Details of the search: the selected answer and its value, the vote (the winner first), all leaves, and the cost.
 
     `share` is that of the weight of all votes. `probability` is P(the selected answer is correct) as the evaluation fitted it, or
-    null. `undecided` is true if another answer has almost the same weight.
-    `warnings` lists changes to the request. `decided_after` is the number of groups whose vote ended the search early, or null.
+    null. `abstained` is true if it does not reach `search.min_confidence`. `undecided` is true if another answer has almost the
+    same weight. `warnings` lists changes to the request. `decided_after` is the number of groups whose vote ended the search
+    early, or null.
     """
 
     answer: str | None
     value: float | None
     share: float | None
     probability: float | None
+    abstained: bool
     undecided: bool
     node: str
     votes: list[VoteReply]
@@ -94,7 +96,7 @@ class MessageReply(TypedDict):
     role: Literal["assistant"]
     content: str
     reasoning_content: str
-    refusal: None
+    refusal: str | None
 
 
 @with_config(extra="forbid")
@@ -170,7 +172,7 @@ def chat_reply(result: SearchResult, model: str) -> ChatReply:
     choices: list[ChatChoice] = [
         {
             "index": index,
-            "message": _message(result.leaves[leaf].text),
+            "message": _message(result.leaves[leaf].text, result.refusal),
             "finish_reason": result.finish_reason(leaf),
             "logprobs": None,
         }
@@ -187,9 +189,10 @@ def chat_reply(result: SearchResult, model: str) -> ChatReply:
     }
 
 
-def _message(text: str) -> MessageReply:
+def _message(text: str, refusal: str | None) -> MessageReply:
     thought, content = split_thought(text)
-    return {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": None}
+    content = "" if refusal else content
+    return {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": refusal}
 
 
 def text_reply(result: SearchResult, model: str) -> TextReply:
@@ -240,6 +243,7 @@ def search_reply(result: SearchResult) -> SearchReply:
         "value": selected.value,
         "share": result.share,
         "probability": result.probability,
+        "abstained": result.refusal is not None,
         "undecided": result.undecided,
         "node": str(selected.node),
         "votes": [

@@ -27,6 +27,7 @@ from vgs_ray.serve.unsupported_fields import drop_unsupported
 
 Method = Literal["sample", "beam"]
 Select = Literal["best", "majority", "weighted_majority"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 class StrictModel(BaseModel):
@@ -102,6 +103,7 @@ class SearchOptions(StrictModel):
         keep, branch, block, groups, align: shape of `beam` (see `vgs_ray.config.Beam`).
         select: how the final answer is selected.
         confidence: at which the vote is decided; the rest of the search is then cancelled. Without it, all groups vote.
+        min_confidence: without an answer whose calibrated probability reaches it, the reply is a refusal.
         max_tokens, seed: override the fields of the same name outside of `search`.
         deadline_s: seconds until the search ends and the best answer so far is returned.
         events: stream an event for each block of the search tree.
@@ -116,6 +118,7 @@ class SearchOptions(StrictModel):
     align: bool | None = None
     select: Select = "weighted_majority"
     confidence: Annotated[float, Field(gt=0.5, le=1)] | None = None
+    min_confidence: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Size | None = None
     seed: Seed | None = None
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = None
@@ -170,14 +173,19 @@ class SearchRequest(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _check_body(cls, body: Any) -> Any:
-        return drop_unsupported(check_readable(body)) if isinstance(body, dict) else body
+        return drop_unsupported(check_readable(body), cls.model_fields) if isinstance(body, dict) else body
 
 
 class ChatRequest(SearchRequest):
-    """A chat completion. The last message is the problem."""
+    """A chat completion. The last message is the problem.
+
+    Attributes:
+        reasoning_effort: size of the search, relative to that of the model; see `search_options.EFFORTS`.
+    """
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Size | None = None
+    reasoning_effort: Effort | None = None
 
 
 class CompletionRequest(SearchRequest):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from vgs_ray.engines.interface import FinishReason, Usage
 from vgs_ray.prompts import END_OF_THOUGHT, THINK
-from vgs_ray.search.answer_probability import FittedProbabilities
-from vgs_ray.serve.search_spec import SearchSpec
 
 NEAR_TIE = 0.9
 """A vote is undecided if the second class has at least this share of the winner's weight."""
@@ -64,7 +62,8 @@ class SearchResult:
         flops: floating-point operations of both models, counted as in evaluation; None if a model's size is unknown.
         warnings: changes that the server made to the request.
         decided_after: number of groups whose answers decided the vote, so that the others were cancelled; None if no vote did.
-        probability: see `probability_of`.
+        probability: see `probability.probability_of`.
+        min_confidence: the lowest probability with which the answer is given; None always gives it.
     """
 
     leaves: tuple[Leaf, ...]
@@ -79,6 +78,7 @@ class SearchResult:
     warnings: tuple[str, ...] = ()
     decided_after: int | None = None
     probability: float | None = None
+    min_confidence: float | None = None
 
     @property
     def selected(self) -> int:
@@ -89,6 +89,17 @@ class SearchResult:
     def share(self) -> float | None:
         """The selected class's share of the weight of all votes."""
         return vote_share(self.votes)
+
+    @property
+    def refusal(self) -> str | None:
+        """The text in place of an answer whose probability is too low, or unknown; None if the answer is given."""
+        least, found = self.min_confidence, self.probability
+        if least is None or (found is not None and found >= least):
+            return None
+        told = "unknown" if found is None else f"{found:.3f}"
+        return (
+            f"No answer is given: the probability that it is correct is {told}, and search.min_confidence is {least:g}."
+        )
 
     @property
     def undecided(self) -> bool:
@@ -104,18 +115,6 @@ def vote_share(votes: Sequence[Vote]) -> float | None:
     """The first class's share of the weight of all votes; None if they have no weight."""
     total = sum(vote.weight for vote in votes)
     return votes[0].weight / total if total else None
-
-
-def probability_of(
-    fitted: FittedProbabilities | None, spec: SearchSpec, leaves: Sequence[Leaf], votes: Sequence[Vote]
-) -> float | None:
-    """P(the selected answer is correct); None for a search unlike those of the evaluation, or without a fit."""
-    share, value = vote_share(votes), leaves[votes[0].leaf].value if votes else None
-    whole = spec.select == "weighted_majority" and not (spec.raw or spec.stop or spec.confidence)
-    if fitted is None or share is None or value is None or not whole or not isinstance(spec.problem, str):
-        return None
-    of_search = fitted.of_search(spec.method, spec.beam, spec.sampling, spec.budget)
-    return of_search.of(share, value, spec.budget) if of_search else None
 
 
 def ranked(leaves: Sequence[Leaf], votes: Sequence[Vote]) -> tuple[int, ...]:

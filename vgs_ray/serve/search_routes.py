@@ -24,11 +24,13 @@ from vgs_ray.serve.events import Chunks, start_event
 from vgs_ray.serve.instrumented import CLIENT_CLOSED, counted_prompt, counted_search, wait_for_admission
 from vgs_ray.serve.metrics import Metrics
 from vgs_ray.serve.openapi import SCORE_RESPONSES, search_responses
+from vgs_ray.serve.probability import check_min_confidence
 from vgs_ray.serve.replies import ChatReply, TextReply, chat_reply, search_reply, text_reply
 from vgs_ray.serve.requests import ChatRequest, CompletionRequest, ScoreRequest
 from vgs_ray.serve.score_reply import score_reply
+from vgs_ray.serve.search_options import check_model
 from vgs_ray.serve.search_result import SearchResult
-from vgs_ray.serve.search_spec import Conversation, SearchSpec, check_model, resolve_search
+from vgs_ray.serve.search_spec import Conversation, SearchSpec, resolve_search
 from vgs_ray.serve.searcher import Searcher, seed_of
 from vgs_ray.serve.stream import EventStream, Stream
 
@@ -54,6 +56,7 @@ class Routes:
         """Search, and reply at once or as a stream."""
         try:
             spec = resolve_search(body, self.settings)
+            check_min_confidence(self.searcher.probabilities, spec)
             if body.stream:
                 return self._stream(spec, body)
             with self.admission.take(spec.budget) as place:

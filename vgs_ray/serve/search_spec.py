@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from vgs_ray import config
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.prompts import Turn
-from vgs_ray.serve.errors import ApiError, short
+from vgs_ray.serve.errors import ApiError
 from vgs_ray.serve.requests import ChatRequest, CompletionRequest, Message, Method, SearchOptions, Select
+from vgs_ray.serve.search_options import beam_and_budget, search_options
 
 CONVERSATION_WARNING = (
     "the value model was trained on single problems: the values of an answer to a conversation may be wrong"
@@ -41,6 +41,7 @@ class SearchSpec:
         stop: strings before which an answer ends.
         warnings: changes that the server made to the request.
         confidence: at which the vote is decided and the rest of the search is cancelled; None runs the whole search.
+        min_confidence: the lowest probability with which the answer is given; None always gives it.
     """
 
     problem: str | Conversation | Tokens
@@ -56,19 +57,7 @@ class SearchSpec:
     stop: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     confidence: float | None = None
-
-
-def presets(settings: config.Serve) -> dict[str, dict[str, Any]]:
-    """Search options by model name. Options of the request override them. The first preset is the server's configuration."""
-    fewer = max(settings.beam.groups // 4, 1)
-    return {
-        settings.model_name: {},
-        "vgs": {},
-        "vgs-fast": {"groups": fewer},
-        "best-of-n": {"method": "sample", "select": "best"},
-        "majority": {"method": "sample", "select": "majority"},
-        "policy": {"method": "sample", "select": "best", "budget": 1},
-    }
+    min_confidence: float | None = None
 
 
 def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Serve) -> SearchSpec:
@@ -77,10 +66,11 @@ def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Se
     Raises:
         ApiError: 404 for an unknown model; 400 for a field that is empty, too large, or conflicts with another field.
     """
-    options = _search_options(request, settings)
-    beam, budget = _beam_and_budget(options, settings)
+    options, reduced = search_options(request, settings)
+    beam, budget = beam_and_budget(options, settings)
     answers = budget if options.method == "sample" else beam.keep * beam.groups
     sampling, warnings = _sampling(request, options, settings.sampling)
+    warnings = (*reduced, *warnings)
     problem = _problem(request, settings.max_problem_chars)
     if isinstance(problem, Conversation):
         warnings = (*warnings, CONVERSATION_WARNING)
@@ -98,36 +88,8 @@ def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Se
         stop=tuple(request.stop or ()),
         warnings=warnings,
         confidence=_confidence(options),
+        min_confidence=options.min_confidence,
     )
-
-
-def check_model(name: str, settings: config.Serve) -> None:
-    """Check that a preset has this name.
-
-    Raises:
-        ApiError: 404.
-    """
-    known = presets(settings)
-    if name not in known:
-        raise ApiError(
-            404, f"model is {short(name)}; this server has {', '.join(known)}: use one of them (GET /v1/models)", "model",
-            "model_not_found",
-        )  # fmt: skip
-
-
-def _search_options(request: ChatRequest | CompletionRequest, settings: config.Serve) -> SearchOptions:
-    """The preset's options, overridden by the request's."""
-    check_model(request.model, settings)
-    requested = request.search.model_dump(exclude_unset=True) if request.search else {}
-    preset = presets(settings)[request.model]
-    if requested.get("method", preset.get("method")) != preset.get("method") or "budget" in requested:
-        # A preset's sizes belong to its method, and a requested budget replaces its number of groups.
-        preset = {name: value for name, value in preset.items() if name not in ("budget", "groups")}
-    options = SearchOptions(**preset | requested)
-    default_budget = options.budget or settings.beam.budget
-    if options.method == "sample" and "budget" not in requested and (request.n or 1) > default_budget:
-        options = options.model_copy(update={"budget": request.n})
-    return options
 
 
 def _confidence(options: SearchOptions) -> float | None:
@@ -186,63 +148,6 @@ def _check_length(chars: int, name: str, param: str, max_chars: int) -> None:
     if chars > max_chars:
         message = f"{name} has {chars} characters; this server accepts at most {max_chars}: shorten it"
         raise ApiError(400, message, param, "problem_too_long")
-
-
-def _beam_and_budget(options: SearchOptions, settings: config.Serve) -> tuple[Beam, int]:
-    """The beam and the budget. If only one of `budget` and `groups` is set, it determines the other."""
-    sizes = {
-        name: size
-        for name in ("keep", "branch", "block", "groups", "align")
-        if (size := getattr(options, name)) is not None
-    }
-    if options.method == "sample":
-        for name in sizes:
-            raise ApiError(
-                400, f"search.{name} is an option of method 'beam', and the method is 'sample': leave it out or change the "
-                "method", f"search.{name}", "invalid_value",
-            )  # fmt: skip
-        beam, budget = settings.beam, options.budget or settings.beam.budget
-    else:
-        beam = _with_budget(replace(settings.beam, **sizes), options)
-        budget = beam.budget
-    _check_sizes(options, budget, settings)
-    return beam, budget
-
-
-def _check_sizes(options: SearchOptions, budget: int, settings: config.Serve) -> None:
-    if budget > settings.max_budget:
-        param = "search.budget" if options.budget else "search"
-        formula = "" if options.method == "sample" else " (keep * branch * groups)"
-        raise ApiError(
-            400, f"search.budget is {budget}{formula}; this server allows at most {settings.max_budget}: lower it", param,
-            "budget_too_large",
-        )  # fmt: skip
-    max_block = settings.sampling.max_tokens
-    if options.block and options.block > max_block:
-        raise ApiError(
-            400, f"search.block is {options.block}; an answer has at most {max_block} tokens: lower it", "search.block",
-            "invalid_value",
-        )  # fmt: skip
-
-
-def _with_budget(beam: Beam, options: SearchOptions) -> Beam:
-    """The beam with the number of groups that the requested budget implies."""
-    if options.budget is None:
-        return beam
-    width = beam.keep * beam.branch
-    if options.groups is None and options.budget % width == 0:
-        return replace(beam, groups=options.budget // width)
-    if options.groups is not None and options.budget == beam.budget:
-        return beam
-    rule = (
-        f"a multiple of keep * branch ({beam.keep} * {beam.branch})"
-        if options.groups is None
-        else f"keep * branch * groups ({beam.keep} * {beam.branch} * {beam.groups})"
-    )
-    raise ApiError(
-        400, f"search.budget is {options.budget}; with method 'beam' it must be {rule}: change the budget or the shape",
-        "search.budget", "invalid_value",
-    )  # fmt: skip
 
 
 def _sampling(

@@ -19,9 +19,7 @@ from vgs_ray.config import Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import SEARCH_CONTEXT, Policy, SearchContext, UnknownToken, Value, check_tokens
-from vgs_ray.grade import extract_answer
-from vgs_ray.prompts import END_OF_THOUGHT, Turn
-from vgs_ray.search import select
+from vgs_ray.prompts import Turn
 from vgs_ray.search.answer_probability import FittedProbabilities
 from vgs_ray.search.early_stop import EarlyStop
 from vgs_ray.search.explore import beam, sample
@@ -30,9 +28,11 @@ from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.equality import equal_within_limit
-from vgs_ray.serve.search_result import Leaf, SearchResult, Vote, probability_of, rank_key, ranked
+from vgs_ray.serve.probability import probability_of
+from vgs_ray.serve.search_result import SearchResult, ranked
 from vgs_ray.serve.search_spec import Conversation, SearchSpec
-from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy, text_before_stop
+from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy
+from vgs_ray.serve.tree_answers import leaf_of, vote
 
 T = TypeVar("T")
 Models = tuple[Policy, Value, Tokens]
@@ -119,7 +119,7 @@ class Searcher:
         left_s = None if spec.deadline_s is None else max(spec.deadline_s - waited_s, 0.0)
         tree, late = await _in_time(grow, left_s, prompt, listen)
         # In a thread, because decoding long answers and sympy would block all other searches.
-        leaves, votes = await asyncio.to_thread(self._vote, tree, spec, same)
+        leaves, votes = await asyncio.to_thread(vote, tree, spec, self.decode, same)
         if not leaves:
             raise TooLate(f"no block was complete after {spec.deadline_s} s; raise search.deadline_s")
         usage = tree.usage()
@@ -131,7 +131,19 @@ class Searcher:
         decided = stop.groups if stop else None
         probability = None if late else probability_of(self.probabilities, spec, leaves, votes)
         return SearchResult(
-            leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops, spec.warnings, decided, probability
+            leaves,
+            votes,
+            choices,
+            len(prompt),
+            usage,
+            seed,
+            seconds,
+            late,
+            flops,
+            spec.warnings,
+            decided,
+            probability,
+            spec.min_confidence,
         )
 
     def prompt(self, spec: SearchSpec) -> Tokens:
@@ -237,29 +249,9 @@ class Searcher:
 
     def _early_stop(self, spec: SearchSpec, same: Equivalent) -> EarlyStop | None:
         def answer(tree: Tree, leaf: Node) -> str | None:
-            return self._leaf(tree, leaf.id, spec).answer
+            return leaf_of(tree, leaf.id, spec, self.decode).answer
 
         return EarlyStop(spec.confidence, answer, same, spec.select) if spec.confidence else None
-
-    def _vote(self, tree: Tree, spec: SearchSpec, same: Equivalent) -> tuple[tuple[Leaf, ...], tuple[Vote, ...]]:
-        leaves = tuple(self._leaf(tree, node.id, spec) for node in tree.leaves())
-        classes = select.classes([leaf.answer for leaf in leaves], same)
-        weighed = select.weigh(spec.select, classes, [leaf.value for leaf in leaves])
-        weighed.sort(key=lambda group: (-group.weight, -group.max_value))  # stable: equal ones keep their order
-        return leaves, tuple(
-            Vote(max(group.members, key=lambda index: rank_key(leaves[index])), group.members, group.weight)
-            for group in weighed
-        )
-
-    def _leaf(self, tree: Tree, id: int, spec: SearchSpec) -> Leaf:
-        # `decode` starts with the end of a thought if the prompt does not open one.
-        node, mark = tree.nodes[id], self.decode(())
-        text = text_before_stop(self.decode(tree.path(id)), spec.stop, len(mark))
-        finished = node.state == "finished"
-        # As in evaluation, a response that was cut off has no answer.
-        answer = extract_answer(text) if finished else None
-        text = text.removeprefix(mark if spec.raw and mark == END_OF_THOUGHT else "")
-        return Leaf(id, text, answer, node.value, node.group, tree.end(id), "stop" if finished else "length")
 
 
 async def _independent(call: Callable[[Tokens], Awaitable[T]], tokens: Tokens) -> T:

@@ -111,7 +111,7 @@ class Stream:
         for index in range(1, len(result.choices)):
             yield frame(self.chunks.delta(index, ROLE))
         for index, leaf in enumerate(result.choices):
-            for delta in self._deltas(result.leaves[leaf].text):
+            for delta in self._deltas(result.leaves[leaf].text, result.refusal):
                 yield frame(self.chunks.delta(index, delta))
         for index, leaf in enumerate(result.choices):
             last = self.chunks.delta(index, {}, result.finish_reason(leaf))
@@ -122,9 +122,12 @@ class Stream:
             yield frame(self.chunks.usage(usage_reply(result)))
         yield DONE
 
-    def _deltas(self, text: str) -> Iterator[Delta]:
+    def _deltas(self, text: str, refusal: str | None) -> Iterator[Delta]:
         thought, content = ("", text) if self.chunks.text else split_thought(text)
         for start in range(0, len(thought), CHUNK_CHARS):
             yield {"reasoning_content": thought[start : start + CHUNK_CHARS]}
+        if refusal:
+            yield {"refusal": refusal}
+            return
         for start in range(0, len(content), CHUNK_CHARS):
             yield {"content": content[start : start + CHUNK_CHARS]}

@@ -7,7 +7,7 @@ look like a working one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vgs_ray.serve.errors import ApiError, short
@@ -39,13 +39,18 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Unsupported fields, each with its values that have no effect. Null never has an effect."""
 
 
-def drop_unsupported(body: Mapping[str, Any]) -> dict[str, Any]:
+def drop_unsupported(body: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """The body without unsupported fields.
+
+    Args:
+        body: of a request.
+        known: fields that this kind of request supports.
 
     Raises:
         ApiError: 400 if an unsupported field has a value that would have an effect.
     """
-    for name, neutral in NEUTRAL.items():
+    unsupported = {name: neutral for name, neutral in NEUTRAL.items() if name not in known}
+    for name, neutral in unsupported.items():
         value = body.get(name)
         if value is not None and not any(
             value == each and type(value) is type(each) for each in (*neutral, *_as_floats(neutral))
@@ -55,7 +60,7 @@ def drop_unsupported(body: Mapping[str, Any]) -> dict[str, Any]:
                 400, f"{name} is {short(value)}, which is not supported: leave {name} out or send {allowed}", name,
                 "unsupported_value",
             )  # fmt: skip
-    return {name: value for name, value in body.items() if name not in NEUTRAL}
+    return {name: value for name, value in body.items() if name not in unsupported}
 
 
 def _as_floats(values: tuple[Any, ...]) -> tuple[float, ...]:

@@ -105,7 +105,7 @@ def _check_roles(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple
     """Check that a template has a place for each message. `template` is part of the cache key.
 
     Raises:
-        ConversationRefused: it refuses these roles, or leaves a message out.
+        ConversationRefused: it refuses these roles, leaves a message out, or writes a system message as the assistant's.
     """
     turns = [Turn(role, chr(PRIVATE_USE[at])) for at, role in enumerate(roles)]
     try:
@@ -115,6 +115,22 @@ def _check_roles(tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple
     for at, turn in enumerate(turns):
         if turn.text not in text:
             raise ConversationRefused(f"the policy's chat template has no place for message {at}, of the {turn.role}")
+    if "system" not in roles:
+        return
+    at = roles.index("system")
+    same, other = (_text_before(tokenizer, turns, at, role) for role in ("assistant", "user"))
+    # Some templates have one branch for the user and one for all others.
+    if text.partition(turns[at].text)[0] == same != other:
+        raise ConversationRefused(f"the policy's chat template writes message {at}, of the system, as the assistant's")
+
+
+def _text_before(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], at: int, role: Role) -> str | None:
+    """What a template writes before one message if it is of this role; None if the template refuses that."""
+    changed = [*turns[:at], Turn(role, turns[at].text), *turns[at + 1 :]]
+    try:
+        return _rendered(tokenizer, changed).partition(turns[at].text)[0]
+    except Exception:  # whatever the template raises
+        return None
 
 
 Thought = Literal["opened", "closed", ""]

@@ -22,6 +22,7 @@ from vgs_ray.prompts import (
     solution_text,
     text_of,
 )
+from vgs_ray.sandbox import POLICIES, policy_path
 from vgs_ray.sandbox.tokenizer import build_tokenizer
 
 PROBLEM = "Work modulo 7. Start with 3.\nWhat is the last value?"
@@ -242,6 +243,14 @@ CHAT = (
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
 )
+OTHERS_ARE_THE_ASSISTANT = (
+    "{% for message in messages %}{{ '[user]' if message['role'] == 'user' else '[assistant]' }}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}[end]{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+OTHERS_ARE_THE_USER = OTHERS_ARE_THE_ASSISTANT.replace(
+    "'[user]' if message['role'] == 'user' else '[assistant]'",
+    "'[assistant]' if message['role'] == 'assistant' else '[user]'",
+)
 LAST_ONLY = "[user]{{ messages[-1]['content'] }}[assistant]"
 EARLIER = (Turn("user", "2+2?"), Turn("assistant", "<think>Two and two</think>4"))
 
@@ -272,8 +281,30 @@ def test_no_message_can_insert_special_tokens(role: Any) -> None:
         (NO_SYSTEM, (Turn("system", "Be brief."),), "System role not supported"),
         (LAST_ONLY, (Turn("system", "Be brief."),), "message 0, of the system"),
         (LAST_ONLY, EARLIER, "message 0, of the user"),
+        (OTHERS_ARE_THE_ASSISTANT, (Turn("system", "Be brief."),), "message 0, of the system, as the assistant's"),
+        (OTHERS_ARE_THE_ASSISTANT, (*EARLIER, Turn("system", "Be brief.")), "message 2, of the system, as the assis"),
     ],
 )
 def test_a_message_that_the_template_can_not_take_is_refused(template: str, turns: tuple[Turn, ...], said: str) -> None:
     with pytest.raises(ConversationRefused, match=said):
         prompt_tokens(letters(template), [*turns, Turn("user", "And doubled?")])
+
+
+@pytest.mark.parametrize(
+    ("template", "turns"),
+    [
+        (OTHERS_ARE_THE_ASSISTANT, EARLIER),
+        (OTHERS_ARE_THE_USER, (Turn("system", "Be brief."), *EARLIER)),  # no header of its own, but not the assistant's
+        ("{% for message in messages %}{{ message['content'] }} {% endfor %}", (Turn("system", "Be brief."), *EARLIER)),
+    ],
+)
+def test_other_templates_take_these_messages(template: str, turns: tuple[Turn, ...]) -> None:
+    assert prompt_tokens(letters(template), [*turns, Turn("user", "And doubled?")])
+
+
+def test_the_policies_of_the_sandbox_take_no_system_message() -> None:
+    for name in POLICIES:
+        shipped = load_tokenizer(str(policy_path(name)))
+        assert prompt_tokens(shipped, [*EARLIER, Turn("user", "And doubled?")])
+        with pytest.raises(ConversationRefused, match="as the assistant's"):
+            prompt_tokens(shipped, [Turn("system", "Be brief."), Turn("user", "2+2?")])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from scripted_server import BREAK, Served, chat, scripted_client, scripted_searcher
 
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.prompts import ConversationRefused, Turn
+from vgs_ray.models import model_path
+from vgs_ray.prompts import ConversationRefused, Turn, load_tokenizer, prompt_tokens
 
 USER = {"role": "user", "content": "3"}
 
@@ -35,6 +37,16 @@ async def test_a_message_that_the_template_can_not_take_is_a_400(stream: bool) -
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == "messages"
     assert "of the system: leave it out" in reply.json()["error"]["message"]
+
+
+async def test_the_sandbox_refuses_a_system_message() -> None:
+    encode = partial(prompt_tokens, load_tokenizer(model_path("sandbox:ref")))
+    body = {"model": "scripted", "messages": [{"role": "system", "content": "Be brief."}, USER]}
+    async with scripted_client(scripted_searcher(encode=encode, context=512)) as client:
+        reply = await client.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "messages"
+    assert "of the system, as the assistant's: leave it out" in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -56,23 +56,27 @@ def test_a_block_is_shaded_by_the_values_of_its_tokens_once(context: BrowserCont
     page.on("request", lambda request: scored.append(request.post_data_json) if "/v1/score" in request.url else None)
     ask(page, Seed=5)
     state(page, "done")
-    first = page.get_by_role("treeitem").first
-    first.click()
+    shaded = page.locator("#node-scores")
+    expect(shaded).to_contain_text("Shaded by the value after each token")
+    [whole] = scored  # one pass gives the values of the whole path of the chosen answer
+    assert whole["from_token"] == 1
+    values = httpx.post(f"{served.url}/v1/score", json={**whole, "return_text": False}).json()["data"][0]["values"]
+    page.locator(".node[aria-selected=true]").focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#node-about")).to_contain_text("Block 1 of group")
     tokens = page.locator("#text .token")
     expect(tokens).to_have_count(6)
-    assert all(re.fullmatch(r"0\.\d\d", tokens.nth(at).get_attribute("title") or "") for at in range(6))
-    asked = scored[-1]
-    values = httpx.post(f"{served.url}/v1/score", json={**asked, "return_text": False}).json()["data"][0]["values"]
-    assert [tokens.nth(at).get_attribute("title") for at in range(6)] == [f"{value:.2f}" for value in values]
-    assert asked["from_token"] == len(asked["input"][0]) - 6 == 1
-    many = len(scored)
-    page.get_by_role("treeitem").nth(1).click()
-    expect(page.locator("#node-about")).to_contain_text("Block 1 of group")
+    assert [tokens.nth(at).get_attribute("title") for at in range(6)] == [f"{value:.2f}" for value in values[:6]]
+    pruned = page.locator("#box .node.pruned").first
+    pruned.click()
     expect(tokens).to_have_count(6)
-    first.click()
-    expect(tokens).to_have_count(6)
+    page.locator("#box .node:not(.pruned)").first.click()
+    pruned.click()
+    expect(shaded).to_contain_text("Shaded")
     page.wait_for_timeout(400)
-    assert len(scored) == many + 1
+    assert len([asked for asked in scored if asked["input"] == scored[1]["input"]]) == 1
+    assert scored[1]["from_token"] == len(scored[1]["input"][0]) - 6
 
 
 def test_cancel_ends_the_search_on_the_server(context: BrowserContext, served: Served) -> None:
@@ -136,7 +140,7 @@ def test_an_error_is_in_sight(
         state(page, "done")  # a tree and an answer, so that the page is long
         ask(page, problem, **options)
         expect(page.get_by_role("alert")).to_be_visible()
-        expect(page.locator("#search")).to_be_focused()
+        expect(page.get_by_role("alert")).to_be_focused()
         page.wait_for_timeout(300)  # nothing may scroll it away afterwards
         expect(page.get_by_role("alert")).to_be_in_viewport(ratio=1)
 
@@ -205,6 +209,31 @@ def test_the_keyboard_is_enough(context: BrowserContext, served: Served) -> None
     assert focused()["selected"] == "true"
     assert page.locator("[role=treeitem][tabindex='0']").count() == 1
     assert page.locator("[role=treeitem][aria-selected=true]").count() == 1
+
+
+def test_values_of_tokens_need_no_mouse(context: BrowserContext, served: Served) -> None:
+    page = opened(context, served)
+    ask(page, Seed=5)
+    state(page, "done")
+    expect(page.locator("#node-scores")).to_contain_text("Shaded")
+    page.locator("[role=treeitem][tabindex='0']").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#text .token")).to_have_count(6)
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "text":
+            break
+    page.keyboard.press("ArrowRight")
+    told, titles = page.locator("#token-value"), page.locator("#text .token")
+    expect(told).to_contain_text(f"Token 1 of 6, “so $x_{{i+1}} = x_i$,”: value {titles.first.get_attribute('title')}")
+    page.keyboard.press("End")
+    value = titles.last.get_attribute("title")
+    expect(told).to_contain_text(f"Token 6 of 6, “so $x_{{i+1}} = x_i$,”: value {value}")
+    expect(told).to_contain_text("than before it")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#token-rows tr")).to_have_count(6)
+    expect(page.locator("#token-rows tr").last).to_contain_text(str(value))
 
 
 def test_keys_close_the_endpoint_and_not_the_page(context: BrowserContext, monkeypatch: pytest.MonkeyPatch) -> None:

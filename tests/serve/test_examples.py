@@ -45,9 +45,8 @@ def problem_of(text: str) -> Problem:
     return problem
 
 
-def examples_of_the_page() -> dict[str, str]:
-    script = (PAGE / "index.html").read_text().partition("const EXAMPLES = {")[2].partition("\n};")[0]
-    return json.loads("{" + script.partition("\n")[2].rstrip().rstrip(",") + "}")
+def examples_of_the_page() -> list[dict[str, str]]:
+    return json.loads((PAGE / "examples.json").read_text())[sandbox().serve.model_name]
 
 
 def right(answer: str | None, text: str) -> bool:
@@ -124,7 +123,9 @@ def test_the_terminal(url: str, command: str) -> None:
 def test_the_page(url: str) -> None:
     examples = examples_of_the_page()
     assert len(examples) == 4
-    for text in examples.values():  # the server draws a seed for each
+    for example in examples:  # the server draws a seed for each
+        text = example["problem"]
+        assert problem_of(text).answer == example["answer"]
         assert right(post(url, {"model": "vgs", "messages": [{"role": "user", "content": text}]}), text), text
 
 
@@ -132,5 +133,5 @@ def test_every_example_is_a_problem_of_the_sandbox() -> None:
     assert CURL
     assert CODE
     assert ASK
-    files = [*ROOT.glob("pipelines/*.py"), *ROOT.glob("jobs/*.*"), PAGE / "index.html", *DOCUMENTS]
+    files = [*ROOT.glob("pipelines/*.py"), *ROOT.glob("jobs/*.*"), *PAGE.glob("*.*"), *DOCUMENTS]
     assert [file.name for file in files if re.search(r"What is \d+ ?\+", file.read_text())] == []

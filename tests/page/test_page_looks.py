@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from page_server import ask, opened, serving, state, watched
 from playwright.sync_api import Browser, BrowserContext, expect
-from scripted_server import SETTINGS, Served
+from scripted_server import HANG, SETTINGS, Served
 
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.engines.scripted import World
@@ -37,7 +37,8 @@ CONTRAST = """() => {  // selector or step of the scale: ratio of text to what l
     return ratio(light(under), light([...under, getComputedStyle(element).color]));
   };
   const worst = {};
-  for (const selector of ["header p", "#status", "dt", "summary", "#search", ".weight", ".before", "#node-about", "kbd"])
+  for (const selector of ["header p", "#status", "dt", "summary", "#search", ".weight", ".before",
+    "#node-about", "kbd", ".badge", "small", ".mark"])
     worst[selector] = text(selector);
   const token = document.querySelector("#text .token");
   for (let step = 0; step < 10; step++) { token.className = `token v${step}`; worst[`v${step}`] = text("#text .token"); }
@@ -92,12 +93,44 @@ def test_a_narrow_window_does_not_scroll_sideways(browser: Browser, served: Serv
         assert answer["y"] < tree["y"]
 
 
+def test_on_a_phone_the_tree_is_in_sight_while_it_grows(browser: Browser, served: Served) -> None:
+    with watched(browser.new_context(viewport={"width": 360, "height": 740})) as window:
+        page = opened(window, served)
+        ask(page, HANG)
+        expect(page.locator(".tree")).to_be_in_viewport(ratio=1)
+        expect(page.locator("#status")).to_be_in_viewport(ratio=1)
+        expect(page.get_by_role("button", name="Cancel")).to_be_in_viewport(ratio=1)
+        page.get_by_role("button", name="Cancel").click()
+        state(page, "cancelled")
+
+
+def test_a_large_tree_has_an_overview(context: BrowserContext) -> None:
+    settings = replace(SETTINGS, max_budget=256, beam=Beam(keep=1, branch=2, block=6, groups=128))
+    with serving(settings=settings) as endpoint:
+        page = opened(context, endpoint)
+        ask(page)
+        state(page, "done")
+        last = page.get_by_role("group", name="group 128", exact=True).get_by_role("treeitem").first
+        overview = page.locator(".overview")
+        size = overview.bounding_box()
+        assert size is not None
+        overview.click(position={"x": 20, "y": 5})
+        expect(last).not_to_be_in_viewport()
+        overview.click(position={"x": 20, "y": size["height"] - 5})
+        expect(last).to_be_in_viewport()
+        page.get_by_label("Budget").evaluate("it => { it.closest('details').open = true }")
+        ask(page, Budget=4)
+        state(page, "done")
+        expect(overview).to_be_hidden()
+
+
 def test_dark_and_light_have_contrast(browser: Browser, served: Served) -> None:
     """WCAG AA: 4.5 for text, also on the most shaded token."""
     backs = {}
     for scheme in ("light", "dark"):
         with watched(browser.new_context(color_scheme=scheme)) as window:  # type: ignore[arg-type]
             page = opened(window, served)
+            page.get_by_label("Known answer").fill("0/7")
             ask(page, Seed=5)
             state(page, "done")
             expect(page.locator("#text .token").first).to_be_visible()

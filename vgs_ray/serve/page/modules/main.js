@@ -20,7 +20,7 @@ const narrow = matchMedia("(max-width: 900px)");
 let run = null;  // the run that the page shows
 let panels = [];
 let selected = null;
-let frame = null, told = 0, leaves = -1;
+let frame = null, told = 0, leaves = -1, revealed = false;
 const runs = [];  // of this tab, newest first
 
 // ---- a run --------------------------------------------------------------------------------------------------------
@@ -36,7 +36,6 @@ async function launch(compares) {
   const mine = new Run($("problem").value, knownAnswer(), searches);
   open(mine);
   enter("searching", compares ? "Comparing" : "Searching");
-  if (narrow.matches) $("state").scrollIntoView({ block: "start" });
   const clock = setInterval(later, 100);
   await Promise.all(searches.map((search) => search.run(later)));
   clearInterval(clock);
@@ -52,6 +51,8 @@ function open(mine) {
   selected = null;
   told = performance.now();
   leaves = -1;
+  revealed = false;
+  $("work").hidden = $("vote-card").hidden = false;
   document.body.dataset.mode = run.compares ? "compare" : "single";
   $("tree-title").textContent = run.compares ? "Search trees" : "Search tree";
   panels = run.searches.map((search) => new Panel(search, run.title(search), choose));
@@ -69,6 +70,8 @@ function finish(mine) {
   const failed = mine.searches.find((search) => search.error);
   showVerdict(mine, runs);
   activate(mine.active);
+  $("work").hidden = $("vote-card").hidden = mine.searches.every((search) => !search.blocks);
+  if (!$("work").hidden && !revealed) reveal();
   const chosen = mine.active.chosen;
   if (chosen && !selected) choose(panels.at(-1), chosen, false);
   const time = seconds(Math.max(...mine.searches.map((search) => search.seconds)));
@@ -106,8 +109,15 @@ function paint(most) {
   for (const panel of panels) panel.update(most);
   showCosts(run);
   if (run.running) tell();
+  if (run.running && !revealed && panels.some((panel) => panel.tree)) reveal();
   if (run.active.start && run.active.leaves !== leaves) { leaves = run.active.leaves; showVote(run.active); }
   if (panels.some((panel) => panel.search.start && panel.search.arrived.length)) later();
+}
+
+// Brings state and tree into sight when the tree begins. Narrow windows have the form above them.
+function reveal() {
+  revealed = true;
+  $("state").scrollIntoView({ block: narrow.matches ? "start" : "nearest" });
 }
 
 // Updated every few seconds only: a screen reader would otherwise read every block aloud.

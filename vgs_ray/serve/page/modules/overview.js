@@ -1,4 +1,4 @@
-// A condensed picture of a tree that is higher than its box: a row for each group, a column for each round, and a frame around
+// A condensed picture of a tree that is much higher than its box: a row for each group, a column for each round, and a frame around
 // the part in sight. A click or a drag scrolls there. The tree itself has the same for the keyboard (arrows, Home, End).
 
 import { make } from "./dom.js";
@@ -14,7 +14,7 @@ export class Overview {
     this.canvas = make("canvas", { "aria-hidden": "true" });
     this.frame = make("i");
     place.replaceChildren(this.canvas, this.frame);
-    place.hidden = tree.height <= tree.box.clientHeight + 1;
+    place.hidden = tree.height < 2 * tree.box.clientHeight || tree.box.clientWidth < 4 * WIDTH;
     if (place.hidden) return;
     this.size();
     tree.box.addEventListener("scroll", () => this.follow());

@@ -14,10 +14,10 @@ export function costs(search) {
     made.Scored = `${number.format(search.reply.usage.scored)} tokens`;
     made["From cache"] = `${number.format(search.reply.usage.cached)} tokens`;
     if (search.reply.flops !== null) made.Compute = flops(search.reply.flops);
-    made.Seed = String(search.reply.seed);
   }
   if (search.firstBlock !== null) made["First block"] = seconds(search.firstBlock);
   made.Time = seconds(search.seconds);
+  if (search.reply) made.Seed = String(search.reply.seed);
   return made;
 }
 

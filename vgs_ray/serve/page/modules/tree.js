@@ -18,20 +18,33 @@ export class Tree {
   // `choose(node, focus)` is called when a person selects a node.
   constructor(search, box, choose) {
     Object.assign(this, { search, box, choose, marks: new Map(), names: new Map(), selected: null, widest: 0 });
-    const rounds = Math.min(search.rounds, 8);  // longer searches scroll
-    this.step = Math.min(Math.max(Math.floor((box.clientWidth - LEFT - RIGHT) / rounds), 40), 84);
+    const rounds = Math.min(search.rounds, 6);  // longer searches scroll
+    this.step = Math.min(Math.max(Math.floor((box.clientWidth - LEFT - RIGHT) / rounds), 40), 104);
     this.band = search.lanes * LANE;
     this.height = search.groups * (this.band + GAP) - GAP;
     this.svg = draw("svg", { role: "tree", "aria-label": "Search tree", height: this.height, width: "100%" }, box);
+    this.bands = [];
     for (let group = 0; group < search.groups; group++) {
       const top = this.top(group);
-      draw("rect", { class: "band", x: 0, y: top, width: "100%", height: this.band, rx: 6 }, this.svg);
+      this.bands.push(draw("rect", { class: "band", x: 0, y: top, height: this.band, rx: 6 }, this.svg));
       draw("text", { x: 10, y: top + this.band / 2 + 4, "aria-hidden": "true" }, this.svg).textContent = group + 1;
     }
     this.edges = draw("g", { "aria-hidden": "true" }, this.svg);
     this.parts = Array.from({ length: search.groups }, (_, group) => draw("g", { role: "group", "aria-label": `group ${group + 1}` }, this.svg));
     this.answers = draw("g", { "aria-hidden": "true" }, this.svg);
+    this.widen(0);
     this.listen();
+  }
+
+  // Makes room for a round. The box follows a tree that grows out of sight, unless a person has scrolled back.
+  widen(round) {
+    const wide = LEFT + RIGHT + (round + 1) * this.step, { box } = this;
+    if (wide <= this.widest) return;
+    const follows = box.scrollLeft + box.clientWidth >= this.widest - 2;
+    this.widest = wide;
+    this.svg.style.minWidth = `${wide}px`;
+    for (const band of this.bands) band.setAttribute("width", wide);
+    if (follows && wide > box.clientWidth) box.scrollLeft = wide;
   }
 
   top(group) {
@@ -49,8 +62,7 @@ export class Tree {
       this.mark(node, batch.length < 60);
     }
     for (const [state, d] of Object.entries(lines)) if (d) draw("path", { class: `edge ${state}`, d }, this.edges);
-    const wide = LEFT + RIGHT + (Math.max(...batch.map((node) => node.round)) + 1) * this.step;
-    if (wide > this.widest) { this.widest = wide; this.svg.style.minWidth = `${wide}px`; }
+    this.widen(Math.max(...batch.map((node) => node.round)));
   }
 
   line(node) {

@@ -14,7 +14,7 @@ import torch
 from tiny import EOS, TINY_ENGINE
 
 from vgs_ray.config import Sampling
-from vgs_ray.engines.interface import EngineDied, EngineFailed, UnknownToken
+from vgs_ray.engines.interface import EngineDied, EngineFailed, SamplingWithLogprobs, UnknownToken
 from vgs_ray.engines.loop import EngineLoop
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=24)
@@ -38,6 +38,22 @@ async def test_greedy_tokens_are_those_of_transformers(policy: Any, policy_folde
         logits = model(torch.tensor([[*prefix, *got.tokens]])).logits[0, 19:-1].log_softmax(-1)
         mean = logits.gather(1, torch.tensor(got.tokens)[:, None]).mean().item()
         assert got.mean_logprob == pytest.approx(mean, abs=1e-4)
+
+
+async def test_log_probabilities_are_those_of_the_model_before_it_is_changed_for_sampling(
+    policy: Any, policy_folder: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(policy_folder, dtype=torch.float32)
+    prefix = some_tokens(3, 20)
+    changed = Sampling(temperature=0.5, top_p=0.9, top_k=20, repetition_penalty=1.2, max_tokens=24)
+    plain = await policy.extend(prefix, changed, 7)
+    got = await policy.extend(prefix, SamplingWithLogprobs(**vars(changed)), 7)
+    assert (got.tokens, plain.logprobs) == (plain.tokens, None)
+    logits = model(torch.tensor([[*prefix, *got.tokens]])).logits[0, 19:-1].log_softmax(-1)
+    wanted = logits.gather(1, torch.tensor(got.tokens)[:, None])[:, 0].tolist()
+    assert got.logprobs == pytest.approx(wanted, abs=1e-4)
 
 
 async def test_a_seed_gives_the_same_tokens_alone_and_in_a_batch(policy: Any) -> None:

@@ -20,7 +20,7 @@ from tiny import TINY_ENGINE
 from vgs_ray.config import Beam, Engine, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy
-from vgs_ray.engines.interface import Completion, Policy, Score, UnknownToken, Usage, Value
+from vgs_ray.engines.interface import Completion, Policy, SamplingWithLogprobs, Score, UnknownToken, Usage, Value
 from vgs_ray.engines.one_pass import VllmPolicyValue
 from vgs_ray.models import OWN_HEAD, model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
@@ -88,6 +88,7 @@ def prompts() -> list[Tokens]:
 async def test_samples_are_those_of_the_plain_policy_and_values_those_of_transformers(
     one: OnePass, plain: Any, prompts: list[Tokens], sampling: Sampling
 ) -> None:
+    sampling = SamplingWithLogprobs(**vars(sampling))
     calls = [(prompt, seed) for prompt in prompts for seed in range(2)]
     before = one.engine.usage.generated, plain.usage.generated
     expected = await asyncio.gather(*(plain.extend(prefix, sampling, seed) for prefix, seed in calls))
@@ -95,6 +96,7 @@ async def test_samples_are_those_of_the_plain_policy_and_values_those_of_transfo
     for (prefix, _), ours, theirs in zip(calls, got, expected, strict=True):
         assert ours[:3] == theirs[:3]  # tokens, finished, finish_reason
         assert ours.mean_logprob == pytest.approx(theirs.mean_logprob, abs=1e-4)
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
         assert ours.score.value == pytest.approx(one.values(prefix + ours.tokens)[-1], abs=1e-4)
         assert ours.score.scored == 0
     assert one.engine.usage.generated - before[0] == plain.usage.generated - before[1]

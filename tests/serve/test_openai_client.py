@@ -123,7 +123,7 @@ async def test_many_clients_never_exceed_max_beams(stream: bool) -> None:
         ({"model": "gpt-4"}, openai.NotFoundError, "model"),
         ({"n": 129}, openai.BadRequestError, "n"),
         ({"stop": [""]}, openai.BadRequestError, "stop.0"),
-        ({"logprobs": True}, openai.BadRequestError, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 5}, openai.BadRequestError, "top_logprobs"),
         ({"extra_body": {"search": {"budget": 10**6}}}, openai.BadRequestError, "search.budget"),
         ({"extra_body": {"search": {"depth": 1}}}, openai.BadRequestError, "search.depth"),
     ],

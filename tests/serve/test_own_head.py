@@ -12,6 +12,7 @@ import torch
 from apart_endpoint import PROBLEMS, ask
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_server import running
+from transformers import AutoModelForCausalLM
 
 from pipelines.recipes import sandbox
 from pipelines.serving.application import build_searcher, engine_applications
@@ -65,6 +66,29 @@ def test_a_search_has_values_and_no_scored_tokens(url: str, headed_policy: str) 
     assert found["usage"]["scored"] == 0 < found["flops"]
     assert found["flops"] > 2 * model_size(headed_policy).params * found["usage"]["generated"]
     assert metric(url, "vgs_ray_tokens_total", "scored") == metric(url, "vgs_ray_flops_total", "value") == 0
+
+
+def test_log_probabilities_of_the_content_are_those_of_the_policy(url: str, headed_policy: str) -> None:
+    body = {"model": "vgs", "messages": [{"role": "user", "content": PROBLEMS[0]}], "logprobs": True, "stream": True}
+    body["search"] = {"events": True, "budget": 4, "seed": 0}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=120, trust_env=False) as reply:
+        events = [json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: {")]
+    nodes = {event["id"]: event for event in events if "parent" in event}
+    [prompt] = [event["prompt_token_ids"] for event in events if "prompt_token_ids" in event]
+    choices = [event["choices"][0] for event in events if event.get("choices")]
+    [found] = [choice["logprobs"]["content"] for choice in choices if choice["logprobs"]]
+    content = "".join(choice["delta"].get("content", "") for choice in choices)
+    [chosen] = [event["vgs_ray"]["node"] for event in events if "vgs_ray" in event]
+    path: list[int] = []
+    while chosen != "0":
+        path, chosen = nodes[chosen]["token_ids"] + path, nodes[chosen]["parent"]
+    model = AutoModelForCausalLM.from_pretrained(headed_policy, dtype=torch.float32)
+    logits = model(torch.tensor([prompt + path])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    wanted = logits.gather(1, torch.tensor(path)[:, None])[:, 0].tolist()
+    assert content
+    assert "".join(token["token"] for token in found).strip() == content
+    # The last token is that of the end of the sequence, which has no text.
+    assert [token["logprob"] for token in found] == pytest.approx(wanted[-len(found) - 1 : -1], abs=1e-3)
 
 
 def test_given_tokens_are_scored_and_counted(url: str, headed_policy: str) -> None:

@@ -168,7 +168,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"n": 0}, "n", "greater than or equal to 1"),
     ({"n": True}, "n", "true"),
     ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-    ({"logprobs": True}, "logprobs", "false"),
+    ({"top_logprobs": 3}, "top_logprobs", "send 0"),
     ({"stop": [""]}, "stop.0", "at least 1 character"),
     ({"stop": ["a"] * 5}, "stop", "at most 4"),
     ({"stop": "a" * 65}, "stop.0", "at most 64"),
@@ -247,8 +247,8 @@ def test_invalid_bodies_get_an_error_in_openais_format(served: Served, body: byt
 
 
 def test_the_official_client_raises_its_own_errors(served: Served) -> None:
-    with pytest.raises(openai.BadRequestError, match="logprobs"):
-        ask(served, logprobs=True)
+    with pytest.raises(openai.BadRequestError, match="top_logprobs"):
+        ask(served, logprobs=True, top_logprobs=1)
     with pytest.raises(openai.NotFoundError, match="scripted, vgs"):
         served.client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "3"}])
     with pytest.raises(openai.NotFoundError):

@@ -13,7 +13,7 @@ from scripted_server import WORLD, running, wait_until
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.engines import build_policy
-from vgs_ray.engines.interface import SEARCH_CONTEXT, EngineDied, SearchContext
+from vgs_ray.engines.interface import SEARCH_CONTEXT, EngineDied, SamplingWithLogprobs, SearchContext
 from vgs_ray.engines.scripted import ScriptedPolicy
 from vgs_ray.engines.served import KEY
 from vgs_ray.sandbox import policy_path
@@ -47,8 +47,10 @@ async def test_completions_are_those_of_the_engine_of_the_server(stack: ExitStac
         found = await policy.extend(PREFIX, SAMPLING, seed)
         assert (found.tokens, found.finish_reason) == (expected.tokens, expected.finish_reason)
         assert (found.mean_logprob, found.prefilled) == (-0.5, 2)
-    assert policy.usage.generated == 5 * 12
-    assert (policy.usage.prefilled, policy.usage.cached) == (10, 10)
+    each = await policy.extend(PREFIX, SamplingWithLogprobs(**vars(SAMPLING)), 4)
+    assert (each.tokens, each.logprobs, found.logprobs) == (found.tokens, (-0.5,) * 12, None)
+    assert policy.usage.generated == 6 * 12
+    assert (policy.usage.prefilled, policy.usage.cached) == (12, 12)
     sent = one.sampling[-1]
     assert sent == sent | {"model": "served", "temperature": 0.7, "top_p": 0.9, "top_k": 5, "seed": 4, "max_tokens": 12}
     assert 7 in sent["stop_token_ids"]

@@ -39,6 +39,11 @@ SEARCH_CONTEXT: ContextVar[SearchContext | None] = ContextVar("SEARCH_CONTEXT", 
 """The search of the current asyncio task."""
 
 
+@dataclass(frozen=True)
+class SamplingWithLogprobs(Sampling):
+    """Sampling parameters of a call whose completion has the log-probability of each token."""
+
+
 class Score(NamedTuple):
     """A value model's score of a prefix.
 
@@ -63,6 +68,8 @@ class Completion(NamedTuple):
         mean_logprob: mean natural log-probability of the tokens; 0.0 without tokens, NaN if the engine does not compute it.
         prefilled: tokens of the prefix that the engine forwarded; the others were cached.
         score: of the prefix with these tokens, from an engine whose policy has a value head; None otherwise.
+        logprobs: natural log-probability of each token under the model, before temperature, penalties and truncation change its
+            distribution; None without `SamplingWithLogprobs`.
     """
 
     tokens: Tokens
@@ -71,6 +78,7 @@ class Completion(NamedTuple):
     mean_logprob: float
     prefilled: int = 0
     score: Score | None = None
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -144,6 +152,21 @@ def check_tokens(tokens: Tokens, vocabulary: int) -> None:
         raise UnknownToken(
             f"token {wrong} has the id {tokens[wrong]}; ids are 0 to {vocabulary - 1}: send tokens of this model"
         )
+
+
+def check_scored(tokens: Tokens, max_model_len: int, vocabulary: int) -> None:
+    """Check that an engine can score these tokens.
+
+    Raises:
+        ValueError: there are none, or more than `max_model_len`.
+        UnknownToken: an id is outside the vocabulary.
+    """
+    if not 0 < len(tokens) <= max_model_len:
+        raise ValueError(
+            f"sequence has {len(tokens)} tokens; scoring takes 1 to {max_model_len} (max_model_len): "
+            f"shorten it or raise Engine.max_model_len"
+        )
+    check_tokens(tokens, vocabulary)
 
 
 class Policy(Protocol):

@@ -15,8 +15,8 @@ from typing import Any
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion, Score, check_tokens, room_for
-from vgs_ray.engines.vllm import VllmPolicy, check_scored, engine_args, sampling_params
+from vgs_ray.engines.interface import Completion, SamplingWithLogprobs, Score, check_scored, check_tokens, room_for
+from vgs_ray.engines.vllm import VllmPolicy, engine_args, sampling_params
 from vgs_ray.models.folder import local_folder
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.value.head import read_head
@@ -58,7 +58,8 @@ class VllmPolicyValue(VllmPolicy):
         check_tokens(sampling.stop_token_ids, self._vocabulary)
         ends = self._end_tokens.union(sampling.stop_token_ids)
         params = self._params(sampling, seed, ForcedTokens([*ends], room))
-        return await self.loop.submit(prefix, params, partial(self._read_block, ends=ends), self._interrupted)
+        read = partial(self._read_block, ends=ends, each=isinstance(sampling, SamplingWithLogprobs))
+        return await self.loop.submit(prefix, params, read, self._interrupted)
 
     async def score(self, tokens: Tokens) -> Score:
         """P(correct) at the last token. Tokens of a cached prefix are not forwarded again.
@@ -123,12 +124,12 @@ class VllmPolicyValue(VllmPolicy):
             },
         }
 
-    def _read_block(self, output: Any, ends: Collection[int]) -> Completion:
+    def _read_block(self, output: Any, ends: Collection[int], each: bool) -> Completion:
         made = output.outputs[0]
         *logprobs, slot = made.logprobs.logprobs
         tokens = tuple(made.token_ids[:-1])
         completion = self._completion(output, tokens, sum(logprobs), stopped=tokens[-1] in ends)
-        return completion._replace(score=Score(_probability(slot)))
+        return completion._replace(score=Score(_probability(slot)), logprobs=tuple(logprobs) if each else None)
 
     def _read_scores(self, output: Any) -> list[Score]:
         """The score after each token of a span, or at the end of the prompt; the slot is the last column."""

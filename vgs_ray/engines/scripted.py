@@ -18,7 +18,7 @@ from functools import cache
 from vgs_ray.config import Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion, Score, Usage, Value
+from vgs_ray.engines.interface import Completion, FinishReason, SamplingWithLogprobs, Score, Usage, Value
 
 END = 9
 """The end-of-sequence token."""
@@ -96,9 +96,11 @@ class ScriptedPolicy:
         self.usage.prefilled += len(prefix)
         finished = bool(tokens) and tokens[-1] == END
         stopped = finished or (bool(tokens) and tokens[-1] in sampling.stop_token_ids)
-        return Completion(
-            tuple(tokens), finished, "stop" if stopped else "length", math.log1p(-self.world.slip), len(prefix)
-        )
+        slip = self.world.slip
+        known = {END: 0.0, 0: math.log1p(-slip), 1: math.log(slip) if slip else -math.inf}
+        logprobs = tuple(map(known.__getitem__, tokens)) if isinstance(sampling, SamplingWithLogprobs) else None
+        reason: FinishReason = "stop" if stopped else "length"
+        return Completion(tuple(tokens), finished, reason, known[0], len(prefix), logprobs=logprobs)
 
 
 @dataclass

@@ -26,6 +26,7 @@ from vgs_ray.engines.interface import (
     Completion,
     EngineDied,
     FinishReason,
+    SamplingWithLogprobs,
     Usage,
     check_tokens,
     room_for,
@@ -93,13 +94,14 @@ class ServedPolicy:
         """
         room = room_for(prefix, sampling.max_tokens, self.max_model_len)
         check_tokens(prefix, self._vocabulary)
+        each = isinstance(sampling, SamplingWithLogprobs)
         body = {
             "prompt": list(prefix),
             "max_tokens": room,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": seed if sampling.temperature > 0 else None,
-            "logprobs": self._logprobs,
+            "logprobs": 0 if each else self._logprobs,
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
             "repetition_penalty": sampling.repetition_penalty,
@@ -107,7 +109,7 @@ class ServedPolicy:
             "return_token_ids": True,
         }
         async with self._room:
-            return self._read(await self._call(prefix, body), len(prefix))
+            return self._read(await self._call(prefix, body), len(prefix), each)
 
     def close(self) -> None:
         """Nothing to free: connections end with the process."""
@@ -157,18 +159,17 @@ class ServedPolicy:
             )
         return self._client
 
-    def _read(self, reply: dict[str, Any], length: int) -> Completion:
+    def _read(self, reply: dict[str, Any], length: int, each: bool) -> Completion:
         choice, details = reply["choices"][0], reply["usage"].get("prompt_tokens_details") or {}
         tokens, cached = tuple(choice["token_ids"]), details.get("cached_tokens") or 0
         self.usage.generated += len(tokens)
         self.usage.cached += cached
         self.usage.prefilled += length - cached
-        logprob = math.nan
-        if self._logprobs is not None:
-            logprob = math.fsum(choice["logprobs"]["token_logprobs"]) / max(len(tokens), 1)
+        logprobs = tuple(choice["logprobs"]["token_logprobs"]) if each or self._logprobs is not None else None
+        logprob = math.nan if logprobs is None else math.fsum(logprobs) / max(len(tokens), 1)
         finished = bool(tokens) and tokens[-1] in self._end_tokens
         reason: FinishReason = "stop" if choice["finish_reason"] == "stop" else "length"
-        return Completion(tokens, finished, reason, logprob, length - cached)
+        return Completion(tokens, finished, reason, logprob, length - cached, logprobs=logprobs if each else None)
 
 
 def check_server(url: str, model: str, max_model_len: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+from functools import partial
 from typing import Any
 
 # torch and vLLM read these when they are imported. An engine in a process of its own would import both again.
@@ -27,7 +28,17 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.facts import end_tokens, sampled_so_far, vocabulary_of
-from vgs_ray.engines.interface import Completion, FinishReason, Interrupted, Score, Usage, check_tokens, room_for
+from vgs_ray.engines.interface import (
+    Completion,
+    FinishReason,
+    Interrupted,
+    SamplingWithLogprobs,
+    Score,
+    Usage,
+    check_scored,
+    check_tokens,
+    room_for,
+)
 from vgs_ray.engines.loop import EngineLoop
 from vgs_ray.value.model import ARCHITECTURE, CORRECT
 from vgs_ray.value.vllm_plugin import REWARD_ARCHITECTURE
@@ -86,8 +97,10 @@ class VllmPolicy:
         room = room_for(prefix, sampling.max_tokens, self.max_model_len)
         check_tokens(prefix, self._vocabulary)
         ends = [*self._end_tokens, *sampling.stop_token_ids]
-        params = sampling_params(sampling, seed, max_tokens=room, stop_token_ids=ends, logprobs=self._logprobs)
-        return await self.loop.submit(prefix, params, interrupted=self._interrupted)
+        each = isinstance(sampling, SamplingWithLogprobs)
+        logprobs = 0 if each else self._logprobs
+        params = sampling_params(sampling, seed, max_tokens=room, stop_token_ids=ends, logprobs=logprobs)
+        return await self.loop.submit(prefix, params, partial(self._read, each=each), self._interrupted)
 
     @property
     def kv_usage(self) -> float:
@@ -108,11 +121,13 @@ class VllmPolicy:
     def _engine_args(self, model: str, engine: Engine) -> dict[str, Any]:
         return engine_args(model, engine)
 
-    def _read(self, output: Any) -> Completion:
+    def _read(self, output: Any, each: bool = False) -> Completion:
+        """The completion, if desired with the log-probability of each token."""
         made = output.outputs[0]
-        return self._completion(
+        completion = self._completion(
             output, tuple(made.token_ids), made.cumulative_logprob, stopped=made.finish_reason == "stop"
         )
+        return completion._replace(logprobs=tuple(made.logprobs.logprobs)) if each else completion
 
     def _completion(self, output: Any, tokens: Tokens, logprob: float | None, stopped: bool) -> Completion:
         """Count the tokens of an output. `logprob` is the sum over `tokens`."""
@@ -187,21 +202,6 @@ class VllmValue:
         probs = output.outputs.data
         rows = probs.tolist() if probs.ndim == 2 else [probs.tolist()]
         return [_score(tuple(row), scored // len(rows)) for row in rows]
-
-
-def check_scored(tokens: Tokens, max_model_len: int, vocabulary: int) -> None:
-    """Check that an engine can score these tokens.
-
-    Raises:
-        ValueError: there are none, or more than `max_model_len`.
-        UnknownToken: an id is outside the vocabulary.
-    """
-    if not 0 < len(tokens) <= max_model_len:
-        raise ValueError(
-            f"sequence has {len(tokens)} tokens; scoring takes 1 to {max_model_len} (max_model_len): "
-            f"shorten it or raise Engine.max_model_len"
-        )
-    check_tokens(tokens, vocabulary)
 
 
 def _score(probs: tuple[float, ...], scored: int) -> Score:

@@ -14,7 +14,9 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import FinishReason
 from vgs_ray.search.tree import Node, State
 from vgs_ray.serve.errors import ErrorReply
+from vgs_ray.serve.logprob_replies import ChatLogprobs, TextLogprobs, chat_logprobs, text_logprobs
 from vgs_ray.serve.replies import SearchReply, UsageReply, chat_id, text_id
+from vgs_ray.serve.search_result import SearchResult
 from vgs_ray.serve.search_spec import SearchSpec
 
 START, NODE = "vgs_ray.start", "vgs_ray.node"
@@ -81,7 +83,7 @@ class ChatChunkChoice(TypedDict):
     index: int
     delta: Delta
     finish_reason: FinishReason | None
-    logprobs: None
+    logprobs: ChatLogprobs | None
 
 
 @with_config(extra="forbid")
@@ -89,7 +91,7 @@ class TextChunkChoice(TypedDict):
     index: int
     text: str
     finish_reason: FinishReason | None
-    logprobs: None
+    logprobs: TextLogprobs | None
 
 
 @with_config(extra="forbid")
@@ -175,6 +177,15 @@ class Chunks:
             return self._chat([{"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}])
         text = delta.get("content", "")
         return self._text([{"index": index, "text": text, "finish_reason": finish_reason, "logprobs": None}])
+
+    def logprobs(self, index: int, result: SearchResult) -> ChatChunk | TextChunk:
+        """A chunk with the log-probabilities of the choice with this index."""
+        if not self.text:
+            logprobs = chat_logprobs(result, index)
+            return self._chat([{"index": index, "delta": {}, "finish_reason": None, "logprobs": logprobs}])
+        return self._text(
+            [{"index": index, "text": "", "finish_reason": None, "logprobs": text_logprobs(result, index)}]
+        )
 
     def usage(self, usage: UsageReply) -> ChatChunk | TextChunk:
         """The last chunk, without choices."""

@@ -14,6 +14,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from vgs_ray.engines.interface import FinishReason
+from vgs_ray.serve.logprob_replies import ChatLogprobs, TextLogprobs, chat_logprobs, text_logprobs
 from vgs_ray.serve.search_result import SearchResult, split_thought
 
 
@@ -104,7 +105,7 @@ class ChatChoice(TypedDict):
     index: int
     message: MessageReply
     finish_reason: FinishReason
-    logprobs: None
+    logprobs: ChatLogprobs | None
 
 
 @with_config(extra="forbid")
@@ -112,7 +113,7 @@ class TextChoice(TypedDict):
     index: int
     text: str
     finish_reason: FinishReason
-    logprobs: None
+    logprobs: TextLogprobs | None
 
 
 @with_config(extra="forbid")
@@ -174,7 +175,7 @@ def chat_reply(result: SearchResult, model: str) -> ChatReply:
             "index": index,
             "message": _message(result.leaves[leaf].text, result.refusal),
             "finish_reason": result.finish_reason(leaf),
-            "logprobs": None,
+            "logprobs": chat_logprobs(result, index),
         }
         for index, leaf in enumerate(result.choices)
     ]
@@ -202,7 +203,7 @@ def text_reply(result: SearchResult, model: str) -> TextReply:
             "index": index,
             "text": result.leaves[leaf].text,
             "finish_reason": result.finish_reason(leaf),
-            "logprobs": None,
+            "logprobs": text_logprobs(result, index),
         }
         for index, leaf in enumerate(result.choices)
     ]

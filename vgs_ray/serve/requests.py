@@ -176,22 +176,47 @@ class SearchRequest(StrictModel):
         return drop_unsupported(check_readable(body), cls.model_fields) if isinstance(body, dict) else body
 
 
+def _known_logprobs(value: Any) -> Any:
+    """`logprobs` of a completion: 0 asks for the sampled tokens, a larger number for as many others at each place."""
+    if type(value) is int and value > 0:
+        raise ApiError(
+            400, f"logprobs is {value}; the engines keep the log-probability of the sampled token only: send 0", "logprobs",
+            "unsupported_value",
+        )  # fmt: skip
+    return None if value is False else value
+
+
 class ChatRequest(SearchRequest):
     """A chat completion. The last message is the problem.
 
     Attributes:
+        logprobs: return the log-probability of each token of the content.
         reasoning_effort: size of the search, relative to that of the model; see `search_options.EFFORTS`.
     """
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Size | None = None
     reasoning_effort: Effort | None = None
+    logprobs: bool | None = None
+
+    def wants_logprobs(self) -> bool:
+        return bool(self.logprobs)
 
 
 class CompletionRequest(SearchRequest):
-    """A completion. The prompt, a text or token ids, is continued without chat template and instruction."""
+    """A completion. The prompt, a text or token ids, is continued without chat template and instruction.
+
+    Attributes:
+        logprobs: 0 returns the log-probability of each token.
+    """
 
     prompt: Prompt
+    logprobs: Annotated[
+        Literal[0] | None, BeforeValidator(_known_logprobs, json_schema_input_type=Literal[0, False] | None)
+    ] = None
+
+    def wants_logprobs(self) -> bool:
+        return self.logprobs is not None
 
 
 class ScoreRequest(StrictModel):

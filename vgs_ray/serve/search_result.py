@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vgs_ray.engines.interface import FinishReason, Usage
 from vgs_ray.prompts import END_OF_THOUGHT, THINK
@@ -46,6 +47,14 @@ class Vote:
     weight: float
 
 
+class TokenLogprob(NamedTuple):
+    """A token's text and natural log-probability. A token that ends inside of a character has no text: the next one has
+    all of it."""
+
+    text: str
+    logprob: float
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """The result of a search.
@@ -63,6 +72,7 @@ class SearchResult:
         warnings: changes that the server made to the request.
         decided_after: number of groups whose answers decided the vote, so that the others were cancelled; None if no vote did.
         probability: see `probability.probability_of`.
+        logprobs: for each choice, of the tokens of its content; empty if not requested.
         min_confidence: the lowest probability with which the answer is given; None always gives it.
     """
 
@@ -78,6 +88,7 @@ class SearchResult:
     warnings: tuple[str, ...] = ()
     decided_after: int | None = None
     probability: float | None = None
+    logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
     min_confidence: float | None = None
 
     @property

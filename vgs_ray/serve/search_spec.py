@@ -41,6 +41,7 @@ class SearchSpec:
         stop: strings before which an answer ends.
         warnings: changes that the server made to the request.
         confidence: at which the vote is decided and the rest of the search is cancelled; None runs the whole search.
+        logprobs: also return the log-probabilities of the tokens of each choice.
         min_confidence: the lowest probability with which the answer is given; None always gives it.
     """
 
@@ -57,6 +58,7 @@ class SearchSpec:
     stop: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     confidence: float | None = None
+    logprobs: bool = False
     min_confidence: float | None = None
 
 
@@ -88,6 +90,7 @@ def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Se
         stop=tuple(request.stop or ()),
         warnings=warnings,
         confidence=_confidence(options),
+        logprobs=request.wants_logprobs(),
         min_confidence=options.min_confidence,
     )
 

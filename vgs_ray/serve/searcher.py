@@ -28,8 +28,9 @@ from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.equality import equal_within_limit
+from vgs_ray.serve.logprobs import LogprobPolicy, answer_logprobs
 from vgs_ray.serve.probability import probability_of
-from vgs_ray.serve.search_result import SearchResult, ranked
+from vgs_ray.serve.search_result import Leaf, SearchResult, TokenLogprob, ranked
 from vgs_ray.serve.search_spec import Conversation, SearchSpec
 from vgs_ray.serve.stop_strings import REPLACEMENT, StopStringPolicy
 from vgs_ray.serve.tree_answers import leaf_of, vote
@@ -114,7 +115,8 @@ class Searcher:
         )
         same = cache(equal_within_limit(self.judge))
         stop = self._early_stop(spec, same)
-        models = policy, self.value, prompt
+        recorded = LogprobPolicy(policy) if spec.logprobs else None
+        models = recorded or policy, self.value, prompt
         grow = partial(self._grow, models, replace(spec, sampling=sampling), seed=stable_seed(seed), stop=stop)
         left_s = None if spec.deadline_s is None else max(spec.deadline_s - waited_s, 0.0)
         tree, late = await _in_time(grow, left_s, prompt, listen)
@@ -128,6 +130,7 @@ class Searcher:
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
         choices = ranked(leaves, votes)[: spec.n]
+        logprobs = await asyncio.to_thread(self._logprobs, recorded, tree, [leaves[leaf] for leaf in choices], spec.raw)
         decided = stop.groups if stop else None
         probability = None if late else probability_of(self.probabilities, spec, leaves, votes)
         return SearchResult(
@@ -143,6 +146,7 @@ class Searcher:
             spec.warnings,
             decided,
             probability,
+            logprobs,
             spec.min_confidence,
         )
 
@@ -246,6 +250,12 @@ class Searcher:
         sampling = replace(spec.sampling, stop_token_ids=(*spec.sampling.stop_token_ids, *self.block_ends))
         cache_block = await self.cache_block() if spec.beam.align and self.cache_block else 1
         return await beam(*models, beam=spec.beam, sampling=sampling, listen=listen, cache_block=cache_block, **others)
+
+    def _logprobs(
+        self, policy: LogprobPolicy | None, tree: Tree, leaves: Sequence[Leaf], raw: bool
+    ) -> tuple[tuple[TokenLogprob, ...], ...]:
+        mark = self.decode(())
+        return tuple(answer_logprobs(policy, tree, leaf, self.pieces, mark, raw) for leaf in leaves if policy)
 
     def _early_stop(self, spec: SearchSpec, same: Equivalent) -> EarlyStop | None:
         def answer(tree: Tree, leaf: Node) -> str | None:

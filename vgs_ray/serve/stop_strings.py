@@ -49,8 +49,9 @@ class StopStringPolicy:
         self.decode, self.pieces, self.wasted = decode, pieces, 0
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        """As `Policy.extend`. A completion that ends at a stop string is finished. It has no log-probability."""
+        """As `Policy.extend`. A completion that ends at a stop string is finished. It has no mean log-probability."""
         tokens: Tokens = ()
+        logprobs: tuple[float, ...] | None = ()
         prefilled = turn = 0
         while True:
             limits = replace(sampling, max_tokens=min(PIECE, sampling.max_tokens - len(tokens)))
@@ -64,13 +65,16 @@ class StopStringPolicy:
             response, tokens, turn = prefix[self.prompt :] + tokens, tokens + piece.tokens, turn + 1
             # A later piece prefills the earlier ones of this block, which are not part of the prefix.
             prefilled = min(prefilled + piece.prefilled, len(prefix))
+            logprobs = None if logprobs is None or piece.logprobs is None else logprobs + piece.logprobs
             end = self._end(response, piece.tokens)
             if end is not None:
                 self.wasted += len(piece.tokens) - end
-                return Completion(tokens[: len(tokens) - len(piece.tokens) + end], True, "stop", math.nan, prefilled)
+                kept = len(tokens) - len(piece.tokens) + end
+                logprobs = logprobs and logprobs[:kept]
+                return Completion(tokens[:kept], True, "stop", math.nan, prefilled, logprobs=logprobs)
             ended = piece.finish_reason == "stop" or len(piece.tokens) < limits.max_tokens
             if ended or len(tokens) >= sampling.max_tokens:
-                return piece._replace(tokens=tokens, mean_logprob=math.nan, prefilled=prefilled)
+                return piece._replace(tokens=tokens, mean_logprob=math.nan, prefilled=prefilled, logprobs=logprobs)
 
     def _end(self, before: Tokens, new: Tokens) -> int | None:
         """Number of new tokens up to the first one that completes a stop string; None if no token does."""

@@ -113,6 +113,8 @@ class Stream:
         for index, leaf in enumerate(result.choices):
             for delta in self._deltas(result.leaves[leaf].text, result.refusal):
                 yield frame(self.chunks.delta(index, delta))
+            if result.logprobs:
+                yield frame(self.chunks.logprobs(index, result))
         for index, leaf in enumerate(result.choices):
             last = self.chunks.delta(index, {}, result.finish_reason(leaf))
             if leaf == result.selected:

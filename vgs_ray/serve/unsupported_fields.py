@@ -21,7 +21,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none",),
-    "logprobs": (False,),
     "top_logprobs": (0,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
@@ -37,6 +36,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
 }
 """Unsupported fields, each with its values that have no effect. Null never has an effect."""
+
+
+RULES = {"top_logprobs": " because the engines keep the log-probability of the sampled token only"}
+"""Why a field is not supported, where that is not obvious."""
 
 
 def drop_unsupported(body: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -56,8 +59,9 @@ def drop_unsupported(body: Mapping[str, Any], known: Collection[str]) -> dict[st
             value == each and type(value) is type(each) for each in (*neutral, *_as_floats(neutral))
         ):
             allowed = " or ".join(json.dumps(each) for each in neutral) or "null"
+            rule = RULES.get(name, "")
             raise ApiError(
-                400, f"{name} is {short(value)}, which is not supported: leave {name} out or send {allowed}", name,
+                400, f"{name} is {short(value)}, which is not supported{rule}: leave {name} out or send {allowed}", name,
                 "unsupported_value",
             )  # fmt: skip
     return {name: value for name, value in body.items() if name not in unsupported}

@@ -15,7 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from vgs_ray.errors import UserError
+from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
+from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
+from vgs_ray.words.solution_trainer import solution_trainer
 from vgs_ray.words.train_policy import SETTINGS, Settings, train_policy
 
 SMALL = Settings(init="sandbox:ref", epochs=1, batch_size=4, micro_batch=2, lr=1e-3)
@@ -50,7 +53,24 @@ def test_a_batch_that_can_not_be_divided_is_refused(tmp_path: Path) -> None:
         train_policy(_data(tmp_path, 4), tmp_path / "policy", replace(SMALL, micro_batch=3))
 
 
-@pytest.mark.slow  # three starts of torch and TRL
+def test_the_loss_is_the_models_own_on_the_tokens_of_solutions(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(model_path("sandbox:ref"))
+    rows = [[5, 6, 7, 8, 9], [5, 6, 7]]
+    examples = [{"input_ids": row, "labels": [-100, -100, *row[2:]], "attention_mask": [1] * len(row)} for row in rows]
+    checkpoints = TuneCheckpoints(tmp_path, tmp_path, before_commit=lambda: None)
+    trainer = solution_trainer(tokenizer, examples, replace(SMALL, dtype="float32"), checkpoints, 1)
+    batch = trainer.data_collator(examples)
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=4)
+    expected = trainer.model(**batch).loss
+    assert float(loss) == pytest.approx(float(expected), abs=1e-5)
+    parameters = list(trainer.model.parameters())
+    for found, wanted in zip(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True
+    ):
+        assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.slow  # three starts of torch
 @pytest.mark.timeout(600)
 def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path) -> None:
     data = _data(tmp_path, 100)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -24,8 +23,6 @@ from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
 
 SETTINGS = "TUNING.json"
-IGNORED = -100
-"""Label of a token without a loss."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -69,6 +66,8 @@ def train_policy(data: Path, out: Path, settings: Settings, checkpoint_every: in
     if out.exists():
         _check_same(out, record)
         return
+    from vgs_ray.words.solution_trainer import solution_trainer
+
     tokenizer = copy.deepcopy(load_tokenizer(model_path(settings.init)))
     if SYSTEM_MESSAGE in tokenizer.chat_template:
         tokenizer.chat_template = CHAT_TEMPLATE
@@ -76,7 +75,9 @@ def train_policy(data: Path, out: Path, settings: Settings, checkpoint_every: in
     key = blake2b(json.dumps(record).encode(), digest_size=4).hexdigest()
     folder = out.with_name(f"{out.name}-checkpoints-{key}")
     checkpoints = TuneCheckpoints(folder, folder, before_commit=lambda: None)
-    trainer = _trainer(tokenizer, [_example(tokenizer, row) for row in rows], settings, checkpoints, checkpoint_every)
+    trainer = solution_trainer(
+        tokenizer, [_example(tokenizer, row) for row in rows], settings, checkpoints, checkpoint_every
+    )
     newest = checkpoints.newest()
     trainer.train(resume_from_checkpoint=str(newest[0]) if newest else None)
     with atomic_folder(out) as temporary:
@@ -97,52 +98,8 @@ def _check_same(out: Path, record: dict[str, Any]) -> None:
 def _example(tokenizer: Any, row: dict[str, str]) -> dict[str, list[int]]:
     prompt = list(prompt_tokens(tokenizer, row["problem"]))
     solution = [*tokenizer(row["solution"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    labels = [IGNORED] * len(prompt) + solution
+    labels = [-100] * len(prompt) + solution
     return {"input_ids": prompt + solution, "labels": labels, "attention_mask": [1] * len(labels)}
-
-
-def _trainer(
-    tokenizer: Any,
-    examples: Sequence[dict[str, list[int]]],
-    settings: Settings,
-    checkpoints: TuneCheckpoints,
-    every: int,
-) -> Any:
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    class Commit(TrainerCallback):
-        """Marks a checkpoint as complete, and removes old ones."""
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            checkpoints.commit(state.global_step)
-
-    arguments = SFTConfig(
-        output_dir=str(checkpoints.local),
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.lr,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.05,
-        per_device_train_batch_size=settings.micro_batch,
-        gradient_accumulation_steps=settings.batch_size // settings.micro_batch,
-        train_sampling_strategy="group_by_length",
-        seed=settings.seed,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        bf16=settings.dtype == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=False,
-        save_steps=every,
-        logging_steps=5,
-        report_to=[],
-        disable_tqdm=True,
-    )
-    model = AutoModelForCausalLM.from_pretrained(model_path(settings.init), dtype=torch.float32)
-    return SFTTrainer(
-        model, arguments, train_dataset=Dataset.from_list(examples), processing_class=tokenizer, callbacks=[Commit()]
-    )
 
 
 def main() -> None:

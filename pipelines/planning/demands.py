@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipelines.clean import CHECK_CPUS
@@ -11,23 +12,23 @@ from pipelines.roll_in import assign_generators
 from pipelines.verify import JUDGE_CPUS
 from vgs_ray.config import Engine, Generator, Recipe, Resources, Train, Tune
 from vgs_ray.config.node_labels import nodes_of
-from vgs_ray.evaluate.engine_memory import gpu_gib
-from vgs_ray.evaluate.placement import Demand
-from vgs_ray.evaluate.training_memory import training_gib
+from vgs_ray.config.train import shard_count
+from vgs_ray.evaluate.engine_memory import GIB, gpu_gib
+from vgs_ray.evaluate.placement import Demand, Group, candidates
+from vgs_ray.evaluate.training_memory import Activations, training_bytes, value_model_weights
 from vgs_ray.models import RANDOM
 
 ConfigOf = Callable[[str], dict[str, Any]]
 """Gives the values of a model's config.json."""
 
 
-def demands_of(recipe: Recipe, stage: str, config_of: ConfigOf) -> list[Demand]:
-    """The demands of a stage, the main ones first."""
+def demands_of(recipe: Recipe, stage: str, config_of: ConfigOf, groups: Sequence[Group]) -> list[Demand]:
+    """The demands of a stage on a cluster with these groups, the main ones first."""
     tasks = Demand(f"tasks of stage {stage}", "", 1, DATA_CPUS, nodes=nodes_of(recipe, stage))
     if stage == "serve":
         return _endpoint(recipe, config_of)
     if stage == "train":
-        gib = training_gib(config_of(recipe.train.init), recipe.train) if recipe.train.gpus_per_worker else 0.0
-        return [_workers(stage, recipe.train, gib)]
+        return [_training(recipe.train, config_of, groups)]
     if stage == "tune":
         return [_workers(stage, recipe.tune)]
     if stage == "roll_in":
@@ -42,6 +43,23 @@ def demands_of(recipe: Recipe, stage: str, config_of: ConfigOf) -> list[Demand]:
         field, cpus = f"{stage}.workers", CHECK_CPUS if stage == "clean" else JUDGE_CPUS
         return [Demand(field, field, getattr(recipe, stage).workers, cpus, nodes=recipe.cpu_nodes), tasks]
     return [tasks]
+
+
+def _training(config: Train, config_of: ConfigOf, groups: Sequence[Group]) -> Demand:
+    """The workers of stage train. Their memory depends on how many of them share a copy of the model: by default, those of a
+    node."""
+    workers = _workers("train", config)
+    if not config.gpus_per_worker:
+        return workers
+    on_nodes: set[int] = set()
+    for group in candidates(groups, workers)[1]:
+        most = min(int(group.gpus // config.gpus_per_worker), config.workers)
+        on_nodes |= {most, config.workers % most} if most else set()
+    shared = shard_count(config.shard_size, config.workers, math.gcd(*on_nodes))
+    model = config_of(config.init)
+    kind: Activations = "checkpoint" if config.activations == "auto" else config.activations
+    needed = training_bytes(model, value_model_weights(model, config.trained_layers), config, shared, kind)
+    return workers._replace(gpu_gib=needed / GIB)
 
 
 def used_generators(recipe: Recipe) -> dict[int, int]:
@@ -93,6 +111,7 @@ def _actors(
     return Demand(field, f"{field}.replicas", number, cpus, gpus, resources.nodes, gib)
 
 
-def _workers(stage: str, config: Train | Tune, gib: float = 0.0) -> Demand:
-    cpus, gpus = config.cpus_per_worker, config.gpus_per_worker
-    return Demand(stage, f"{stage}.workers", config.workers, cpus, gpus, config.nodes, gib)
+def _workers(stage: str, config: Train | Tune) -> Demand:
+    return Demand(
+        stage, f"{stage}.workers", config.workers, config.cpus_per_worker, config.gpus_per_worker, config.nodes
+    )

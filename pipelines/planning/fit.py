@@ -48,7 +48,7 @@ def fit(recipe: Recipe, gpu_hours: dict[str, float | None], cluster: Cluster, co
     """
     fits = []
     for stage in (*recipe.stages, "serve"):
-        demands = demands_of(recipe, stage, config_of)
+        demands = demands_of(recipe, stage, config_of, cluster.groups)
         placement = place(cluster.groups, demands, cluster.max_nodes)
         work = gpu_hours.get(stage)
         shares = _shares(recipe, stage, demands, config_of)
@@ -127,8 +127,8 @@ def _misfit(misfit: Misfit) -> str:
         have = f"those of {names} have at most {max(group.gpu_gib for group in groups):.0f}"
         if demand.size_field == "train":
             return (
-                f"train: weights, gradients, optimizer and layer inputs need GPUs with at least {demand.gpu_gib:.0f} GiB, "
-                f"and {have}: set --train.reshard, raise --train.shard-size, lower --train.micro-tokens, or use larger ones"
+                f"train: weights, gradients, optimizer and activations need GPUs with about {demand.gpu_gib:.0f} GiB, and {have}: "
+                "raise --train.shard-size, set --train.reshard, lower --train.micro-tokens, or use larger ones"
             )
         return (
             f"{demand.size_field}: the weights and the cache of the engine (plan.sequences) need GPUs with {demand.gpu_gib:.0f} "

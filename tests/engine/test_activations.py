@@ -13,9 +13,10 @@ from toy import CONFIG, in_processes
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
 from vgs_ray.config import Train
+from vgs_ray.evaluate.training_memory import token_bytes
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
-from vgs_ray.value.training.activations import first_that_fits, token_bytes, training_bytes
+from vgs_ray.value.training.activations import first_that_fits, training_bytes
 from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.parallel import Worker, prepare
@@ -60,7 +61,10 @@ def compare(worker: Worker, folder: Path, configs: list[Train], family: type = Q
     for config in configs:
         model = build(family)
         prepare(model, config, replace(worker, bf16=True))
-        kept, estimate = kept_by(model.train()), TOKENS * token_bytes(model.config, config, config.activations)
+        kept, estimate = (
+            kept_by(model.train()),
+            TOKENS * token_bytes(model.config.to_dict(), config, config.activations),
+        )
         assert estimate == pytest.approx(kept, rel=0.15), (config, kept, estimate)
         both = [each for each in zip(model.parameters(), plain.parameters(), strict=True) if each[0].requires_grad]
         actual = torch.cat([weight.grad.full_tensor().reshape(-1) for weight, _ in both])

@@ -12,6 +12,7 @@ import torch
 from toy import CONFIG, in_processes, load, loss_and_gradient, new_model, poison, read_losses, run, weights_of
 from upath import UPath
 
+from vgs_ray.config.train import shard_count
 from vgs_ray.data.storage import list_files
 from vgs_ray.value.packing import lay_out
 from vgs_ray.value.training.batches import Batches
@@ -20,7 +21,7 @@ from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loop import fit
 from vgs_ray.value.training.loss import summed_loss
 from vgs_ray.value.training.optimizer import make_optimizer
-from vgs_ray.value.training.parallel import Worker, device_mesh, prepare, shard_count, sharing
+from vgs_ray.value.training.parallel import Worker, device_mesh, prepare, sharing
 from vgs_ray.value.training.step import LossDivergedError
 from vgs_ray.value.training.throughput import training_flops
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import yaml
 from pipelines.cli import parse
 from pipelines.plan import config_of
 from pipelines.planning.cluster_file import read_cluster
+from pipelines.planning.demands import demands_of
 from pipelines.planning.fit import StageFit, fit, misfit_lines, note_lines
 from pipelines.recipes import vgs
 from vgs_ray.config import PlanAssumptions, Recipe
 from vgs_ray.errors import UserError
+from vgs_ray.evaluate.engine_memory import GIB
+from vgs_ray.evaluate.training_memory import training_bytes, value_model_weights
 
 FILE = Path(__file__).parents[2] / "cluster.yaml"
 Change = Callable[[dict[str, Any]], None]
@@ -102,8 +106,21 @@ def test_training_that_does_not_fit_its_gpus_is_told_and_the_remedy_works() -> N
         return "".join(each for each in lines if each.startswith("train:"))
 
     told = line("--train.shard-size", "2")
-    assert "need GPUs with at least 164 GiB, and those of gpu_value have at most 80" in told
-    assert not line("--train.shard-size", "8", "--train.reshard")
+    assert "need GPUs with about 168 GiB, and those of gpu_value have at most 80" in told
+    assert line() == line("--train.shard-size", "8")  # by default, the workers of a node share a copy
+    assert line() != line("--train.shard-size", "64")
+    assert not line("--train.shard-size", "64", "--train.reshard")
+
+
+def test_planning_and_training_estimate_the_same_memory() -> None:
+    """The workers of nodes with 8 GPUs: 64 of them, 12 of them, and 8 of which each has two GPUs."""
+    for workers, gpus, shared in ((64, 1.0, 8), (12, 1.0, 4), (8, 2.0, 4)):
+        train = replace(vgs().train, workers=workers, gpus_per_worker=gpus)
+        [demand] = demands_of(
+            replace(vgs(), train=train), "train", config_of, read_cluster(str(FILE), vgs().plan).groups
+        )
+        weights = value_model_weights(config_of(train.init), 0)
+        assert demand.gpu_gib * GIB == training_bytes(config_of(train.init), weights, train, shared, "checkpoint")
 
 
 def test_idle_nodes_and_free_choices_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -118,3 +119,16 @@ class Train:
     def num_labels(self) -> int:
         """Outputs of the head: three classes, or one logit."""
         return 3 if self.loss == "outcome" else 1
+
+
+def shard_count(shard_size: int, workers: int, per_node: int = 0) -> int:
+    """Number of workers that share one copy of the model.
+
+    Args:
+        shard_size: see `Train`.
+        workers: number of workers.
+        per_node: number of workers that each node has, or a common divisor of the numbers; 0 if unknown.
+    """
+    if not shard_size and per_node > 1:
+        shard_size = per_node
+    return math.gcd(shard_size, workers)  # gcd(0, n) is n

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from vgs_ray.config import Train
+from vgs_ray.config.train import shard_count
 from vgs_ray.value.attention import activate_kernel
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Layout
@@ -126,19 +127,6 @@ def sharing(shard_size: int, worker: Worker) -> int:
     # Set by Ray Train and torchrun. The ranks of a node follow each other.
     per_node = math.gcd(*worker.gather(int(os.environ.get("LOCAL_WORLD_SIZE", 0))))
     return shard_count(shard_size, worker.world, per_node)
-
-
-def shard_count(shard_size: int, workers: int, per_node: int = 0) -> int:
-    """Number of workers that share one copy of the model.
-
-    Args:
-        shard_size: see `vgs_ray.config.Train`.
-        workers: number of workers.
-        per_node: number of workers that each node has, or a common divisor of the numbers; 0 if unknown.
-    """
-    if not shard_size and per_node > 1:
-        shard_size = per_node
-    return math.gcd(shard_size, workers)  # gcd(0, n) is n
 
 
 def _sharded(model: nn.Module) -> list[FSDPModule]:

@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM
 from trl import DPOConfig
 
 from vgs_ray.config import Tune
+from vgs_ray.config.train import shard_count
 from vgs_ray.data.local_copies import local_copy, remove_local_copy
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import VALUE_HEAD, local_folder
 from vgs_ray.prompts import load_tokenizer
 from vgs_ray.value.policy_value import PolicyValueModel
-from vgs_ray.value.training.parallel import shard_count
 from vgs_ray.value.tuning.checkpoints import KEPT, TuneCheckpoints
 from vgs_ray.value.tuning.pairs import SPLITS, open_pairs
 from vgs_ray.value.tuning.paths import ValuePaths

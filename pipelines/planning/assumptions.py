@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.stage_table import StageTable, open_file, stage_table, value_counts
-from vgs_ray.config import Recipe
+from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS, inspect_source
+from vgs_ray.config import Clean, Recipe
+from vgs_ray.data.source_names import SUFFIXES
+from vgs_ray.data.storage import is_url, storage_path
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.estimate_svpo import PAIRS_PER_SIMULATION
+from vgs_ray.models.folder import is_path
 
 
 class Assumed(NamedTuple):
@@ -74,11 +78,35 @@ def assumptions(recipe: Recipe) -> dict[str, Assumed]:
 
 
 def assumed_problems(recipe: Recipe) -> Assumed:
-    """Number of problems after cleaning."""
-    clean, raw = stage_table(recipe, "clean"), recipe.clean.limit or defaults.RAW_PROBLEMS
-    kept = Assumed(clean.count_rows(), f"kept in {clean.folder}") if counts_of(recipe, "clean") else None
-    rule = f"{defaults.KEPT_SHARE} of {raw:,} raw"
-    return chosen(recipe.plan.problems, kept, round(raw * defaults.KEPT_SHARE), rule)
+    """Number of problems after cleaning: given, kept by stage clean, or estimated from the source.
+
+    Raises:
+        UserError: the source is a file or folder that does not exist or can't be read.
+    """
+    clean = stage_table(recipe, "clean")
+    if recipe.plan.problems:
+        return Assumed(recipe.plan.problems, "given")
+    if counts_of(recipe, "clean"):
+        return Assumed(clean.count_rows(), f"kept in {clean.folder}")
+    return _problems_of(recipe.clean)
+
+
+def _problems_of(clean: Clean) -> Assumed:
+    """The rows of the sandbox or of a local source, or the paper's share of others, whose rows only stage clean counts."""
+    source, limit = clean.source, clean.limit
+    local = is_path(source) or source.endswith(tuple(SUFFIXES)) or storage_path(source).exists()
+    if source == "sandbox" or (local and not is_url(source)):
+        rows = limit or SANDBOX_ROWS["train"]
+        if source != "sandbox":
+            found = sum(piece.rows for piece in inspect_source(source, 0).pieces)
+            rows = min(limit or found, found)
+        return Assumed(rows, f"default: all rows that stage clean reads of {source}; it may drop some")
+    rows = limit or defaults.RAW_PROBLEMS
+    known = limit or source.startswith(defaults.RAW_SOURCE)
+    number = f"{rows:,} raw" if known else f"the {rows:,} rows of OpenR1-Math; those of {source} are not counted"
+    return Assumed(
+        round(rows * defaults.KEPT_SHARE), f"default: {defaults.KEPT_SHARE}, as in arXiv 2505.17373, of {number}"
+    )
 
 
 def tree_assumptions(recipe: Recipe) -> dict[str, Assumed]:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_up_run import write_run
 
@@ -51,6 +53,64 @@ def test_the_tokens_on_the_disk_of_a_node_are_counted(tmp_path: Path) -> None:
     found = re.search(r"^disk of each node that trains: (\d+)GB of tokens", text, re.M)
     assert found is not None
     assert float(found[1]) == pytest.approx(4 * tokens / 1e9, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["problems.jsonl", "problems.parquet", "problems.json", "."])
+def test_the_rows_of_a_local_source_are_counted(tmp_path: Path, name: str) -> None:
+    rows = [{"problem": f"{number}+1?", "answer": str(number + 1)} for number in range(7)]
+    folder = tmp_path / "source"
+    folder.mkdir()
+    file = folder / name
+    if name == "problems.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=3)
+    elif name == "problems.json":
+        file.write_text(json.dumps(rows))
+    else:
+        lines = (folder / "problems.jsonl") if name == "." else file
+        lines.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    shared = (
+        "words",
+        "--root",
+        str(tmp_path),
+        "--policy.model",
+        "sandbox:ref",
+        "--train.init",
+        "sandbox:ref",
+        "--clean.source",
+        str(file),
+        "--clean.validation",
+        "1",
+        "--roll-in.generators.0.model",
+        "sandbox:ref",
+    )
+    for options, count in (
+        ((), 7),
+        (("--clean.limit", "5"), 5),
+        (("--clean.limit", "9"), 7),
+        (("--plan.problems", "3"), 3),
+    ):
+        costs, text = costs_of(*shared, *options)
+        assert costs["clean"].rows == count
+        assert (f"problems: {count}.000 (default: all rows that stage clean reads of {file}" in text) == (count != 3)
+
+
+def test_rows_that_can_not_be_counted_are_told(tmp_path: Path) -> None:
+    _, text = costs_of(
+        "smollm",
+        "--clean.limit",
+        "0",
+        "--root",
+        str(tmp_path),
+        "--policy.model",
+        "sandbox:ref",
+        "--train.init",
+        "sandbox:ref",
+        "--roll-in.generators.0.model",
+        "sandbox:ref",
+    )
+    assert re.search(r"^problems: 49,397 .*those of openai/gsm8k\S+ are not counted\)$", text, re.MULTILINE)
+    with pytest.raises(UserError, match=r"\./runs/no\.jsonl does not exist"):
+        costs_of("sandbox", "--root", str(tmp_path), "--clean.source", "./runs/no.jsonl")
 
 
 def test_test_problems_cost_nothing(tmp_path: Path) -> None:

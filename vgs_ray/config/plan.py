@@ -20,8 +20,8 @@ class PlanAssumptions:
     """What a plan assumes. A field that is 0 is measured from the recipe's run folder, or has the default that its text names."""
 
     problems: NonNegativeInt = 0
-    """Number of problems after cleaning; default 0.527 of `clean.limit` or of OpenR1-Math's 93,733 rows, as in arXiv
-    2505.17373."""
+    """Number of problems after cleaning; default: all rows of a local source, and of others 0.527 of `clean.limit` or of
+    OpenR1-Math's 93,733 rows, as in arXiv 2505.17373."""
     prompt_tokens: NonNegativeFloat = 0.0
     """Mean length of a prompt in tokens; default 150."""
     roll_in_tokens: NonNegativeFloat = 0.0

@@ -13,7 +13,8 @@ from vgs_ray.config import Evaluate, Mcts, Recipe, RollOut
 from vgs_ray.data.splits import split_sizes
 from vgs_ray.search.flops import NO_MODEL, ModelSize, forward_flops
 
-RAW_PROBLEMS, KEPT_SHARE = 93_733, 0.527
+RAW_SOURCE, RAW_PROBLEMS, KEPT_SHARE = "open-r1/OpenR1-Math-220k", 93_733, 0.527
+"""The source of arXiv 2505.17373, its rows, and the share of them that the paper kept."""
 ROLL_IN_SHARE, ROLL_OUT_SHARE, PROMPT_TOKENS = 0.85, 0.353, 150.0
 HOPELESS_SHARE = 0.099
 BENCHMARK_PROBLEMS = 30

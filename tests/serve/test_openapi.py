@@ -62,7 +62,18 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 CHAT = "/v1/chat/completions"
-LIMITED = ("max_tokens", "max_completion_tokens", "budget", "keep", "branch", "block", "groups", "deadline_s")
+LIMITED = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "min_confidence",
+    "budget",
+    "keep",
+    "branch",
+    "block",
+    "groups",
+    "deadline_s",
+)
 seen: Counter[tuple[str, int, str]] = Counter()
 
 
@@ -76,8 +87,12 @@ def asked(case: Case) -> None:
 def test_replies_are_as_described(case: Case) -> None:
     asked(case)
     if isinstance(case.body, dict) and case.meta and case.meta.generation.mode.is_positive:
-        body = fitted(case.body)
-        for more in ({"stream": False}, {"stream": True}) if "/completions" in case.path else ({},):
+        body = fitted(case.body) | ({"input": "3"} if case.path == "/v1/responses" else {})
+        for more in (
+            ({"stream": False}, {"stream": True})
+            if "/completions" in case.path or case.path == "/v1/responses"
+            else ({},)
+        ):
             case.body = {**body, **more}
             asked(case)
 
@@ -95,7 +110,7 @@ def fitted(body: dict[str, Any]) -> dict[str, Any]:
 def test_searches_and_streams_were_among_them() -> None:
     if not seen:
         pytest.skip("the test above did not run")
-    for path in (CHAT, "/v1/completions"):
+    for path in (CHAT, "/v1/completions", "/v1/responses"):
         for kind in ("application/json", "text/event-stream"):
             assert seen[path, 200, kind] >= 5, (path, kind)
     assert seen["/v1/score", 200, "application/json"] >= 5
@@ -106,6 +121,7 @@ def test_the_document_has_no_errors_of_fastapi() -> None:
     assert {
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/responses",
         "/v1/score",
         "/v1/models",
         "/healthz",

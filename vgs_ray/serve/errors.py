@@ -11,7 +11,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 ErrorType = Literal["invalid_request_error", "not_found_error", "server_error"]
-TYPE_NAMES = ("body", "str", "list[TextPart]", "list[constrained-int]")
+TYPE_NAMES = ("body", "str", "list[TextPart]", "list[InputPart]", "list[constrained-int]")
 """Parts of pydantic's error locations that are not fields: the body, and the types of a union."""
 
 

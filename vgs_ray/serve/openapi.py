@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from vgs_ray.serve.errors import ErrorReply
 from vgs_ray.serve.events import NODE, START, EventData
 from vgs_ray.serve.replies import ChatReply, Health, TextReply
+from vgs_ray.serve.responses_reply import ResponseReply
 from vgs_ray.serve.score_reply import ScoreReply
 
 Responses = dict[int | str, dict[str, Any]]
@@ -71,12 +72,32 @@ EVENT = {
 """One event of a stream. Most events have no name, which makes them messages."""
 
 
-def search_responses(reply: type[ChatReply] | type[TextReply]) -> Responses:
+RESPONSE_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "description": "Type of the event, as in OpenAI's Responses API."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "type": "object",
+                "properties": {"type": {"type": "string"}, "sequence_number": {"type": "integer"}},
+                "required": ["type", "sequence_number"],
+            },
+        },
+    },
+    "required": ["event", "data"],
+}
+"""One event of a stream of `/v1/responses`."""
+
+
+def search_responses(reply: type[ChatReply | TextReply | ResponseReply]) -> Responses:
     """Responses of a search: one JSON reply, or with `stream: true` server-sent events."""
     description = (
         "The reply, or with `stream: true` server-sent events. An error after their start is one of the events."
     )
-    content = {"text/event-stream": {"itemSchema": EVENT}}
+    event = RESPONSE_EVENT if reply is ResponseReply else EVENT
+    content = {"text/event-stream": {"itemSchema": event}}
     return {200: {"model": reply, "description": description, "content": content}, **POST_ERRORS, **errors(504)}
 
 

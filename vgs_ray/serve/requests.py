@@ -6,7 +6,7 @@ In: JSON. Out: validated models, or an `ApiError` that names the field, its valu
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -23,7 +23,7 @@ from vgs_ray.serve.limits import (
     MAX_STOP_CHARS,
     MAX_STOP_STRINGS,
 )
-from vgs_ray.serve.unsupported_fields import drop_unsupported
+from vgs_ray.serve.unsupported_fields import NEUTRAL, drop_unsupported
 
 Method = Literal["sample", "beam"]
 Select = Literal["best", "majority", "weighted_majority"]
@@ -173,7 +173,7 @@ class SearchRequest(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _check_body(cls, body: Any) -> Any:
-        return drop_unsupported(check_readable(body), cls.model_fields) if isinstance(body, dict) else body
+        return drop_unsupported(check_readable(body), cls.model_fields, NEUTRAL) if isinstance(body, dict) else body
 
 
 def _known_logprobs(value: Any) -> Any:
@@ -194,6 +194,7 @@ class ChatRequest(SearchRequest):
         reasoning_effort: size of the search, relative to that of the model; see `search_options.EFFORTS`.
     """
 
+    prompt_field: ClassVar[str] = "messages"
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Size | None = None
     reasoning_effort: Effort | None = None
@@ -210,6 +211,7 @@ class CompletionRequest(SearchRequest):
         logprobs: 0 returns the log-probability of each token.
     """
 
+    prompt_field: ClassVar[str] = "prompt"
     prompt: Prompt
     logprobs: Annotated[
         Literal[0] | None, BeforeValidator(_known_logprobs, json_schema_input_type=Literal[0, False] | None)

@@ -1,4 +1,4 @@
-"""The routes that use the engines: chat completions, completions and scores.
+"""The routes that use the engines: chat completions, completions, responses and scores.
 
 Problems and answers are logged only if `Serve.log_requests` is set.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,14 +19,18 @@ from vgs_ray import config
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.search.tree import Listener
 from vgs_ray.serve.admission import Admission, Place
+from vgs_ray.serve.chat_format import ChatFormat
 from vgs_ray.serve.error_handlers import api_error
-from vgs_ray.serve.events import Chunks, start_event
+from vgs_ray.serve.events import start_event
 from vgs_ray.serve.instrumented import CLIENT_CLOSED, counted_prompt, counted_search, wait_for_admission
 from vgs_ray.serve.metrics import Metrics
 from vgs_ray.serve.openapi import SCORE_RESPONSES, search_responses
 from vgs_ray.serve.probability import check_min_confidence
-from vgs_ray.serve.replies import ChatReply, TextReply, chat_reply, search_reply, text_reply
+from vgs_ray.serve.replies import ChatReply, TextReply, search_reply
 from vgs_ray.serve.requests import ChatRequest, CompletionRequest, ScoreRequest
+from vgs_ray.serve.responses_format import ResponsesFormat
+from vgs_ray.serve.responses_reply import ResponseReply
+from vgs_ray.serve.responses_request import ResponsesRequest
 from vgs_ray.serve.score_reply import score_reply
 from vgs_ray.serve.search_options import check_model
 from vgs_ray.serve.search_result import SearchResult
@@ -35,7 +39,7 @@ from vgs_ray.serve.searcher import Searcher, seed_of
 from vgs_ray.serve.stream import EventStream, Stream
 
 T = TypeVar("T")
-BuildReply = Callable[[SearchResult, str], ChatReply | TextReply]
+Layout = ChatFormat | ResponsesFormat
 log = logging.getLogger(__name__)
 
 
@@ -52,30 +56,33 @@ class Routes:
     metrics: Metrics
     admission: Admission
 
-    async def search(self, body: ChatRequest | CompletionRequest, request: Request, build: BuildReply) -> Response:
+    async def search(self, body: ChatRequest | CompletionRequest, request: Request, layout: Layout) -> Response:
         """Search, and reply at once or as a stream."""
         try:
             spec = resolve_search(body, self.settings)
             check_min_confidence(self.searcher.probabilities, spec)
             if body.stream:
-                return self._stream(spec, body)
+                return self._stream(spec, body, layout)
             with self.admission.take(spec.budget) as place:
                 result = await _while_connected(request, self._solve(spec, place))
-            return JSONResponse(build(result, body.model))
+            return JSONResponse(layout.reply(result))
         except ClientGone:
             return Response(status_code=CLIENT_CLOSED)
         except Exception as error:
-            raise api_error(error, "messages" if isinstance(body, ChatRequest) else "prompt") from error
+            raise api_error(error, body.prompt_field) from error
 
-    def _stream(self, spec: SearchSpec, body: ChatRequest | CompletionRequest) -> Response:
+    async def respond(self, body: ResponsesRequest, request: Request) -> Response:
+        """As `search`, in the layout of OpenAI's Responses API."""
+        layout = ResponsesFormat(body, self.settings.sampling, self.searcher.tokenize)
+        return await self.search(body.as_chat(), request, layout)
+
+    def _stream(self, spec: SearchSpec, body: ChatRequest | CompletionRequest, layout: Layout) -> Response:
         events = body.search is not None and body.search.events
-        include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         prompt = counted_prompt(self.searcher, self.metrics, spec)  # an invalid prompt gets a plain 400
         seed = seed_of(spec)
         place = self.admission.take(spec.budget)  # last, because nothing releases it if a later step fails
         stream = Stream(
-            Chunks(body.model, text=isinstance(body, CompletionRequest)),
-            include_usage,
+            layout,
             self.searcher.decode if events else None,
             start_event(spec, seed, prompt, place.position) if events else None,
         )
@@ -119,12 +126,17 @@ def add_search_routes(app: FastAPI, routes: Routes) -> None:
     @app.post("/v1/chat/completions", responses=search_responses(ChatReply))
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Search for an answer to the last message."""
-        return await routes.search(body, request, chat_reply)
+        return await routes.search(body, request, ChatFormat(body))
 
     @app.post("/v1/completions", responses=search_responses(TextReply))
     async def completion(body: CompletionRequest, request: Request) -> Response:
         """Search for a continuation of the prompt."""
-        return await routes.search(body, request, text_reply)
+        return await routes.search(body, request, ChatFormat(body))
+
+    @app.post("/v1/responses", responses=search_responses(ResponseReply))
+    async def response(body: ResponsesRequest, request: Request) -> Response:
+        """Search for an answer to the last message, in the layout of OpenAI's Responses API."""
+        return await routes.respond(body, request)
 
 
 def add_score_route(app: FastAPI, routes: Routes) -> None:

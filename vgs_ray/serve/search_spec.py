@@ -118,25 +118,25 @@ def _number_of_choices(request: ChatRequest | CompletionRequest, options: Search
 
 def _problem(request: ChatRequest | CompletionRequest, max_chars: int) -> str | Conversation | Tokens:
     if isinstance(request, ChatRequest):
-        return _conversation(request.messages, max_chars)
+        return _conversation(request.messages, max_chars, request.prompt_field)
     if isinstance(request.prompt, list):
         return tuple(request.prompt)
     _check_text(request.prompt, "prompt", "prompt", max_chars)
     return request.prompt
 
 
-def _conversation(messages: Sequence[Message], max_chars: int) -> str | Conversation:
+def _conversation(messages: Sequence[Message], max_chars: int, param: str) -> str | Conversation:
     """The only message, or all of them."""
     turns = [Turn(message.turn_role(), message.text()) for message in messages]
     if turns[-1].role != "user":
         raise ApiError(
             400, f"the last message is of the {messages[-1].role}; it is the problem to solve: end with a message of the user",
-            "messages", "invalid_value",
+            param, "invalid_value",
         )  # fmt: skip
-    _check_text(turns[-1].text, "the last message", "messages", max_chars)
+    _check_text(turns[-1].text, "the last message", param, max_chars)
     if len(turns) == 1:
         return turns[0].text
-    _check_length(sum(len(turn.text) for turn in turns), "the conversation", "messages", max_chars)
+    _check_length(sum(len(turn.text) for turn in turns), "the conversation", param, max_chars)
     return Conversation(tuple(turns))
 
 
@@ -178,6 +178,7 @@ def _max_tokens(
     """
     fields = {
         "search.max_tokens": options.max_tokens,
+        "max_output_tokens": getattr(request, "max_output_tokens", None),
         "max_completion_tokens": getattr(request, "max_completion_tokens", None),
         "max_tokens": request.max_tokens,
     }

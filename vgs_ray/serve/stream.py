@@ -1,6 +1,6 @@
-"""Stream a search as server-sent events: OpenAI's chunks for the answer and, if requested, an event for each block.
+"""Stream a search as server-sent events: OpenAI's for the answer and, if requested, an event for each block.
 
-In: a running search. Out: frames. The vote ends the search, so the answer's chunks come last; until then comments keep the
+In: a running search. Out: frames. The vote ends the search, so the answer comes last; until then comments keep the
 connection open. As at other servers of reasoning models, the thought is in `reasoning_content`.
 """
 
@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -18,14 +19,12 @@ from vgs_ray.data.tokens import Tokens
 from vgs_ray.prompts import END_OF_THOUGHT
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.error_handlers import api_error
-from vgs_ray.serve.events import DONE, HEARTBEAT, NODE, START, Chunks, Delta, StartEvent, frame, node_event
-from vgs_ray.serve.replies import search_reply, usage_reply
-from vgs_ray.serve.search_result import SearchResult, split_thought
+from vgs_ray.serve.errors import ApiError
+from vgs_ray.serve.events import HEARTBEAT, NODE, START, StartEvent, frame, node_event
+from vgs_ray.serve.search_result import SearchResult
 
 HEARTBEAT_S = 10.0
 """Seconds without an event after which a comment is sent, so that proxies keep the connection open."""
-CHUNK_CHARS = 2048
-ROLE: Delta = {"role": "assistant", "content": ""}
 
 Solve = Callable[[Listener | None], Awaitable[SearchResult]]
 TimedNodes = asyncio.Queue[tuple[Node, float] | None]
@@ -44,24 +43,35 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
+class Format(Protocol):
+    """The frames of a protocol around the blocks of a search."""
+
+    def opening(self) -> Iterator[str]:
+        """Frames before the search."""
+        ...
+
+    def closing(self, result: SearchResult) -> Iterator[str]:
+        """Frames after the vote."""
+        ...
+
+    def failure(self, error: ApiError) -> str:
+        """The last frame of a search that failed."""
+        ...
+
+
 class Stream:
     """The events of one request.
 
     Args:
-        chunks: builds the chunks of the reply.
-        include_usage: end with a chunk that has the usage and no choices.
+        layout: of the request's route.
         decode: decodes a block's tokens; None sends no events for blocks.
         start: the first event, if events are requested.
     """
 
     def __init__(
-        self,
-        chunks: Chunks,
-        include_usage: bool,
-        decode: Callable[[Tokens], str] | None = None,
-        start: StartEvent | None = None,
+        self, layout: Format, decode: Callable[[Tokens], str] | None = None, start: StartEvent | None = None
     ) -> None:
-        self.chunks, self.include_usage, self.decode, self.start = chunks, include_usage, decode, start
+        self.layout, self.decode, self.start = layout, decode, start
 
     async def frames(self, solve: Solve) -> AsyncIterator[str]:
         """Run the search and yield its frames. Closing the iterator cancels the search."""
@@ -76,13 +86,14 @@ class Stream:
         try:
             if self.start:
                 yield frame(self.start, START)
-            yield frame(self.chunks.delta(0, ROLE))
+            for opened in self.layout.opening():
+                yield opened
             async for blocks in self._blocks(nodes):
                 yield blocks
-            for chunk in self._answer(search.result()):
-                yield chunk
+            for closed in self.layout.closing(search.result()):
+                yield closed
         except Exception as error:  # the status was sent long ago, so the error goes into the stream
-            yield frame(api_error(error).body)
+            yield self.layout.failure(api_error(error))
         finally:
             search.cancel()
 
@@ -106,30 +117,3 @@ class Stream:
         # `decode` adds the end of a thought if the prompt does not open one; it is not part of the block.
         mark = END_OF_THOUGHT if self.decode(()) == END_OF_THOUGHT else ""
         return frame(node_event(node, self.decode(node.tokens).removeprefix(mark), seconds), NODE)
-
-    def _answer(self, result: SearchResult) -> Iterator[str]:
-        for index in range(1, len(result.choices)):
-            yield frame(self.chunks.delta(index, ROLE))
-        for index, leaf in enumerate(result.choices):
-            for delta in self._deltas(result.leaves[leaf].text, result.refusal):
-                yield frame(self.chunks.delta(index, delta))
-            if result.logprobs:
-                yield frame(self.chunks.logprobs(index, result))
-        for index, leaf in enumerate(result.choices):
-            last = self.chunks.delta(index, {}, result.finish_reason(leaf))
-            if leaf == result.selected:
-                last["vgs_ray"] = search_reply(result)
-            yield frame(last)
-        if self.include_usage:
-            yield frame(self.chunks.usage(usage_reply(result)))
-        yield DONE
-
-    def _deltas(self, text: str, refusal: str | None) -> Iterator[Delta]:
-        thought, content = ("", text) if self.chunks.text else split_thought(text)
-        for start in range(0, len(thought), CHUNK_CHARS):
-            yield {"reasoning_content": thought[start : start + CHUNK_CHARS]}
-        if refusal:
-            yield {"refusal": refusal}
-            return
-        for start in range(0, len(content), CHUNK_CHARS):
-            yield {"content": content[start : start + CHUNK_CHARS]}

@@ -38,21 +38,53 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Unsupported fields, each with its values that have no effect. Null never has an effect."""
 
 
-RULES = {"top_logprobs": " because the engines keep the log-probability of the sampled token only"}
+RESPONSES_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "background": (False,),
+    "conversation": (),
+    "max_tool_calls": (),
+    "parallel_tool_calls": (True, False),
+    "previous_response_id": (),
+    "prompt": (),
+    "prompt_cache_retention": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "text": (
+        {},
+        {"format": {"type": "text"}},
+        {"verbosity": "medium"},
+        {"format": {"type": "text"}, "verbosity": "medium"},
+    ),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "truncation": ("disabled",),
+}
+"""The same for `/v1/responses`."""
+STATELESS = " because the server stores no responses"
+RULES = {
+    "top_logprobs": " because the engines keep the log-probability of the sampled token only",
+    "previous_response_id": f"{STATELESS}; send the earlier messages in input",
+    "conversation": f"{STATELESS}; send the earlier messages in input",
+    "store": STATELESS,
+    "background": STATELESS,
+}
 """Why a field is not supported, where that is not obvious."""
 
 
-def drop_unsupported(body: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+def drop_unsupported(
+    body: Mapping[str, Any], known: Collection[str], neutrals: Mapping[str, tuple[Any, ...]]
+) -> dict[str, Any]:
     """The body without unsupported fields.
 
     Args:
         body: of a request.
         known: fields that this kind of request supports.
+        neutrals: unsupported fields, each with its values that have no effect.
 
     Raises:
         ApiError: 400 if an unsupported field has a value that would have an effect.
     """
-    unsupported = {name: neutral for name, neutral in NEUTRAL.items() if name not in known}
+    unsupported = {name: neutral for name, neutral in neutrals.items() if name not in known}
     for name, neutral in unsupported.items():
         value = body.get(name)
         if value is not None and not any(

@@ -33,11 +33,11 @@ OPTIONS = (
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, scripted: bool = True) -> Iterator[Cluster]:
     """Start the S3 server and the nodes, and end them after the block. `folder` may have the objects of an earlier server."""
     (folder / "s3").mkdir(exist_ok=True)
     with s3_server(folder / "s3", HERE) as server:
-        started = Cluster(folder, server.endpoint)
+        started = Cluster(folder, server.endpoint, scripted)
         try:
             yield started
         finally:
@@ -51,9 +51,10 @@ class Cluster:
     Args:
         folder: for logs, on this machine only.
         endpoint: of the S3 server.
+        scripted: run commands with scripted engines.
     """
 
-    def __init__(self, folder: Path, endpoint: str) -> None:
+    def __init__(self, folder: Path, endpoint: str, scripted: bool) -> None:
         token = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_", "VGS_"))}
         self.rows_made = folder / "rows"
@@ -61,7 +62,7 @@ class Cluster:
         self._environment["VGS_DRILL_LOG"] = str(self.rows_made)
         self._environment["PATH"] = f"{Path(RAY).parent}:{os.environ['PATH']}"  # of `env python` in a job
         os.environ.update(environment_of(endpoint))
-        self._folder, self._number = folder, 0
+        self._folder, self._number, self._scripted = folder, 0, scripted
         self.head = self._node(HEAD).start()
         self.workers: list[Node] = []
         wait_for(lambda: self.alive(), "the head")
@@ -100,7 +101,7 @@ class Cluster:
         environment = self._environment | {
             "RAY_API_SERVER_ADDRESS": f"http://{self.head.address}:8265",
             "VGS_ROOT": f"s3://{BUCKET}/runs",
-            "VGS_PYTHON": str(SCRIPTED),
+            "VGS_PYTHON": str(SCRIPTED) if self._scripted else "python",
         }
         with self.output(run).open("ab") as log:
             return subprocess.Popen(
@@ -112,7 +113,7 @@ class Cluster:
         """Start a command beside the cluster, with a Ray of its own."""
         with self.output(run).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, SCRIPTED, "-m", f"pipelines.{command}", "sandbox", "--root", f"s3://{BUCKET}/runs",
+                [sys.executable, *[SCRIPTED] * self._scripted, "-m", f"pipelines.{command}", "sandbox", "--root", f"s3://{BUCKET}/runs",
                  "--run-name", run, *OPTIONS],
                 cwd=ROOT, env=self._environment, stdout=log, stderr=log,
             )  # fmt: skip

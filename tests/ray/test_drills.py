@@ -19,3 +19,9 @@ def test_lost_nodes_networks_and_heads_lose_and_double_no_row(no_ray: None) -> N
     output = run_isolated("bench/drills.py", "--stage", "roll_out", "--fault", *faults, seconds=1700)
     for fault in faults:
         assert f"| {fault} | `roll_out` |" in output
+
+
+@pytest.mark.slow  # eight minutes: two whole runs with real engines
+@pytest.mark.timeout(1800)
+def test_three_nodes_give_the_tables_of_one_node(no_ray: None) -> None:
+    assert "| evaluate |" in run_isolated("bench/three_nodes.py", seconds=1700)

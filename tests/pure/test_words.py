@@ -137,6 +137,8 @@ def test_variants_are_for_tuning_only_and_share_no_8_gram_with_the_benchmark() -
     )
     assert not [each for each in more if overlap(each.problem.problem, index)]
     assert len(rows_of([*assigned, *more], "tuning")) == len(tuned) + len(more)
+    of_one_step = [_problem(_story(f"name{at}", 10 + at), f"{10 + at} + 3") for at in range(5)]
+    assert not variants(assign(of_one_step, benchmark=0, problems=0), 2)
 
 
 def test_a_wrong_solution_is_refused() -> None:

@@ -3,7 +3,7 @@
 `python -m vgs_ray.words.prepare --mawps FILE... --asdiv FILE --svamp FILE --gsm8k FILE --out FOLDER` writes `benchmark.jsonl`,
 `problems.jsonl` and `tuning.jsonl`, with the columns problem, answer, solution and source, and prints what became of all rows.
 Copies are dropped, and so are problems that share an 8-gram with the benchmark, by the functions of stage clean. `tuning.jsonl`
-also has variants of its problems, with other numbers.
+also has variants of its problems of several steps, with other numbers.
 """
 
 from __future__ import annotations
@@ -72,10 +72,14 @@ def assign(found: Sequence[WordProblem], benchmark: int, problems: int) -> list[
 
 
 def variants(assigned: Sequence[Assigned], count: int) -> list[Assigned]:
-    """At most `count` variants of each problem for tuning, with other numbers. None shares an 8-gram with the benchmark."""
+    """At most `count` variants, with other numbers, of each problem for tuning that has several steps.
+
+    Most problems for tuning have one step. A policy that is tuned on as many variants of these ends problems of the benchmark
+    after one step. No variant shares an 8-gram with the benchmark.
+    """
     index = index_benchmarks(("", each.problem.problem) for each in assigned if each.place == "benchmark")
     found = []
-    for problem in (each.problem for each in assigned if each.place == "tuning"):
+    for problem in (each.problem for each in assigned if each.place == "tuning" and len(each.problem.steps) > 1):
         for at in range(count):
             variant = with_other_numbers(problem, random.Random(stable_seed(at, problem_id(problem.problem))))
             if variant and not overlap(variant.problem, index):
@@ -134,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=storage_path, required=True)
     parser.add_argument("--benchmark", type=int, default=300, help="problems of the benchmark (default 300)")
     parser.add_argument("--problems", type=int, default=1200, help="problems of the value model (default 1200)")
-    parser.add_argument("--variants", type=int, default=2, help="of each problem for tuning (default 2)")
+    parser.add_argument("--variants", type=int, default=4, help="of each problem of several steps (default 4)")
     options = parser.parse_args()
     sources = [(kind, source) for kind in LAYOUTS for source in getattr(options, kind)]
     try:

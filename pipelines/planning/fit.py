@@ -127,8 +127,8 @@ def _misfit(misfit: Misfit) -> str:
         have = f"those of {names} have at most {max(group.gpu_gib for group in groups):.0f}"
         if demand.size_field == "train":
             return (
-                f"train: weights, gradients, optimizer and activations need GPUs with about {demand.gpu_gib:.0f} GiB, and {have}: "
-                "raise --train.shard-size, set --train.reshard, lower --train.micro-tokens, or use larger ones"
+                f"train: weights, gradients, optimizer and activations need GPUs with about {demand.gpu_gib:.0f} GiB, and "
+                f"{have}: raise --train.shard-size, set --train.reshard, lower --train.micro-tokens, or use larger ones"
             )
         return (
             f"{demand.size_field}: the weights and the cache of the engine (plan.sequences) need GPUs with {demand.gpu_gib:.0f} "

@@ -70,7 +70,7 @@ def _column(search: Mapping[str, Any], grades: Mapping[str | None, str], room: i
     return {
         "answer": answer if len(answer) <= room else f"{answer[: room - 3]}...",
         "votes": f"{won} of {len(search['leaves'])}",
-        "likely": "" if probability is None else f"{probability:.0%}",
+        "likely": "" if probability is None else _percent(probability),
         "tokens": f"{search['usage']['generated']:,}",
         "FLOPs": "" if flops is None else f"{flops:.1e}",
         "seconds": f"{search['seconds']:.1f}",
@@ -88,7 +88,11 @@ def _answer(search: Mapping[str, Any]) -> str:
 def _likely(search: Mapping[str, Any]) -> str:
     if search["probability"] is None:
         return "unknown: the server has no evaluation of such a search"
-    return f"{search['probability']:.0%} to be correct, as measured by the evaluation"
+    return f"{_percent(search['probability'])} to be correct, as measured by the evaluation"
+
+
+def _percent(probability: float) -> str:
+    return ">99%" if probability > 0.99 else "<1%" if probability < 0.01 else f"{probability:.0%}"
 
 
 def _votes(search: Mapping[str, Any]) -> list[str]:

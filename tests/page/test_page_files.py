@@ -139,3 +139,26 @@ def test_formulas_of_the_problem_are_shown_while_typing(context: BrowserContext,
     expect(page.locator("#preview .katex")).to_have_count(1)
     page.get_by_label("Problem", exact=True).fill("It costs $5.")
     expect(page.locator("#preview")).to_be_hidden()
+
+
+def test_probability_share_ties_and_warnings_are_called_what_they_are(
+    context: BrowserContext, served: Served, tmp_path: Path
+) -> None:
+    page = opened(context, served)
+    ask(page, Seed=5)
+    state(page, "done")
+    ratings = page.locator("#answer-about")
+    expect(ratings).to_contain_text("no calibrated probability")
+    expect(ratings).to_contain_text(", not calibrated")
+    saved = save(page, tmp_path / "tree.json")
+    saved["searches"][0]["reply"] |= {
+        "probability": 0.84,
+        "share": 0.52,
+        "undecided": True,
+        "warnings": ["max_tokens was reduced to 40"],
+    }
+    (tmp_path / "rated.json").write_text(json.dumps(saved))
+    page.locator("#file").set_input_files(tmp_path / "rated.json")
+    expect(ratings).to_contain_text("84%, calibrated by the evaluation")
+    expect(ratings).to_contain_text("52%, almost tied with another answer")
+    expect(page.locator("#warnings li")).to_have_text("max_tokens was reduced to 40")

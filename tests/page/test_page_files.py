@@ -82,7 +82,7 @@ def test_damaged_files_are_refused_and_texts_are_no_html(
         "does not fit into the tree": damaged(saved, *node, "parent", value=4000),
         "text is 3; it has to be text": damaged(saved, *node, "text", value=3),
         "a list of at most 50000": damaged(saved, *tree, "nodes", value=[0] * 50_001),
-        "this page draws at most 65536": damaged(saved, *tree, "start", "search", "groups", value=10**9),
+        "this page draws at most 65536": damaged(saved, *tree, "search", "groups", value=10**9),
         "model is undefined": damaged(saved, *tree, value=None),
         "has 33,554,433 bytes": " " * (2**25 + 1),
     }
@@ -97,6 +97,29 @@ def test_damaged_files_are_refused_and_texts_are_no_html(
     page.locator("#file").set_input_files(tmp_path / "html.json")
     expect(page.locator("#said")).to_have_text(html)
     assert page.locator("img, #said b, #text b").count() == 0
+
+
+def test_a_link_holds_the_whole_tree(context: BrowserContext, served: Served) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=served.url)
+    page = opened(context, served)
+    ask(page, Seed=5)
+    state(page, "done")
+    expect(page.locator("#node-scores")).to_contain_text("Shaded")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#copied")).to_have_text("Link copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link.startswith(f"{served.url}/#tree=")
+    other = context.new_page()
+    searches: list[str] = []
+    other.on("request", lambda request: searches.append(request.url) if "/v1/" in request.url else None)
+    other.goto(link)
+    state(other, "done")
+    assert shown(other) == shown(page)
+    expect(other.locator("#status")).to_contain_text("Opened from the link")
+    assert searches == [f"{served.url}/v1/models"]
+    other.goto(link[:-40])
+    other.reload()
+    expect(other.get_by_role("alert")).to_contain_text("The link is damaged")
 
 
 def test_the_history_shows_earlier_searches_again(context: BrowserContext, served: Served) -> None:

@@ -198,4 +198,5 @@ def test_what_the_page_needs_is_in_the_wheel() -> None:
     fonts = {PAGE / "katex" / name for name in re.findall(r"url\((fonts/[^)]*\.woff2)\)", css)}
     own = {file for kind in ("html", "css", "js", "json", "svg") for file in PAGE.rglob(f"*.{kind}")}
     assert len(own) > 10
+    assert max(len(file.read_text().splitlines()) for file in own) <= 300
     assert {PAGE / "katex" / "LICENSE", *own, *fonts} <= packed

@@ -7,6 +7,7 @@ import { $, button, draw, make } from "./dom.js";
 import { fill, knownAnswer, loadModels, requests, showExamples } from "./form.js";
 import { many, number, plain, seconds } from "./format.js";
 import { rich } from "./latex.js";
+import { fromLink, toLink } from "./link.js";
 import { Panel } from "./panel.js";
 import { fromRecord, LARGEST_FILE, toRecord } from "./record.js";
 import { badge, showAnswer, showCosts, showVerdict, showVote, showWay, summary } from "./results.js";
@@ -47,6 +48,7 @@ async function launch(compares) {
 // Shows a run; its panels are empty until `paint` or `redraw`.
 function open(mine) {
   fail(null);
+  $("copied").textContent = "";
   run = mine;
   selected = null;
   told = performance.now();
@@ -140,7 +142,7 @@ function enter(state, words) {
   const busy = state === "searching";
   $("search").hidden = $("compare").hidden = busy;
   $("cancel").hidden = !busy;
-  $("save").hidden = $("curl").hidden = busy || !run.searches.some((search) => search.reply);
+  $("save").hidden = $("link").hidden = $("curl").hidden = busy || !run.searches.every((search) => search.reply);
   $("curl").hidden ||= run.file !== null;
   for (const control of document.querySelectorAll("#history button, #open")) control.disabled = busy;
   if (focused) $(busy ? "cancel" : by).focus({ preventScroll: true });  // the changed part of the page may be elsewhere
@@ -189,13 +191,26 @@ function show(other) {
 }
 
 async function openFile(file) {
+  if (file.size > LARGEST_FILE) throw new Refused(`${file.name} has ${number.format(file.size)} bytes; this page opens at most ${number.format(LARGEST_FILE)}.`);
+  openRecord(await file.text(), file.name);
+}
+
+async function openLink() {
+  const text = await fromLink(location.hash);
+  if (text !== null) openRecord(text, "the link");
+}
+
+function openRecord(text, name) {
+  const found = fromRecord(text, name);
+  show(found);
+  remember(found);
+}
+
+async function copyLink() {
   try {
-    if (file.size > LARGEST_FILE) throw new Refused(`${file.name} has ${number.format(file.size)} bytes; this page opens at most ${number.format(LARGEST_FILE)}.`);
-    const found = fromRecord(await file.text(), file.name);
-    show(found);
-    remember(found);
+    copy("Link", await toLink(JSON.stringify(toRecord(run))));
   } catch (error) {
-    fail(error);
+    $("copied").textContent = error.message;
   }
 }
 
@@ -234,8 +249,10 @@ $("copy-thought").addEventListener("click", () => copy("Thought", run.active.tho
 $("curl").addEventListener("click", () => copy("Request", asCurl(run.active, $("key").value.trim() !== "")));
 $("save").addEventListener("click", () => download("vgs_ray_tree.json", JSON.stringify(toRecord(run))));
 $("open").addEventListener("click", () => $("file").click());
-$("file").addEventListener("change", () => { const [file] = $("file").files; $("file").value = ""; if (file) openFile(file); });
+$("file").addEventListener("change", () => { const [file] = $("file").files; $("file").value = ""; if (file) openFile(file).catch(fail); });
+$("link").addEventListener("click", copyLink);
+addEventListener("hashchange", () => openLink().catch(fail));
 
 legend();
 $("key").value = sessionStorage.getItem("key") ?? "";
-load();
+load().then(openLink).catch(fail);

@@ -11,9 +11,9 @@ const MOST = { searches: 3, nodes: 50_000, cells: 65_536, rounds: 65_536, tokens
 
 export function toRecord(run) {
   const searches = run.searches.map((search) => ({
-    name: search.name, state: search.state, model: search.body.model, start: search.start, first_block_s: search.firstBlock, seconds: search.seconds,
+    name: search.name, state: search.state, model: search.body.model, search: search.start.search, first_block_s: search.firstBlock, seconds: search.seconds,
     content: search.content, thought: search.thought, reply: search.reply, completion_tokens: search.generated,
-    nodes: search.nodes.filter((node) => node?.id),
+    nodes: search.nodes.filter((node) => node?.id).map(({ token_ids, answer, seconds, ...node }) => node),
   }));
   return { format: FORMAT, version: VERSION, saved_at: new Date().toISOString(), problem: run.problem, known_answer: run.known, searches };
 }
@@ -37,7 +37,7 @@ export function fromRecord(text, file) {
 function readSearch(found) {
   const model = string(found?.model, "model");
   const search = new Search(string(found.name, "name"), { model });
-  search.start = readStart(found.start);
+  search.start = readStart(found.search);
   if (search.groups * search.lanes > MOST.cells) throw new Refused(`the tree has ${search.groups} groups of ${search.lanes}; this page draws at most ${MOST.cells} in all.`);
   search.arrived = list(found.nodes, "nodes", MOST.nodes).map((node) => readNode(node, search));
   checkTree(search);
@@ -53,12 +53,11 @@ function readSearch(found) {
   return search;
 }
 
-function readStart(found) {
-  const search = found?.search;
+function readStart(search) {
   const beam = oneOf(["beam", "sample"])(search?.method, "method") === "beam";
   const sizes = beam ? ["keep", "branch", "block", "groups"] : [];
   return {
-    prompt_token_ids: list(found.prompt_token_ids, "prompt_token_ids", MOST.tokens).map((id) => whole(id, "prompt_token_ids")), queue_position: 0,
+    queue_position: 0,
     search: {
       method: search.method, select: oneOf(["weighted_majority", "majority", "best"])(search.select, "select"),
       ...Object.fromEntries(["budget", "max_tokens", ...sizes].map((name) => [name, whole(search[name], name, 1)])),
@@ -72,7 +71,6 @@ function readNode(found, search) {
     group: whole(found.group, "group", 0, search.groups - 1), round: whole(found.round, "round", 0, MOST.rounds), index: whole(found.index, "index", 0, search.lanes - 1),
     value: nullable(share)(found.value, "value"), state: oneOf(Object.keys(WORDS))(found.state, "state"),
     tokens: whole(found.tokens, "tokens"), text: string(found.text, "text"), scores: null,
-    token_ids: list(found.token_ids, "token_ids", MOST.tokens).map((id) => whole(id, "token_ids")),
   };
   if (found.scores != null) {
     node.scores = {

@@ -109,11 +109,12 @@ function rating({ answer, probability, share, undecided, value, decided_after })
 export function showWay(search, select) {
   const path = search.path(search.chosen);
   $("way-card").hidden = path.length < 2;
-  $("way").replaceChildren(...path.map((node) => {
+  $("way").replaceChildren(...path.map((node, at) => {
+    const continues = at && !path[at - 1].text.endsWith("\n") && !node.text.startsWith("\n");  // blocks may end within a word
     const others = search.children(search.nodes[node.parent]).filter((other) => other !== node && other.group === node.group);
     return make("li", {},
       button(`Block ${node.round + 1}: value ${shown(node.value)}`, () => select(node), { class: "link" }),
-      make("span", { class: "about" }, preferred(others)), make("div", { class: "text" }, ...chain(node.text.trim())));
+      make("span", { class: "about" }, preferred(others)), make("div", { class: "text" }, continues ? "…" : "", ...chain(node.text.trim())));
   }));
 }
 

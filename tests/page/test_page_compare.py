@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from page_server import ask, opened, state
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from scripted_server import HANG, Served, wait_until
 
 METHODS = {"policy": "Plain policy", "majority": "Majority vote", "scripted": "Guided search"}
@@ -69,6 +69,23 @@ def test_the_three_grow_at_the_same_time_and_end_together(context: BrowserContex
     state(page, "cancelled")
     wait_until(lambda: served.policy.cancelled == before + 17)
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_focused()
+
+
+def test_one_search_that_fails_leaves_the_others(context: BrowserContext, served: Served) -> None:
+    refusal = {"error": {"message": "the server is busy", "type": "x", "param": None, "code": None}}
+
+    def refuse(route: Route) -> None:
+        busy = '"majority"' in (route.request.post_data or "")
+        route.fulfill(status=429, json=refusal) if busy else route.continue_()
+
+    context.route("**/chat/completions", refuse)
+    page = opened(context, served)
+    compare(page, "3", known="0/7", Seed=5)
+    state(page, "failed")
+    expect(page.get_by_role("alert")).to_have_text("the server is busy")
+    expect(page.locator("#status")).to_have_text("1 of 3 searches failed")
+    expect(page.locator("#compared [data-name=Result]")).to_have_text(["✗ wrong", "failed", "✓ right"])
+    expect(page.locator("#verdict")).to_contain_text("Guided search (0/7) is right")
 
 
 def test_repeated_comparisons_are_counted(context: BrowserContext, served: Served) -> None:

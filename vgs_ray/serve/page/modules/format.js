@@ -2,6 +2,7 @@
 
 export const number = new Intl.NumberFormat("en");
 export const percent = (share) => `${Math.round(100 * share)}%`;
+export const likelihood = (probability) => (probability > 0.99 ? "over 99%" : probability < 0.01 ? "under 1%" : percent(probability));  // never certain
 export const shown = (value) => (value === null ? "unknown" : value.toFixed(2));
 export const colour = (value) => `v${Math.min(Math.floor(value * 10), 9)}`;
 export const plain = (latex) => latex.replace(/\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}/g, "$1/$2");

@@ -69,7 +69,7 @@ function open(mine) {
 
 function finish(mine) {
   const { state } = mine;
-  const failed = mine.searches.find((search) => search.error);
+  const failed = mine.searches.filter((search) => search.error), ended = mine.searches.filter((search) => search.state === "done");
   showVerdict(mine, runs);
   activate(mine.active);
   $("work").hidden = $("vote-card").hidden = mine.searches.every((search) => !search.blocks);
@@ -78,7 +78,7 @@ function finish(mine) {
   if (chosen && !selected) choose(panels.at(-1), chosen, false);
   const time = seconds(Math.max(...mine.searches.map((search) => search.seconds)));
   if (state === "cancelled") enter(state, `Cancelled after ${time}; the server has stopped the search`);
-  else if (state === "failed") { enter(state, "No answer"); fail(failed.error); }
+  else if (state === "failed") { enter(state, ended.length ? `${failed.length} of ${mine.searches.length} searches failed` : "No answer"); fail(failed[0].error); }
   else enter("done", `${mine.file ? `Opened from ${mine.file}` : "Done"}: ${outcome(mine)}`);
 }
 

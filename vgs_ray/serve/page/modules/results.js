@@ -1,7 +1,7 @@
 // The cards about a run besides its trees: cost, comparison, answer, vote and the way to the answer.
 
 import { $, button, make } from "./dom.js";
-import { flops, many, number, percent, plain, seconds, shortened, shown } from "./format.js";
+import { flops, likelihood, many, number, percent, plain, seconds, shortened, shown } from "./format.js";
 import { asAnswer, chain, rich } from "./latex.js";
 import { tally, TITLES } from "./run.js";
 
@@ -97,7 +97,7 @@ export function showAnswer(run) {
 function rating({ answer, probability, share, undecided, value, decided_after }) {
   const found = {};
   if (answer !== null) {
-    found.Probability = probability === null ? "no calibrated probability" : `${percent(probability)}, calibrated by the evaluation`;
+    found.Probability = probability === null ? "no calibrated probability" : `${likelihood(probability)}, calibrated by the evaluation`;
     if (share !== null) found["Share of the vote"] = `${percent(share)}${undecided ? ", almost tied with another answer" : ""}`;
   }
   found.Value = `${shown(value)}, not calibrated`;

@@ -68,8 +68,9 @@ class Endpoint:
     ) -> None:
         settings = recipe.serve
         self.settings, self.keys = settings, keys
+        # Ray writes the standard error of a replica to a file worker-*.err.
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
         if settings.log_requests:
-            logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
             logging.getLogger("vgs_ray.serve").setLevel(logging.INFO)
         if policies and values:
             limit_s = settings.block_timeout_s

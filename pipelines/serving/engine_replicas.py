@@ -98,13 +98,6 @@ def engine_deployment(
 
     Each beam in flight is one ongoing request of Ray Serve, so autoscaling counts beams.
     """
-    size: dict[str, Any] = {"num_replicas": resources.replicas}
-    if max_replicas > resources.replicas:
-        scaling = AutoscalingConfig(
-            min_replicas=resources.replicas, max_replicas=max_replicas,
-            target_ongoing_requests=TARGET_LOAD * engine.max_num_seqs, upscale_delay_s=UPSCALE_S,
-        )  # fmt: skip
-        size = {"autoscaling_config": scaling}
     return serve.deployment(
         replica,
         name=name,
@@ -114,8 +107,24 @@ def engine_deployment(
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=DRAIN_S,
         ray_actor_options=engine_options(resources),
-        **size,
+        **number_of_replicas(resources.replicas, max_replicas, TARGET_LOAD * engine.max_num_seqs),
     )
+
+
+def number_of_replicas(replicas: int, max_replicas: int, target: float) -> dict[str, Any]:
+    """Options of a deployment with `replicas` replicas, or up to `max_replicas` of them under load.
+
+    Args:
+        replicas: their number without load.
+        max_replicas: autoscaling is off unless this is larger.
+        target: ongoing requests of each replica that autoscaling aims at.
+    """
+    if max_replicas <= replicas:
+        return {"num_replicas": replicas}
+    scaling = AutoscalingConfig(
+        min_replicas=replicas, max_replicas=max_replicas, target_ongoing_requests=target, upscale_delay_s=UPSCALE_S
+    )
+    return {"autoscaling_config": scaling}
 
 
 def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from ray import serve
 
 from pipelines.serve import APPLICATION, build
 from pipelines.serving.application import application, known_sizes
+from pipelines.session import logs
 from vgs_ray.config import Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.models import RANDOM, model_path
@@ -173,6 +175,24 @@ def test_no_search_is_lost_when_replicas_are_killed(apart_url: str, first: list[
         for kind in ("policy", "value"):
             os.kill(replica_processes(kind)[0].pid, signal.SIGKILL)
         assert answers(again.result(timeout=LIMIT_S)) == answers(first)
+
+
+@pytest.mark.timeout(600)
+def test_the_id_of_an_error_leads_to_its_traceback_in_the_log(apart_url: str) -> None:
+    """A score whose replica dies is not repeated."""
+    body = {"model": "vgs", "input": [[20] * 500] * 64, "every_token": True}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx.post, f"{apart_url}/score", json=body, timeout=LIMIT_S, trust_env=False)
+        time.sleep(0.5)  # the scores take seconds
+        replica_processes("value")[0].kill()
+        reply = asked.result(timeout=LIMIT_S)
+    assert reply.status_code == 503
+    [error_id] = re.findall(r"err-\w+", reply.json()["error"]["message"])
+    [text] = [text for file in Path(logs()).glob("worker-*.err") if error_id in (text := file.read_text())]
+    told = text[text.index(error_id) :]
+    assert "Traceback (most recent call last)" in told
+    assert "EngineDied: 1 replicas died during one call of score" in told
+    ask(apart_url, PROBLEMS[0], 0)  # waits for the new replica
 
 
 @pytest.mark.timeout(600)

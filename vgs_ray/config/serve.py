@@ -47,6 +47,8 @@ class Serve:
     """Layout `together` only: search replicas, each with both engines."""
     search_replicas: PositiveInt = 1
     """Layout `apart` only: number of search replicas, which hold no engine."""
+    search_max_replicas: NonNegativeInt = 0
+    """Maximum number of search replicas under load, in both layouts; 0 disables autoscaling."""
     policy_resources: Resources = Resources(num_gpus=0.5)
     """Layout `apart` only: replicas of the policy engine."""
     value_resources: Resources = Resources(num_gpus=0.5)
@@ -60,9 +62,9 @@ class Serve:
     max_budget: PositiveInt = 256
     """Maximum budget of a request."""
     max_beams: PositiveInt = 1024
-    """Maximum number of beams that one search replica runs at the same time, over all its searches. Other searches wait."""
+    """Maximum number of beams that run at the same time, over all searches. Other searches wait."""
     max_waiting: NonNegativeInt = 64
-    """Maximum number of searches that wait in one search replica. Further requests are refused with 429."""
+    """Maximum number of searches that wait. Further requests are refused with 429."""
     max_problem_chars: PositiveInt = 16384
     """Maximum length of a problem in characters."""
     request_timeout_s: PositiveFloat = 30.0
@@ -71,6 +73,6 @@ class Serve:
     """Maximum number of connections from one client address at HAProxy; 0 for no limit. Clients behind one proxy or NAT share an
     address."""
     cors_origins: tuple[NonEmptyStr, ...] = ()
-    """Origins whose pages may send requests, such as `https://chat.example`; `*` means all."""
+    """Origins whose pages may send requests; `*` means all. An origin has no path: `https://chat.example`."""
     log_requests: bool = False
     """Log each problem and its answer in the search replica's log."""

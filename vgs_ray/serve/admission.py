@@ -1,6 +1,7 @@
 """Admission control: a limit on concurrent beams, with a bounded first-in-first-out queue.
 
 In: the beams of a search or the sequences of a score request. Out: a `Place`, or a 429 error with a Retry-After header.
+Several search replicas share one `Admission` (`pipelines/serving/shared_admission.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -21,8 +23,12 @@ SMOOTHING = 0.2
 """Weight of the latest search in the moving average of search durations."""
 
 
+Take = Callable[[int], Awaitable["Place"]]
+"""Takes a place for a number of beams. Raises ApiError: 429 if the queue is full."""
+
+
 class Admission:
-    """Limits the beams that run in this process.
+    """Limits the beams of all searches that take a place here.
 
     Args:
         max_beams: concurrent beams of all searches. A single search is always admitted.
@@ -48,18 +54,24 @@ class Admission:
         Raises:
             ApiError: 429 if the queue is full.
         """
-        place = Place(self, beams)
+        place = Place(self.release, beams)
         if not self._queue and self._fits(beams):
             self._admit(place)
         elif self.waiting < self.max_waiting:
             self._queue.append(place)
             place.position = self.waiting
         else:
-            raise ApiError(
-                429, f"the server is busy: {self.running} beams are running (at most {self.max_beams}) and {self.waiting} "
-                f"searches are waiting (at most {self.max_waiting}); try again later", None, "overloaded",
-                headers={"Retry-After": str(self.retry_s())},
-            )  # fmt: skip
+            raise overloaded(
+                f"the server is busy: {self.running} beams are running (at most {self.max_beams}) and {self.waiting} "
+                f"searches are waiting (at most {self.max_waiting}); try again later",
+                self.retry_s(),
+            )
+        return place
+
+    def admit(self, beams: int) -> Place:
+        """A place for a search that runs already, whatever the limit."""
+        place = Place(self.release, beams)
+        self._admit(place)
         return place
 
     def retry_s(self) -> int:
@@ -100,8 +112,8 @@ class Place:
         admitted_at: when that was (`time.monotonic`); None before.
     """
 
-    def __init__(self, admission: Admission, beams: int) -> None:
-        self._admission, self.beams = admission, beams
+    def __init__(self, release: Callable[[Place], None], beams: int) -> None:
+        self._release, self.beams = release, beams
         self.position = 0
         self.admitted = asyncio.Event()
         self.admitted_at: float | None = None
@@ -112,4 +124,9 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.release(self)
+        self._release(self)
+
+
+def overloaded(message: str, retry_s: int) -> ApiError:
+    """The error of a request for which the queue has no room."""
+    return ApiError(429, message, None, "overloaded", headers={"Retry-After": str(retry_s)})

@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 
 from vgs_ray import config
 from vgs_ray.serve.access import ApiKeys, OwnHost, allow_origins, is_loopback, key_digests
-from vgs_ray.serve.admission import Admission
+from vgs_ray.serve.admission import Admission, Place, Take
 from vgs_ray.serve.error_handlers import add_error_handlers
 from vgs_ray.serve.instrumented import CountRefusals, instrumented
 from vgs_ray.serve.limits import MAX_BODY_BYTES, BodyLimit
@@ -28,7 +28,11 @@ from vgs_ray.serve.web_page import DOCS_FILES, add_page
 
 
 def create_app(
-    searcher: Searcher, settings: config.Serve, mirror: Mirror | None = None, keys: Sequence[bytes] = ()
+    searcher: Searcher,
+    settings: config.Serve,
+    mirror: Mirror | None = None,
+    keys: Sequence[bytes] = (),
+    take: Take | None = None,
 ) -> FastAPI:
     """The application with all its routes.
 
@@ -37,6 +41,7 @@ def create_app(
         settings: the recipe's section serve.
         mirror: receives every change of a metric.
         keys: SHA-256 digests of API keys, in addition to those in the environment (see `access.KEYS`).
+        take: takes a place for a search; by default from an `Admission` of this application alone.
     """
     app = FastAPIOffline(  # serves the files of /docs itself
         title="vgs_ray", description="Value-guided search behind the OpenAI API.", version="0.1.0",
@@ -46,14 +51,22 @@ def create_app(
     add_error_handlers(app)
     metrics = Metrics(mirror)
     _add_middleware(app, settings, metrics, {*keys, *key_digests()})
-    admission = Admission(settings.max_beams, settings.max_waiting)
-    routes = Routes(instrumented(searcher, metrics), settings, metrics, admission)
+    routes = Routes(instrumented(searcher, metrics), settings, metrics, take or _own_admission(settings))
     add_search_routes(app, routes)
     add_score_route(app, routes)
     _add_model_routes(app, settings)
     _add_state_routes(app, searcher, metrics)
     add_page(app)
     return app
+
+
+def _own_admission(settings: config.Serve) -> Take:
+    admission = Admission(settings.max_beams, settings.max_waiting)
+
+    async def take(beams: int) -> Place:
+        return admission.take(beams)
+
+    return take
 
 
 def _add_middleware(app: FastAPI, settings: config.Serve, metrics: Metrics, keys: set[bytes]) -> None:

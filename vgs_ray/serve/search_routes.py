@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from vgs_ray import config
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.search.tree import Listener
-from vgs_ray.serve.admission import Admission, Place
+from vgs_ray.serve.admission import Place, Take
 from vgs_ray.serve.chat_format import ChatFormat
 from vgs_ray.serve.error_handlers import api_error
 from vgs_ray.serve.events import start_event
@@ -54,7 +54,7 @@ class Routes:
     searcher: Searcher
     settings: config.Serve
     metrics: Metrics
-    admission: Admission
+    take: Take
 
     async def search(self, body: ChatRequest | CompletionRequest, request: Request, layout: Layout) -> Response:
         """Search, and reply at once or as a stream."""
@@ -62,8 +62,8 @@ class Routes:
             spec = resolve_search(body, self.settings)
             check_min_confidence(self.searcher.probabilities, spec)
             if body.stream:
-                return self._stream(spec, body, layout)
-            with self.admission.take(spec.budget) as place:
+                return await self._stream(spec, body, layout)
+            with await self.take(spec.budget) as place:
                 result = await _while_connected(request, self._solve(spec, place))
             return JSONResponse(layout.reply(result))
         except ClientGone:
@@ -76,11 +76,11 @@ class Routes:
         layout = ResponsesFormat(body, self.settings.sampling, self.searcher.tokenize)
         return await self.search(body.as_chat(), request, layout)
 
-    def _stream(self, spec: SearchSpec, body: ChatRequest | CompletionRequest, layout: Layout) -> Response:
+    async def _stream(self, spec: SearchSpec, body: ChatRequest | CompletionRequest, layout: Layout) -> Response:
         events = body.search is not None and body.search.events
         prompt = counted_prompt(self.searcher, self.metrics, spec)  # an invalid prompt gets a plain 400
         seed = seed_of(spec)
-        place = self.admission.take(spec.budget)  # last, because nothing releases it if a later step fails
+        place = await self.take(spec.budget)  # last, because nothing releases it if a later step fails
         stream = Stream(
             layout,
             self.searcher.decode if events else None,
@@ -103,7 +103,7 @@ class Routes:
         try:
             sequences = [self.searcher.tokenize(item) if isinstance(item, str) else tuple(item) for item in body.input]
             self.searcher.check_scored(sequences, body.from_token)
-            with self.admission.take(len(sequences)) as place:
+            with await self.take(len(sequences)) as place:
                 values = await _while_connected(request, self._score(sequences, body, place))
             texts = await asyncio.to_thread(self._texts, sequences, body) if body.return_text else None
         except ClientGone:

@@ -161,22 +161,23 @@ def plot(lines: list[dict[str, Any]], path: str) -> None:
         "rate_a_node": "rows a second and node", "peak_mib": "memory of the command, MiB",
         "driver_cpu": "CPUs of the command",
     }  # fmt: skip
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.6), layout="constrained")
-    most = min(line["rows_a_node"] for line in lines)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(13, 3.4), layout="constrained")
+    least = min(line["rows_a_node"] for line in lines)
     for (field, title), axis in zip(panels.items(), axes, strict=True):
         for color, stage in enumerate(RUNS):
             for rows in sorted({line["rows_a_node"] for line in lines}):
                 points = sorted(
                     (e["nodes"], e[field]) for e in lines if (e["stage"], e["rows_a_node"]) == (stage, rows)
                 )
-                style = {"linestyle": "-" if rows == most else "--", "color": f"C{color}", "marker": "o"}
+                filled = f"C{color}" if rows == least else "white"
+                style = {"color": f"C{color}", "marker": "o" if rows == least else "s", "markerfacecolor": filled}
                 if points:
                     axis.plot(*zip(*points, strict=True), label=f"{stage}, {rows:,} rows a node", **style)
         axis.set(title=title, xlabel="nodes", xscale="log", ylim=(0, None))
         axis.set_xticks([1, 2, 4, 8], labels=["1", "2", "4", "8"])
         axis.minorticks_off()
     axes[0].axhline(ROWS_PER_S, color="gray", linewidth=0.8)
-    axes[0].legend(fontsize=6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
 
 

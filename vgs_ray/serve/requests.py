@@ -142,14 +142,12 @@ class StreamOptions(StrictModel):
         return value
 
 
-class SearchRequest(StrictModel):
-    """Fields that chat completions and completions share.
+class RequestFields(StrictModel):
+    """Fields of all requests that search.
 
     Attributes:
-        n: number of choices in the reply: answers of one search, the selected one first.
-        stop: strings before which an answer ends.
-        max_tokens: of each answer. A value above the server's limit is reduced to it, with a warning in the reply.
         top_k, min_p, repetition_penalty: as in vLLM. The values 0 or -1, 0 and 1 have no effect.
+        user, prompt_cache_key, safety_identifier, metadata: accepted; they do not change the search.
     """
 
     model: str
@@ -158,17 +156,28 @@ class SearchRequest(StrictModel):
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Penalty | None = None
-    max_tokens: Size | None = None
-    seed: Seed | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stop: Stops | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     user: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
     search: SearchOptions | None = None
+
+
+class SearchRequest(RequestFields):
+    """Fields that chat completions and completions share.
+
+    Attributes:
+        n: number of choices in the reply: answers of one search, the selected one first.
+        stop: strings before which an answer ends.
+        max_tokens: of each answer. A value above the server's limit is reduced to it, with a warning in the reply.
+    """
+
+    max_tokens: Size | None = None
+    seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stop: Stops | None = None
+    stream_options: StreamOptions | None = None
 
     @model_validator(mode="before")
     @classmethod

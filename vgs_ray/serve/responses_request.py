@@ -10,10 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from vgs_ray.config.ranges import Penalty
 from vgs_ray.serve.errors import ApiError
 from vgs_ray.serve.limits import MAX_MESSAGES
-from vgs_ray.serve.requests import ChatRequest, Effort, SearchOptions, Size, StrictModel, check_readable
+from vgs_ray.serve.requests import ChatRequest, Effort, RequestFields, Size, StrictModel, check_readable
 from vgs_ray.serve.unsupported_fields import RESPONSES_NEUTRAL, drop_unsupported
 
 LOGPROBS = "message.output_text.logprobs"
@@ -76,7 +75,7 @@ class ResponsesChat(ChatRequest):
     max_output_tokens: Size | None = None
 
 
-class ResponsesRequest(StrictModel):
+class ResponsesRequest(RequestFields):
     """A response. The last message of the input is the problem.
 
     Attributes:
@@ -86,24 +85,12 @@ class ResponsesRequest(StrictModel):
         store: responses are never stored.
     """
 
-    model: str
     input: Input
     instructions: str | None = None
     max_output_tokens: Size | None = None
     reasoning: Reasoning | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Penalty | None = None
     include: list[INCLUDED] | None = None
-    stream: bool | None = None
     stream_options: ResponsesStreamOptions | None = None
-    user: str | None = None
-    prompt_cache_key: str | None = None
-    safety_identifier: str | None = None
-    metadata: dict[str, str] | None = None
-    search: SearchOptions | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -47,7 +47,7 @@ from vgs_ray.evaluate.estimate import (
 from vgs_ray.evaluate.estimate_svpo import TreeMeans, tree_stages
 from vgs_ray.models import model_folder
 from vgs_ray.models.folder import is_path
-from vgs_ray.search.flops import NO_MODEL, ModelSize, size_from_config
+from vgs_ray.search.model_size import NO_MODEL, ModelSize, size_from_config
 
 
 @dataclass(frozen=True)

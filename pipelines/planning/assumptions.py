@@ -100,7 +100,7 @@ def _problems_of(clean: Clean) -> Assumed:
         if source != "sandbox":
             found = sum(piece.rows for piece in inspect_source(source, 0).pieces)
             rows = min(limit or found, found)
-        return Assumed(rows, f"default: all rows that stage clean reads of {source}; it may drop some")
+        return Assumed(rows, f"default: rows of {source} before stage clean")
     rows = limit or defaults.RAW_PROBLEMS
     known = limit or source.startswith(defaults.RAW_SOURCE)
     number = f"{rows:,} raw" if known else f"the {rows:,} rows of OpenR1-Math; those of {source} are not counted"

@@ -16,7 +16,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.errors import option_name
 from vgs_ray.evaluate.accelerators import ACCELERATORS, LABEL
 from vgs_ray.evaluate.placement import Demand, Group, Misfit, Placement, candidates, place
-from vgs_ray.search.flops import size_from_config
+from vgs_ray.search.model_size import size_from_config
 
 
 class StageFit(NamedTuple):

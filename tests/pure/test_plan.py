@@ -25,7 +25,8 @@ from vgs_ray.errors import UserError
 from vgs_ray.evaluate.estimate import PAPER, cut_means
 from vgs_ray.evaluate.estimate_svpo import PAIRS_PER_SIMULATION
 from vgs_ray.labels.outcomes import cut_positions
-from vgs_ray.search.flops import forward_flops, size_from_config
+from vgs_ray.search.flops import forward_flops
+from vgs_ray.search.model_size import size_from_config
 
 
 def costs_of(*arguments: str):

@@ -22,8 +22,9 @@ from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
 from vgs_ray.evaluate.methods import MethodResult, evaluate_methods
 from vgs_ray.evaluate.report import comparison_rows, method_rows, write_report
 from vgs_ray.search.explore import beam, sample
-from vgs_ray.search.flops import Cost, ModelSize, ModelSizes, tree_costs
+from vgs_ray.search.flops import Cost, ModelSizes, tree_costs
 from vgs_ray.search.mcts import highest_q_leaf, mcts
+from vgs_ray.search.model_size import ModelSize
 from vgs_ray.search.tree import Tree
 
 SIZES = ModelSizes(ModelSize(1000, 2, 16), ModelSize(1000, 2, 16))

@@ -14,7 +14,8 @@ from scipy import stats
 
 from vgs_ray.engines.interface import Score
 from vgs_ray.evaluate.statistics import average, difference, interval, pass_at_k
-from vgs_ray.search.flops import ModelSize, forward_flops, model_size, sum_costs, tree_costs, tree_flops
+from vgs_ray.search.flops import forward_flops, model_size, sum_costs, tree_costs, tree_flops
+from vgs_ray.search.model_size import ModelSize
 from vgs_ray.search.tree import ROOT, Tree
 
 DRAWN = np.random.default_rng(3).beta(0.5, 0.5, size=120)

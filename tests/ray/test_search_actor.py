@@ -29,7 +29,8 @@ from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.sandbox.rows import benchmark_rows
-from vgs_ray.search.flops import NO_MODEL, ModelSizes, model_size, model_sizes
+from vgs_ray.search.flops import ModelSizes, model_size, model_sizes
+from vgs_ray.search.model_size import NO_MODEL
 from vgs_ray.search.tree import Tree
 from vgs_ray.value.policy_value import PolicyValueModel
 

@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripted_server import SETTINGS, chat, running, scripted_client, scripted_searcher, wait_until
 
 from pipelines.serving.ingress import free_ports
-from vgs_ray.search.flops import ModelSize, ModelSizes
+from vgs_ray.search.flops import ModelSizes
+from vgs_ray.search.model_size import ModelSize
 from vgs_ray.serve.app import create_app
 from vgs_ray.serve.metrics import METRICS
 

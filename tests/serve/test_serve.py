@@ -29,7 +29,8 @@ from scripted_server import (
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import EngineDied
 from vgs_ray.engines.scripted import END, ScriptedValue
-from vgs_ray.search.flops import NO_MODEL, ModelSize, ModelSizes
+from vgs_ray.search.flops import ModelSizes
+from vgs_ray.search.model_size import NO_MODEL, ModelSize
 from vgs_ray.search.tree import Node
 from vgs_ray.serve.search_result import split_thought
 from vgs_ray.serve.search_spec import SearchSpec

@@ -23,7 +23,8 @@ from scripted_server import (
     scripted_searcher,
 )
 
-from vgs_ray.search.flops import ModelSize, ModelSizes
+from vgs_ray.search.flops import ModelSizes
+from vgs_ray.search.model_size import ModelSize
 from vgs_ray.serve.access import KEYS
 from vgs_ray.serve.limits import MAX_BODY_BYTES
 from vgs_ray.serve.metrics import ENDS, METRICS, Metric, Mirror

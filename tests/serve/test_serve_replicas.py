@@ -28,7 +28,8 @@ from pipelines.session import logs
 from vgs_ray.config import Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.models import RANDOM, model_path
-from vgs_ray.search.flops import NO_MODEL, ModelSizes, model_size
+from vgs_ray.search.flops import ModelSizes, model_size
+from vgs_ray.search.model_size import NO_MODEL
 
 
 def answers(replies: list[dict[str, Any]]) -> list[list[tuple[str | None, int]]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vgs_ray.config import Engine
-from vgs_ray.search.flops import size_from_config
+from vgs_ray.search.model_size import size_from_config
 
 OVERHEAD_GIB = 2.0
 """Of each GPU: activations, CUDA graphs, communication. An assumption."""

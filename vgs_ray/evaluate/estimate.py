@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from vgs_ray.config import Evaluate, Mcts, Recipe, RollOut
 from vgs_ray.data.splits import split_sizes
-from vgs_ray.search.flops import NO_MODEL, ModelSize, forward_flops
+from vgs_ray.search.flops import forward_flops
+from vgs_ray.search.model_size import NO_MODEL, ModelSize
 
 RAW_SOURCE, RAW_PROBLEMS, KEPT_SHARE = "open-r1/OpenR1-Math-220k", 93_733, 0.527
 """The source of arXiv 2505.17373, its rows, and the share of them that the paper kept."""

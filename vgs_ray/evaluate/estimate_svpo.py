@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vgs_ray.config import Recipe
 from vgs_ray.evaluate.estimate import Means, Speed, StageCost, forward, sized
-from vgs_ray.search.flops import ModelSize
+from vgs_ray.search.model_size import ModelSize
 
 PAIRS_PER_SIMULATION = 0.05
 """Used if the run folder has no pairs to count. 132 trees of recipe svpo with 120 simulations each gave 880 pairs (0.056)."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from vgs_ray.config import Train
-from vgs_ray.search.flops import size_from_config
+from vgs_ray.search.model_size import size_from_config
 
 Activations = Literal["keep", "budget", "checkpoint"]
 

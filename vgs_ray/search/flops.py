@@ -15,33 +15,14 @@ pays for the prompt. A smaller budget would pay for it too, so its cost is also 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.models.folder import CONFIG, VALUE_HEAD, on_this_machine
+from vgs_ray.search.model_size import NO_MODEL, ModelSize, size_from_config
 from vgs_ray.search.tree import Node, Tree
-
-
-class ModelSize(NamedTuple):
-    """The numbers of one model that FLOPs depend on.
-
-    Attributes:
-        params: weights that each token is multiplied with. The input embedding is not counted (a lookup). The output layer of a
-            language model is, even if it is tied to the embedding. The head of a value model runs once for each block and is not
-            counted.
-        layers: number of decoder layers.
-        hidden: width of the attention queries: heads * head size.
-    """
-
-    params: int
-    layers: int
-    hidden: int
-
-
-NO_MODEL = ModelSize(0, 0, 0)
-"""The size of a scorer without a model."""
 
 
 class ModelSizes(NamedTuple):
@@ -138,25 +119,6 @@ def model_size(config_json: str | Path) -> ModelSize:
         raise ValueError(
             f"{path} has no {error}; FLOPs are counted for Qwen2, Qwen3 and Llama models only: use one of those"
         ) from None
-
-
-def size_from_config(config: Mapping[str, Any]) -> ModelSize:
-    """Size from the values of a config.json.
-
-    Raises:
-        KeyError: a required field is missing; the error names it.
-    """
-    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    inner, vocabulary = config["intermediate_size"], config["vocab_size"]
-    head = config.get("head_dim") or hidden // heads
-    queries, keys = heads * head, config.get("num_key_value_heads", heads) * head
-    kind = config.get("model_type")
-    biases = queries + 2 * keys if config.get("attention_bias", kind == "qwen2") else 0
-    norms = 2 * hidden + (2 * head if kind == "qwen3" else 0)
-    layer = 2 * hidden * queries + 2 * hidden * keys + 3 * hidden * inner + biases + norms
-    causal = any("CausalLM" in name for name in config.get("architectures") or [])
-    output = vocabulary * hidden if causal else 0
-    return ModelSize(layers * layer + hidden + output, layers, queries)
 
 
 def forward_flops(size: ModelSize, tokens: int, before: int) -> float:

@@ -17,7 +17,8 @@ from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Completion, Interrupted, Policy, Score, Value
 from vgs_ray.prompts import ConversationRefused
-from vgs_ray.search.flops import NO_MODEL, ModelSize, block_flops, score_flops
+from vgs_ray.search.flops import block_flops, score_flops
+from vgs_ray.search.model_size import NO_MODEL, ModelSize
 from vgs_ray.search.tree import Listener, Node
 from vgs_ray.serve.admission import Place
 from vgs_ray.serve.metrics import (

@@ -138,6 +138,10 @@ def _count_problems(name: str, config: Evaluate) -> int:
     return KNOWN_SIZES.get(name, BENCHMARK_PROBLEMS)
 
 
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or (value >= 1 and value == int(value)) else f"{value:.3f}"
+
+
 def plan(recipe: Recipe) -> tuple[list[StageCost], list[str]]:
     """The cost of each stage, and a line for each assumption."""
     check_recipe(recipe)
@@ -146,7 +150,7 @@ def plan(recipe: Recipe) -> tuple[list[StageCost], list[str]]:
     costs, more = (plan_trees if with_trees else plan_roll_outs)(
         recipe, {name: each.value for name, each in assumed.items()}
     )
-    lines = [f"{name}: {value:,.{0 if value >= 100 else 3}f} ({origin})" for name, (value, origin) in assumed.items()]
+    lines = [f"{name}: {_amount(value)} ({origin})" for name, (value, origin) in assumed.items()]
     longest = recipe.tune.max_length if with_trees else recipe.resolved_train.max_length
     field = "tune.max_length" if with_trees else "train.max_length"
     lines.append(f"longest training sequence: {longest:,} tokens ({field})")

@@ -30,4 +30,4 @@ def test_a_real_language_model_goes_the_whole_path(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "smollm" / "evaluate" / "report.json").read_text())
     assert {"single", "majority", "vgs_weighted_majority"} <= {row["method"] for row in report["rows"]}
     assert all(row["problems"] == 4 for row in report["rows"])
-    assert "usage" in done.stdout
+    assert "\ncost " in done.stdout

@@ -46,4 +46,4 @@ def test_a_policy_is_tuned_on_word_problems_and_searched(tmp_path: Path) -> None
     report = json.loads((tmp_path / "words" / "evaluate" / "report.json").read_text())
     assert {"single", "majority", "vgs_weighted_majority"} <= {row["method"] for row in report["rows"]}
     assert all(row["problems"] == 6 for row in report["rows"])
-    assert "usage" in output
+    assert "\ncost " in output

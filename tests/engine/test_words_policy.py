@@ -62,7 +62,7 @@ def test_the_loss_is_the_models_own_on_the_tokens_of_solutions(tmp_path: Path) -
     batch = trainer.data_collator(examples)
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=4)
     expected = trainer.model(**batch).loss
-    assert float(loss) == pytest.approx(float(expected), abs=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     parameters = list(trainer.model.parameters())
     for found, wanted in zip(
         torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True

@@ -15,8 +15,8 @@ from vgs_ray.config.node_labels import nodes_of
 from vgs_ray.config.train import shard_count
 from vgs_ray.evaluate.engine_memory import GIB, gpu_gib
 from vgs_ray.evaluate.placement import Demand, Group, candidates
-from vgs_ray.evaluate.training_memory import Activations, training_bytes, value_model_weights
 from vgs_ray.models import RANDOM
+from vgs_ray.value.training.memory import Activations, training_bytes, value_model_weights
 
 ConfigOf = Callable[[str], dict[str, Any]]
 """Gives the values of a model's config.json."""

@@ -13,12 +13,12 @@ from toy import CONFIG, in_processes
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
 from vgs_ray.config import Train
-from vgs_ray.evaluate.training_memory import token_bytes
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
 from vgs_ray.value.training.activations import first_that_fits, training_bytes
 from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loss import summed_loss
+from vgs_ray.value.training.memory import token_bytes
 from vgs_ray.value.training.parallel import Worker, prepare
 
 TOKENS = 512

@@ -22,7 +22,7 @@ from pipelines.recipes import vgs
 from vgs_ray.config import PlanAssumptions, Recipe
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.engine_memory import GIB
-from vgs_ray.evaluate.training_memory import training_bytes, value_model_weights
+from vgs_ray.value.training.memory import training_bytes, value_model_weights
 
 FILE = Path(__file__).parents[2] / "cluster.yaml"
 Change = Callable[[dict[str, Any]], None]

@@ -1,7 +1,7 @@
 """What the forward pass keeps for the backward pass, chosen by the memory of a GPU.
 
 In: a model, and the settings and the device of its training. Out: one of the values of `Train.activations`, applied to the model.
-`vgs_ray.evaluate.training_memory` has the estimate.
+`vgs_ray.value.training.memory` has the estimate.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import torch
 import torch._functorch.config as functorch
 
 from vgs_ray.config import Train
-from vgs_ray.evaluate import training_memory
-from vgs_ray.evaluate.training_memory import Activations, Weights
 from vgs_ray.value.model import ValueModel
+from vgs_ray.value.training import memory as training_memory
+from vgs_ray.value.training.memory import Activations, Weights
 
 BUDGET = 0.5
 """Share of the activations of a compiled layer that `budget` keeps."""

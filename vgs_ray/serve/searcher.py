@@ -130,25 +130,14 @@ class Searcher:
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
         choices = ranked(leaves, votes)[: spec.n]
-        logprobs = await asyncio.to_thread(self._logprobs, recorded, tree, [leaves[leaf] for leaf in choices], spec.raw)
-        decided = stop.groups if stop else None
+        chosen = [leaves[leaf] for leaf in choices]
+        logprobs = await asyncio.to_thread(self._logprobs, recorded, tree, chosen, spec.raw) if recorded else ()
         probability = None if late else probability_of(self.probabilities, spec, leaves, votes)
         return SearchResult(
-            leaves,
-            votes,
-            choices,
-            len(prompt),
-            usage,
-            seed,
-            seconds,
-            late,
-            flops,
-            spec.warnings,
-            decided,
-            probability,
-            logprobs,
-            spec.min_confidence,
-        )
+            leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops,
+            warnings=spec.warnings, decided_after=stop.groups if stop else None, probability=probability,
+            logprobs=logprobs, min_confidence=spec.min_confidence,
+        )  # fmt: skip
 
     def prompt(self, spec: SearchSpec) -> Tokens:
         """The prompt's tokens.
@@ -252,10 +241,10 @@ class Searcher:
         return await beam(*models, beam=spec.beam, sampling=sampling, listen=listen, cache_block=cache_block, **others)
 
     def _logprobs(
-        self, policy: LogprobPolicy | None, tree: Tree, leaves: Sequence[Leaf], raw: bool
+        self, policy: LogprobPolicy, tree: Tree, leaves: Sequence[Leaf], raw: bool
     ) -> tuple[tuple[TokenLogprob, ...], ...]:
         mark = self.decode(())
-        return tuple(answer_logprobs(policy, tree, leaf, self.pieces, mark, raw) for leaf in leaves if policy)
+        return tuple(answer_logprobs(policy, tree, leaf, self.pieces, mark, raw) for leaf in leaves)
 
     def _early_stop(self, spec: SearchSpec, same: Equivalent) -> EarlyStop | None:
         def answer(tree: Tree, leaf: Node) -> str | None:

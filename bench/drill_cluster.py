@@ -62,7 +62,8 @@ class Cluster:
         self._environment["VGS_DRILL_LOG"] = str(self.rows_made)
         self._environment["PATH"] = f"{Path(RAY).parent}:{os.environ['PATH']}"  # of `env python` in a job
         os.environ.update(environment_of(endpoint))
-        self._folder, self._number, self._scripted = folder, 0, scripted
+        self._folder, self._number = folder, 0
+        self._scripted = [str(SCRIPTED)] if scripted else []
         self.head = self._node(HEAD).start()
         self.workers: list[Node] = []
         wait_for(lambda: self.alive(), "the head")
@@ -101,7 +102,7 @@ class Cluster:
         environment = self._environment | {
             "RAY_API_SERVER_ADDRESS": f"http://{self.head.address}:8265",
             "VGS_ROOT": f"s3://{BUCKET}/runs",
-            "VGS_PYTHON": str(SCRIPTED) if self._scripted else "python",
+            "VGS_PYTHON": self._scripted[0] if self._scripted else "python",
         }
         with self.output(run).open("ab") as log:
             return subprocess.Popen(
@@ -113,7 +114,7 @@ class Cluster:
         """Start a command beside the cluster, with a Ray of its own."""
         with self.output(run).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *[SCRIPTED] * self._scripted, "-m", f"pipelines.{command}", "sandbox", "--root", f"s3://{BUCKET}/runs",
+                [sys.executable, *self._scripted, "-m", f"pipelines.{command}", "sandbox", "--root", f"s3://{BUCKET}/runs",
                  "--run-name", run, *OPTIONS],
                 cwd=ROOT, env=self._environment, stdout=log, stderr=log,
             )  # fmt: skip

@@ -28,6 +28,8 @@ from vgs_ray.labels.outcomes import cut_positions
 from vgs_ray.search.flops import forward_flops
 from vgs_ray.search.model_size import size_from_config
 
+SANDBOX_MODELS = ("--policy.model", "sandbox:ref", "--train.init", "sandbox:ref")
+
 
 def costs_of(*arguments: str):
     costs, lines = plan(parse("pipelines.plan", list(arguments)))
@@ -73,10 +75,7 @@ def test_the_rows_of_a_local_source_are_counted(tmp_path: Path, name: str) -> No
         "words",
         "--root",
         str(tmp_path),
-        "--policy.model",
-        "sandbox:ref",
-        "--train.init",
-        "sandbox:ref",
+        *SANDBOX_MODELS,
         "--clean.source",
         str(file),
         "--clean.validation",
@@ -102,10 +101,7 @@ def test_rows_that_can_not_be_counted_are_told(tmp_path: Path) -> None:
         "0",
         "--root",
         str(tmp_path),
-        "--policy.model",
-        "sandbox:ref",
-        "--train.init",
-        "sandbox:ref",
+        *SANDBOX_MODELS,
         "--roll-in.generators.0.model",
         "sandbox:ref",
     )

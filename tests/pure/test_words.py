@@ -15,7 +15,8 @@ import pytest
 from vgs_ray.cleaning.contamination import index_benchmarks, overlap
 from vgs_ray.errors import UserError
 from vgs_ray.grade import grade
-from vgs_ray.words.formulas import find_formula, steps_of
+from vgs_ray.words.calculations import PER_ROW, calculation_rows
+from vgs_ray.words.formulas import apply, find_formula, steps_of
 from vgs_ray.words.prepare import assign, rows_of, variants
 from vgs_ray.words.solutions import solution
 from vgs_ray.words.sources import WordProblem, read_problems
@@ -128,7 +129,7 @@ def test_a_problem_whose_numbers_are_ambiguous_has_no_variant(text: str, formula
 def test_variants_are_for_tuning_only_and_share_no_8_gram_with_the_benchmark() -> None:
     found = [_problem(_story(f"name{at}", 10 + at), f"{10 + at} + 3 - 2") for at in range(40)]
     assigned = assign(found, benchmark=10, problems=10)
-    more = variants(assigned, 2)
+    more = variants(assigned, 2, 0)
     tuned = {each.problem.problem for each in assigned if each.place == "tuning"}
     assert 0 < len(more) <= 2 * len(tuned)
     assert {re.sub(r"\d+", "", each.problem.problem) for each in more} <= {re.sub(r"\d+", "", text) for text in tuned}
@@ -138,7 +139,26 @@ def test_variants_are_for_tuning_only_and_share_no_8_gram_with_the_benchmark() -
     assert not [each for each in more if overlap(each.problem.problem, index)]
     assert len(rows_of([*assigned, *more], "tuning")) == len(tuned) + len(more)
     of_one_step = [_problem(_story(f"name{at}", 10 + at), f"{10 + at} + 3") for at in range(5)]
-    assert not variants(assign(of_one_step, benchmark=0, problems=0), 2)
+    assert not variants(assign(of_one_step, benchmark=0, problems=0), 2, 2)
+    of_gsm8k = assign([each._replace(source="gsm8k") for each in found], benchmark=0, problems=0)
+    assert 0 < len(variants(of_gsm8k, 0, 1)) <= len(found)
+
+
+def test_calculations_are_right_and_of_all_signs() -> None:
+    rows = calculation_rows(50)
+    lines = [line for row in rows for line in row["solution"].splitlines()]
+    assert len(lines) == 50 * PER_ROW
+    signs = set()
+    for line in lines:
+        left, sign, right, _, result = line.rstrip(".").split()
+        signs.add(sign)
+        assert apply(Fraction(left), sign, Fraction(right)) == int(result)
+    assert signs == set("+-*/")
+    for row in rows:
+        wanted = row["problem"].removeprefix("Calculate: ").split(", ")
+        assert [line.partition(" =")[0] for line in row["solution"].splitlines()] == wanted
+        assert row["solution"].endswith(f"= {row['answer']}.")
+    assert rows == calculation_rows(50) != calculation_rows(50, seed=1)
 
 
 def test_a_wrong_solution_is_refused() -> None:
@@ -160,11 +180,14 @@ def test_the_command_writes_the_splits(tmp_path: Path) -> None:
         tmp_path / "gsm8k.jsonl",
         "--out",
         tmp_path / "out",
+        "--calculations",
+        "3",
     ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     assert "tuning" in done.stdout
     tuning = [json.loads(line) for line in (tmp_path / "out" / "tuning.jsonl").read_text().splitlines()]
     assert {"1", "2", "3", "4", "5"} <= {row["answer"] for row in tuning}
+    assert [row["source"] for row in tuning][-4:] == ["gsm8k", *3 * ["calculations"]]
     assert {"problem", "answer", "solution", "source"} == tuning[0].keys()
 
 

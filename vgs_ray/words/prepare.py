@@ -3,7 +3,7 @@
 `python -m vgs_ray.words.prepare --mawps FILE... --asdiv FILE --svamp FILE --gsm8k FILE --out FOLDER` writes `benchmark.jsonl`,
 `problems.jsonl` and `tuning.jsonl`, with the columns problem, answer, solution and source, and prints what became of all rows.
 Copies are dropped, and so are problems that share an 8-gram with the benchmark, by the functions of stage clean. `tuning.jsonl`
-also has variants of its problems of several steps, with other numbers.
+also has variants of its problems of several steps, with other numbers, and calculations without a story.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from vgs_ray.data.storage import AnyPath, storage_path
 from vgs_ray.errors import UserError
 from vgs_ray.grade import grade
 from vgs_ray.prompts import END_OF_THOUGHT
+from vgs_ray.words.calculations import PER_ROW, calculation_rows
 from vgs_ray.words.solutions import solution
 from vgs_ray.words.sources import LAYOUTS, WordProblem, read_problems
 from vgs_ray.words.variants import with_other_numbers
@@ -71,16 +72,17 @@ def assign(found: Sequence[WordProblem], benchmark: int, problems: int) -> list[
     return [Assigned(each, places.get(at, "tuning")) for at, each in enumerate(found)]
 
 
-def variants(assigned: Sequence[Assigned], count: int) -> list[Assigned]:
+def variants(assigned: Sequence[Assigned], count: int, count_gsm8k: int) -> list[Assigned]:
     """At most `count` variants, with other numbers, of each problem for tuning that has several steps.
 
+    GSM8K, whose problems are long and unlike those of the benchmark, has most problems of several steps: `count_gsm8k` of each.
     Most problems for tuning have one step. A policy that is tuned on as many variants of these ends problems of the benchmark
     after one step. No variant shares an 8-gram with the benchmark.
     """
     index = index_benchmarks(("", each.problem.problem) for each in assigned if each.place == "benchmark")
     found = []
     for problem in (each.problem for each in assigned if each.place == "tuning" and len(each.problem.steps) > 1):
-        for at in range(count):
+        for at in range(count_gsm8k if problem.source == "gsm8k" else count):
             variant = with_other_numbers(problem, random.Random(stable_seed(at, problem_id(problem.problem))))
             if variant and not overlap(variant.problem, index):
                 found.append(Assigned(variant, VARIANT))
@@ -122,11 +124,12 @@ def table(assigned: Sequence[Assigned]) -> str:
     return tabulate(lines, headers=["", *sources, "all"])
 
 
-def write(assigned: Sequence[Assigned], folder: AnyPath) -> None:
-    """Write a file of JSON lines for each split."""
+def write(assigned: Sequence[Assigned], calculations: Sequence[dict[str, str]], folder: AnyPath) -> None:
+    """Write a file of JSON lines for each split; `calculations` are more rows for tuning."""
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        lines = "".join(json.dumps(row) + "\n" for row in rows_of(assigned, split))
+        rows = rows_of(assigned, split) + list(calculations if split == "tuning" else ())
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_atomically(folder / f"{split}.jsonl", lines)
 
 
@@ -138,7 +141,9 @@ def main() -> None:
     parser.add_argument("--out", type=storage_path, required=True)
     parser.add_argument("--benchmark", type=int, default=300, help="problems of the benchmark (default 300)")
     parser.add_argument("--problems", type=int, default=1200, help="problems of the value model (default 1200)")
-    parser.add_argument("--variants", type=int, default=4, help="of each problem of several steps (default 4)")
+    parser.add_argument("--variants", type=int, default=16, help="of each problem of several steps (default 16)")
+    parser.add_argument("--variants-gsm8k", type=int, default=2, help="the same for problems of GSM8K (default 2)")
+    parser.add_argument("--calculations", type=int, default=6000, help=f"rows of {PER_ROW} calculations (default 6000)")
     options = parser.parse_args()
     sources = [(kind, source) for kind in LAYOUTS for source in getattr(options, kind)]
     try:
@@ -146,8 +151,8 @@ def main() -> None:
     except UserError as error:
         parser.exit(1, f"error: {error}\n")
     assigned = assign(found, options.benchmark, options.problems)
-    assigned += variants(assigned, options.variants)
-    write(assigned, options.out)
+    assigned += variants(assigned, options.variants, options.variants_gsm8k)
+    write(assigned, calculation_rows(options.calculations), options.out)
     print(table(assigned))
 
 

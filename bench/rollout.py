@@ -28,7 +28,7 @@ def bare(recipe: Recipe) -> float:
     from vllm import LLM, SamplingParams
 
     from vgs_ray.engines.facts import end_tokens
-    from vgs_ray.engines.vllm import engine_args
+    from vgs_ray.engines.vllm_arguments import engine_args
     from vgs_ray.models import model_path
 
     config = recipe.roll_out

@@ -42,7 +42,7 @@ class PolicyReplica:
 
     def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
         with start_slot(resources):
-            self.policy: Any = build_policy(model, engine, logprobs=False)
+            self.policy: Any = build_policy(model, engine, logprobs=False, grammars=True)
         exit_on_failure(self.policy)
         exit_if_stuck(self.policy)
 
@@ -86,7 +86,7 @@ class PolicyValueReplica(PolicyReplica, ValueReplica):
 
     def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
         with start_slot(resources):
-            self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, logprobs=False)
+            self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, logprobs=False, grammars=True)
         exit_on_failure(self.policy)
         exit_if_stuck(self.policy)
 
@@ -131,7 +131,9 @@ def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     """The engines of policy and value in this process, or the one that is both."""
     model, settings = model_path(evaluated_policy(recipe)), recipe.serve
     with start_slot(settings.resources):
-        engines = build_engines(model, value_folder, settings.policy_engine, settings.value_engine, logprobs=False)
+        engines = build_engines(
+            model, value_folder, settings.policy_engine, settings.value_engine, logprobs=False, grammars=True
+        )
     exit_on_failure(*engines)
     exit_if_stuck(*engines)
     return engines

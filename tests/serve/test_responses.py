@@ -179,7 +179,7 @@ def test_an_abstention_is_a_refusal(evaluated: openai.OpenAI) -> None:
         ({"store": True}, "store", "the server stores no responses: leave store out or send false"),
         ({"background": True}, "background", "the server stores no responses"),
         ({"tools": [{"type": "web_search"}]}, "tools", "leave tools out"),
-        ({"text": {"format": {"type": "json_object"}}}, "text", "leave text out"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format", "xml"),
         ({"truncation": "auto"}, "truncation", 'send \\"disabled\\"'),
         ({"top_logprobs": 3}, "top_logprobs", "of the sampled token only"),
         ({"n": 2}, "n", "not a known field"),

@@ -173,7 +173,7 @@ BAD: list[tuple[dict[str, Any], str | None, str]] = [
     ({"stop": [""]}, "stop.0", "at least 1 character"),
     ({"stop": ["a"] * 5}, "stop", "at most 4"),
     ({"stop": "a" * 65}, "stop.0", "at most 64"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "json_object"),
+    ({"response_format": {"type": "xml"}}, "response_format", "xml"),
     ({"presence_penalty": 0.5}, "presence_penalty", "0.5"),
     ({"colour": "red"}, "colour", "not a known field"),
     ({"temperature": 3}, "temperature", "less than or equal to 2"),

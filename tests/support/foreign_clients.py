@@ -36,6 +36,7 @@ def openai_package(url: str, problem: str, folder: Path) -> None:
         chunks = list(client.completions.create(model=MODEL, prompt=problem, stream=True, extra_body=seed))
         assert "".join(chunk.choices[0].text for chunk in chunks)
         assert MODEL in [model.id for model in client.models.list()]
+        _parsed(client, messages)
 
     async def asynchronous() -> None:
         async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as client:
@@ -49,6 +50,19 @@ def openai_package(url: str, problem: str, folder: Path) -> None:
                 assert (await helper.get_final_completion()).choices[0].message.content == whole
 
     asyncio.run(asynchronous())
+
+
+def _parsed(client, messages) -> None:  # type: ignore[no-untyped-def]
+    """Typed contents, which the package makes from a JSON schema."""
+    import pydantic
+
+    class Result(pydantic.BaseModel):
+        answer: int
+
+    parsed = client.chat.completions.parse(model=MODEL, messages=messages, response_format=Result)
+    assert parsed.choices[0].message.parsed == Result(answer=7), parsed
+    response = client.responses.parse(model=MODEL, input=messages, text_format=Result)
+    assert response.output_parsed == Result(answer=7), response
 
 
 def litellm(url: str, problem: str, folder: Path) -> None:
@@ -77,13 +91,20 @@ def langchain(url: str, problem: str, folder: Path) -> None:
     responses = ChatOpenAI(model=MODEL, base_url=url, api_key=KEY, use_responses_api=True)
     assert [part["type"] for part in responses.invoke(problem).content][-1] == "text"
     assert any(chunk.content for chunk in responses.stream(problem))
+    schema = {"title": "result", "type": "object", "properties": {"answer": {"type": "integer"}}}
+    typed = model.with_structured_output(schema, method="json_schema")
+    assert typed.invoke(problem) == {"answer": 7}
     assert OpenAI(model=MODEL, base_url=url, api_key=KEY, max_tokens=64).invoke(problem)
 
 
 def pydantic_ai(url: str, problem: str, folder: Path) -> None:
-    from pydantic_ai import Agent
+    import pydantic
+    from pydantic_ai import Agent, NativeOutput
     from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
     from pydantic_ai.providers.openai import OpenAIProvider
+
+    class Result(pydantic.BaseModel):
+        answer: int
 
     provider = OpenAIProvider(base_url=url, api_key=KEY)
     for model in (OpenAIChatModel(MODEL, provider=provider), OpenAIResponsesModel(MODEL, provider=provider)):
@@ -98,6 +119,7 @@ def pydantic_ai(url: str, problem: str, folder: Path) -> None:
                 return await stream.get_output()
 
         assert asyncio.run(streamed())
+        assert Agent(model, output_type=NativeOutput(Result)).run_sync(problem).output == Result(answer=7)
 
 
 def llm(url: str, problem: str, folder: Path) -> None:
@@ -169,8 +191,22 @@ def inspect_ai(url: str, problem: str, folder: Path) -> None:
         assert [sample.scores["includes"].value for sample in log.samples] == ["C", "C"], log.samples
 
 
+def instructor(url: str, problem: str, folder: Path) -> None:
+    import instructor
+    import openai
+    import pydantic
+
+    class Result(pydantic.BaseModel):
+        answer: int
+
+    client = instructor.from_openai(openai.OpenAI(base_url=url, api_key=KEY), mode=instructor.Mode.JSON_SCHEMA)
+    messages = [{"role": "user", "content": problem}]
+    result = client.chat.completions.create(model=MODEL, messages=messages, response_model=Result, max_retries=0)
+    assert result.answer == 7, result
+
+
 CLIENTS = {each.__name__: each for each in (openai_package, litellm, langchain, pydantic_ai, llm, lm_eval, inspect_ai)}
 
 if __name__ == "__main__":
     _, client, url, problem, folder = sys.argv
-    CLIENTS[client](url, problem, Path(folder))
+    (CLIENTS | {instructor.__name__: instructor})[client](url, problem, Path(folder))

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Beam, Sampling, Serve
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion, EngineDied
+from vgs_ray.engines.interface import Completion, EngineDied, SamplingWithGrammar, UnusableGrammar
 from vgs_ray.engines.scripted import END, ScriptedPolicy, ScriptedValue, World
 from vgs_ray.prompts import Turn
 from vgs_ray.serve.app import create_app
@@ -36,13 +36,19 @@ SETTINGS = Serve(
     max_waiting=0,
 )
 HANG, DIE, BREAK, LONG = "hang", "die", "break", "long"
+REFUSED = "refused"
+"""A regular expression that the policy refuses."""
 MOOD = 8
 """Second token of the prompts HANG, DIE and BREAK; the first token tells them apart."""
 VOCABULARY = 10
+CHARACTERS = 1000
+"""The id of the first token that stands for a character. Only texts with a grammar have such tokens."""
 
 
 def decode(tokens: Tokens) -> str:
     """A finished chain has the sum of its slips as its answer; 0 is correct."""
+    if written := "".join(chr(token - CHARACTERS) for token in tokens if token >= CHARACTERS):
+        return written
     body = [token for token in tokens if token != END]
     thought = f"<think>{' '.join(map(str, body))}"
     return f"{thought}</think>\nSo \\boxed{{{sum(body) % 7}}}" if END in tokens else thought
@@ -62,13 +68,21 @@ def tokenize(text: str) -> Tokens:
 
 @dataclass
 class Moody(ScriptedPolicy):
-    """A policy that can hang, die or fail. It counts the calls that hang and those that were cancelled."""
+    """A policy that can hang, die or fail. It counts the calls that hang and those that were cancelled.
 
+    Attributes:
+        formatted: what it writes if a call has a grammar; these calls are kept in `grammars`.
+    """
+
+    formatted: str = '{"answer": 7}'
+    grammars: list[SamplingWithGrammar] = field(default_factory=list)
     started: int = 0
     cancelled: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        if isinstance(sampling, SamplingWithGrammar):
+            return self._formatted(sampling)
         if prefix[:2] == (2, MOOD):
             raise EngineDied("the engine is gone (secret)")
         if prefix[:2] == (3, MOOD):
@@ -81,6 +95,13 @@ class Moody(ScriptedPolicy):
                 self.cancelled += 1
                 raise
         return await super().extend(prefix, sampling, seed)
+
+    def _formatted(self, sampling: SamplingWithGrammar) -> Completion:
+        self.grammars.append(sampling)
+        if sampling.grammar.text == REFUSED:
+            raise UnusableGrammar("no backend takes this")
+        tokens = (*(CHARACTERS + ord(each) for each in self.formatted), END)[: sampling.max_tokens]
+        return Completion(tokens, END in tokens, "stop" if END in tokens else "length", 0.0, 1)
 
 
 class HangsAfterTwoBlocks(Moody):

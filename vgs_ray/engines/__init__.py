@@ -35,7 +35,12 @@ class Engines(NamedTuple):
 
 
 def build_engines(
-    policy: str, value: str, policy_engine: config.Engine, value_engine: config.Engine, logprobs: bool = True
+    policy: str,
+    value: str,
+    policy_engine: config.Engine,
+    value_engine: config.Engine,
+    logprobs: bool = True,
+    grammars: bool = False,
 ) -> Engines:
     """Start the engines of a search, and wait until they are ready. Call `close()` to stop them.
 
@@ -45,7 +50,7 @@ def build_engines(
             engine with the settings `policy_engine` is both, and its completions have a `score`.
         policy_engine: configuration of the policy's engine.
         value_engine: configuration of the value model's engine.
-        logprobs: as in `VllmPolicy`.
+        logprobs, grammars: as in `VllmPolicy`.
 
     Raises:
         ValueError: `value` is `OWN_HEAD` and the policy has no value head.
@@ -53,9 +58,9 @@ def build_engines(
     if value == OWN_HEAD:
         from vgs_ray.engines.one_pass import VllmPolicyValue
 
-        both = VllmPolicyValue(on_this_machine(policy), policy_engine)
+        both = VllmPolicyValue(on_this_machine(policy), policy_engine, grammars)
         return Engines(both, both)
-    started = build_policy(policy, policy_engine, logprobs, shared=value != RANDOM)
+    started = build_policy(policy, policy_engine, logprobs, shared=value != RANDOM, grammars=grammars)
     try:
         return Engines(started, build_value(value, value_engine, policy))
     except BaseException:
@@ -64,7 +69,7 @@ def build_engines(
 
 
 def build_policy(
-    model: str, engine: config.Engine, logprobs: bool = True, shared: bool = False
+    model: str, engine: config.Engine, logprobs: bool = True, shared: bool = False, grammars: bool = False
 ) -> VllmPolicy | ServedPolicy:
     """Start a vLLM engine that extends prefixes, or connect to the servers `engine.urls`, and wait until it is ready. Call
     `close()` to stop it.
@@ -72,7 +77,7 @@ def build_policy(
     Args:
         model: folder, URL or hub id of a causal language model.
         engine: its configuration.
-        logprobs, shared: as in `VllmPolicy`.
+        logprobs, shared, grammars: as in `VllmPolicy`. Servers always accept grammars.
     """
     if engine.urls:
         from vgs_ray.engines.served import ServedPolicy
@@ -80,7 +85,7 @@ def build_policy(
         return ServedPolicy(model, engine, logprobs)
     from vgs_ray.engines.vllm import VllmPolicy
 
-    return VllmPolicy(on_this_machine(model), engine, logprobs, shared)
+    return VllmPolicy(on_this_machine(model), engine, logprobs, shared, grammars)
 
 
 def build_value(model: str, engine: config.Engine, policy: str = "") -> VllmValue | RandomValue | TranslatedValue:

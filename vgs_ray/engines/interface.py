@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -42,6 +43,25 @@ SEARCH_CONTEXT: ContextVar[SearchContext | None] = ContextVar("SEARCH_CONTEXT", 
 @dataclass(frozen=True)
 class SamplingWithLogprobs(Sampling):
     """Sampling parameters of a call whose completion has the log-probability of each token."""
+
+
+class Grammar(NamedTuple):
+    """What a completion may be.
+
+    Attributes:
+        kind: `json`: JSON that fits a schema. `regex`: text that a regular expression matches.
+        text: the JSON schema, or the regular expression.
+    """
+
+    kind: Literal["json", "regex"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingWithGrammar(Sampling):
+    """Sampling parameters of a call whose completion fits `grammar`, unless `max_tokens` cuts it off."""
+
+    grammar: Grammar
 
 
 class Score(NamedTuple):
@@ -131,6 +151,22 @@ class EngineDied(RuntimeError):
 
 class EngineFailed(EngineDied):
     """The engine failed while it held the call. The call may be the cause, so it must not be repeated."""
+
+
+class UnusableGrammar(ValueError):
+    """The engine can't compile the grammar of a call, or can't keep to it."""
+
+
+@contextmanager
+def refused_grammars(sampling: Sampling, *errors: type[Exception]) -> Iterator[None]:
+    """Raise `UnusableGrammar` if an engine refuses a call that has a grammar, with ValueError or one of `errors`."""
+    refusals: tuple[type[Exception], ...] = (ValueError, *errors)
+    try:
+        yield
+    except refusals as error:
+        if isinstance(sampling, SamplingWithGrammar):
+            raise UnusableGrammar(str(error)) from error
+        raise
 
 
 class UnknownToken(ValueError):

@@ -15,8 +15,17 @@ from typing import Any
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import Completion, SamplingWithLogprobs, Score, check_scored, check_tokens, room_for
-from vgs_ray.engines.vllm import VllmPolicy, engine_args, sampling_params
+from vgs_ray.engines.interface import (
+    Completion,
+    SamplingWithGrammar,
+    SamplingWithLogprobs,
+    Score,
+    check_scored,
+    check_tokens,
+    room_for,
+)
+from vgs_ray.engines.vllm import VllmPolicy
+from vgs_ray.engines.vllm_arguments import engine_args, sampling_params
 from vgs_ray.models.folder import local_folder
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.value.head import read_head
@@ -38,21 +47,27 @@ class VllmPolicyValue(VllmPolicy):
     Args:
         model: folder or hub id of a policy with a value head.
         engine: settings of the engine.
+        grammars: as in `VllmPolicy`.
 
     Raises:
         ValueError: the model has no value head, the head does not fit it, or it has no end-of-sequence token.
         Exception: from vLLM, if the engine cannot start.
     """
 
-    def __init__(self, model: str, engine: Engine) -> None:
+    def __init__(self, model: str, engine: Engine, grammars: bool = False) -> None:
         folder = local_folder(model)
         self._config = read_config(folder)
         head, _ = read_head(folder, self._config)
         self._slot = head.slot
-        super().__init__(model, engine)
+        super().__init__(model, engine, grammars=grammars)
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        """As `VllmPolicy.extend`, with the score of the prefix and its new tokens, for which nothing is forwarded twice."""
+        """As `VllmPolicy.extend`, with the score of the prefix and its new tokens, for which nothing is forwarded twice.
+
+        A completion that fits a grammar has no score: the grammar would not allow the slot.
+        """
+        if isinstance(sampling, SamplingWithGrammar):
+            return await super().extend(prefix, sampling, seed)
         room = room_for(prefix, sampling.max_tokens, self.max_model_len)
         check_tokens(prefix, self._vocabulary)
         check_tokens(sampling.stop_token_ids, self._vocabulary)

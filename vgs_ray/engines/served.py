@@ -26,9 +26,11 @@ from vgs_ray.engines.interface import (
     Completion,
     EngineDied,
     FinishReason,
+    SamplingWithGrammar,
     SamplingWithLogprobs,
     Usage,
     check_tokens,
+    refused_grammars,
     room_for,
 )
 from vgs_ray.models.folder import on_this_machine
@@ -108,8 +110,12 @@ class ServedPolicy:
             "stop_token_ids": [*self._end_tokens, *sampling.stop_token_ids],
             "return_token_ids": True,
         }
+        if isinstance(sampling, SamplingWithGrammar):
+            body["structured_outputs"] = {sampling.grammar.kind: sampling.grammar.text}
         async with self._room:
-            return self._read(await self._call(prefix, body), len(prefix), each)
+            with refused_grammars(sampling):
+                reply = await self._call(prefix, body)
+            return self._read(reply, len(prefix), each)
 
     def close(self) -> None:
         """Nothing to free: connections end with the process."""

@@ -19,10 +19,9 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import torch
-from vllm import PoolingParams, SamplingParams
+from vllm import PoolingParams
 from vllm.engine.arg_utils import EngineArgs
-from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
+from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from vgs_ray.config import Engine, Sampling
@@ -37,18 +36,14 @@ from vgs_ray.engines.interface import (
     Usage,
     check_scored,
     check_tokens,
+    refused_grammars,
     room_for,
 )
 from vgs_ray.engines.loop import EngineLoop
+from vgs_ray.engines.vllm_arguments import engine_args, grammar_args, sampling_params
 from vgs_ray.value.model import ARCHITECTURE, CORRECT
 from vgs_ray.value.vllm_plugin import REWARD_ARCHITECTURE
 
-GIB = 1024**3
-CPU_BLOCK = 32
-"""Block size of the KV cache on CPU, in tokens: the smallest supported. With vLLM's default (128), short prefixes are never
-cached."""
-CPU_BATCH = 4096
-"""Maximum number of tokens of one step on CPU, unless a single sequence may be longer."""
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 """Suffixes of the names of transformers' classifiers. Only the heads of the second kind have a bias."""
 
@@ -64,18 +59,22 @@ class VllmPolicy:
         engine: settings of the engine.
         logprobs: whether to compute `Completion.mean_logprob`, which costs 7% of the throughput of a tiny model. NaN without.
         shared: whether another engine runs in this process, see `loop.step_lock`.
+        grammars: whether calls may have a `SamplingWithGrammar`. vLLM then loads the tokenizer.
 
     Raises:
         ValueError: the model has no end-of-sequence token.
         Exception: from vLLM, if the engine cannot start.
     """
 
-    def __init__(self, model: str, engine: Engine, logprobs: bool = True, shared: bool = False) -> None:
+    def __init__(
+        self, model: str, engine: Engine, logprobs: bool = True, shared: bool = False, grammars: bool = False
+    ) -> None:
         self.usage = Usage()
         self.max_model_len = engine.max_model_len
         self._logprobs = 0 if logprobs else None  # 0: of the sampled token only
         self._end_tokens: frozenset[int] = frozenset()
-        args = self._engine_args(model, engine) | ({"async_scheduling": False} if shared else {})
+        args = self._engine_args(model, engine) | (grammar_args() if grammars else {})
+        args |= {"async_scheduling": False} if shared else {}
         self.loop = _start(args, engine, self._read)
         self._vocabulary = vocabulary_of(self.loop.engine)
         try:
@@ -92,6 +91,7 @@ class VllmPolicy:
         Raises:
             ValueError: `prefix` is empty, or as long as `max_model_len`.
             UnknownToken: a token id is outside the vocabulary.
+            UnusableGrammar: the engine refuses the grammar of the call.
             EngineDied: the engine is gone.
         """
         room = room_for(prefix, sampling.max_tokens, self.max_model_len)
@@ -100,7 +100,8 @@ class VllmPolicy:
         each = isinstance(sampling, SamplingWithLogprobs)
         logprobs = 0 if each else self._logprobs
         params = sampling_params(sampling, seed, max_tokens=room, stop_token_ids=ends, logprobs=logprobs)
-        return await self.loop.submit(prefix, params, partial(self._read, each=each), self._interrupted)
+        with refused_grammars(sampling, VLLMClientError):
+            return await self.loop.submit(prefix, params, partial(self._read, each=each), self._interrupted)
 
     @property
     def kv_usage(self) -> float:
@@ -124,6 +125,8 @@ class VllmPolicy:
     def _read(self, output: Any, each: bool = False) -> Completion:
         """The completion, if desired with the log-probability of each token."""
         made = output.outputs[0]
+        if made.finish_reason == "error":
+            raise ValueError("vLLM ended the sequence: the vocabulary has no token that the grammar allows")
         completion = self._completion(
             output, tuple(made.token_ids), made.cumulative_logprob, stopped=made.finish_reason == "stop"
         )
@@ -218,53 +221,6 @@ def _overrides(model: str) -> dict[str, Any]:
         return {"architectures": [REWARD_ARCHITECTURE], "score_bias": name.endswith(CLASSIFIERS[1])}
     # The published checkpoint has the same layout under another architecture name.
     return {"architectures": [ARCHITECTURE]}
-
-
-def sampling_params(sampling: Sampling, seed: int, **others: Any) -> SamplingParams:
-    """vLLM's `SamplingParams` of one sequence, with `others` of its fields."""
-    return SamplingParams(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=seed if sampling.temperature > 0 else None,
-        flat_logprobs=True,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        skip_clone=True,
-        **others,
-    )
-
-
-def engine_args(model: str, engine: Engine) -> dict[str, Any]:
-    """vLLM's `EngineArgs` for a model on this machine."""
-    args: dict[str, Any] = {
-        "model": model,
-        "dtype": engine.dtype,
-        "max_model_len": engine.max_model_len,
-        "max_num_seqs": engine.max_num_seqs,
-        "tensor_parallel_size": engine.tensor_parallel_size,
-        # By default, vLLM in a Ray actor would start Ray workers of its own.
-        "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
-        "enforce_eager": engine.enforce_eager,
-        "enable_prefix_caching": True,
-        "skip_tokenizer_init": True,
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-    }
-    if not current_platform.is_cpu():
-        batched = max(engine.max_num_batched_tokens, engine.max_num_seqs)  # vLLM refuses fewer
-        return args | {"gpu_memory_utilization": engine.gpu_memory_utilization, "max_num_batched_tokens": batched}
-    return {
-        **args,
-        "kv_cache_memory_bytes": int(engine.kv_cache_gib * GIB),
-        "block_size": CPU_BLOCK,
-        # With chunked prefill, vLLM samples after each chunk and rewinds the sequence's random generator. torch cannot do that
-        # on CPU: the engine would fail with "CPU Generator does not use offset".
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(CPU_BATCH, engine.max_model_len, engine.max_num_seqs),
-    }
 
 
 def _start(args: dict[str, Any], settings: Engine, read: Any) -> EngineLoop[Any]:

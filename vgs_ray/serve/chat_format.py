@@ -8,7 +8,7 @@ from vgs_ray.serve.errors import ApiError
 from vgs_ray.serve.events import DONE, Chunks, Delta, frame
 from vgs_ray.serve.replies import ChatReply, TextReply, chat_reply, search_reply, text_reply, usage_reply
 from vgs_ray.serve.requests import ChatRequest, CompletionRequest
-from vgs_ray.serve.search_result import SearchResult, split_thought
+from vgs_ray.serve.search_result import SearchResult
 
 CHUNK_CHARS = 2048
 ROLE: Delta = {"role": "assistant", "content": ""}
@@ -38,13 +38,13 @@ class ChatFormat:
         """Frames after the vote: the answer, its finish reason with the details of the search, and the usage."""
         for index in range(1, len(result.choices)):
             yield frame(self.chunks.delta(index, ROLE))
-        for index, leaf in enumerate(result.choices):
-            for delta in self._deltas(result.leaves[leaf].text, result.refusal):
+        for index in range(len(result.choices)):
+            for delta in self._deltas(result, index):
                 yield frame(self.chunks.delta(index, delta))
             if result.logprobs:
                 yield frame(self.chunks.logprobs(index, result))
         for index, leaf in enumerate(result.choices):
-            last = self.chunks.delta(index, {}, result.finish_reason(leaf))
+            last = self.chunks.delta(index, {}, result.finish_reason(index))
             if leaf == result.selected:
                 last["vgs_ray"] = search_reply(result)
             yield frame(last)
@@ -56,12 +56,13 @@ class ChatFormat:
         """The last frame of a search that failed."""
         return frame(error.body)
 
-    def _deltas(self, text: str, refusal: str | None) -> Iterator[Delta]:
-        thought, content = ("", text) if self.chunks.text else split_thought(text)
+    def _deltas(self, result: SearchResult, choice: int) -> Iterator[Delta]:
+        text = result.leaves[result.choices[choice]].text
+        thought, content = ("", text) if self.chunks.text else result.thought_and_content(choice)
         for piece in pieces_of(thought):
             yield {"reasoning_content": piece}
-        if refusal:
-            yield {"refusal": refusal}
+        if result.refusal:
+            yield {"refusal": result.refusal}
             return
         for piece in pieces_of(content):
             yield {"content": piece}

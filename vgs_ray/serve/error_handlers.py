@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from vgs_ray.engines.interface import EngineDied
+from vgs_ray.engines.interface import EngineDied, UnusableGrammar
 from vgs_ray.prompts import ConversationRefused
 from vgs_ray.serve.errors import ApiError, error_reply, invalid_request, short
 from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, TooLate
@@ -21,12 +21,13 @@ from vgs_ray.serve.searcher import PromptTooLong, PromptUnreadable, TooLate
 log = logging.getLogger(__name__)
 
 
-def api_error(error: Exception, param: str = "messages") -> ApiError:
+def api_error(error: Exception, param: str = "messages", form: str = "response_format") -> ApiError:
     """The error to send to the client if a search or a score raises `error`.
 
     Args:
         error: what was raised.
         param: the field with the prompt.
+        form: the field with the form of the content.
     """
     if isinstance(error, ApiError):
         return error
@@ -38,6 +39,9 @@ def api_error(error: Exception, param: str = "messages") -> ApiError:
         return ApiError(
             400, f"{error}: leave it out, or write all of it into the last message", param, "unsupported_value"
         )
+    if isinstance(error, UnusableGrammar):
+        message = f"the engine refuses the form of the content ({str(error)[:200]}): change it or leave it out"
+        return ApiError(400, message, form, "invalid_value")
     if isinstance(error, TooLate):
         return ApiError(504, str(error), "search.deadline_s", "deadline_exceeded")
     if isinstance(error, EngineDied):

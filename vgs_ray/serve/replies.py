@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from vgs_ray.engines.interface import FinishReason
 from vgs_ray.serve.logprob_replies import ChatLogprobs, TextLogprobs, chat_logprobs, text_logprobs
-from vgs_ray.serve.search_result import SearchResult, split_thought
+from vgs_ray.serve.search_result import SearchResult
 
 
 @with_config(extra="forbid")
@@ -173,11 +173,11 @@ def chat_reply(result: SearchResult, model: str) -> ChatReply:
     choices: list[ChatChoice] = [
         {
             "index": index,
-            "message": _message(result.leaves[leaf].text, result.refusal),
-            "finish_reason": result.finish_reason(leaf),
+            "message": _message(result, index),
+            "finish_reason": result.finish_reason(index),
             "logprobs": chat_logprobs(result, index),
         }
-        for index, leaf in enumerate(result.choices)
+        for index in range(len(result.choices))
     ]
     return {
         "id": chat_id(),
@@ -190,10 +190,10 @@ def chat_reply(result: SearchResult, model: str) -> ChatReply:
     }
 
 
-def _message(text: str, refusal: str | None) -> MessageReply:
-    thought, content = split_thought(text)
-    content = "" if refusal else content
-    return {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": refusal}
+def _message(result: SearchResult, choice: int) -> MessageReply:
+    thought, content = result.thought_and_content(choice)
+    content = "" if result.refusal else content
+    return {"role": "assistant", "content": content, "reasoning_content": thought, "refusal": result.refusal}
 
 
 def text_reply(result: SearchResult, model: str) -> TextReply:
@@ -202,7 +202,7 @@ def text_reply(result: SearchResult, model: str) -> TextReply:
         {
             "index": index,
             "text": result.leaves[leaf].text,
-            "finish_reason": result.finish_reason(leaf),
+            "finish_reason": result.finish_reason(index),
             "logprobs": text_logprobs(result, index),
         }
         for index, leaf in enumerate(result.choices)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from vgs_ray.config.ranges import Penalty
 from vgs_ray.prompts import Role
+from vgs_ray.serve.answer_format import ResponseFormat, StructuredOutputs
 from vgs_ray.serve.errors import ApiError, short
 from vgs_ray.serve.limits import (
     INT64,
@@ -173,6 +174,7 @@ class SearchRequest(RequestFields):
         max_tokens: of each answer. A value above the server's limit is reduced to it, with a warning in the reply.
     """
 
+    format_field: ClassVar[str] = "response_format"
     max_tokens: Size | None = None
     seed: Seed | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -201,6 +203,7 @@ class ChatRequest(SearchRequest):
     Attributes:
         logprobs: return the log-probability of each token of the content.
         reasoning_effort: size of the search, relative to that of the model; see `search_options.EFFORTS`.
+        response_format, structured_outputs: form of the content, of OpenAI and of vLLM.
     """
 
     prompt_field: ClassVar[str] = "messages"
@@ -208,6 +211,8 @@ class ChatRequest(SearchRequest):
     max_completion_tokens: Size | None = None
     reasoning_effort: Effort | None = None
     logprobs: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     def wants_logprobs(self) -> bool:
         return bool(self.logprobs)

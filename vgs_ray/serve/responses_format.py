@@ -19,7 +19,7 @@ from vgs_ray.serve.responses_reply import (
     started_response,
 )
 from vgs_ray.serve.responses_request import ResponsesRequest
-from vgs_ray.serve.search_result import SearchResult, split_thought
+from vgs_ray.serve.search_result import SearchResult
 
 
 class ResponsesFormat:
@@ -80,7 +80,7 @@ class ResponsesFormat:
         yield self._event("response.output_item.done", output_index=output, item=item)
 
     def _ended(self, result: SearchResult, items: list[MessageItem | ReasoningItem]) -> ResponseReply:
-        _, content = split_thought(result.leaves[result.selected].text)
+        _, content = result.thought_and_content()
         return ended_response(self.started, result, items, len(self.tokenize(content)) if content else 0)
 
     def _event(self, type: str, **fields: Any) -> str:

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from vgs_ray.serve.logprob_replies import TokenReply, chat_logprobs
 from vgs_ray.serve.replies import SearchReply, search_reply
 from vgs_ray.serve.responses_request import ResponsesRequest
-from vgs_ray.serve.search_result import SearchResult, split_thought
+from vgs_ray.serve.search_result import SearchResult
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -141,7 +141,7 @@ def started_response(body: ResponsesRequest, temperature: float, top_p: float) -
         "reasoning": {"effort": body.reasoning.effort if body.reasoning else None, "summary": None},
         "store": False,
         "temperature": temperature if body.temperature is None else body.temperature,
-        "text": {"format": {"type": "text"}},
+        "text": {"format": body.text_format()},
         "tool_choice": "none",
         "tools": [],
         "top_logprobs": 0,
@@ -155,7 +155,7 @@ def ended_response(
     started: ResponseReply, result: SearchResult, output: list[MessageItem | ReasoningItem], content_tokens: int
 ) -> ResponseReply:
     """The response after the vote. `content_tokens` is the number of tokens in the chosen content."""
-    complete = result.finish_reason(result.selected) == "stop"
+    complete = result.finish_reason() == "stop"
     generated = result.usage.generated
     usage: ResponseUsage = {
         "input_tokens": result.prompt_tokens,
@@ -178,9 +178,9 @@ def ended_response(
 
 def output_items(result: SearchResult) -> list[MessageItem | ReasoningItem]:
     """The thought, if there is one, and the message, unless no answer finished."""
-    text, refusal = result.leaves[result.selected].text, result.refusal
-    thought, content = split_thought(text)
-    status: ItemStatus = "completed" if result.finish_reason(result.selected) == "stop" else "incomplete"
+    refusal = result.refusal
+    thought, content = result.thought_and_content()
+    status: ItemStatus = "completed" if result.finish_reason() == "stop" else "incomplete"
     reasoning: ReasoningItem = {
         "id": f"rs_{secrets.token_hex(12)}",
         "type": "reasoning",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from vgs_ray.serve.answer_format import TextFormat, nested
 from vgs_ray.serve.errors import ApiError
 from vgs_ray.serve.limits import MAX_MESSAGES
 from vgs_ray.serve.requests import ChatRequest, Effort, RequestFields, Size, StrictModel, check_readable
@@ -68,10 +69,18 @@ class ResponsesStreamOptions(StrictModel):
     include_obfuscation: Literal[False] | None = None
 
 
+class ResponsesText(StrictModel):
+    """The form of the text."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["medium"] | None = None
+
+
 class ResponsesChat(ChatRequest):
     """A chat completion that comes from `/v1/responses`, whose fields have other names."""
 
     prompt_field: ClassVar[str] = "input"
+    format_field: ClassVar[str] = "text.format"
     max_output_tokens: Size | None = None
 
 
@@ -83,6 +92,7 @@ class ResponsesRequest(RequestFields):
         max_output_tokens: as `max_completion_tokens` of a chat completion.
         include: `message.output_text.logprobs` returns log-probabilities. Reasoning is returned as text, never encrypted.
         store: responses are never stored.
+        text: the form of the content.
     """
 
     input: Input
@@ -91,6 +101,7 @@ class ResponsesRequest(RequestFields):
     reasoning: Reasoning | None = None
     include: list[INCLUDED] | None = None
     stream_options: ResponsesStreamOptions | None = None
+    text: ResponsesText | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -108,12 +119,18 @@ class ResponsesRequest(RequestFields):
             )  # fmt: skip
         return self
 
+    def text_format(self) -> dict[str, Any]:
+        """The form of the content in OpenAI's layout."""
+        form = self.text.format if self.text else None
+        return form.model_dump(by_alias=True, exclude_none=True) if form else {"type": "text"}
+
     def as_chat(self) -> ResponsesChat:
         """The chat completion that means the same."""
         system = [{"role": "system", "content": self.instructions}] if self.instructions else []
         body = {
             "messages": system + [{"role": each.role, "content": each.text()} for each in self.input],
             "reasoning_effort": self.reasoning and self.reasoning.effort,
+            "response_format": nested(self.text_format()),
             "logprobs": LOGPROBS in (self.include or ()),
             "search": self.search.model_dump(exclude_unset=True) if self.search else None,
         }

@@ -55,6 +55,13 @@ class TokenLogprob(NamedTuple):
     logprob: float
 
 
+class Content(NamedTuple):
+    """A text in the form that the request asks for. `length`: it was cut off, or its response was."""
+
+    text: str
+    finish_reason: FinishReason
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """The result of a search.
@@ -74,6 +81,7 @@ class SearchResult:
         probability: see `probability.probability_of`.
         logprobs: for each choice, of the tokens of its content; empty if not requested.
         min_confidence: the lowest probability with which the answer is given; None always gives it.
+        contents: for each choice, its content in the requested form; empty without one.
     """
 
     leaves: tuple[Leaf, ...]
@@ -90,6 +98,7 @@ class SearchResult:
     probability: float | None = None
     logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
     min_confidence: float | None = None
+    contents: tuple[Content, ...] = ()
 
     @property
     def selected(self) -> int:
@@ -117,9 +126,18 @@ class SearchResult:
         """Whether another answer has almost the same weight as the selected one."""
         return len(self.votes) > 1 and self.votes[1].weight >= NEAR_TIE * self.votes[0].weight
 
-    def finish_reason(self, leaf: int) -> FinishReason:
-        """A leaf's finish reason; `length` if the deadline ended the search."""
-        return "length" if self.late else self.leaves[leaf].finish_reason
+    def finish_reason(self, choice: int = 0) -> FinishReason:
+        """The finish reason of a choice; `length` if the deadline ended the search."""
+        if self.late:
+            return "length"
+        return (self.contents[choice] if self.contents else self.leaves[self.choices[choice]]).finish_reason
+
+    def thought_and_content(self, choice: int = 0) -> tuple[str, str]:
+        """The thought and the content of a choice. A content of a form follows the whole response, which is then the thought."""
+        thought, content = split_thought(self.leaves[self.choices[choice]].text)
+        if not self.contents:
+            return thought, content
+        return "\n\n".join(filter(None, (thought, content))), self.contents[choice].text
 
 
 def vote_share(votes: Sequence[Vote]) -> float | None:

@@ -61,6 +61,7 @@ class Routes:
         try:
             spec = resolve_search(body, self.settings)
             check_min_confidence(self.searcher.probabilities, spec)
+            await self.searcher.check_grammar(spec)
             if body.stream:
                 return await self._stream(spec, body, layout)
             with await self.take(spec.budget) as place:
@@ -69,7 +70,7 @@ class Routes:
         except ClientGone:
             return Response(status_code=CLIENT_CLOSED)
         except Exception as error:
-            raise api_error(error, body.prompt_field) from error
+            raise api_error(error, body.prompt_field, body.format_field) from error
 
     async def respond(self, body: ResponsesRequest, request: Request) -> Response:
         """As `search`, in the layout of OpenAI's Responses API."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from vgs_ray import config
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Grammar
 from vgs_ray.prompts import Turn
+from vgs_ray.serve.answer_format import grammar_of
 from vgs_ray.serve.errors import ApiError
 from vgs_ray.serve.requests import ChatRequest, CompletionRequest, Message, Method, SearchOptions, Select
 from vgs_ray.serve.search_options import beam_and_budget, search_options
@@ -43,6 +45,7 @@ class SearchSpec:
         confidence: at which the vote is decided and the rest of the search is cancelled; None runs the whole search.
         logprobs: also return the log-probabilities of the tokens of each choice.
         min_confidence: the lowest probability with which the answer is given; None always gives it.
+        grammar: of the content; None for any text.
     """
 
     problem: str | Conversation | Tokens
@@ -60,6 +63,7 @@ class SearchSpec:
     confidence: float | None = None
     logprobs: bool = False
     min_confidence: float | None = None
+    grammar: Grammar | None = None
 
 
 def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Serve) -> SearchSpec:
@@ -92,7 +96,20 @@ def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Se
         confidence=_confidence(options),
         logprobs=request.wants_logprobs(),
         min_confidence=options.min_confidence,
+        grammar=_grammar(request),
     )
+
+
+def _grammar(request: ChatRequest | CompletionRequest) -> Grammar | None:
+    if not isinstance(request, ChatRequest):
+        return None
+    grammar = grammar_of(request.response_format, request.structured_outputs, request.format_field)
+    if grammar and request.logprobs:
+        raise ApiError(
+            400, f"logprobs is true and {request.format_field} or structured_outputs asks for a form of the content, whose "
+            "tokens have no log-probabilities: leave one of them out", "logprobs", "invalid_value",
+        )  # fmt: skip
+    return grammar
 
 
 def _confidence(options: SearchOptions) -> float | None:

@@ -18,7 +18,7 @@ from vgs_ray.answers.judge import Judge
 from vgs_ray.config import Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.interface import SEARCH_CONTEXT, Policy, SearchContext, UnknownToken, Value, check_tokens
+from vgs_ray.engines.interface import SEARCH_CONTEXT, Grammar, Policy, SearchContext, UnknownToken, Value, check_tokens
 from vgs_ray.prompts import Turn
 from vgs_ray.search.answer_probability import FittedProbabilities
 from vgs_ray.search.early_stop import EarlyStop
@@ -28,6 +28,7 @@ from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.select import Equivalent
 from vgs_ray.search.tree import Listener, Node, Tree
 from vgs_ray.serve.equality import equal_within_limit
+from vgs_ray.serve.formatted_content import ContentWriter, with_contents
 from vgs_ray.serve.logprobs import LogprobPolicy, answer_logprobs
 from vgs_ray.serve.probability import probability_of
 from vgs_ray.serve.search_result import Leaf, SearchResult, TokenLogprob, ranked
@@ -100,6 +101,7 @@ class Searcher:
             PromptUnreadable: the prompt has unknown token ids.
             ConversationRefused: the policy's chat template has no place for a message.
             TooLate: the deadline passed before the first block.
+            UnusableGrammar: the policy can't write the form of the content.
             EngineDied: an engine is unavailable.
         """
         started = time.perf_counter()
@@ -133,11 +135,23 @@ class Searcher:
         chosen = [leaves[leaf] for leaf in choices]
         logprobs = await asyncio.to_thread(self._logprobs, recorded, tree, chosen, spec.raw) if recorded else ()
         probability = None if late else probability_of(self.probabilities, spec, leaves, votes)
-        return SearchResult(
+        result = SearchResult(
             leaves, votes, choices, len(prompt), usage, seed, seconds, late, flops,
             warnings=spec.warnings, decided_after=stop.groups if stop else None, probability=probability,
             logprobs=logprobs, min_confidence=spec.min_confidence,
         )  # fmt: skip
+        if not spec.grammar or result.refusal:
+            return result
+        return await with_contents(result, tree, self._writer(spec.grammar), spec.sampling.max_tokens, self.sizes)
+
+    async def check_grammar(self, spec: SearchSpec) -> None:
+        """Let the engine compile the grammar of a request before its search. Raises UnusableGrammar if it can't."""
+        if spec.grammar:
+            SEARCH_CONTEXT.set(SearchContext(secrets.token_hex(8), retryable=False))
+            await self._writer(spec.grammar).check(self.encode(PROBE))
+
+    def _writer(self, grammar: Grammar) -> ContentWriter:
+        return ContentWriter(self.policy, self.tokenize, self.decode, grammar, self.context)
 
     def prompt(self, spec: SearchSpec) -> Tokens:
         """The prompt's tokens.

@@ -48,12 +48,6 @@ RESPONSES_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_retention": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "text": (
-        {},
-        {"format": {"type": "text"}},
-        {"verbosity": "medium"},
-        {"format": {"type": "text"}, "verbosity": "medium"},
-    ),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from vgs_ray.errors import UserError
 from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
-from vgs_ray.words.solution_trainer import solution_trainer
+from vgs_ray.words.solution_trainer import sampling_order, solution_trainer
 from vgs_ray.words.train_policy import SETTINGS, Settings, train_policy
 
 SMALL = Settings(init="sandbox:ref", epochs=1, batch_size=4, micro_batch=2, lr=1e-3)
@@ -68,6 +69,19 @@ def test_the_loss_is_the_models_own_on_the_tokens_of_solutions(tmp_path: Path) -
         torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters), strict=True
     ):
         assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_examples_of_a_forward_pass_have_similar_lengths_in_random_order() -> None:
+    settings = Settings(micro_batch=4, epochs=1.5)
+    lengths = [10 if at % 2 else 100 for at in range(800)]
+    order = sampling_order(lengths, settings)
+    assert len(order) == 1200
+    assert sorted(order[:800]) == list(range(800))
+    kinds = [{lengths[at] for at in order[start : start + 4]} for start in range(0, 1200, 4)]
+    assert all(len(kind) == 1 for kind in kinds)
+    changes = sum(before != after for before, after in pairwise(kinds))
+    assert 100 < changes < 200
+    assert order == sampling_order(lengths, settings) != sampling_order(lengths, replace(settings, seed=1))
 
 
 @pytest.mark.slow  # three starts of torch

@@ -94,11 +94,12 @@ def test_splits_share_no_problem_and_no_8_gram() -> None:
     copied = [_problem(_story(f"name{at}", 500, "Say how many."), "500 + 3 - 2") for at in range(60)]
     assigned = assign([*found, *copied], benchmark=20, problems=30)
     places = {place: [each.problem for each in assigned if each.place == place] for _, place in assigned}
+    left = 60 + 60 - 20 - len(places["contaminated"])
+    chosen = min(30, (left + 1) // 2)
     assert {place: len(each) for place, each in places.items() if place != "contaminated"} == {
-        "benchmark": 20, "problems": 30, "tuning": 60 - 20 + 10 + 10 + 60 - 30 - len(places["contaminated"]),
-        "too_many_steps": 3, "duplicate": 2,
+        "benchmark": 20, "problems": chosen, "tuning": left - chosen + 10 + 10, "too_many_steps": 3, "duplicate": 2,
     }  # fmt: skip
-    assert all(len(each.steps) > 1 and each.source != "gsm8k" for each in places["benchmark"])
+    assert all(len(each.steps) > 1 and each.source != "gsm8k" for each in (*places["benchmark"], *places["problems"]))
     assert len(places["contaminated"]) >= 20  # the other versions of the benchmark's stories
     index = index_benchmarks((each.problem, each.problem) for each in places["benchmark"])
     assert not [each for place in ("problems", "tuning") for each in places[place] if overlap(each.problem, index)]
@@ -126,22 +127,25 @@ def test_a_problem_whose_numbers_are_ambiguous_has_no_variant(text: str, formula
     assert with_other_numbers(_problem(text, formula), random.Random(0)) is None
 
 
-def test_variants_are_for_tuning_only_and_share_no_8_gram_with_the_benchmark() -> None:
+@pytest.mark.parametrize("split", ["problems", "tuning"])
+def test_variants_are_in_the_split_of_their_problem_and_share_no_8_gram_with_the_benchmark(split: str) -> None:
     found = [_problem(_story(f"name{at}", 10 + at), f"{10 + at} + 3 - 2") for at in range(40)]
     assigned = assign(found, benchmark=10, problems=10)
-    more = variants(assigned, 2, 0)
-    tuned = {each.problem.problem for each in assigned if each.place == "tuning"}
-    assert 0 < len(more) <= 2 * len(tuned)
-    assert {re.sub(r"\d+", "", each.problem.problem) for each in more} <= {re.sub(r"\d+", "", text) for text in tuned}
+    more = variants(assigned, split, 2)
+    varied = {each.problem.problem for each in assigned if each.place == split}
+    assert 0 < len(more) <= 2 * len(varied)
+    assert {re.sub(r"\d+", "", each.problem.problem) for each in more} <= {re.sub(r"\d+", "", text) for text in varied}
     index = index_benchmarks(
         (each.problem.problem, each.problem.problem) for each in assigned if each.place == "benchmark"
     )
     assert not [each for each in more if overlap(each.problem.problem, index)]
-    assert len(rows_of([*assigned, *more], "tuning")) == len(tuned) + len(more)
-    of_one_step = [_problem(_story(f"name{at}", 10 + at), f"{10 + at} + 3") for at in range(5)]
-    assert not variants(assign(of_one_step, benchmark=0, problems=0), 2, 2)
-    of_gsm8k = assign([each._replace(source="gsm8k") for each in found], benchmark=0, problems=0)
-    assert 0 < len(variants(of_gsm8k, 0, 1)) <= len(found)
+    assert len(rows_of([*assigned, *more], split)) == len(varied) + len(more)
+
+
+def test_problems_of_one_step_and_of_gsm8k_have_no_variants() -> None:
+    found = [_problem(_story(f"name{at}", 10 + at), f"{10 + at} + 3") for at in range(5)]
+    found += [_problem(_story(f"school{at}", 10 + at), f"{10 + at} + 3 - 2", "gsm8k") for at in range(5)]
+    assert not variants(assign(found, benchmark=0, problems=0), "tuning", 2)
 
 
 def test_calculations_are_right_and_of_all_signs() -> None:

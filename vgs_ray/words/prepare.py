@@ -2,8 +2,9 @@
 
 `python -m vgs_ray.words.prepare --mawps FILE... --asdiv FILE --svamp FILE --gsm8k FILE --out FOLDER` writes `benchmark.jsonl`,
 `problems.jsonl` and `tuning.jsonl`, with the columns problem, answer, solution and source, and prints what became of all rows.
-Copies are dropped, and so are problems that share an 8-gram with the benchmark, by the functions of stage clean. `tuning.jsonl`
-also has variants of its problems of several steps, with other numbers, and calculations without a story.
+Copies are dropped, and so are problems that share an 8-gram with the benchmark, by the functions of stage clean. `problems.jsonl`
+and `tuning.jsonl` also have variants of their problems of several steps, with other numbers, and `tuning.jsonl` has calculations
+without a story.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ from vgs_ray.words.variants import with_other_numbers
 
 MOST_STEPS = 3
 """A policy of 135M parameters solves few problems with more steps."""
-VARIANT = "variant"
-SPLITS = {"benchmark": ("benchmark",), "problems": ("problems",), "tuning": ("tuning", VARIANT)}
+SPLITS = {
+    "benchmark": ("benchmark",),
+    "problems": ("problems", "problems variant"),
+    "tuning": ("tuning", "tuning variant"),
+}
 """The files, and the places of the problems in each."""
 
 
 class Assigned(NamedTuple):
-    """A problem and its split, `variant`, or the reason why it is in no split."""
+    """A problem and its place: a split, the variants of a split, or the reason why it is in none."""
 
     problem: WordProblem
     place: str
@@ -52,41 +56,38 @@ def assign(found: Sequence[WordProblem], benchmark: int, problems: int) -> list[
     Args:
         found: all problems.
         benchmark: number of problems of the benchmark: such with two steps or more, not of GSM8K, which has a benchmark.
-        problems: number of problems with two steps or more for the value model: half of those that are not of GSM8K, then such
-            of GSM8K. The policy isn't tuned on them, because it would solve them more often than new ones. All other problems
-            are for tuning.
+        problems: most problems for the value model: half of the other ones of this kind. The policy isn't tuned on them, because
+            it would solve them more often than new ones. All other problems are for tuning.
     """
     places: dict[int, str] = {copy.row: copy.reason for copy in find_copies(_fingerprints(found), Clean.near_duplicate)}
     places |= {at: "too_many_steps" for at, each in enumerate(found) if len(each.steps) > MOST_STEPS}
-    several = [at for at in _by_key(found) if at not in places and len(found[at].steps) > 1]
-    chosen = [at for at in several if found[at].source != "gsm8k"][:benchmark]
-    index = index_benchmarks((str(at), found[at].problem) for at in chosen)
-    places |= dict.fromkeys(chosen, "benchmark")
+    several = [at for at in _by_key(found) if at not in places and _like_benchmark(found[at])]
+    index = index_benchmarks((str(at), found[at].problem) for at in several[:benchmark])
+    places |= dict.fromkeys(several[:benchmark], "benchmark")
     shares = (at for at, each in enumerate(found) if at not in places and overlap(each.problem, index))
     places |= dict.fromkeys(shares, "contaminated")
-    left = [at for at in several if at not in places]
-    like_benchmark = [at for at in left if found[at].source != "gsm8k"]
-    of_gsm8k = [at for at in left if found[at].source == "gsm8k"]
-    chosen = [*like_benchmark[::2], *of_gsm8k][:problems]
-    places |= dict.fromkeys(chosen, "problems")
+    places |= dict.fromkeys([at for at in several if at not in places][::2][:problems], "problems")
     return [Assigned(each, places.get(at, "tuning")) for at, each in enumerate(found)]
 
 
-def variants(assigned: Sequence[Assigned], count: int, count_gsm8k: int) -> list[Assigned]:
-    """At most `count` variants, with other numbers, of each problem for tuning that has several steps.
+def variants(assigned: Sequence[Assigned], place: str, count: int) -> list[Assigned]:
+    """At most `count` variants, with other numbers, of each problem of a split that is like those of the benchmark.
 
-    GSM8K, whose problems are long and unlike those of the benchmark, has most problems of several steps: `count_gsm8k` of each.
-    Most problems for tuning have one step. A policy that is tuned on as many variants of these ends problems of the benchmark
-    after one step. No variant shares an 8-gram with the benchmark.
+    Most problems for tuning have one step, and most of the others are of GSM8K, whose problems are longer and harder. A policy
+    that is tuned on as many variants of these solves fewer problems of the benchmark. No variant shares an 8-gram with it.
     """
     index = index_benchmarks(("", each.problem.problem) for each in assigned if each.place == "benchmark")
     found = []
-    for problem in (each.problem for each in assigned if each.place == "tuning" and len(each.problem.steps) > 1):
-        for at in range(count_gsm8k if problem.source == "gsm8k" else count):
+    for problem in (each.problem for each in assigned if each.place == place and _like_benchmark(each.problem)):
+        for at in range(count):
             variant = with_other_numbers(problem, random.Random(stable_seed(at, problem_id(problem.problem))))
             if variant and not overlap(variant.problem, index):
-                found.append(Assigned(variant, VARIANT))
+                found.append(Assigned(variant, f"{place} variant"))
     return found
+
+
+def _like_benchmark(problem: WordProblem) -> bool:
+    return len(problem.steps) > 1 and problem.source != "gsm8k"
 
 
 def _fingerprints(found: Sequence[WordProblem]) -> Iterable[FingerprintedRow]:
@@ -140,10 +141,10 @@ def main() -> None:
         parser.add_argument(f"--{kind}", nargs="*", default=[], metavar="SOURCE", help=f"columns {columns}")
     parser.add_argument("--out", type=storage_path, required=True)
     parser.add_argument("--benchmark", type=int, default=300, help="problems of the benchmark (default 300)")
-    parser.add_argument("--problems", type=int, default=1200, help="problems of the value model (default 1200)")
-    parser.add_argument("--variants", type=int, default=16, help="of each problem of several steps (default 16)")
-    parser.add_argument("--variants-gsm8k", type=int, default=2, help="the same for problems of GSM8K (default 2)")
-    parser.add_argument("--calculations", type=int, default=6000, help=f"rows of {PER_ROW} calculations (default 6000)")
+    parser.add_argument("--problems", type=int, default=1000, help="most problems of the value model (default 1000)")
+    parser.add_argument("--problem-variants", type=int, default=4, help="of each of these (default 4)")
+    parser.add_argument("--tuning-variants", type=int, default=16, help="of each such problem for tuning (default 16)")
+    parser.add_argument("--calculations", type=int, default=3500, help=f"rows of {PER_ROW} calculations (default 3500)")
     options = parser.parse_args()
     sources = [(kind, source) for kind in LAYOUTS for source in getattr(options, kind)]
     try:
@@ -151,7 +152,10 @@ def main() -> None:
     except UserError as error:
         parser.exit(1, f"error: {error}\n")
     assigned = assign(found, options.benchmark, options.problems)
-    assigned += variants(assigned, options.variants, options.variants_gsm8k)
+    assigned += [
+        *variants(assigned, "problems", options.problem_variants),
+        *variants(assigned, "tuning", options.tuning_variants),
+    ]
     write(assigned, calculation_rows(options.calculations), options.out)
     print(table(assigned))
 

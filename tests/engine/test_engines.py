@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import EOS, TINY_ENGINE
+from tiny import EOS, TINY_ENGINE, some_tokens
 
 from vgs_ray.config import Sampling
 from vgs_ray.engines.interface import EngineDied, EngineFailed, SamplingWithLogprobs, UnknownToken
@@ -19,11 +18,6 @@ from vgs_ray.engines.loop import EngineLoop
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=24)
 WARM = Sampling(temperature=1.0, top_p=0.95, max_tokens=24)
-
-
-def some_tokens(seed: int, length: int) -> tuple[int, ...]:
-    draw = random.Random(seed)
-    return tuple(draw.randrange(2, 120) for _ in range(length))
 
 
 async def test_greedy_tokens_are_those_of_transformers(policy: Any, policy_folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""Import of OpenR1-VM: errors name the invalid row and the remedy, and nulls stay null."""
+"""Import of OpenR1-VM: errors name the invalid row and the remedy, nulls stay null, and responses survive export and import."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import import_vm
 from pipelines.recipes import sandbox
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import ImportVM
-from vgs_ray.data.openr1 import cleaned_rows, our_tables
+from vgs_ray.data.openr1 import cleaned_rows, given_tokens, our_tables, vm_rows
 from vgs_ray.errors import UserError
 
 
@@ -99,3 +102,25 @@ def test_source_without_rows_is_refused(tmp_path: Path) -> None:
     pq.write_table(published().slice(0, 0), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="has no rows to import"):
         import_vm.run(replace(sandbox(), root=str(tmp_path), import_vm=ImportVM(str(tmp_path))))
+
+
+TOKENS = st.lists(st.integers(0, 2), max_size=4)
+
+
+@given(st.lists(st.tuples(TOKENS.filter(bool), TOKENS, st.integers(0, 2)), min_size=1, max_size=8))
+def test_any_responses_survive_both_ways(responses: list[tuple[list[int], list[int], int]]) -> None:
+    """The tokens of each response survive export and import, whichever responses share a prefix."""
+    given_lists = pa.array([given for given, _, _ in responses], pa.list_(pa.int32()))
+    rows = pa.table(
+        {"problem_id": ["p"] * len(responses), "given": given_lists,
+         "tokens": pa.array([added for _, added, _ in responses], pa.list_(pa.int32())),
+         "answer": pa.nulls(len(responses), pa.string()), "label": pa.array([each for *_, each in responses], pa.int8())}
+    )  # fmt: skip
+    problems = pa.table({"problem_id": ["p"], "problem": ["?"], "solution": ["."], "answer": ["1"]})
+    found = our_tables(vm_rows(problems, rows), ["p"], ["train"])
+    roll_ins = {row["roll_in_id"]: row for row in found["roll_in"].to_pylist()}
+    outs, labels = found["roll_out"].to_pylist(), found["label"].to_pylist()
+    sources = pa.Table.from_pylist([roll_ins[row["roll_in_id"]] for row in outs], schema=found["roll_in"].schema)
+    given_back = given_tokens([row["cut"] for row in outs], sources).to_pylist()
+    back = [(tuple(g), tuple(o["tokens"]), each["label"]) for g, o, each in zip(given_back, outs, labels, strict=True)]
+    assert Counter(back) == Counter((tuple(given), tuple(added), each) for given, added, each in responses)

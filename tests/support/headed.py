@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from tiny import TINY_ENGINE
 
-from vgs_ray.config import Train
+from vgs_ray.config import Sampling, Train
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines
 from vgs_ray.models import OWN_HEAD
@@ -19,6 +19,7 @@ from vgs_ray.value.model import ValueModel
 from vgs_ray.value.policy_value import PolicyValueModel
 from vgs_ray.value.shared import new_head, save_shared
 
+WARM = Sampling(temperature=1.0, top_p=1.0, max_tokens=60)
 SMALL_CACHE = replace(TINY_ENGINE, kv_cache_gib=0.003)
 """Room for 1,258 tokens of the sandbox's policy, so that sequences of a crowd are preempted and computed again."""
 

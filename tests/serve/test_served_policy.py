@@ -13,7 +13,14 @@ from scripted_server import WORLD, running, wait_until
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.engines import build_policy
-from vgs_ray.engines.interface import SEARCH_CONTEXT, EngineDied, SamplingWithLogprobs, SearchContext
+from vgs_ray.engines.interface import (
+    SEARCH_CONTEXT,
+    EngineDied,
+    Grammar,
+    SamplingWithGrammar,
+    SamplingWithLogprobs,
+    SearchContext,
+)
 from vgs_ray.engines.scripted import ScriptedPolicy
 from vgs_ray.engines.served import KEY
 from vgs_ray.sandbox import policy_path
@@ -54,6 +61,13 @@ async def test_completions_are_those_of_the_engine_of_the_server(stack: ExitStac
     sent = one.sampling[-1]
     assert sent == sent | {"model": "served", "temperature": 0.7, "top_p": 0.9, "top_k": 5, "seed": 4, "max_tokens": 12}
     assert 7 in sent["stop_token_ids"]
+
+
+async def test_a_grammar_is_sent_to_the_server(stack: ExitStack) -> None:
+    one = server()
+    sampling = SamplingWithGrammar(**vars(SAMPLING), grammar=Grammar("regex", "[0-9]+"))
+    await served(stack, one).extend(PREFIX, sampling, 1)
+    assert one.sampling[-1]["structured_outputs"] == {"regex": "[0-9]+"}
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "cut"])

@@ -22,6 +22,7 @@ def words() -> Recipe:
     two_replicas = replace(one_replica, replicas=2)
     sampling = Sampling(temperature=0.7, top_p=1.0, max_tokens=128)
     base = sandbox()
+    beam = Beam(keep=1, branch=2, block=32, groups=8, delimiter="\n")  # a step of the solution is a line
     return replace(
         base,
         name="words",
@@ -31,20 +32,21 @@ def words() -> Recipe:
             contamination=0.0,
         ),
         roll_in=replace(
-            base.roll_in, generators=(Generator("words", POLICY),), per_problem=4, sampling=sampling, engine=engine,
+            base.roll_in, generators=(Generator("words", POLICY),), per_problem=3, sampling=sampling, engine=engine,
             resources=two_replicas,
         ),
         roll_out=RollOut(cuts=2, positions="uniform", sampling=sampling, engine=engine, resources=two_replicas),
         train=replace(
-            base.train, init=POLICY, trained_layers=8, batch_size=32, steps=300, lr=2e-4, min_warmup_steps=10, workers=2,
-            cpus_per_worker=0.5, micro_tokens=2048, checkpoint_every=20, validate_every=50, position_bin=16,
+            base.train, init=POLICY, trained_layers=4, share_policy=True, batch_size=32, steps=200, lr=3e-4,
+            min_warmup_steps=10, workers=2, cpus_per_worker=0.5, micro_tokens=2048, checkpoint_every=20,
+            validate_every=50, position_bin=16,
         ),
         evaluate=replace(
-            base.evaluate, benchmarks=(f"{FOLDER}/benchmark.jsonl",), limit=0, beam=Beam(keep=1, branch=2, block=16, groups=8),
+            base.evaluate, benchmarks=(f"{FOLDER}/benchmark.jsonl",), limit=0, beam=beam,
             sampling=sampling, policy_engine=engine, value_engine=engine, resources=two_replicas,
         ),
         serve=replace(
-            base.serve, policy_engine=engine, value_engine=engine, resources=one_replica, policy_resources=one_replica,
-            value_resources=one_replica, model_name="vgs-words", sampling=sampling,
+            base.serve, beam=beam, policy_engine=engine, value_engine=engine, resources=one_replica,
+            policy_resources=one_replica, value_resources=one_replica, model_name="vgs-words", sampling=sampling,
         ),
     )  # fmt: skip

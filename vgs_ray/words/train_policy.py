@@ -39,7 +39,7 @@ class Settings:
     epochs: float = 1.0
     lr: float = 5e-4
     batch_size: int = 32
-    micro_batch: int = 8
+    micro_batch: int = 16
     seed: int = 0
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of matrix products. On a CPU without AVX-512 BF16, float32 is faster."""

@@ -43,11 +43,13 @@ from vgs_ray.evaluate.estimate import (
     estimate,
     estimate_evaluation,
     token_store_bytes,
+    training_flops,
 )
 from vgs_ray.evaluate.estimate_svpo import TreeMeans, tree_stages
 from vgs_ray.models import model_folder
 from vgs_ray.models.folder import is_path
 from vgs_ray.search.model_size import NO_MODEL, ModelSize, size_from_config
+from vgs_ray.value.training.metrics_log import METRICS_LOG, read_metrics
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,24 @@ def speed_of(recipe: Recipe, reference: ModelSize) -> tuple[Speed, str]:
     )
     rate = chosen(plan.tokens_per_s, measured, plan.generate_share * peak / (2 * reference.params), rule)
     return Speed(rate.value, plan.train_share * peak), f"{rate.value:,.0f} tokens/s ({rate.origin})"
+
+
+def measured_training(recipe: Recipe, length: float, value: ModelSize, speed: Speed) -> tuple[Speed, list[str]]:
+    """The speed with the FLOP/s of one worker that stage train measured, and a line that says so; unchanged without one.
+
+    Args:
+        recipe: the recipe.
+        length: mean length of a sequence in tokens, on which FLOPs for a token depend a little.
+        value: size of the value model.
+        speed: assumed.
+    """
+    rows = read_metrics(recipe.stage_folder("train") / METRICS_LOG, tail=True)
+    if not rows:
+        return speed, []
+    of_token = training_flops(recipe.train.trained_layers, length, value) / length
+    rate = rows[-1]["tokens_per_s"] * of_token / rows[-1]["workers"]
+    told = tqdm.format_sizeof(rate, "FLOP/s")
+    return speed._replace(train_flops_per_s=rate), [f"training, one worker: {told} (measured by stage train)"]
 
 
 def config_of(model: str) -> dict[str, Any]:
@@ -163,12 +183,14 @@ def plan_roll_outs(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[Stag
     sizes = sizes_of(recipe, models)
     speed, speed_text = speed_of(recipe, sizes.policies[recipe.policy.model])
     lengths = [assumed[f"{name} tokens"] for name in ("prompt", "roll-in", "roll-out")]
+    speed, training = measured_training(recipe, sum(lengths), sizes.value, speed)
     shares = [assumed[f"{name} share"] for name in ("unknown", "hopeless")]
     means = Means(lengths[0], lengths[1], lengths[2], shares[0], shares[1], bytes_per_row(recipe))
     problems, benchmark = round(assumed["problems"]), count_benchmark_problems(recipe)
     costs = estimate(recipe, problems, benchmark, means, models, sizes, speed)
     store = tqdm.format_sizeof(token_store_bytes(recipe, costs, means), "B")
-    return costs, [f"disk of each node that trains: {store} of tokens (in TMPDIR)", _generation(recipe, speed_text)]
+    disk = f"disk of each node that trains: {store} of tokens (in TMPDIR)"
+    return costs, [disk, _generation(recipe, speed_text), *training]
 
 
 def plan_trees(recipe: Recipe, assumed: dict[str, float]) -> tuple[list[StageCost], list[str]]:

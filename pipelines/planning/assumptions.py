@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 
 from pipelines.tables.manifest import read_manifest
 from pipelines.tables.stage_table import StageTable, open_file, stage_table, value_counts
-from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS, inspect_source
+from vgs_ray.cleaning.raw_rows import SANDBOX_ROWS, inspect_source, read_piece
 from vgs_ray.config import Clean, Recipe
 from vgs_ray.data.source_names import SUFFIXES
 from vgs_ray.data.storage import is_url, storage_path
 from vgs_ray.evaluate import estimate as defaults
 from vgs_ray.evaluate.estimate_svpo import PAIRS_PER_SIMULATION
+from vgs_ray.models import model_folder
 from vgs_ray.models.folder import is_path
+
+SAMPLED_PROBLEMS = 200
+"""Problems of a local source whose prompts are measured."""
 
 
 class Assumed(NamedTuple):
@@ -61,7 +65,7 @@ def assumptions(recipe: Recipe) -> dict[str, Assumed]:
     roll_ins, roll_outs = (stage_table(recipe, stage) for stage in ("roll_in", "roll_out"))
     return {
         "problems": assumed_problems(recipe),
-        "prompt tokens": chosen(plan.prompt_tokens, mean_length(roll_ins, "prompt"), defaults.PROMPT_TOKENS, "a guess"),
+        "prompt tokens": prompt_length(recipe, roll_ins),
         "roll-in tokens": chosen(
             plan.roll_in_tokens, mean_length(roll_ins, "tokens"), defaults.ROLL_IN_SHARE * longest[0],
             f"{defaults.ROLL_IN_SHARE} of the maximum",
@@ -94,8 +98,7 @@ def assumed_problems(recipe: Recipe) -> Assumed:
 def _problems_of(clean: Clean) -> Assumed:
     """The rows of the sandbox or of a local source, or the paper's share of others, whose rows only stage clean counts."""
     source, limit = clean.source, clean.limit
-    local = is_path(source) or source.endswith(tuple(SUFFIXES)) or storage_path(source).exists()
-    if source == "sandbox" or (local and not is_url(source)):
+    if source == "sandbox" or is_local_source(source):
         rows = limit or SANDBOX_ROWS["train"]
         if source != "sandbox":
             found = sum(piece.rows for piece in inspect_source(source, 0).pieces)
@@ -109,6 +112,33 @@ def _problems_of(clean: Clean) -> Assumed:
     )
 
 
+def is_local_source(source: str) -> bool:
+    """Whether a source of problems is a file or folder of this machine."""
+    named = is_path(source) or source.endswith(tuple(SUFFIXES)) or storage_path(source).exists()
+    return named and not is_url(source)
+
+
+def prompt_length(recipe: Recipe, rows: StageTable) -> Assumed:
+    """Mean length of a prompt: given, of `rows`, or of the first problems of a local source in the policy's tokens."""
+    measured = mean_length(rows, "prompt") or (None if recipe.plan.prompt_tokens else _source_length(recipe))
+    return chosen(recipe.plan.prompt_tokens, measured, defaults.PROMPT_TOKENS, "a guess")
+
+
+def _source_length(recipe: Recipe) -> Assumed | None:
+    """None if the source is not local, or the policy has no tokenizer on this machine."""
+    source, column, folder = recipe.clean.source, recipe.clean.problem_column, model_folder(recipe.policy.model)
+    if not folder or not (folder / "tokenizer.json").exists() or not is_local_source(source):
+        return None
+    pieces = inspect_source(source, SAMPLED_PROBLEMS).pieces
+    tables = [table for piece in pieces for table in read_piece(piece, [column])]
+    problems = [text for table in tables for text in table[column].to_pylist() if text]
+    from vgs_ray.prompts import load_tokenizer, prompt_tokens  # loads transformers
+
+    tokenizer = load_tokenizer(str(folder))
+    tokens = sum(len(prompt_tokens(tokenizer, text, instruction=recipe.instruction)) for text in problems)
+    return Assumed(tokens / len(problems), f"of {len(problems)} problems of {source}") if problems else None
+
+
 def tree_assumptions(recipe: Recipe) -> dict[str, Assumed]:
     """The numbers that the estimate of SVPO needs and the recipe does not determine."""
     plan, config, trees = recipe.plan, recipe.trees, stage_table(recipe, "trees")
@@ -120,7 +150,7 @@ def tree_assumptions(recipe: Recipe) -> dict[str, Assumed]:
     pairs = Assumed(counts["rows"] / trees.count_rows(), "measured by stage pairs") if counts else None
     return {
         "problems": assumed_problems(recipe),
-        "prompt tokens": chosen(plan.prompt_tokens, mean_length(trees, "prompt"), defaults.PROMPT_TOKENS, "a guess"),
+        "prompt tokens": prompt_length(recipe, trees),
         "answer tokens": answer,
         "block tokens": chosen(
             plan.block_tokens, block, defaults.block_tokens(config.search, answer.value), "an answer has the maximum depth"

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from made_up_run import write_run
+from planned_costs import costs_of
 
 from pipelines.cli import parse
 from pipelines.plan import Flags, plan, run
@@ -27,13 +26,6 @@ from vgs_ray.evaluate.estimate_svpo import PAIRS_PER_SIMULATION
 from vgs_ray.labels.outcomes import cut_positions
 from vgs_ray.search.flops import forward_flops
 from vgs_ray.search.model_size import size_from_config
-
-SANDBOX_MODELS = ("--policy.model", "sandbox:ref", "--train.init", "sandbox:ref")
-
-
-def costs_of(*arguments: str):
-    costs, lines = plan(parse("pipelines.plan", list(arguments)))
-    return {cost.stage: cost for cost in costs}, "\n".join(lines)
 
 
 def test_published_recipe_has_the_papers_rows(tmp_path: Path) -> None:
@@ -56,58 +48,6 @@ def test_the_tokens_on_the_disk_of_a_node_are_counted(tmp_path: Path) -> None:
     found = re.search(r"^disk of each node that trains: (\d+)GB of tokens", text, re.M)
     assert found is not None
     assert float(found[1]) == pytest.approx(4 * tokens / 1e9, rel=0.01)
-
-
-@pytest.mark.parametrize("name", ["problems.jsonl", "problems.parquet", "problems.json", "."])
-def test_the_rows_of_a_local_source_are_counted(tmp_path: Path, name: str) -> None:
-    rows = [{"problem": f"{number}+1?", "answer": str(number + 1)} for number in range(7)]
-    folder = tmp_path / "source"
-    folder.mkdir()
-    file = folder / name
-    if name == "problems.parquet":
-        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=3)
-    elif name == "problems.json":
-        file.write_text(json.dumps(rows))
-    else:
-        lines = (folder / "problems.jsonl") if name == "." else file
-        lines.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
-    shared = (
-        "words",
-        "--root",
-        str(tmp_path),
-        *SANDBOX_MODELS,
-        "--clean.source",
-        str(file),
-        "--clean.validation",
-        "1",
-        "--roll-in.generators.0.model",
-        "sandbox:ref",
-    )
-    for options, count in (
-        ((), 7),
-        (("--clean.limit", "5"), 5),
-        (("--clean.limit", "9"), 7),
-        (("--plan.problems", "3"), 3),
-    ):
-        costs, text = costs_of(*shared, *options)
-        assert costs["clean"].rows == count
-        assert (f"problems: {count} (default: rows of {file} before" in text) == (count != 3)
-
-
-def test_rows_that_can_not_be_counted_are_told(tmp_path: Path) -> None:
-    _, text = costs_of(
-        "smollm",
-        "--clean.limit",
-        "0",
-        "--root",
-        str(tmp_path),
-        *SANDBOX_MODELS,
-        "--roll-in.generators.0.model",
-        "sandbox:ref",
-    )
-    assert re.search(r"^problems: 49,397 .*those of openai/gsm8k\S+ are not counted\)$", text, re.MULTILINE)
-    with pytest.raises(UserError, match=r"\./runs/no\.jsonl does not exist"):
-        costs_of("sandbox", "--root", str(tmp_path), "--clean.source", "./runs/no.jsonl")
 
 
 def test_test_problems_cost_nothing(tmp_path: Path) -> None:
@@ -208,6 +148,23 @@ def test_run_folder_replaces_assumptions(tmp_path: Path) -> None:
     unknown = verified.count("unknown") / len(verified)
     assert by_stage["label"].rows == round(by_stage["verify"].rows * (1 - unknown))
     assert "kept in" in "\n".join(lines)
+
+
+def test_layers_that_are_not_trained_cost_one_forward_pass(tmp_path: Path) -> None:
+    asked = ("sandbox", "--root", str(tmp_path))
+    whole, some = costs_of(*asked)[0]["train"], costs_of(*asked, "--train.trained-layers", "2")[0]["train"]
+    assert some.flops / whole.flops == pytest.approx((1 + 2 * 2 / 5) / 3)
+
+
+def test_the_measured_rate_of_training_is_used(tmp_path: Path) -> None:
+    asked = ("sandbox", "--root", str(tmp_path))
+    folder = tmp_path / "sandbox" / "train"
+    folder.mkdir(parents=True)
+    rows = [{"step": step, "tokens_per_s": 100.0 * step, "workers": 2} for step in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    costs, text = costs_of(*asked)
+    assert "(measured by stage train)" in text
+    assert costs["train"].hours == pytest.approx(2 * costs["train"].tokens / 200 / 3600, rel=0.1)
 
 
 def test_no_hours_where_nothing_was_measured_on_cpu(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Estimate the cost of a recipe before it runs: rows, tokens, bytes, FLOPs and GPU-hours of each stage.
 
-FLOPs are counted by `forward_flops`. A training step costs three forward passes (arXiv 2001.08361). Roll-outs of one roll-in
+FLOPs are counted by `forward_flops`. A training step costs three forward passes (arXiv 2001.08361), fewer if
+some layers are not trained. Roll-outs of one roll-in
 share its prefill, so the prefill is counted once, up to the latest cut. `PAPER` has the run of arXiv 2505.17373 for comparison.
 """
 
@@ -189,8 +190,14 @@ def token_store_bytes(recipe: Recipe, costs: Sequence[StageCost], means: Means) 
 def _train(recipe: Recipe, labels: int, length: float, value: ModelSize, speed: Speed) -> StageCost:
     config = recipe.train
     sequences = config.steps * config.batch_size or config.epochs * labels
-    flops = 3 * sequences * forward(value, length, 0)
+    flops = sequences * training_flops(config.trained_layers, length, value)
     return StageCost("train", sequences, sequences * length, None, flops, speed.training(flops))
+
+
+def training_flops(trained_layers: int, length: float, value: ModelSize) -> float:
+    """FLOPs of one training sequence: a forward pass, and twice as many for the layers that are trained; 0 trains all."""
+    share = trained_layers / value.layers if trained_layers else 1.0
+    return (1 + 2 * share) * forward(value, length, 0)
 
 
 def estimate_evaluation(

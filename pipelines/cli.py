@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,14 +55,14 @@ def parse(command: str, arguments: list[str], flags: Any = None) -> Recipe:
 
 def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]:
     if not arguments or arguments[0] in (*HELP, HELP_ALL):
-        print(_usage(command))
+        _print(_usage(command))
         raise SystemExit(0 if arguments else 2)
     name, *options = arguments
     if name not in RECIPES:
         raise UserError(f"recipe {name!r} does not exist; it must be one of: {', '.join(RECIPES)}")
     base = RECIPES[name]()
     if asked := {HELP_ALL, *HELP}.intersection(options):
-        print(_help(command, base, flags, whole=HELP_ALL in asked))
+        _print(_help(command, base, flags, whole=HELP_ALL in asked))
         raise SystemExit(0)
     recipe, flags = parse_options(base, flags, options, f"python -m {command} {name}")
     check_recipe(recipe)
@@ -94,6 +95,14 @@ def _help(command: str, recipe: Recipe, flags: Any, whole: bool) -> str:
         parts += [f"Stages, in this order:\n{_columns(stages)}"]
         parts += [f"python -m pipelines.STAGE {recipe.name} --help lists the fields of one stage."]
     return "\n\n".join([*parts, "--help-all describes the fields of all sections; every command accepts all of them."])
+
+
+def _print(text: str) -> None:
+    """Print, also if the reader, such as `head`, closes the pipe early."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's exit does not fail too
 
 
 def _columns(rows: list[tuple[str, str]]) -> str:

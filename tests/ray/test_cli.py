@@ -165,3 +165,10 @@ def test_flags_of_a_command_are_options_too(capsys, monkeypatch, tmp_path) -> No
             cli(note, "pipelines.evaluate", flags=evaluate.Flags())
     assert given == [(3, True), (560, False)]
     assert "--from-trees" in capsys.readouterr().out
+
+
+def test_help_may_be_cut_off_by_its_reader() -> None:
+    command = f"set -o pipefail; {sys.executable} -m pipelines.evaluate sandbox --help-all | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m pipelines.evaluate sandbox")

@@ -9,7 +9,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -40,6 +41,8 @@ from vgs_ray.serve.stream import EventStream, Stream
 
 T = TypeVar("T")
 Layout = ChatFormat | ResponsesFormat
+GRAMMARS_AT_ONCE = 2
+"""Grammars that the engine compiles for one search replica at the same time."""
 log = logging.getLogger(__name__)
 
 
@@ -55,13 +58,14 @@ class Routes:
     settings: config.Serve
     metrics: Metrics
     take: Take
+    compiling: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, GRAMMARS_AT_ONCE))
 
     async def search(self, body: ChatRequest | CompletionRequest, request: Request, layout: Layout) -> Response:
         """Search, and reply at once or as a stream."""
         try:
             spec = resolve_search(body, self.settings)
             check_min_confidence(self.searcher.probabilities, spec)
-            await self.searcher.check_grammar(spec)
+            await self._check_grammar(spec)
             if body.stream:
                 return await self._stream(spec, body, layout)
             with await self.take(spec.budget) as place:
@@ -71,6 +75,12 @@ class Routes:
             return Response(status_code=CLIENT_CLOSED)
         except Exception as error:
             raise api_error(error, body.prompt_field, body.format_field) from error
+
+    async def _check_grammar(self, spec: SearchSpec) -> None:
+        """Let the engine compile a grammar. This is before admission, so that a stream with a bad grammar gets a plain 400."""
+        if spec.grammar:
+            async with self.compiling:
+                await self.searcher.check_grammar(spec.grammar)
 
     async def respond(self, body: ResponsesRequest, request: Request) -> Response:
         """As `search`, in the layout of OpenAI's Responses API."""

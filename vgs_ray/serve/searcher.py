@@ -144,11 +144,10 @@ class Searcher:
             return result
         return await with_contents(result, tree, self._writer(spec.grammar), spec.sampling.max_tokens, self.sizes)
 
-    async def check_grammar(self, spec: SearchSpec) -> None:
-        """Let the engine compile the grammar of a request before its search. Raises UnusableGrammar if it can't."""
-        if spec.grammar:
-            SEARCH_CONTEXT.set(SearchContext(secrets.token_hex(8), retryable=False))
-            await self._writer(spec.grammar).check(self.encode(PROBE))
+    async def check_grammar(self, grammar: Grammar) -> None:
+        """Let the engine compile a grammar before the search. Raises UnusableGrammar if it can't."""
+        SEARCH_CONTEXT.set(SearchContext(secrets.token_hex(8), retryable=False))
+        await self._writer(grammar).check(self.encode(PROBE))
 
     def _writer(self, grammar: Grammar) -> ContentWriter:
         return ContentWriter(self.policy, self.tokenize, self.decode, grammar, self.context)

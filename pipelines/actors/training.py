@@ -61,7 +61,7 @@ def _train(recipe: Recipe, tokens: Path, mirror: Mirror) -> str:
     train, validation = open_splits(tokens, recipe.resolved_train)
     settings = with_steps(recipe.resolved_train, train)
     attention = choose_attention(settings.attention, device, settings.attention_dropout, settings.micro_tokens)
-    worker = _worker(device, attention)
+    worker = _worker(device, attention, settings.bf16)
     held_out = validation.held_out(HELD_OUT)
     model = ValueModel.from_backbone(
         model_path(settings.init), settings.num_labels, settings.dropout, recipe.seed, attn_implementation=attention,
@@ -85,12 +85,13 @@ def _train(recipe: Recipe, tokens: Path, mirror: Mirror) -> str:
     return ""
 
 
-def _worker(device: torch.device, attention: str) -> Worker:
+def _worker(device: torch.device, attention: str, bf16: bool) -> Worker:
     """This process; on a CPU the workers of a node share its cores."""
     context = ray.train.get_context()
     if device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    return Worker(context.get_world_rank(), context.get_world_size(), device, choose_layout(attention, device))
+    rank, world = context.get_world_rank(), context.get_world_size()
+    return Worker(rank, world, device, choose_layout(attention, device), bf16)
 
 
 def _reporter(settings: Train, folder: Path, run_name: str, worker: Worker) -> Report:

@@ -38,7 +38,7 @@ OPERATION = {
     "label": {"model"},
     "train": {
         "init", "micro_tokens", "workers", "min_workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "timeout_s",
-        "shard_size", "reshard", "activations", "compile", "attention", "checkpoint_every", "checkpoints_kept",
+        "shard_size", "reshard", "activations", "compile", "bf16", "attention", "checkpoint_every", "checkpoints_kept",
         "async_checkpoints", "validate_every", "position_bin", "trackers", "push_to", "nodes",
     },
     "trees": {"model", "value_model", "concurrent", "max_error_share"} | ENGINE | RESOURCES,

@@ -94,6 +94,8 @@ class Train:
     the inputs of the layers, which then run twice (`checkpoint`). `auto` takes the first that fits the GPU."""
     compile: Annotated[bool, OPERATION] = True
     """Compile each layer with torch.compile, which takes a minute or two at the start and needs a C++ compiler."""
+    bf16: Annotated[bool, OPERATION] = False
+    """Compute in bfloat16 on a CPU too, as a GPU always does. Faster if the CPU has AVX-512 BF16 instructions, slower if not."""
     attention: Annotated[
         Literal["auto", "varlen", "varlen_fa3", "varlen_fa4", "flash_attention_2", "flex_attention", "sdpa", "eager"],
         OPERATION,

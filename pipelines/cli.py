@@ -18,11 +18,13 @@ from pipelines.tables.stage import only_writer
 from vgs_ray.config import Recipe
 from vgs_ray.config.checks import check_recipe
 from vgs_ray.config.help import help_text, summary
+from vgs_ray.config.identity import with_models
 from vgs_ray.config.options import parse_options
 from vgs_ray.config.placement import check_ignored_options
 from vgs_ray.config.recipe import SHARED
-from vgs_ray.data.storage import storage_path
+from vgs_ray.data.storage import is_url, storage_path
 from vgs_ray.errors import UserError
+from vgs_ray.models.folder import is_path
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 RUN_FIELDS = ("root", "run_name")
@@ -64,7 +66,9 @@ def _parse(command: str, arguments: list[str], flags: Any) -> tuple[Recipe, Any]
     if asked := {HELP_ALL, *HELP}.intersection(options):
         _print(_help(command, base, flags, whole=HELP_ALL in asked))
         raise SystemExit(0)
+    base = with_models(base, _anywhere)
     recipe, flags = parse_options(base, flags, options, f"python -m {command} {name}")
+    recipe = with_models(recipe, _anywhere)
     check_recipe(recipe)
     if isinstance(root := storage_path(recipe.root), Path):  # workers have other working directories
         recipe = replace(recipe, root=absolute(str(root)))
@@ -107,6 +111,11 @@ def _print(text: str) -> None:
 
 def _columns(rows: list[tuple[str, str]]) -> str:
     return tabulate(rows, tablefmt="plain", preserve_whitespace=True)
+
+
+def _anywhere(model: str) -> str:
+    """A model's name for workers, which have other working directories."""
+    return absolute(model) if is_path(model) and not is_url(model) else model
 
 
 def absolute(folder: str) -> str:

@@ -167,6 +167,27 @@ def test_flags_of_a_command_are_options_too(capsys, monkeypatch, tmp_path) -> No
     assert "--from-trees" in capsys.readouterr().out
 
 
+def test_paths_of_models_do_not_depend_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of Ray Train have another one."""
+    monkeypatch.chdir(tmp_path)
+    asked = [
+        "sandbox",
+        "--train.init",
+        "./model",
+        "--roll-in.generators.0.model",
+        "../other",
+        "--policy.model",
+        "me/model",
+    ]
+    recipe = parse("pipelines.run", [*asked, "--roll-in.generators.1.model", "s3://bucket/model"])
+    assert recipe.train.init == str(tmp_path / "model")
+    assert Path(recipe.roll_in.generators[0].model).resolve() == (tmp_path.parent / "other").resolve()
+    assert (recipe.policy.model, recipe.roll_in.generators[1].model) == ("me/model", "s3://bucket/model")
+    assert recipe.evaluate.value_model == ""
+
+
 def test_help_may_be_cut_off_by_its_reader() -> None:
     command = f"set -o pipefail; {sys.executable} -m pipelines.evaluate sandbox --help-all | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)

@@ -5,8 +5,8 @@ A field is part of the identity unless its type says otherwise: `Annotated[Posit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple, get_type_hints
 
@@ -47,6 +47,20 @@ def leaves(name: str, value: Any, role: Role = Role.IDENTITY) -> Iterator[Leaf]:
             yield from leaves(f"{name}.{index}", item, role)
     else:
         yield Leaf(name, list(value) if isinstance(value, tuple) else value, role)
+
+
+def with_models(value: Any, change: Callable[[str], str]) -> Any:
+    """A section, or a whole recipe, in which each model has the name that `change` returns."""
+    if isinstance(value, tuple):
+        return tuple(with_models(item, change) for item in value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    hints, changed = get_type_hints(type(value), include_extras=True), {}
+    for field in fields(value):
+        now = getattr(value, field.name)
+        is_model = isinstance(now, str) and role_of(hints[field.name]) is MODEL
+        changed[field.name] = change(now) if is_model else with_models(now, change)
+    return replace(value, **changed)
 
 
 def role_of(hint: Any) -> Role:

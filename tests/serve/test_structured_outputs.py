@@ -38,6 +38,16 @@ async def test_the_content_has_the_form_and_the_search_is_the_same() -> None:
     )  # fmt: skip
 
 
+async def test_a_content_without_the_answer_of_the_vote_has_a_warning() -> None:
+    policy = Moody(WORLD)
+    answer = (await reply_of(Moody(WORLD)))["vgs_ray"]["answer"]
+    policy.formatted = f'{{"answer": {answer}}}'
+    assert (await reply_of(policy, response_format=INTEGER))["vgs_ray"]["warnings"] == []
+    policy.formatted = "99"
+    [warning] = (await reply_of(policy, response_format=INTEGER))["vgs_ray"]["warnings"]
+    assert f"the answer of the vote, {answer}" in warning
+
+
 async def test_each_choice_has_the_form() -> None:
     formed = await reply_of(Moody(WORLD), response_format=INTEGER, n=2)
     assert [choice["message"]["content"] for choice in formed["choices"]] == 2 * ['{"answer": 7}']

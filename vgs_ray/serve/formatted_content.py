@@ -66,8 +66,21 @@ async def with_contents(
             usage.cached += before - completion.prefilled
             if flops is not None and sizes:
                 flops += block_flops(sizes.policy, before, len(completion.tokens), completion.prefilled)
-    contents, seconds = tuple(each.content for each in made), result.seconds + time.perf_counter() - started
-    return replace(result, contents=contents, usage=usage, flops=flops, seconds=seconds)
+    return replace(
+        result,
+        contents=tuple(each.content for each in made),
+        usage=usage,
+        flops=flops,
+        seconds=result.seconds + time.perf_counter() - started,
+        warnings=(*result.warnings, *_contradictions(leaves[0].answer, made[0].content)),
+    )
+
+
+def _contradictions(answer: str | None, content: Content) -> list[str]:
+    """A warning if the content lacks the answer of the vote: a policy may not copy it."""
+    if answer is None or content.finish_reason != "stop" or answer in content.text:
+        return []
+    return [f"the content does not contain the answer of the vote, {answer}: the policy wrote another one in this form"]
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,6 @@ def test_real_problems_have_correct_solutions_and_a_clean_benchmark() -> None:
         split: len(rows_of(assigned, split)) for split in ("benchmark", "problems", "tuning")
     }  # grades each solution
     assert counts["benchmark"] == 300
-    assert counts["problems"] == 1200
-    assert counts["tuning"] > 4000
+    assert counts["problems"] > 200
+    assert counts["tuning"] > 5000
     assert all(len(each.problem.steps) >= 2 for each in assigned if each.place == "benchmark")

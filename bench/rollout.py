@@ -27,6 +27,7 @@ def bare(recipe: Recipe) -> float:
     import torch
     from vllm import LLM, SamplingParams
 
+    import vgs_ray.engines.vllm  # noqa: F401  # sets the environment in which the stage's engines run
     from vgs_ray.engines.facts import end_tokens
     from vgs_ray.engines.vllm_arguments import engine_args
     from vgs_ray.models import model_path

@@ -114,8 +114,9 @@ def _columns(rows: list[tuple[str, str]]) -> str:
 
 
 def _anywhere(model: str) -> str:
-    """A model's name for workers, which have other working directories."""
-    return absolute(model) if is_path(model) and not is_url(model) else model
+    """A model's name for workers, which have other working directories. A folder needs no ./ in front, as in `model_folder`."""
+    local = not is_url(model) and (is_path(model) or Path(model).is_dir())
+    return absolute(model) if local and model else model
 
 
 def absolute(folder: str) -> str:

@@ -172,6 +172,9 @@ def test_paths_of_models_do_not_depend_on_the_working_directory(
 ) -> None:
     """Workers of Ray Train have another one."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "policy").mkdir(parents=True)
+    named = parse("pipelines.run", ["sandbox", "--train.init", "runs/policy"])
+    assert named.train.init == str(tmp_path / "runs" / "policy")
     asked = [
         "sandbox",
         "--train.init",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.tables.manifest import read_manifest
@@ -125,9 +126,10 @@ def prompt_length(recipe: Recipe, rows: StageTable) -> Assumed:
 
 
 def _source_length(recipe: Recipe) -> Assumed | None:
-    """None if the source is not local, or the policy has no tokenizer on this machine."""
+    """None if the source is not local, or the policy has no tokenizer on this machine: a plan downloads nothing."""
     source, column, folder = recipe.clean.source, recipe.clean.problem_column, model_folder(recipe.policy.model)
-    if not folder or not (folder / "tokenizer.json").exists() or not is_local_source(source):
+    local = isinstance(folder, Path) and (folder / "tokenizer.json").exists()
+    if not local or not is_local_source(source):
         return None
     pieces = inspect_source(source, SAMPLED_PROBLEMS).pieces
     tables = [table for piece in pieces for table in read_piece(piece, [column])]

@@ -1,8 +1,8 @@
 """Estimate the cost of a recipe before it runs: rows, tokens, bytes, FLOPs and GPU-hours of each stage.
 
-FLOPs are counted by `forward_flops`. A training step costs three forward passes (arXiv 2001.08361), fewer if
-some layers are not trained. Roll-outs of one roll-in
-share its prefill, so the prefill is counted once, up to the latest cut. `PAPER` has the run of arXiv 2505.17373 for comparison.
+FLOPs are counted by `forward_flops`. A training step costs three forward passes (arXiv 2001.08361), fewer if some
+layers are not trained. Roll-outs of one roll-in share its prefill, so the prefill is counted once, up to the latest cut. `PAPER`
+has the run of arXiv 2505.17373 for comparison.
 """
 
 from __future__ import annotations
@@ -140,38 +140,42 @@ def estimate(
         sizes: sizes of the models.
         speed: speed of one GPU.
     """
-    policies, reference = sizes.policies, sizes.policies[recipe.policy.model]
     cuts, whole = recipe.roll_out.cuts, int(recipe.roll_out.whole)
-    cut, latest = cut_means(recipe.roll_out, means.roll_in)
+    cut, _ = cut_means(recipe.roll_out, means.roll_in)
     rolled = problems - split_sizes(problems, recipe.clean.validation, recipe.clean.test)[1]
     roll_ins = rolled * len(roll_in_models)
-    sampled, roll_outs = roll_ins * cuts, roll_ins * (cuts + whole)
+    roll_outs = roll_ins * (cuts + whole)
     completion = completion_tokens(recipe, means)
     answer = (cuts * (cut + means.roll_out) + whole * means.roll_in) / (cuts + whole)
     labels = round(roll_outs * (1 - means.unknown - means.hopeless * (1 - recipe.label.hopeless_share)))
-    scaled = sum(rolled * means.roll_in * policies[m].params / reference.params for m in roll_in_models)
-    costs = [
+    return [
         sized(StageCost("clean", problems), means, 0),
-        sized(
-            StageCost(
-                "roll_in", roll_ins, roll_ins * means.roll_in,
-                flops=sum(rolled * forward(policies[m], means.prompt + means.roll_in, 0) for m in roll_in_models),
-                hours=speed.generation(scaled),
-            ), means, means.prompt + means.roll_in,
-        ),
-        sized(
-            StageCost(
-                "roll_out", roll_outs, sampled * means.roll_out,
-                flops=min(sampled, roll_ins) * forward(reference, means.prompt + latest, 0)
-                + sampled * forward(reference, means.roll_out, means.prompt + cut),
-                hours=speed.generation(sampled * means.roll_out),
-            ), means, completion,
-        ),
+        _roll_in(recipe, rolled, means, roll_in_models, sizes, speed),
+        _roll_out(recipe, roll_ins, means, sizes.policies[recipe.policy.model], speed),
         sized(StageCost("verify", roll_outs), means, 0),
         sized(StageCost("label", labels), means, completion if recipe.label.kind != "outcome" else 0),
-    ]  # fmt: skip
-    train = _train(recipe, labels, means.prompt + answer, sizes.value, speed)
-    return [*costs, train, estimate_evaluation(recipe, benchmark, answer, means, sizes, speed)]
+        _train(recipe, labels, means.prompt + answer, sizes.value, speed),
+        estimate_evaluation(recipe, benchmark, answer, means, sizes, speed),
+    ]
+
+
+def _roll_in(recipe: Recipe, rolled: int, means: Means, models: Sequence[str], sizes: Sizes, speed: Speed) -> StageCost:
+    """The roll-ins of `rolled` problems. The reference policy's speed is scaled by the sizes of the models."""
+    policies, reference, rows = sizes.policies, sizes.policies[recipe.policy.model], rolled * len(models)
+    scaled = sum(rolled * means.roll_in * policies[name].params / reference.params for name in models)
+    flops = sum(rolled * forward(policies[name], means.prompt + means.roll_in, 0) for name in models)
+    cost = StageCost("roll_in", rows, rows * means.roll_in, None, flops, speed.generation(scaled))
+    return sized(cost, means, means.prompt + means.roll_in)
+
+
+def _roll_out(recipe: Recipe, roll_ins: int, means: Means, reference: ModelSize, speed: Speed) -> StageCost:
+    """The completions of `roll_ins` roll-ins. Whole roll-ins are rows too, which nothing generates."""
+    sampled, (cut, latest) = roll_ins * recipe.roll_out.cuts, cut_means(recipe.roll_out, means.roll_in)
+    tokens, rows = sampled * means.roll_out, sampled + roll_ins * int(recipe.roll_out.whole)
+    flops = min(sampled, roll_ins) * forward(reference, means.prompt + latest, 0)
+    flops += sampled * forward(reference, means.roll_out, means.prompt + cut)
+    cost = StageCost("roll_out", rows, tokens, None, flops, speed.generation(tokens))
+    return sized(cost, means, completion_tokens(recipe, means))
 
 
 def completion_tokens(recipe: Recipe, means: Means) -> float:

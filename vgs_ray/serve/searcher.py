@@ -110,11 +110,7 @@ class Searcher:
         # An answer ends where the context is full; the engines refuse a prefix that fills it.
         room = self.context - len(prompt)
         sampling = replace(spec.sampling, max_tokens=min(spec.sampling.max_tokens, room))
-        policy = (
-            StopStringPolicy(self.policy, len(prompt), spec.stop, self.decode, self.pieces)
-            if spec.stop
-            else self.policy
-        )
+        policy = self._stopping(len(prompt), spec.stop)
         same = cache(equal_within_limit(self.judge))
         stop = self._early_stop(spec, same)
         recorded = LogprobPolicy(policy) if spec.logprobs else None
@@ -127,8 +123,7 @@ class Searcher:
         if not leaves:
             raise TooLate(f"no block was complete after {spec.deadline_s} s; raise search.deadline_s")
         usage = tree.usage()
-        if isinstance(policy, StopStringPolicy):
-            usage.generated += policy.wasted
+        usage.generated += policy.wasted if isinstance(policy, StopStringPolicy) else 0
         flops = tree_flops(tree, *self.sizes) if self.sizes else None
         seconds = time.perf_counter() - started
         choices = ranked(leaves, votes)[: spec.n]
@@ -143,6 +138,9 @@ class Searcher:
         if not spec.grammar or result.refusal:
             return result
         return await with_contents(result, tree, self._writer(spec.grammar), spec.sampling.max_tokens, self.sizes)
+
+    def _stopping(self, prompt: int, stop: tuple[str, ...]) -> Policy:
+        return StopStringPolicy(self.policy, prompt, stop, self.decode, self.pieces) if stop else self.policy
 
     async def check_grammar(self, grammar: Grammar) -> None:
         """Let the engine compile a grammar before the search. Raises UnusableGrammar if it can't."""

@@ -19,7 +19,7 @@ from vgs_ray.errors import UserError
 from vgs_ray.models import model_path
 from vgs_ray.prompts import load_tokenizer, prompt_tokens
 from vgs_ray.value.tuning.checkpoints import TuneCheckpoints
-from vgs_ray.words.solution_trainer import sampling_order, solution_trainer
+from vgs_ray.words.solution_trainer import POOL, sampling_order, solution_trainer
 from vgs_ray.words.train_policy import SETTINGS, Settings, train_policy
 
 SMALL = Settings(init="sandbox:ref", epochs=1, batch_size=4, micro_batch=2, lr=1e-3)
@@ -78,7 +78,7 @@ def test_examples_of_a_forward_pass_have_similar_lengths_in_random_order() -> No
     assert len(order) == 1200
     assert sorted(order[:800]) == list(range(800))
     kinds = [{lengths[at] for at in order[start : start + 4]} for start in range(0, 1200, 4)]
-    assert all(len(kind) == 1 for kind in kinds)
+    assert sum(len(kind) > 1 for kind in kinds) <= 2 * -(-800 // (POOL * 4)), "one at most in each sorted pool"
     changes = sum(before != after for before, after in pairwise(kinds))
     assert 100 < changes < 200
     assert order == sampling_order(lengths, settings) != sampling_order(lengths, replace(settings, seed=1))

@@ -17,6 +17,8 @@ from vgs_ray.data.storage import ATTEMPTS, LONGEST_PAUSE, AnyPath, endpoint, is_
 
 TOO_LONG = "Failed to flush response stream"
 """Of pyarrow's error for an answer that is longer than what it wanted to read."""
+CONNECT_S, ANSWER_S = 10, 30
+"""Of an S3 server. Those of Amazon's library are 1 and 3 seconds, too short for a busy server or a busy machine here."""
 READ_BYTES = 8 * 2**20
 """Read from a column at a time."""
 Result = TypeVar("Result")
@@ -35,7 +37,9 @@ def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
     if scheme == "gs":
         return pafs.GcsFileSystem(retry_time_limit=attempts * LONGEST_PAUSE)
     retries = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
-    return pafs.S3FileSystem(endpoint_override=endpoint() or None, retry_strategy=retries)
+    return pafs.S3FileSystem(
+        endpoint_override=endpoint() or None, retry_strategy=retries, connect_timeout=CONNECT_S, request_timeout=ANSWER_S
+    )
 
 
 def parquet_dataset(files: Sequence[AnyPath], schema: pa.Schema | None = None) -> pads.Dataset:

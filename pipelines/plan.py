@@ -73,9 +73,10 @@ def speed_of(recipe: Recipe, reference: ModelSize) -> tuple[Speed, str]:
     """Tokens/s of one GPU, given, measured by the stage that generates or as a share of the peak; and a text that says which."""
     stage, engine = generation_of(recipe)
     plan, resources = recipe.plan, getattr(recipe, stage).resources
-    total = counts_of(recipe, stage).get("speed", {}).get("tokens_per_s", 0)
-    engines_gpus = resources.replicas * engine.tensor_parallel_size
-    measured = Assumed(total / engines_gpus, f"measured by stage {stage}") if total else None
+    speed = counts_of(recipe, stage).get("speed", {})
+    # Whole searches rarely fill the batches of their engine, in a long run too, so only single samples have this number.
+    engine_rate = speed.get("full_engine_tokens_per_s") or speed.get("tokens_per_s", 0) / resources.replicas
+    measured = Assumed(engine_rate / engine.tensor_parallel_size, f"measured by stage {stage}") if engine_rate else None
     peak = plan.peak_tflops * 1e12 if resources.num_gpus else 0.0  # the peak of a GPU does not apply to a CPU
     rule = (
         f"{plan.generate_share} of {plan.peak_tflops:g} TFLOP/s; measure it" if peak else "unknown on CPU; measure it"

@@ -117,7 +117,9 @@ def run(recipe: Recipe) -> None:
             selected = [generator.name for generator in recipe.roll_in.generators if generator.search]
             copy_whole(roll_ins, out, committed, selected)
         out = stage.publish(out)
-    stage.close(rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed())
+    stage.close(
+        rows=out.count_rows(), finish=value_counts(out, "finish_reason"), speed=totals.speed(config.engine.max_num_seqs)
+    )
 
 
 if __name__ == "__main__":

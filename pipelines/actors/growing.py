@@ -50,7 +50,7 @@ class TreeActor:
         self.judge = Judge(workers=1, timeout_s=recipe.judge.timeout_s, memory_gib=recipe.judge.memory_gib)
         self._judge_lock = asyncio.Lock()  # a judge grades one batch at a time
         self._slots = asyncio.Semaphore(self.config.concurrent)
-        self._usage = UsageReporter(self.policy.usage)
+        self._usage = UsageReporter(self.policy)
         self._replica.uses(self.policy, self.value)
 
     async def __call__(self, block: pa.Table) -> pa.Table:

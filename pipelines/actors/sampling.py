@@ -25,8 +25,9 @@ from pipelines.tables.stage_table import StageTable
 from vgs_ray.config import Beam, Engine, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy
-from vgs_ray.engines.facts import cache_block
+from vgs_ray.engines.facts import cache_block, cache_tokens
 from vgs_ray.engines.interface import Completion
+from vgs_ray.engines.step_times import StepTimes
 from vgs_ray.errors import UserError, option_name
 from vgs_ray.models import model_path
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer
@@ -78,13 +79,14 @@ class SamplingActor:
         self.sampling, self.out, self.guide = sampling, out, guide
         version = "server" if engine.urls else engine_version()
         self._provenance = {"engine": version, "sampling": json.dumps(settings, sort_keys=True)}
-        self._usage = UsageReporter(self.policy.usage)
+        self._usage = UsageReporter(self.policy)
         self._replica.uses(self.policy, self.value)
 
     async def __call__(self, block: pa.Table) -> pa.Table:
         began = time.time()
         counts = await BlockRunner(self.out, self._sample, self._failed, COMMIT_S, self._replica).run(block)
         row = {**counts, **self._usage.report(), "began": began, "ended": time.time()}
+        row["cache_tokens"] = cache_tokens(self.policy)
         return pa.Table.from_pylist([row])
 
     async def _sample(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -113,24 +115,38 @@ class Totals:
         rows, errors: all rows, and rows with an error.
         generated, prefilled, cached: tokens; a cached token was in a prefix that the engine still had.
         began, ended: when the first block began and the last one ended, in seconds since the epoch.
+        times: of the steps of all engines.
+        cache_tokens: that the cache of an engine holds; 0 if unknown.
     """
 
     def __init__(self, stage: str, max_error_share: float) -> None:
         self.stage, self.max_error_share = stage, max_error_share
         self.rows = self.errors = self.generated = self.prefilled = self.cached = 0
         self.began, self.ended = math.inf, 0.0
+        self.times, self.cache_tokens = StepTimes(), 0.0
 
     @property
     def tokens_per_s(self) -> float:
         """Generated tokens a second over all replicas, without the start of the engines."""
         return self.generated / (self.ended - self.began) if self.ended > self.began else 0.0
 
-    def speed(self) -> dict[str, Any]:
-        """Entries of the manifest; empty if earlier commands had committed every row."""
+    def full_tokens_per_s(self, max_num_seqs: int) -> float:
+        """Generated tokens a second of one engine with a full batch: `max_num_seqs`, or fewer if its cache holds fewer."""
+        tokens = (self.generated + self.prefilled + self.cached) / max(self.rows, 1)
+        return self.times.tokens_per_s(min(max_num_seqs, self.cache_tokens / max(tokens, 1)), self.generated)
+
+    def speed(self, max_num_seqs: int = 0) -> dict[str, Any]:
+        """Entries of the manifest; empty if earlier commands had committed every row.
+
+        Args:
+            max_num_seqs: of an engine, if all rows were sampled by equal engines, one sequence each.
+        """
         if not self.rows:
             return {}
         share = self.cached / (self.cached + self.prefilled) if self.cached else 0.0
-        return {"tokens_per_s": round(self.tokens_per_s), "cached_share_of_prompts": round(share, 3)}
+        speed = {"tokens_per_s": round(self.tokens_per_s), "cached_share_of_prompts": round(share, 3)}
+        full = self.full_tokens_per_s(max_num_seqs) if max_num_seqs else 0.0
+        return speed | ({"full_engine_tokens_per_s": round(full, 1)} if full else {})
 
     def note(self) -> str:
         """Text for the progress line."""
@@ -146,6 +162,8 @@ class Totals:
             for name in ("rows", "errors", "generated", "prefilled", "cached"):
                 setattr(self, name, getattr(self, name) + block[name])
             self.began, self.ended = min(self.began, block["began"]), max(self.ended, block["ended"])
+            self.times.add_sums(block)
+            self.cache_tokens = block.get("cache_tokens", 0.0)
             if self.rows >= MIN_ROWS_FOR_ERROR_SHARE and self.errors > self.max_error_share * self.rows:
                 raise UserError(
                     f"{self.errors} of {self.rows} rows failed, and {self.stage}.max_error_share is {self.max_error_share}; the "

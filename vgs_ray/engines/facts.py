@@ -20,6 +20,11 @@ def cache_block(*engines: object) -> int:
     return math.lcm(*sizes)
 
 
+def running_sequences(engine: Any) -> int:
+    """Number of sequences in the engine's batch."""
+    return len(engine.engine_core.engine_core.scheduler.running)
+
+
 def sampled_so_far(engine: Any, id: str) -> Completion:
     """What a running sequence of this engine has cost. The step that runs now may add one more token.
 

@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import EngineDied, EngineFailed
+from vgs_ray.engines.step_times import StepTimes
 
 T = TypeVar("T")
 RESULTS_PER_CALLBACK = 16
@@ -96,8 +97,10 @@ class EngineLoop(Generic[T]):
         release: frees an engine.
         read: converts a finished output of the engine to the caller's result.
         step_timeout_s: a step that takes longer is stuck.
+        running: number of sequences in the batch of an engine; by default those that it holds, some of which may wait.
 
     Attributes:
+        times: of the steps, with the sequences in their batches.
         failed: set after the engine has failed and all its calls have raised; not set by `close`.
     """
 
@@ -107,8 +110,10 @@ class EngineLoop(Generic[T]):
         release: Callable[[StepEngine], None],
         read: Callable[[Any], T],
         step_timeout_s: float = math.inf,
+        running: Callable[[Any], int] | None = None,
     ) -> None:
         self._read, self.step_timeout_s = read, step_timeout_s
+        self._in_batch, self.times = running or (lambda _: self.unfinished), StepTimes()
         self._wake = threading.Condition()
         self._arrived: list[Request[T]] = []
         self._cancelled: list[str] = []
@@ -219,6 +224,7 @@ class EngineLoop(Generic[T]):
                     return
                 arrived, self._arrived = self._arrived, []
                 cancelled, self._cancelled = self._cancelled, []
+            began = time.monotonic()  # another engine of this process may step first, which slows this one
             with step_lock.hold():
                 self._admit(engine, arrived)
                 self._abort(engine, cancelled)
@@ -228,6 +234,8 @@ class EngineLoop(Generic[T]):
                 finally:
                     self._step_began = None
             self._deliver(outputs)
+            sequences = self._in_batch(engine) + sum(output.finished for output in outputs)
+            self.times.add(sequences, time.monotonic() - began)
 
     def _admit(self, engine: StepEngine, requests: list[Request[T]]) -> None:
         for request in requests:

@@ -26,7 +26,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
-from vgs_ray.engines.facts import end_tokens, sampled_so_far, vocabulary_of
+from vgs_ray.engines.facts import end_tokens, running_sequences, sampled_so_far, vocabulary_of
 from vgs_ray.engines.interface import (
     Completion,
     FinishReason,
@@ -234,7 +234,7 @@ def _start(args: dict[str, Any], settings: Engine, read: Any) -> EngineLoop[Any]
         _alive.add(id(engine))
         return engine
 
-    return EngineLoop(build, _release, read, settings.step_timeout_s)
+    return EngineLoop(build, _release, read, settings.step_timeout_s, running_sequences)
 
 
 def _release(engine: Any) -> None:

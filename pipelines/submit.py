@@ -186,7 +186,8 @@ async def print_output(client: JobSubmissionClient, job: str) -> None:
         RuntimeError: it does not know the job any more.
     """
     printing, replied = asyncio.create_task(_print(client, job)), time.monotonic()
-    async with aiohttp.ClientSession(headers=token_headers(), timeout=aiohttp.ClientTimeout(CHECK_S)) as session:
+    # A head node without CPU time may need many seconds for a reply, so one question waits as long as the limit.
+    async with aiohttp.ClientSession(headers=token_headers(), timeout=aiohttp.ClientTimeout(LOST_S)) as session:
         while not (await asyncio.wait([printing], timeout=CHECK_S))[0]:
             try:
                 async with session.get(f"{client.get_address()}/api/jobs/{job}") as reply:

@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from ray.job_submission import JobSubmissionClient
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from pipelines import submit
 from pipelines.recipes import RECIPES
@@ -161,17 +162,40 @@ def test_a_job_server_that_is_silent_or_new_is_noticed(
     assert f"(it has not replied for 2 s); job {job} may still run" in capsys.readouterr().err
     client.stop_job(job)
     with pytest.raises(RuntimeError, match="does not know the job"):
-        asyncio.run(submit.print_output(Endless(client), "another"))
+        asyncio.run(submit.print_output(OneLine(client.get_address(), 600), "another"))
 
 
-class Endless:
-    """The client of a job whose output never ends."""
+def test_a_job_server_that_replies_late_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"CHECK_S": 0.1, "LOST_S": 1.5}.items():
+        monkeypatch.setattr(submit, name, value)
 
-    def __init__(self, client: JobSubmissionClient) -> None:
-        self.get_address = client.get_address
+    async def reply_late(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.8)
+        return web.Response()
+
+    async def follow() -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", reply_late)
+        async with TestServer(app) as server:
+            await submit.print_output(OneLine(str(server.make_url("")), 3), "job")
+
+    asyncio.run(follow())
+    assert capsys.readouterr().out == "job"
+
+
+class OneLine:
+    """The client of a job that prints one line, after some seconds."""
+
+    def __init__(self, address: str, seconds: float) -> None:
+        self._address, self._seconds = address.rstrip("/"), seconds
+
+    def get_address(self) -> str:
+        return self._address
 
     async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
-        await asyncio.sleep(600)
+        await asyncio.sleep(self._seconds)
         yield job
 
 

@@ -5,13 +5,10 @@ A roll-out with an unknown outcome gets no label and does not count in values. A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pipelines.cli import cli
 from pipelines.progress import Watched, progress
@@ -21,11 +18,9 @@ from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, all_rows, stage_table, value_counts
 from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Label, Recipe
-from vgs_ray.data.lists import arrays, ragged
-from vgs_ray.data.schemas import LABELS
 from vgs_ray.errors import UserError
-from vgs_ray.labels.outcomes import hopeless_problems, keeps_hopeless, of_first_roll_ins, outcome_labels
-from vgs_ray.labels.token_values import outcome_values, step_values, token_values
+from vgs_ray.labels.label_rows import label_rows
+from vgs_ray.labels.outcomes import of_first_roll_ins
 from vgs_ray.models import model_path
 from vgs_ray.prompts import delimiter_tokens, load_tokenizer
 
@@ -44,45 +39,9 @@ def label_problems(
     rows = rows.filter(of_first_roll_ins(rows["roll_out_id"], config.paths))
     outcomes = align(batch.read_rows(tables["verify"], ["roll_out_id", "outcome"]), "roll_out_id", rows["roll_out_id"])
     splits = align(batch.read_rows(tables["clean"], ["problem_id", "split"]), "problem_id", rows["problem_id"])
-    labels = outcome_labels(outcomes["outcome"])
-    hopeless = hopeless_problems(rows["problem_id"], labels).to_pylist()
-    dropped = [problem for problem in hopeless if not keeps_hopeless(problem, config.hopeless_share)]
-    is_dropped = pc.is_in(rows["problem_id"], value_set=pa.array(dropped, pa.string()))
-    rows = rows.append_column("split", splits["split"]).append_column("label", labels)
-    rows = rows.filter(pc.and_(pc.is_valid(labels), pc.invert(is_dropped)))
-    values = pa.nulls(len(rows), LABELS.field("values").type)
-    if with_values:
-        roll_ins = batch.read_rows(tables["roll_in"], ["roll_in_id", "tokens"])
-        values = completion_values(rows, roll_ins, config, delimiters)
-    return rows.append_column("values", values).select(LABELS.names).cast(LABELS)
-
-
-def completion_values(rows: pa.Table, roll_ins: pa.Table, config: Label, delimiters: tuple[int, ...]) -> pa.Array:
-    """The values of the tokens of each completion.
-
-    Values are computed on paths, which are a roll-in up to the cut plus the completion, so roll-outs share prefixes.
-    """
-    roll_in_tokens = dict(zip(roll_ins["roll_in_id"].to_pylist(), arrays(roll_ins["tokens"]), strict=True))
-    completions, cuts = arrays(rows["tokens"]), rows["cut"].to_pylist()
-    roll_in_ids, problems = rows["roll_in_id"].to_pylist(), rows["problem_id"].to_numpy()
-    correct = rows["label"].to_numpy() == 1
-    values: list[np.ndarray] = [np.empty(0, np.float32)] * len(rows)
-    for problem in np.unique(problems):
-        members = np.flatnonzero(problems == problem).tolist()
-        paths = [np.concatenate([roll_in_tokens[roll_in_ids[row]][: cuts[row]], completions[row]]) for row in members]
-        of_paths = path_values(paths, correct[members].tolist(), config, delimiters)
-        for row, each in zip(members, of_paths, strict=True):
-            values[row] = each[cuts[row] :].astype(np.float32)
-    return ragged(values, pa.float32())
-
-
-def path_values(
-    paths: Sequence[NDArray[np.int32]], correct: Sequence[bool], config: Label, delimiters: tuple[int, ...]
-) -> list[NDArray[np.float64]]:
-    """The values of the tokens of one problem's paths."""
-    if config.kind == "step_values":
-        return step_values(paths, correct, delimiters)
-    return outcome_values(paths, correct) if config.kind == "outcome_values" else token_values(paths, correct)
+    rows = rows.append_column("outcome", outcomes["outcome"]).append_column("split", splits["split"])
+    roll_ins = batch.read_rows(tables["roll_in"], ["roll_in_id", "tokens"]) if with_values else None
+    return label_rows(rows, roll_ins, config, delimiters)
 
 
 def step_ends(recipe: Recipe) -> tuple[int, ...]:

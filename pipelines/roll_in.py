@@ -5,8 +5,6 @@ Ids and seeds are fixed before generation. Problems of the test split get no rol
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -19,11 +17,9 @@ from pipelines.session import ray_session
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import StageTable, committed_ids, drop_committed, stage_table, value_counts
 from vgs_ray.config import Engine, Generator, Recipe, Resources
-from vgs_ray.data.ids import roll_in_id, stable_seed
 from vgs_ray.data.schemas import ROLL_IN_REQUESTS
 from vgs_ray.errors import UserError
-from vgs_ray.models import model_path
-from vgs_ray.prompts import load_tokenizer, prompt_tokens
+from vgs_ray.labels.sampling_requests import roll_in_requests
 
 
 def assign_generators(generators: tuple[Generator, ...], per_problem: int) -> list[Generator]:
@@ -36,29 +32,6 @@ def assign_generators(generators: tuple[Generator, ...], per_problem: int) -> li
             assigned.append(generator)
             position += 1
     return assigned
-
-
-def roll_in_requests(
-    problem: dict[str, Any], generator: Generator, indices: list[int], recipe: Recipe
-) -> list[dict[str, Any]]:
-    """The requests to one generator for one problem. `indices` number the roll-ins within the problem."""
-    tokenizer = load_tokenizer(model_path(generator.model))
-    prompt = list(prompt_tokens(tokenizer, problem["problem"], recipe.instruction))
-    rows = []
-    for index in indices:
-        identity = roll_in_id(problem["problem_id"], generator.name, index)
-        rows.append(
-            {
-                "roll_in_id": identity,
-                "problem_id": problem["problem_id"],
-                "policy": generator.name,
-                "seed": stable_seed(recipe.seed, identity),
-                "prompt": prompt,
-                "prefix": prompt,
-                "max_tokens": recipe.roll_in.sampling.max_tokens,
-            }
-        )
-    return rows
 
 
 def pending_requests(

@@ -6,8 +6,6 @@ No engine starts for these rows.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -26,32 +24,9 @@ from pipelines.tables.stage_table import (
 )
 from pipelines.tables.tasks import write_dataset
 from vgs_ray.config import Recipe
-from vgs_ray.data.ids import roll_out_id, stable_seed
 from vgs_ray.data.lists import arrays, ragged
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
-from vgs_ray.labels.outcomes import cut_positions
-
-
-def roll_out_requests(roll_in: dict[str, Any], recipe: Recipe) -> list[dict[str, Any]]:
-    """The requests for one roll-in, one for each cut. A failed roll-in has no tokens, so all cuts are at its prompt."""
-    config, tokens, prompt = recipe.roll_out, list(roll_in["tokens"]), list(roll_in["prompt"])
-    seed = stable_seed(recipe.seed, roll_in["roll_in_id"], "cuts")
-    rows = []
-    for index, cut in enumerate(cut_positions(len(tokens), config.cuts, config.positions, seed, config.scheme)):
-        identity = roll_out_id(roll_in["roll_in_id"], index)
-        rows.append(
-            {
-                "roll_out_id": identity,
-                "roll_in_id": roll_in["roll_in_id"],
-                "problem_id": roll_in["problem_id"],
-                "policy": recipe.policy.model,
-                "cut": cut,
-                "seed": stable_seed(recipe.seed, identity),
-                "prefix": prompt + tokens[:cut],
-                "max_tokens": config.sampling.max_tokens - cut,
-            }
-        )
-    return rows
+from vgs_ray.labels.sampling_requests import roll_out_requests
 
 
 def pending_requests(roll_ins: StageTable, recipe: Recipe, committed: ray.ObjectRef) -> ray.data.Dataset:

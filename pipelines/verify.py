@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 
@@ -27,11 +26,9 @@ from pipelines.tables.stage_table import (
 from pipelines.tables.tasks import map_items, write_dataset
 from vgs_ray.answers.judge import Judge
 from vgs_ray.config import JudgeLimits, Recipe
-from vgs_ray.data.lists import arrays
-from vgs_ray.data.schemas import VERIFIED
-from vgs_ray.grade import Verdict, extract_answer, verdict, without_answer
+from vgs_ray.labels.verified_rows import verified_rows
 from vgs_ray.models import model_path
-from vgs_ray.prompts import load_tokenizer, solution_text
+from vgs_ray.prompts import load_tokenizer
 
 BATCH_ROWS = 1024
 JUDGE_CPUS = 0.25
@@ -53,46 +50,7 @@ class JudgeActor:
         roll_outs = drop_committed(batch.read_rows(self.tables["roll_out"], columns), "roll_out_id", self.committed)
         roll_ins = batch.read_rows(self.tables["roll_in"], ["roll_in_id", "prompt", "tokens"])
         problems = batch.read_rows(self.tables["clean"], ["problem_id", "answer"])
-        gold_of = dict(zip(problems["problem_id"].to_pylist(), problems["answer"].to_pylist(), strict=True))
-        golds = [gold_of[problem] for problem in roll_outs["problem_id"].to_pylist()]
-        answers = self._extract_answers(roll_outs, roll_ins)
-        pairs = list(zip(golds, answers, strict=True))
-        comparisons = self.judge.judge_pairs((gold, answer) for gold, answer in pairs if isinstance(answer, str))
-        verdicts = [
-            verdict(answer, comparisons[gold, answer]) if isinstance(answer, str) else answer for gold, answer in pairs
-        ]
-        rows = roll_outs.select(["roll_out_id", "problem_id"]).to_pylist()
-        return pa.Table.from_pylist(
-            [{**row, **each._asdict()} for row, each in zip(rows, verdicts, strict=True)], schema=VERIFIED
-        )
-
-    def _extract_answers(self, roll_outs: pa.Table, roll_ins: pa.Table) -> list[str | Verdict]:
-        """The answer of each roll-out, or its verdict if it has none."""
-        index = {roll_in_id: row for row, roll_in_id in enumerate(roll_ins["roll_in_id"].to_pylist())}
-        prompts, tokens, completions = (
-            arrays(roll_ins["prompt"]),
-            arrays(roll_ins["tokens"]),
-            arrays(roll_outs["tokens"]),
-        )
-        answers = []
-        for row, completion in zip(roll_outs.drop_columns(["tokens"]).to_pylist(), completions, strict=True):
-            roll_in = index[row["roll_in_id"]]
-            response = np.concatenate([tokens[roll_in][: row["cut"]], completion])
-            answers.append(self._extract_answer(row["finish_reason"], prompts[roll_in], response))
-        return answers
-
-    def _extract_answer(self, finish_reason: str, prompt: np.ndarray, response: np.ndarray) -> str | Verdict:
-        """The answer, or the verdict if there is none.
-
-        The prompt is the generator's, because it shows whether the template opened a thinking block; the template of the
-        reference policy may differ.
-        """
-        if finish_reason == "error":  # a failed sample is no evidence about the policy
-            return Verdict("unknown", "failed_sample", None)
-        if finish_reason == "length":  # even if it contains an answer
-            return Verdict("incomplete", "length_limit", None)
-        text = solution_text(self.tokenizer, response, prompt)
-        return extract_answer(text) or without_answer(text)
+        return verified_rows(roll_outs, roll_ins, problems, self.tokenizer, self.judge)
 
 
 def run(recipe: Recipe) -> None:

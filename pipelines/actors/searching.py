@@ -29,6 +29,7 @@ from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines
 from vgs_ray.engines.facts import cache_block, cache_tokens
+from vgs_ray.evaluate.graded_search import leaf_rows, leaf_texts
 from vgs_ray.grade import extract_answer
 from vgs_ray.models import model_path
 from vgs_ray.models.checks import evaluated_policy
@@ -139,14 +140,7 @@ class SearchActor:
         return extract_answer(response_text(self.tokenizer, tree.path(leaf.id)))
 
     async def _grade_leaves(self, tree: Tree, gold: str) -> list[dict[str, Any]]:
-        """Grade the leaves. A leaf that is not finished is incomplete."""
-        leaves = tree.leaves()
-        texts = [
-            response_text(self.tokenizer, tree.path(leaf.id)) if leaf.state == "finished" else "" for leaf in leaves
-        ]
+        texts = leaf_texts(self.tokenizer, tree)
         async with self._judge_lock:
             verdicts = await asyncio.to_thread(self.judge.grade_all, [(gold, text) for text in texts])
-        return [
-            {"node": leaf.id, "group": leaf.group, "value": leaf.value, **verdict._asdict()}
-            for leaf, verdict in zip(leaves, verdicts, strict=True)
-        ]
+        return leaf_rows(tree, verdicts)

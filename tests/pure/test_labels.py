@@ -14,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from vgs_ray.config import Label
+from vgs_ray.data.schemas import LABELS, TOKENS
+from vgs_ray.labels.label_rows import label_rows
 from vgs_ray.labels.outcomes import cut_positions, of_first_roll_ins, outcome_labels
 from vgs_ray.labels.token_values import outcome_values, step_values, token_values
 
@@ -23,6 +26,43 @@ PATHS = st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=6), st.booleans(
 def test_outcomes() -> None:
     outcomes = pa.chunked_array([["incorrect", "correct", "incomplete", "unknown", ""]])
     assert outcome_labels(outcomes).to_pylist() == [0, 1, 2, None, None]
+
+
+def test_label_rows_leave_out_unknown_outcomes_and_hopeless_problems() -> None:
+    outcomes = ["correct", "unknown", "incorrect", "incorrect", "incomplete"]
+    rows = pa.table(
+        {
+            "roll_out_id": [f"{problem}/ref/0/{at}" for at, problem in enumerate("aaabb")],
+            "roll_in_id": [f"{problem}/ref/0" for problem in "aaabb"],
+            "problem_id": list("aaabb"),
+            "cut": pa.array([0, 1, 2, 0, 1], pa.int32()),
+            "outcome": outcomes,
+            "split": ["train"] * 5,
+        }
+    )
+    kept = label_rows(rows, None, Label(hopeless_share=1.0))
+    assert kept.schema == LABELS
+    assert [row["label"] for row in kept.to_pylist()] == [1, 0, 0, 2]
+    assert kept["values"].null_count == 4
+    without = label_rows(rows, None, Label(hopeless_share=0.0))
+    assert without["problem_id"].to_pylist() == ["a", "a"]
+
+
+def test_label_rows_with_values_have_one_for_each_completion_token() -> None:
+    rows = pa.table(
+        {
+            "roll_out_id": ["a/ref/0/0", "a/ref/0/1"],
+            "roll_in_id": ["a/ref/0"] * 2,
+            "problem_id": ["a"] * 2,
+            "cut": pa.array([1, 2], pa.int32()),
+            "outcome": ["correct", "incorrect"],
+            "split": ["train"] * 2,
+            "tokens": pa.array([[6, 7], [8]], TOKENS),
+        }
+    )
+    roll_ins = pa.table({"roll_in_id": ["a/ref/0"], "tokens": pa.array([[5, 6, 9]], TOKENS)})
+    labels = label_rows(rows, roll_ins, Label(kind="token_values"))
+    assert labels["values"].to_pylist() == [[0.5, 1.0], [0.0]]
 
 
 @given(st.integers(0, 2000), st.integers(0, 9), st.sampled_from(["uniform", "sqrt"]), st.integers(0, 2**31 - 1))

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(900)  # the first test waits for both rounds
 ROUNDS = 2
 SMALL = shlex.split(
     "--clean.limit 60 --clean.validation 5 --trees.per-problem 1 --trees.search.simulations 48 --pairs.min-margin 0.25 "
+    "--pairs.per-problem 1 --tune.paths 32 "
     "--tune.epochs 1 --tune.batch-size 8 --tune.micro-batch 4 --tune.workers 1 --trees.resources.replicas 1 --evaluate.limit 8 "
     "--evaluate.samples 4 --evaluate.beam.groups 2 --evaluate.budgets 4 --evaluate.bootstrap 200 --evaluate.resources.replicas 1"
 )

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vgs_ray.config import Mcts
+from vgs_ray.grade import Verdict
+from vgs_ray.prompts import response_text
 from vgs_ray.search.flops import Cost, ModelSizes, sum_costs, tree_costs
 from vgs_ray.search.mcts import highest_q_leaf
 from vgs_ray.search.tree import Tree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class GradedLeaf(NamedTuple):
@@ -119,3 +124,16 @@ def _unscored(tree: Tree, shape: Mcts | None) -> int:
     }  # a group that an early stop cancelled has blocks that were never scored
     nodes = [node for node in tree.nodes[1:] if node.group in voting]
     return sum(node.value is None for node in nodes if node.state == "finished" or not partly_scored)
+
+
+def leaf_texts(tokenizer: PreTrainedTokenizerBase, tree: Tree) -> list[str]:
+    """The texts of the leaves, to be graded. A leaf that is not finished has none, and so is incomplete."""
+    return [response_text(tokenizer, tree.path(leaf.id)) if leaf.state == "finished" else "" for leaf in tree.leaves()]
+
+
+def leaf_rows(tree: Tree, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """The column `leaves` of the table `searches`, from the verdict on each leaf."""
+    return [
+        {"node": leaf.id, "group": leaf.group, "value": leaf.value, **verdict._asdict()}
+        for leaf, verdict in zip(tree.leaves(), verdicts, strict=True)
+    ]

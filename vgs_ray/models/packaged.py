@@ -27,7 +27,7 @@ def packaged_model(package: str) -> Path:
     if package not in PACKAGES:
         raise ValueError(f"package {package!r} is not known to contain a model: choose one of {', '.join(PACKAGES)}")
     folder = cache_folder() / package
-    return folder if folder.is_dir() else make_once(folder, partial(_convert, _gguf(package)))
+    return folder if folder.is_dir() else make_once(folder, partial(convert_gguf, _gguf(package)))
 
 
 def _gguf(package: str) -> Path:
@@ -43,7 +43,7 @@ def _gguf(package: str) -> Path:
     return paths[0]
 
 
-def _convert(gguf: Path, folder: Path) -> None:
+def convert_gguf(gguf: Path, folder: Path) -> None:
     """Convert a GGUF file. This needs the packages gguf and accelerate; loading the result doesn't."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -55,4 +55,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, **name).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **name)
+    # Some releases of transformers, such as 5.17, read another end of text from the file, and nothing for padding.
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(loaded.config.eos_token_id)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    tokenizer.save_pretrained(folder)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 from vgs_ray.models import model_path
@@ -121,7 +120,7 @@ def solution_trainer(
         model,
         arguments,
         DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=ROUNDED_TO),
-        Dataset.from_list([examples[at] for at in order]),
+        [examples[at] for at in order],
         processing_class=tokenizer,
         callbacks=[CommitCheckpoint(checkpoints)],
     )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import bare_python  # noqa: F401
 import numpy as np
 import torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BARE = """
 import runpy, sys
-for name in ("ray", "vllm", "pyarrow", "obstore", "upath", "trl", "tyro"):
+for name in ("ray", "vllm", "pyarrow", "obstore", "upath", "trl", "tyro", "pydantic", "annotated_types", "docstring_parser"):
     sys.modules[name] = None  # as if it was not installed
 sys.argv = ["train_gpu.py", "--device", "cpu", "--rounds", "1", "not-compiled-checkpoint", "varlen_fa3"]
 runpy.run_path("bench/train_gpu.py", run_name="__main__")

@@ -23,7 +23,7 @@ from load import Took, body, client, closed_loop, problems, sandbox_endpoint, se
 
 from pipelines.serve import endpoint
 from pipelines.serving.application import build_searcher
-from pipelines.serving.engine_replicas import build_engines
+from pipelines.serving.engine_replicas import local_engines
 from vgs_ray.search.tree import Node
 from vgs_ray.serve.requests import ChatRequest
 from vgs_ray.serve.search_spec import resolve_search
@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recipe = sandbox_endpoint(Path(folder) / "value", "--serve.layout", options.layout, "--serve.max-beams", "4096")
-        searcher = build_searcher(recipe, recipe.serve.value_model, *build_engines(recipe, recipe.serve.value_model))
+        searcher = build_searcher(recipe, recipe.serve.value_model, *local_engines(recipe, recipe.serve.value_model))
         with endpoint(recipe) as url:
             print(
                 f"searches of budget {recipe.serve.beam.budget}, layout {options.layout}, medians of {options.rounds} turns"

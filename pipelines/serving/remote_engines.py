@@ -22,8 +22,9 @@ from vgs_ray.engines.interface import SEARCH_CONTEXT, Completion, EngineDied, En
 
 PAUSE_S = 0.5
 """Pause before a call is repeated."""
-PLACES = 3
-"""Replicas that a call tries while they are full, before it waits in the queue of the first one's engine."""
+PLACES = 4
+"""How often a call looks for a replica that is not full, before it waits in the queue of the first one's engine. The places are
+random, so it may find the same replica again: with two replicas, one search in eight has all its places on one."""
 
 log = logging.getLogger(__name__)
 

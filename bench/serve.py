@@ -3,8 +3,8 @@
 Runs the same searches of the sandbox, with the same seeds and settings, by a `Searcher` in this process and through Ray
 Serve and HTTP, in alternating turns. A client starts its next search when the previous one ends. Out: searches per second,
 the ratio of the medians with its interval (95%, turns resampled), percentiles 50 and 99 of the duration in seconds,
-milliseconds to the first block, and the part of them that the endpoint adds. With `--layout apart` each engine has its own
-process.
+milliseconds to the first block, and the part of them that the endpoint adds; milliseconds of CPU time that a search takes in all
+processes. With `--layout apart` each engine has its own process.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 from load import Took, body, client, closed_loop, problems, sandbox_endpoint, search
 
 from pipelines.serve import endpoint
 from pipelines.serving.application import build_searcher
-from pipelines.serving.engine_replicas import build_engines
+from pipelines.serving.engine_replicas import local_engines
 from vgs_ray.search.tree import Node
 from vgs_ray.serve.requests import ChatRequest
 from vgs_ray.serve.search_spec import resolve_search
@@ -55,6 +57,15 @@ def over_http(server: httpx.AsyncClient, problem: str, seed: int, events: bool) 
     return call
 
 
+def cpu_s() -> float:
+    """CPU seconds of this process and its descendants, which Ray's processes are."""
+    total = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):  # it has ended
+            total += sum(process.cpu_times()[:2])
+    return total
+
+
 def percentiles(took: list[Took]) -> str:
     p50, p99 = np.percentile([each.whole for each in took], [50, 99])
     return f"{p50:.2f}, {p99:.2f}"
@@ -78,6 +89,7 @@ async def measure(searcher: Searcher, settings: object, url: str, count: int, se
     texts = problems(searches)
     rates: dict[str, list[float]] = {"inside": [], "http": []}
     took: dict[str, list[Took]] = {"inside": [], "http": [], "stream": []}
+    cpu_ms: dict[str, list[float]] = {"inside": [], "http": []}
     async with client(url, count) as server:
         for round in range(rounds):
             # New seeds in each round, because the engines cache earlier searches. The turns of a round share their seeds.
@@ -88,7 +100,9 @@ async def measure(searcher: Searcher, settings: object, url: str, count: int, se
             }
             # The order alternates between rounds, so that a machine that slows down favours neither.
             for name in sorted(turns, reverse=bool(round % 2)):
+                cpu_before = cpu_s()
                 seconds, searched = await closed_loop(count, turns[name])
+                cpu_ms[name].append(1000 * (cpu_s() - cpu_before) / searches)
                 rates[name].append(searches / seconds)
                 took[name] += searched[count:]
             streams = [over_http(server, text, seed + 10**6, True) for text, seed in zip(texts, seeds, strict=True)]
@@ -100,7 +114,7 @@ async def measure(searcher: Searcher, settings: object, url: str, count: int, se
     print(
         f"| {count} | {inside:.2f} | {http:.2f} | {http / inside:.3f} ({low:.3f} to {high:.3f}) | "
         f"{percentiles(took['inside'])} | {percentiles(took['http'])} | {1000 * first[0]:.0f} | {1000 * first[1]:.0f} | "
-        f"{1000 * added:.1f} |",
+        f"{1000 * added:.1f} | {statistics.median(cpu_ms['inside']):.0f} | {statistics.median(cpu_ms['http']):.0f} |",
         flush=True,
     )
 
@@ -116,15 +130,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recipe = sandbox_endpoint(Path(folder) / "value", "--serve.layout", options.layout, "--serve.max-beams", "4096")
-        searcher = build_searcher(recipe, recipe.serve.value_model, *build_engines(recipe, recipe.serve.value_model))
+        searcher = build_searcher(recipe, recipe.serve.value_model, *local_engines(recipe, recipe.serve.value_model))
         with endpoint(recipe) as url:
             print(
                 f"searches of budget {recipe.serve.beam.budget}, layout {options.layout}, medians of {options.rounds} turns"
             )
             print(
-                "| concurrent | in process, searches/s | HTTP | ratio | p50, p99 s | HTTP | first block ms | HTTP | added ms |"
+                "| concurrent | in process, searches/s | HTTP | ratio | p50, p99 s | HTTP | first block ms | HTTP | added ms | "
+                "CPU ms a search | HTTP |"
             )
-            print("|---|---|---|---|---|---|---|---|---|", flush=True)
+            print(f"|{11 * '---|'}", flush=True)
             for count in options.concurrent:
                 searches = max(options.searches if count > 1 else options.searches // 4, 3 * count // 2)
                 asyncio.run(measure(searcher, recipe.serve, url, count, searches, options.rounds))

@@ -9,10 +9,11 @@ import time
 from typing import Any
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from pipelines.actors.engine_start import exit_if_stuck, start_slot
 from pipelines.placement import engine_options
+from pipelines.serving.call_batches import BatchReplica, replicas_for_calls
 from vgs_ray.config import Engine, Recipe, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines, build_policy, build_value
@@ -37,10 +38,11 @@ UPSCALE_S = 10.0
 log = logging.getLogger(__name__)
 
 
-class PolicyReplica:
+class PolicyReplica(BatchReplica):
     """A policy engine, which all search replicas share."""
 
     def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
+        super().__init__(engine.max_num_seqs)
         with start_slot(resources):
             self.policy: Any = build_policy(model, engine, logprobs=False, grammars=True)
         exit_on_failure(self.policy)
@@ -59,10 +61,11 @@ class PolicyReplica:
         return self.policy.loop.unfinished, self.policy.kv_usage
 
 
-class ValueReplica:
+class ValueReplica(BatchReplica):
     """A value engine, which all search replicas share."""
 
     def __init__(self, model: str, engine: Engine, resources: Resources, policy: str) -> None:
+        super().__init__(engine.max_num_seqs)
         with start_slot(resources):
             self.value: Any = build_value(model, engine, policy)
         exit_on_failure(self.value)
@@ -85,6 +88,7 @@ class PolicyValueReplica(PolicyReplica, ValueReplica):
     """An engine of a policy with a value head, which all search replicas share."""
 
     def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
+        BatchReplica.__init__(self, engine.max_num_seqs)
         with start_slot(resources):
             self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, logprobs=False, grammars=True)
         exit_on_failure(self.policy)
@@ -96,8 +100,9 @@ def engine_deployment(
 ) -> serve.Deployment:
     """Replicas with one engine each: `resources.replicas` of them, or up to `max_replicas` under load.
 
-    Each beam in flight is one ongoing request of Ray Serve, so autoscaling counts beams.
+    Autoscaling counts calls, that is beams in flight, not requests of Ray Serve, which are batches of them.
     """
+    scaling = AutoscalingPolicy(policy_function=replicas_for_calls)
     return serve.deployment(
         replica,
         name=name,
@@ -107,23 +112,25 @@ def engine_deployment(
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=DRAIN_S,
         ray_actor_options=engine_options(resources),
-        **number_of_replicas(resources.replicas, max_replicas, TARGET_LOAD * engine.max_num_seqs),
+        **number_of_replicas(resources.replicas, max_replicas, TARGET_LOAD * engine.max_num_seqs, policy=scaling),
     )
 
 
-def number_of_replicas(replicas: int, max_replicas: int, target: float) -> dict[str, Any]:
+def number_of_replicas(replicas: int, max_replicas: int, target: float, **others: Any) -> dict[str, Any]:
     """Options of a deployment with `replicas` replicas, or up to `max_replicas` of them under load.
 
     Args:
         replicas: their number without load.
         max_replicas: autoscaling is off unless this is larger.
         target: ongoing requests of each replica that autoscaling aims at.
+        others: other settings of `AutoscalingConfig`.
     """
     if max_replicas <= replicas:
         return {"num_replicas": replicas}
     scaling = AutoscalingConfig(
-        min_replicas=replicas, max_replicas=max_replicas, target_ongoing_requests=target, upscale_delay_s=UPSCALE_S
-    )
+        min_replicas=replicas, max_replicas=max_replicas, target_ongoing_requests=target, upscale_delay_s=UPSCALE_S,
+        **others,
+    )  # fmt: skip
     return {"autoscaling_config": scaling}
 
 

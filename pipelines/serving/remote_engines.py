@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import Context
+from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from pipelines.serving.call_batches import Call, CallBatches, ReplicaFull
 from vgs_ray.config import Sampling
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import SEARCH_CONTEXT, Completion, EngineDied, EngineFailed, Score, SearchContext, Usage
 
 PAUSE_S = 0.5
 """Pause before a call is repeated."""
+PLACES = 4
+"""How often a call looks for a replica that is not full, before it waits in the queue of the first one's engine. The places are
+random, so it may find the same replica again: with two replicas, one search in eight has all its places on one."""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ class RemotePolicy:
     """
 
     def __init__(self, replicas: DeploymentHandle[Any], limit_s: float) -> None:
-        self.usage, self._replicas, self._limit_s = Usage(), replicas, limit_s
+        self.usage, self._replicas, self._limit_s = Usage(), CallBatches(replicas), limit_s
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         """As `Policy.extend`.
@@ -42,7 +46,9 @@ class RemotePolicy:
         Raises:
             EngineDied: no replica answered in time, or `max_deaths` replicas died.
         """
-        completion: Completion = await _call(self._replicas, "extend", self._limit_s, prefix, sampling, seed)
+        completion: Completion = await _call(
+            self._replicas, self._limit_s, Call("extend", (prefix, sampling, seed), len(prefix) + sampling.max_tokens)
+        )
         self.usage.generated += len(completion.tokens)
         self.usage.prefilled += completion.prefilled
         self.usage.cached += len(prefix) - completion.prefilled
@@ -50,7 +56,7 @@ class RemotePolicy:
 
     async def cache_block(self) -> int:
         """Number of tokens in a block of the replicas' caches."""
-        return int(await _call(self._replicas, "policy_cache_block", self._limit_s))
+        return int(await _call(self._replicas, self._limit_s, Call("policy_cache_block")))
 
 
 class RemoteValue:
@@ -62,7 +68,7 @@ class RemoteValue:
     """
 
     def __init__(self, replicas: DeploymentHandle[Any], limit_s: float) -> None:
-        self.usage, self._replicas, self._limit_s = Usage(), replicas, limit_s
+        self.usage, self._replicas, self._limit_s = Usage(), CallBatches(replicas), limit_s
 
     async def score(self, tokens: Tokens) -> Score:
         """As `Value.score`.
@@ -70,7 +76,7 @@ class RemoteValue:
         Raises:
             EngineDied: no replica answered in time, or `max_deaths` replicas died.
         """
-        score: Score = await _call(self._replicas, "score", self._limit_s, tokens)
+        score: Score = await _call(self._replicas, self._limit_s, Call("score", (tokens,), len(tokens)))
         self.usage.scored += score.scored
         self.usage.cached += max(len(tokens) - score.scored, 0)
         return score
@@ -81,13 +87,13 @@ class RemoteValue:
         Raises:
             EngineDied: no replica answered in time, or `max_deaths` replicas died.
         """
-        scores: list[Score] = await _call(self._replicas, "score_each", self._limit_s, tokens)
+        scores: list[Score] = await _call(self._replicas, self._limit_s, Call("score_each", (tokens,), len(tokens)))
         self.usage.scored += sum(score.scored for score in scores)
         return scores
 
     async def cache_block(self) -> int:
         """Number of tokens in a block of the replicas' caches."""
-        return int(await _call(self._replicas, "value_cache_block", self._limit_s))
+        return int(await _call(self._replicas, self._limit_s, Call("value_cache_block")))
 
 
 def max_deaths(search: SearchContext, engine: str, failed: bool) -> int:
@@ -110,41 +116,36 @@ def max_deaths(search: SearchContext, engine: str, failed: bool) -> int:
     return 1 + (engine in search.answered) + (not failed)
 
 
-async def _call(replicas: DeploymentHandle[Any], method: str, limit_s: float, *args: object) -> Any:
+async def _call(replicas: CallBatches, limit_s: float, call: Call) -> Any:
     """Call a replica, and another one if it dies. Cancelling this cancels the remote call."""
-    search, engine = SEARCH_CONTEXT.get() or SearchContext("", retryable=False), replicas.deployment_id.name
+    search, engine = SEARCH_CONTEXT.get() or SearchContext("", retryable=False), replicas.engine
     dead: set[object] = set()
     try:
         async with asyncio.timeout(limit_s):
             while True:
                 try:
-                    result = await _call_replica(replicas, method, search.name, *args)
+                    result = await _call_replica(replicas, search.name, call)
                     search.answered.add(engine)
                     return result
                 except EngineFailed as error:
-                    _add_death(dead, object(), max_deaths(search, engine, failed=True), method, error)
+                    _add_death(dead, object(), max_deaths(search, engine, failed=True), call.method, error)
                 except EngineDied:
                     pass  # it had died before it received the call, which Ray Serve did not know yet
                 except (RayActorError, DeploymentUnavailableError) as error:
                     # Ray Serve can send a call to the same dead replica twice before it notices; that is one death.
                     replica = getattr(error, "actor_id", None) or object()
-                    _add_death(dead, replica, max_deaths(search, engine, failed=False), method, error)
+                    _add_death(dead, replica, max_deaths(search, engine, failed=False), call.method, error)
                 await asyncio.sleep(PAUSE_S)
     except TimeoutError as error:
-        raise EngineDied(f"no replica answered {method} within {limit_s} s (serve.block_timeout_s)") from error
+        raise EngineDied(f"no replica answered {call.method} within {limit_s} s (serve.block_timeout_s)") from error
 
 
-async def _call_replica(replicas: DeploymentHandle[Any], method: str, session: str, *args: object) -> Any:
-    # By value: through Ray's object store, searches with short blocks take twice as long.
-    handle = replicas.options(method_name=method, session_id=session, _by_reference=False)
-    # In an empty context: in the context of the HTTP request, all calls of a search would get the id of that request, and
-    # the router, which identifies pending calls by their id, would lose all but one of them.
-    response = Context().run(handle.remote, *args)
-    try:
-        return await response
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
+async def _call_replica(replicas: CallBatches, search: str, call: Call) -> Any:
+    """Call the replica of a search, or another one while that is full."""
+    for place in range(PLACES):
+        with suppress(ReplicaFull):
+            return await replicas.answer(f"{search}+{place}" if place else search, call, may_refuse=True)
+    return await replicas.answer(search, call, may_refuse=False)
 
 
 def _add_death(dead: set[object], replica: object, limit: int, method: str, error: Exception) -> None:

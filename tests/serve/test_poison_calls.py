@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from ray import cloudpickle, serve
 
+from pipelines.serving.call_batches import BatchReplica
 from pipelines.serving.engine_replicas import STICKY_ROUTER, exit_on_failure
 from pipelines.serving.remote_engines import RemoteValue, max_deaths
 from vgs_ray.data.tokens import Tokens
@@ -53,10 +54,11 @@ class Stepper:
         return [SimpleNamespace(request_id=id, finished=True, value=self.held.pop(id)[1][-1]) for id in ready]
 
 
-class Replica:
+class Replica(BatchReplica):
     """As `pipelines.serving.engine_replicas.ValueReplica`; writes its process id into a folder."""
 
     def __init__(self, folder: str) -> None:
+        super().__init__(limit=32)
         self.loop: EngineLoop[float] = EngineLoop(Stepper, lambda _: None, lambda output: output.value)
         exit_on_failure(self)  # type: ignore[arg-type]
         (Path(folder) / str(os.getpid())).touch()

@@ -14,6 +14,7 @@ from ray import cloudpickle, serve
 from scripted_server import scripted_searcher
 
 from pipelines.serving import engine_replicas
+from pipelines.serving.call_batches import BatchReplica
 from pipelines.serving.remote_engines import RemotePolicy
 from vgs_ray.config import Beam, Engine, Resources, Sampling
 from vgs_ray.data.tokens import Tokens
@@ -24,10 +25,11 @@ from vgs_ray.serve.search_spec import SearchSpec
 LIMIT_S = 60.0
 
 
-class SlowPolicy:
+class SlowPolicy(BatchReplica):
     """Stands in for `engine_replicas.PolicyReplica`."""
 
     def __init__(self) -> None:
+        super().__init__(limit=4)
         self.policy = ScriptedPolicy(World(steps=24, slip=0.08))
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:

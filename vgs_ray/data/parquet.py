@@ -38,7 +38,10 @@ def _arrow_file_system(scheme: str, attempts: int) -> pafs.FileSystem:
         return pafs.GcsFileSystem(retry_time_limit=attempts * LONGEST_PAUSE)
     retries = pafs.AwsStandardS3RetryStrategy(max_attempts=attempts)
     return pafs.S3FileSystem(
-        endpoint_override=endpoint() or None, retry_strategy=retries, connect_timeout=CONNECT_S, request_timeout=ANSWER_S
+        endpoint_override=endpoint() or None,
+        retry_strategy=retries,
+        connect_timeout=CONNECT_S,
+        request_timeout=ANSWER_S,
     )
 
 

@@ -21,8 +21,7 @@ ROOT = Path(__file__).parents[2]
 SHARE = 8
 ANYWHERE = {
     "SortShuffleMap(partitions=8)", "SortShuffleReduce(partitions=8)", "_sample_block", "FooterReader.__init__",
-    "PreemptionWatcher.__init__",
-    "_reply", "_remove",
+    "FooterReader.read_footers", "PreemptionWatcher.__init__", "_reply", "_remove",
 }  # fmt: skip
 """Tasks of Ray's own, for which it ignores labels, and two of ours for each live node: `_reply` checks that it shares the folder,
 `_remove` deletes its copy of the tokens."""

@@ -91,7 +91,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "node lost": Fault(lose_a_node, STAGES[1:]),
+    "node lost": Fault(lose_a_node, STAGES),
     "network cut": Fault(cut_a_node, ["roll_out", "verify", "train"]),
     "head lost": Fault(lose_the_head, ["roll_out", "verify", "train"]),
     "spot notice": Fault(notice, ["roll_out", "train"]),

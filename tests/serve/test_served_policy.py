@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,13 @@ async def test_a_grammar_is_sent_to_the_server(stack: ExitStack) -> None:
     sampling = SamplingWithGrammar(**vars(SAMPLING), grammar=Grammar("regex", "[0-9]+"))
     await served(stack, one).extend(PREFIX, sampling, 1)
     assert one.sampling[-1]["structured_outputs"] == {"regex": "[0-9]+"}
+    assert one.sampling[-1]["regex"] == "[0-9]+", "SGLang's field"
+
+
+async def test_all_tokens_are_minus_one_which_sglang_demands(stack: ExitStack) -> None:
+    one = server()
+    await served(stack, one).extend(PREFIX, replace(SAMPLING, top_k=0), 1)
+    assert one.sampling[-1]["top_k"] == -1
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "cut"])

@@ -1,4 +1,4 @@
-"""A policy on running servers, such as `vllm serve`: OpenAI's completions, with token ids in place of text.
+"""A policy on running servers, of vLLM or SGLang: OpenAI's completions, with token ids in place of text.
 
 In: token tuples. Out: `Completion`. Each server is checked before the first call: it has to serve the policy with our
 tokenizer, and to take and return token ids.
@@ -52,6 +52,8 @@ KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 """A machine that is lost without a word is noticed within a minute, although a reply can take much longer."""
+SGLANG_GRAMMARS = {"json": "json_schema", "regex": "regex"}
+"""SGLang's fields for a grammar. It ignores vLLM's `structured_outputs`."""
 REPEATED = (408, 409, 429)
 """Statuses after which a call is repeated, beside all from 500 on."""
 
@@ -104,7 +106,7 @@ class ServedPolicy:
             "top_p": sampling.top_p,
             "seed": seed if sampling.temperature > 0 else None,
             "logprobs": 0 if each else self._logprobs,
-            "top_k": sampling.top_k,
+            "top_k": sampling.top_k or -1,  # all tokens; SGLang refuses 0
             "min_p": sampling.min_p,
             "repetition_penalty": sampling.repetition_penalty,
             "stop_token_ids": [*self._end_tokens, *sampling.stop_token_ids],
@@ -112,6 +114,7 @@ class ServedPolicy:
         }
         if isinstance(sampling, SamplingWithGrammar):
             body["structured_outputs"] = {sampling.grammar.kind: sampling.grammar.text}
+            body[SGLANG_GRAMMARS[sampling.grammar.kind]] = sampling.grammar.text  # vLLM ignores it
         async with self._room:
             with refused_grammars(sampling):
                 reply = await self._call(prefix, body)
@@ -206,11 +209,13 @@ def check_server(url: str, model: str, max_model_len: int) -> str:
                 f"{url} has a max_model_len of {room}, and the engine's is {max_model_len}: start the server with "
                 f"--max-model-len {max_model_len}, or lower max_model_len of the recipe's engine"
             )
-        ours = load_tokenizer(model)(PROBE, add_special_tokens=False)["input_ids"]
+        tokenizer = load_tokenizer(model)
+        ours = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
         fields = {"max_tokens": 1, "temperature": 0.0, "return_token_ids": True, "add_special_tokens": False}
-        for prompt in (PROBE, ours):
+        # SGLang adds special tokens to a text in any case.
+        for prompt, right in ((PROBE, [ours, tokenizer(PROBE)["input_ids"]]), (ours, [ours])):
             reply = _json(client, "POST", f"{url}/completions", json={"model": name, "prompt": prompt, **fields})
-            _check_ids(url, model, reply["choices"][0], ours)
+            _check_ids(url, model, reply["choices"][0], right)
     return name
 
 
@@ -228,17 +233,17 @@ def _json(client: httpx.Client, method: str, url: str, **fields: Any) -> Any:
     return reply.json()
 
 
-def _check_ids(url: str, model: str, choice: dict[str, Any], ours: list[int]) -> None:
-    """Check that a server returned token ids, and read the probe as we do."""
+def _check_ids(url: str, model: str, choice: dict[str, Any], right: list[list[int]]) -> None:
+    """Check that a server returned token ids, and read the probe in one of the right ways."""
     read = choice.get("prompt_token_ids")
     if not read or not choice.get("token_ids"):
         raise ValueError(
             f"{url} returns no token ids, which searches and labels need: use a server whose /v1/completions has "
-            "return_token_ids, such as vLLM 0.10.2 or newer"
+            "return_token_ids, such as vLLM 0.10.2 or SGLang 0.5.23, or newer"
         )
-    if read != ours:
+    if read not in right:
         raise ValueError(
-            f"{url} reads a text as other tokens than {model} ({read[:8]} ... and {ours[:8]} ...): serve the recipe's policy "
+            f"{url} reads a text as other tokens than {model} ({read[:8]} ... and {right[0][:8]} ...): serve the recipe's policy "
             "there, or name the served model as the recipe's policy"
         )
 

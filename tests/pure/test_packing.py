@@ -124,14 +124,15 @@ def test_packs_are_full(mean: float, sigma: float) -> None:
 
 
 def test_the_bench_runs_with_only_torch_and_transformers() -> None:
-    blocked = ("ray", "vllm", "pyarrow", "sklearn", "scipy", "matplotlib", "datasets", "tyro", "tensorboardX")
+    others = ("annotated_types", "pydantic")
+    blocked = ("ray", "vllm", "pyarrow", "sklearn", "scipy", "matplotlib", "datasets", "tyro", "tensorboardX", *others)
     arguments = ["bench/train.py", "--rounds", "1", "--sequences", "8", "--longest", "64"]
     code = (
         f"import sys, runpy; sys.modules.update(dict.fromkeys({blocked!r})); sys.argv = {arguments!r}; "
         "runpy.run_path('bench/train.py', run_name='__main__')"
     )
     root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'bench'}", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=False
     )

@@ -18,7 +18,12 @@ PAGE = (ROOT / "docs" / "grading.md").read_text()
 ANSWERS = re.findall(
     r"^\| `(.+?)` \| `(.+?)` \| (equal|different|unknown) \| ", PAGE.partition("## Agreement")[0], re.M
 )
-JUDGED = ("vgs_ray/grade.py", "vgs_ray/answers/compare.py", "vgs_ray/answers/judge.py", "pipelines/verify.py")
+JUDGED = (
+    "vgs_ray/grade.py",
+    "vgs_ray/answers/compare.py",
+    "vgs_ray/answers/judge.py",
+    "vgs_ray/labels/verified_rows.py",
+)
 
 
 def test_the_page_has_its_table() -> None:

@@ -25,6 +25,7 @@ from pipelines.tables.stage_table import Displaced, StageTable
 from vgs_ray.config import Beam, Generator, Resources, Sampling
 from vgs_ray.data.schemas import ROLL_OUT_REQUESTS, ROLL_OUTS
 from vgs_ray.data.storage import storage_path
+from vgs_ray.engines.step_times import StepTimes
 from vgs_ray.errors import UserError
 from vgs_ray.labels.outcomes import cut_positions
 from vgs_ray.search.explore import beam
@@ -229,6 +230,7 @@ def test_actor_whose_engine_dies_ends_and_keeps_finished_rows(policy_folder: Pat
 
 def test_error_share_over_the_limit_ends_the_stage() -> None:
     block = {"rows": 100, "errors": 3, "generated": 9, "prefilled": 1, "cached": 0, "began": 0.0, "ended": 1.0}
+    block |= vars(StepTimes())
 
     class Blocks:
         def iter_rows(self) -> list[dict[str, float]]:

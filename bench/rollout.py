@@ -17,9 +17,9 @@ import tempfile
 import time
 
 from pipelines.cli import parse
-from pipelines.roll_out import roll_out_requests
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
+from vgs_ray.labels.sampling_requests import roll_out_requests
 
 
 def bare(recipe: Recipe) -> float:

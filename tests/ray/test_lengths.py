@@ -16,7 +16,6 @@ from toy import CONFIG, build_store, load, read_rows, sources
 from pipelines import train
 from pipelines.cli import parse
 from pipelines.recipes import RECIPES, vgs
-from pipelines.roll_out import roll_out_requests
 from pipelines.tables.publish import in_this_process
 from pipelines.tables.stage import open_stage
 from pipelines.tables.stage_table import stage_table
@@ -27,6 +26,7 @@ from vgs_ray.data.ids import roll_in_id, roll_out_id
 from vgs_ray.data.schemas import LABELS
 from vgs_ray.engines.interface import room_for
 from vgs_ray.errors import UserError
+from vgs_ray.labels.sampling_requests import roll_out_requests
 from vgs_ray.value.training.loader import Examples
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -93,7 +93,7 @@ async def test_the_calls_of_a_search_go_to_one_server_and_searches_to_all(stack:
     servers = [server(), server(), server()]
     policy = served(stack, *servers)
     before = [each.calls["done"] for each in servers]
-    for search in range(24):
+    for search in range(60):  # fewer may all miss one of the servers, whose ports differ from run to run
         SEARCH_CONTEXT.set(SearchContext(f"search {search}"))
         await asyncio.gather(*(policy.extend((*PREFIX, last), SAMPLING, last) for last in (0, 1, 2)))
         after = [each.calls["done"] for each in servers]

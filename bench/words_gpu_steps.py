@@ -213,10 +213,8 @@ def search(run: Run) -> str:
     steps = replace(config.sampling, stop_token_ids=delimiter_tokens(tokenizer, config.beam.delimiter))
 
     async def solve(problem: str, name: str) -> Tree:
-        prompt, seed = (
-            prompt_tokens(tokenizer, problem, recipe.instruction),
-            stable_seed(recipe.seed, problem_id(problem), name),
-        )
+        prompt = prompt_tokens(tokenizer, problem, recipe.instruction)
+        seed = stable_seed(recipe.seed, problem_id(problem), name)
         if name == "beam":
             return await beam(policy, value, prompt, beam=config.beam, sampling=steps, seed=seed)
         return await sample(policy, value, prompt, count=config.samples, sampling=config.sampling, seed=seed)

@@ -15,9 +15,8 @@ class UsageReporter:
 
     def __init__(self, policy: Policy) -> None:
         self._usage = policy.usage
-        self._times = (
-            policy.loop.times if hasattr(policy, "loop") else StepTimes()
-        )  # another server's steps are unknown
+        # The steps of another server are unknown.
+        self._times = policy.loop.times if hasattr(policy, "loop") else StepTimes()
         self._reported = self._now()
 
     def report(self) -> dict[str, float]:

@@ -179,11 +179,11 @@ def search_deployment(endpoint: type, settings: Serve) -> serve.Deployment:
 def engine_applications(recipe: Recipe, value_folder: str) -> tuple[serve.Application, serve.Application]:
     """The replicas of the policy's engine and those of the value's; the same ones if the policy has a value head."""
     settings, model = recipe.serve, model_path(evaluated_policy(recipe))
-    one = value_folder == OWN_HEAD
+    one, logprobs = value_folder == OWN_HEAD, settings.beam.likelihood > 0
     policies = engine_deployment(
         PolicyValueReplica if one else PolicyReplica, "policy", settings.policy_engine, settings.policy_resources,
         settings.policy_max_replicas,
-    ).bind(model, settings.policy_engine, settings.policy_resources)  # fmt: skip
+    ).bind(model, settings.policy_engine, settings.policy_resources, *(() if one else (logprobs,)))  # fmt: skip
     if one:
         return policies, policies
     values = engine_deployment(

@@ -41,10 +41,10 @@ log = logging.getLogger(__name__)
 class PolicyReplica(BatchReplica):
     """A policy engine, which all search replicas share."""
 
-    def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
+    def __init__(self, model: str, engine: Engine, resources: Resources, logprobs: bool) -> None:
         super().__init__(engine.max_num_seqs)
         with start_slot(resources):
-            self.policy: Any = build_policy(model, engine, logprobs=False, grammars=True)
+            self.policy: Any = build_policy(model, engine, logprobs, grammars=True)
         exit_on_failure(self.policy)
         exit_if_stuck(self.policy)
 
@@ -90,7 +90,7 @@ class PolicyValueReplica(PolicyReplica, ValueReplica):
     def __init__(self, model: str, engine: Engine, resources: Resources) -> None:
         BatchReplica.__init__(self, engine.max_num_seqs)
         with start_slot(resources):
-            self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, logprobs=False, grammars=True)
+            self.policy, self.value = build_engines(model, OWN_HEAD, engine, engine, grammars=True)
         exit_on_failure(self.policy)
         exit_if_stuck(self.policy)
 
@@ -139,8 +139,9 @@ def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     model, settings = model_path(evaluated_policy(recipe)), recipe.serve
     with start_slot(settings.resources):
         engines = build_engines(
-            model, value_folder, settings.policy_engine, settings.value_engine, logprobs=False, grammars=True
-        )
+            model, value_folder, settings.policy_engine, settings.value_engine, logprobs=settings.beam.likelihood > 0,
+            grammars=True,
+        )  # fmt: skip
     exit_on_failure(*engines)
     exit_if_stuck(*engines)
     return engines

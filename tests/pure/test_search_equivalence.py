@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +17,7 @@ from search_engines import LONG, PROMPT, Recorded, answers, engines
 from vgs_ray.config import Beam, Sampling
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
+from vgs_ray.engines.interface import Completion
 from vgs_ray.search.explore import beam, sample
 from vgs_ray.search.tree import Tree
 
@@ -66,8 +68,10 @@ def test_order_of_arrival_does_not_matter(latency: int, seed: int) -> None:
         assert late.canonical().to_json() == prompt.canonical().to_json()
 
 
-def published(recorded: Recorded, keep: int, branch: int, longest: int) -> Counter[Tokens]:
+def published(recorded: Recorded, keep: int, branch: int, longest: int, likelihood: float = 0.0) -> Counter[Tokens]:
     """Algorithm 1 of arXiv 2505.17373, written from its description: lockstep, with one slot for each beam.
+
+    With `likelihood`, the values are multiplied by that power of the geometric mean of the probabilities of a beam's tokens.
 
     Ties go to the first candidate in the order of the slots; the authors' `torch.topk` defines no order of ties.
     """
@@ -82,7 +86,8 @@ def published(recorded: Recorded, keep: int, branch: int, longest: int) -> Count
                 calls[prefix] += 1
                 block, ended = recorded.block(prefix, calls[prefix])
                 text = beams[slot] + block[: longest - len(beams[slot])]
-                candidates.append((recorded.value(PROMPT + text), text, ended or len(text) >= longest))
+                key = recorded.value(PROMPT + text) * math.exp(recorded.mean_logprob(text)) ** likelihood
+                candidates.append((key, text, ended or len(text) >= longest))
         best = sorted(candidates, key=lambda candidate: -candidate[0])[: len(alive)]
         for slot, (_, text, _) in zip(alive, best, strict=True):
             beams[slot] = text
@@ -90,15 +95,49 @@ def published(recorded: Recorded, keep: int, branch: int, longest: int) -> Count
     return Counter(beams)
 
 
+def kept_beams(recorded: Recorded, shape: Beam, longest: int) -> Counter[Tokens]:
+    limits = Sampling(max_tokens=longest)
+    tree = asyncio.run(beam(recorded, recorded, PROMPT, beam=shape, sampling=limits, seed=0))
+    return Counter(tree.path(leaf.id) for leaf in tree.leaves())
+
+
 @given(seed=st.integers(0, 10_000), keep=st.integers(1, 5), branch=st.integers(1, 4), longest=st.integers(1, 12))
 @settings(max_examples=200, deadline=None)
 def test_the_published_algorithm_keeps_the_same_beams(seed: int, keep: int, branch: int, longest: int) -> None:
-    recorded = Recorded(seed)
-    search = beam(
-        recorded, recorded, PROMPT, beam=Beam(keep, branch, block=99), sampling=Sampling(max_tokens=longest), seed=0
-    )
-    tree = asyncio.run(search)
-    assert Counter(tree.path(leaf.id) for leaf in tree.leaves()) == published(Recorded(seed), keep, branch, longest)
+    found = kept_beams(Recorded(seed), Beam(keep, branch, block=99), longest)
+    assert found == published(Recorded(seed), keep, branch, longest)
+
+
+class WithoutTies(Recorded):
+    """Values without ties. Products of values and likelihoods that tie could differ by rounding."""
+
+    def value(self, tokens: Tokens) -> float:
+        return random.Random(stable_seed(self.seed, *tokens, "value")).random()
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    keep=st.integers(1, 5),
+    branch=st.integers(1, 4),
+    longest=st.integers(1, 12),
+    likelihood=st.sampled_from([0.5, 8.0]),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_likelihood_multiplies_the_values_of_the_published_algorithm(
+    seed: int, keep: int, branch: int, longest: int, likelihood: float
+) -> None:
+    found = kept_beams(WithoutTies(seed), Beam(keep, branch, block=99, likelihood=likelihood), longest)
+    assert found == published(WithoutTies(seed), keep, branch, longest, likelihood)
+
+
+async def test_a_likelihood_needs_a_policy_with_log_probabilities() -> None:
+    class Without(Recorded):
+        async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+            return (await super().extend(prefix, sampling, seed))._replace(mean_logprob=math.nan)
+
+    engine, shape = Without(0), Beam(keep=1, branch=2, block=99, likelihood=1.0)
+    with pytest.raises(ValueError, match=r"has no log-probability, .*: use a policy engine that computes them"):
+        await beam(engine, engine, PROMPT, beam=shape, sampling=LONG, seed=0)
 
 
 def alphamath(recorded: Recorded, keep: int, branch: int, longest: int) -> list[tuple[float, Tokens]]:
@@ -126,18 +165,14 @@ def alphamath(recorded: Recorded, keep: int, branch: int, longest: int) -> list[
 @given(seed=st.integers(0, 10_000), keep=st.integers(1, 5), branch=st.integers(1, 4), longest=st.integers(1, 12))
 @settings(max_examples=200, deadline=None)
 def test_finished_answers_that_compete_are_those_of_alphamath(seed: int, keep: int, branch: int, longest: int) -> None:
-    class Distinct(Recorded):
-        """Values without ties, whose order AlphaMath leaves open."""
-
-        def value(self, tokens: Tokens) -> float:
-            return random.Random(stable_seed(self.seed, *tokens, "value")).random()
+    """AlphaMath leaves the order of tied values open."""
 
     def grow(finished: Literal["retire", "compete"]) -> Tree:
-        shape, recorded = Beam(keep, branch, block=99, finished=finished), Distinct(seed)
+        shape, recorded = Beam(keep, branch, block=99, finished=finished), WithoutTies(seed)
         limits = Sampling(max_tokens=longest)
         return asyncio.run(beam(recorded, recorded, PROMPT, beam=shape, sampling=limits, seed=0))
 
-    tree, expected = grow("compete"), alphamath(Distinct(seed), keep, branch, longest)
+    tree, expected = grow("compete"), alphamath(WithoutTies(seed), keep, branch, longest)
     assert sorted([(leaf.value, tree.path(leaf.id)) for leaf in tree.leaves()], reverse=True) == expected
     assert tree.canonical().usage() == tree.usage()
     if keep == 1:

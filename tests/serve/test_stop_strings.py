@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -160,8 +159,20 @@ def test_streamed_choices_are_those_of_the_reply(served: Served) -> None:
     assert ends == [choice.finish_reason for choice in reply.choices]
 
 
-def test_a_stopped_answer_has_no_log_probability() -> None:
-    made = asyncio.run(
-        StopStringPolicy(Writer("ab"), len(PROMPT), ("b",), decode, pieces).extend(PROMPT, Sampling(max_tokens=9), 0)
-    )
-    assert math.isnan(made.mean_logprob)
+class Scorer(Writer):
+    """The log-probability of a token is the negative of its byte."""
+
+    async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
+        made = await super().extend(prefix, sampling, seed)
+        return made._replace(mean_logprob=-sum(made.tokens) / max(len(made.tokens), 1))
+
+
+@pytest.mark.parametrize(("text", "sampled"), [("a" * 40 + "c", "a" * 40 + "c"), ("a" * 5 + "b" + "c" * 9, "aaaaabcc")])
+def test_the_log_probability_is_the_mean_over_all_pieces(
+    text: str, sampled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The piece in which a stop string ends counts as a whole."""
+    monkeypatch.setattr(stop_strings, "PIECE", 8)
+    policy = StopStringPolicy(Scorer(text), len(PROMPT), ("b",), decode, pieces)
+    made = asyncio.run(policy.extend(PROMPT, Sampling(max_tokens=99), 0))
+    assert made.mean_logprob == pytest.approx(-sum(sampled.encode()) / len(sampled))

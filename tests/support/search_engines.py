@@ -29,7 +29,7 @@ def answers(tree: Tree) -> list[tuple[Tokens, float | None]]:
 
 
 class Recorded:
-    """Engines whose blocks and values are functions of the prefix. Values tie often."""
+    """Engines whose blocks and values are functions of the prefix. Values tie often. A token's log-probability depends on it."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.usage, self.calls = seed, Usage(), Counter[Tokens]()
@@ -41,11 +41,15 @@ class Recorded:
     def value(self, tokens: Tokens) -> float:
         return random.Random(stable_seed(self.seed, *tokens, "value")).choice([0.1, 0.3, 0.3, 0.7, 0.9])
 
+    @staticmethod
+    def mean_logprob(tokens: Tokens) -> float:
+        return -sum(token % 4 for token in tokens) / max(len(tokens), 1)
+
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
         self.calls[prefix] += 1
         tokens, ended = self.block(prefix, self.calls[prefix])
         tokens = tokens[: sampling.max_tokens]
-        return Completion(tokens, ended, "stop", 0.0)
+        return Completion(tokens, ended, "stop", self.mean_logprob(tokens))
 
     async def score(self, tokens: Tokens) -> Score:
         return Score(self.value(tokens))

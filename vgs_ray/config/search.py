@@ -19,9 +19,9 @@ class Beam:
     block: PositiveInt = 4096
     """Tokens in a block."""
     groups: PositiveInt = 1
-    """Independent beams whose answers are put to one vote (DVTS if there is more than one)."""
+    """Independent beams, whose answers are put to one vote (DVTS if more than one)."""
     delimiter: str = ""
-    """Text that ends a block early, such as a blank line for steps (TVM, SVPO). If empty, only the number of tokens counts."""
+    """Text that ends a block early, such as a blank line (TVM, SVPO). If empty, only the number of tokens counts."""
     rank: Literal["tree", "parent"] = "tree"
     """`tree` keeps the best blocks of a group, whatever prefix they extend (arXiv 2505.17373). `parent` keeps the best block of
     each prefix, which keeps a group diverse."""
@@ -31,8 +31,11 @@ class Beam:
     which can displace it (AlphaMath, arXiv 2405.03553)."""
     choose: Literal["value", "random"] = "value"
     """Keep blocks by value, or at random (the ablation of arXiv 2505.17373)."""
+    likelihood: NonNegativeFloat = 0.0
+    """Weight c of the likelihood: blocks are ranked by value * exp(c * mean log-probability of the prefix that ends with them).
+    0 ranks by value alone (arXiv 2505.17373)."""
     align: bool = False
-    """End blocks where the engines' cache blocks do, at lengths close to `block`. Then prefixes are not read again because their
+    """End blocks where the engines' cache blocks do, near `block` tokens. Then prefixes are not read again because their
     last cache block is incomplete. It matters for short blocks: cache blocks have 16 tokens on GPUs and 32 on CPU."""
 
     @property
@@ -115,6 +118,8 @@ class Variant:
     confidence: Share = 0.0
     """Confidence, over 0.5, at which the vote of a beam search is decided: groups that have not voted by then are cancelled.
     0 runs all groups."""
+    stop: Literal["best", "majority", "weighted_majority"] = "weighted_majority"
+    """Selector that `confidence` is about. With `best`, the search ends when an answer's value reaches `confidence`."""
 
     def __post_init__(self) -> None:
         if sum(shape is not None for shape in (self.beam, self.mcts, self.rebase)) != 1:

@@ -5,7 +5,6 @@ The answers of a problem are compared once; all selectors and budgets share the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -58,21 +57,15 @@ def selector_accuracy(selector: Selector) -> Accuracy:
 def likely_accuracy(weight: float) -> Accuracy:
     """P(the answer with the highest value * exp(weight * mean log-probability) is correct), as for the selector `best`.
 
-    A value model that learns from outcomes need not notice an improbable token, such as a wrong result, that the policy's own
-    likelihood shows (docs/rounds.md). An answer without a log-probability ranks last.
+    See `select.likely_value`. An answer without a log-probability ranks last.
     """
     best = selector_accuracy("best")
 
     def accuracy(pool: AnswerPool) -> float:
-        return best(pool._replace(leaves=[leaf._replace(value=_likely_value(leaf, weight)) for leaf in pool.leaves]))
+        likely = [leaf._replace(value=select.likely_value(leaf.value, leaf.logprob, weight)) for leaf in pool.leaves]
+        return best(pool._replace(leaves=likely))
 
     return accuracy
-
-
-def _likely_value(leaf: GradedLeaf, weight: float) -> float | None:
-    if leaf.value is None or leaf.logprob is None:
-        return None
-    return leaf.value * math.exp(weight * leaf.logprob)
 
 
 def walk_accuracy(pool: AnswerPool) -> float:

@@ -21,6 +21,7 @@ from vgs_ray.search.blocks import Block, BlockSampler, check_positive
 from vgs_ray.search.cache_room import GROWING, CacheRoom, Room
 from vgs_ray.search.early_stop import EarlyStop, run_groups
 from vgs_ray.search.gather import gather_or_cancel
+from vgs_ray.search.select import likely_value
 from vgs_ray.search.tree import Listener, Node, Tree
 
 
@@ -60,7 +61,7 @@ async def beam(
         stop: ends the search when its vote is decided; groups that did not vote are then pruned. None runs all groups.
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or `beam.likelihood` is not 0 and the policy computes no log-probabilities.
     """
     sizes = {"keep": beam.keep, "branch": beam.branch, "block": beam.block, "groups": beam.groups}
     check_positive(**sizes, max_tokens=sampling.max_tokens)
@@ -142,7 +143,10 @@ async def beam_step(
     """
     candidates = await _sample_round(sampler, beam, live, group, round)
     candidates += [answer._replace(origin=number) for number, answer in enumerate(answers, len(live))]
-    keys = _random_keys(len(candidates), sampler.seed, round, group) if beam.choose == "random" else _values(candidates)
+    if beam.choose == "random":
+        keys = _random_keys(len(candidates), sampler.seed, round, group)
+    else:
+        keys = [_key(sampler.tree, candidate, beam.likelihood) for candidate in candidates]
     # Ties go to the child of the better prefix, then to the first block. The published code leaves them to torch.topk, which
     # defines no order of equal elements.
     order = sorted(range(len(candidates)), key=lambda at: (-keys[at], candidates[at].rank, at))
@@ -187,9 +191,24 @@ def _parents(beam: config.Beam, live: int) -> list[int]:
     return [parent for parent in range(live) for _ in range(branches + (parent < extra))]
 
 
-def _values(candidates: Sequence[Candidate]) -> list[float]:
-    """Values to rank by; a missing value ranks last."""
-    return [-math.inf if each.block.value is None else each.block.value for each in candidates]
+def _key(tree: Tree, candidate: Candidate, likelihood: float) -> float:
+    """The value to rank by; a missing one ranks last."""
+    logprob = _mean_logprob(tree, candidate) if likelihood else None
+    key = likely_value(candidate.block.value, logprob, likelihood)
+    return -math.inf if key is None else key
+
+
+def _mean_logprob(tree: Tree, candidate: Candidate) -> float:
+    """Mean log-probability of the prefix and the block that extends it."""
+    parent, block = candidate.parent.id, candidate.block
+    before = tree.mean_logprob(parent)
+    if before is None or block.logprob is None:
+        raise ValueError(
+            f"a block after node {parent} has no log-probability, which a beam with a likelihood needs: use a policy engine that "
+            "computes them, or the likelihood 0"
+        )
+    start, added = tree.end(parent), len(block.tokens)
+    return (before * start + block.logprob * added) / max(start + added, 1)
 
 
 def _random_keys(count: int, seed: int, round: int, group: int) -> list[float]:

@@ -115,6 +115,25 @@ def weigh(selector: Selector, grouped: Sequence[Sequence[int]], values: Sequence
     return weighed
 
 
+def likely_value(value: float | None, logprob: float | None, weight: float) -> float | None:
+    """value * exp(weight * logprob), to select or to rank by value and likelihood together.
+
+    A value model that learns from outcomes need not notice an improbable token, such as a wrong result, that the policy's own
+    likelihood shows (docs/rounds.md).
+
+    Args:
+        value: P(correct).
+        logprob: mean log-probability of the tokens under the policy.
+        weight: of the likelihood; 0 returns the value.
+
+    Returns:
+        None without a value, or without a log-probability if the weight is not 0.
+    """
+    if value is None or not weight:
+        return value
+    return None if logprob is None else value * math.exp(weight * logprob)
+
+
 def tied(weighed: Sequence[AnswerClass]) -> list[AnswerClass]:
     """The classes whose weight is within `TIE` of the highest, in order."""
     highest = max((each.weight for each in weighed), default=0.0)

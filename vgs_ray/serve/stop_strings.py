@@ -6,7 +6,6 @@ here, by a `Policy` around the engine's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -49,10 +48,13 @@ class StopStringPolicy:
         self.decode, self.pieces, self.wasted = decode, pieces, 0
 
     async def extend(self, prefix: Tokens, sampling: Sampling, seed: int) -> Completion:
-        """As `Policy.extend`. A completion that ends at a stop string is finished. It has no mean log-probability."""
+        """As `Policy.extend`. A completion that ends at a stop string is finished.
+
+        Its mean log-probability includes tokens after the stop string.
+        """
         tokens: Tokens = ()
         logprobs: tuple[float, ...] | None = ()
-        prefilled = turn = 0
+        prefilled, turn, logprob = 0, 0, 0.0
         while True:
             limits = replace(sampling, max_tokens=min(PIECE, sampling.max_tokens - len(tokens)))
             try:
@@ -65,16 +67,18 @@ class StopStringPolicy:
             response, tokens, turn = prefix[self.prompt :] + tokens, tokens + piece.tokens, turn + 1
             # A later piece prefills the earlier ones of this block, which are not part of the prefix.
             prefilled = min(prefilled + piece.prefilled, len(prefix))
+            logprob += piece.mean_logprob * len(piece.tokens)
+            mean_logprob = logprob / max(len(tokens), 1)
             logprobs = None if logprobs is None or piece.logprobs is None else logprobs + piece.logprobs
             end = self._end(response, piece.tokens)
             if end is not None:
                 self.wasted += len(piece.tokens) - end
                 kept = len(tokens) - len(piece.tokens) + end
                 logprobs = logprobs and logprobs[:kept]
-                return Completion(tokens[:kept], True, "stop", math.nan, prefilled, logprobs=logprobs)
+                return Completion(tokens[:kept], True, "stop", mean_logprob, prefilled, logprobs=logprobs)
             ended = piece.finish_reason == "stop" or len(piece.tokens) < limits.max_tokens
             if ended or len(tokens) >= sampling.max_tokens:
-                return piece._replace(tokens=tokens, mean_logprob=math.nan, prefilled=prefilled, logprobs=logprobs)
+                return piece._replace(tokens=tokens, mean_logprob=mean_logprob, prefilled=prefilled, logprobs=logprobs)
 
     def _end(self, before: Tokens, new: Tokens) -> int | None:
         """Number of new tokens up to the first one that completes a stop string; None if no token does."""

@@ -66,7 +66,7 @@ class SearchActor:
         self.tokenizer = load_tokenizer(model)
         self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
-        self._confidences = {variant.name: variant.confidence for variant in self.config.variants}
+        self._stopped = {variant.name: variant for variant in self.config.variants if variant.confidence}
         engines = self.config.policy_engine, self.config.value_engine
         self._replica = Replica(out.writer, self.config.resources.num_gpus)
         one = recipe.uses_own_head("evaluate")
@@ -112,11 +112,9 @@ class SearchActor:
         shape = self.shapes[explorer]
         sampling = replace(sampling, stop_token_ids=delimiter_tokens(self.tokenizer, shape.delimiter))
         if isinstance(shape, Beam):
-            confidence = self._confidences.get(explorer)
-            stop = EarlyStop(confidence, self._answer, cache(self.judge.equal)) if confidence else None
             return await beam(
-                self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed, room=room, stop=stop,
-                cache_block=self._cache_block,
+                self.policy, self.value, prompt, beam=shape, sampling=sampling, seed=seed, room=room,
+                stop=self._early_stop(explorer), cache_block=self._cache_block,
             )  # fmt: skip
         return await self._search_whole_tree(prompt, shape, sampling, seed, room)
 
@@ -135,6 +133,11 @@ class SearchActor:
                 tree = await rebase(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
             hold.needs(tree.usage().generated, 0)
         return tree
+
+    def _early_stop(self, explorer: str) -> EarlyStop | None:
+        if variant := self._stopped.get(explorer):
+            return EarlyStop(variant.confidence, self._answer, cache(self.judge.equal), variant.stop)
+        return None
 
     def _answer(self, tree: Tree, leaf: Node) -> str | None:
         return extract_answer(response_text(self.tokenizer, tree.path(leaf.id)))

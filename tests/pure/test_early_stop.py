@@ -41,19 +41,19 @@ async def grow(method: str, seed: int, stop: EarlyStop | None, latency: int = 0,
 
 @given(
     method=st.sampled_from(["sample", "beam"]),
-    selector=st.sampled_from(["majority", "weighted_majority"]),
+    selector=st.sampled_from(["best", "majority", "weighted_majority"]),
     confidence=st.floats(0.6, 1.0),
     seed=st.integers(0, 999),
     latency=st.integers(0, 9),
     order=st.integers(0, 9),
 )
 @settings(max_examples=40, deadline=None)
-def test_the_first_groups_that_decide_the_vote_are_those_of_the_whole_search(
+def test_the_first_groups_that_decide_are_those_of_the_whole_search(
     method: str, selector: str, confidence: float, seed: int, latency: int, order: int
 ) -> None:
     whole = asyncio.run(grow(method, seed, None))
     rule = early(confidence, selector)
-    first = next((k for k in range(1, 16) if is_decided(rule.weights(whole, k), 16 - k, confidence)), None)
+    first = next((k for k in range(1, 16) if rule.is_decided(rule.weights(whole, k), 16 - k)), None)
     stop = early(confidence, selector)
     stopped = asyncio.run(grow(method, seed, stop, latency, order))
 
@@ -71,6 +71,25 @@ async def test_a_decided_vote_saves_tokens_and_waits_for_no_more_answers_than_it
         for confidence in (0.0, 0.99, 0.8)
     }
     assert spent[0.8] < spent[0.99] < spent[0.0]
+
+
+@given(confidence=st.floats(0.51, 1.0), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_best_stops_at_the_first_answer_whose_value_reaches_the_confidence(confidence: float, seed: int) -> None:
+    whole = asyncio.run(grow("beam", seed, None))
+    first = next((group for group in range(15) if highest(whole, group) >= confidence), None)
+    stop = early(confidence, "best")
+    stopped = asyncio.run(grow("beam", seed, stop))
+    assert stop.groups == (None if first is None else first + 1)
+    if first is not None and first < 4:  # the first waves have one group each
+        assert max(node.group for node in stopped.nodes) == first
+
+
+def highest(tree: Tree, group: int) -> float:
+    """The highest value of the finished answers of a group."""
+    return max(
+        (leaf.value or 0.0 for leaf in tree.leaves() if (leaf.group, leaf.state) == (group, "finished")), default=0.0
+    )
 
 
 class SlowPolicy(ScriptedPolicy):

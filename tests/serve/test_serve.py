@@ -134,6 +134,18 @@ def test_a_decided_vote_ends_the_search(served: Served, shape: dict[str, Any]) -
     assert vote(confidence=0.8)["leaves"] == early["leaves"]
 
 
+def test_a_high_value_ends_a_search_for_the_best_answer(served: Served) -> None:
+    def best(**search: Any) -> dict[str, Any]:
+        asked = {"seed": 4, "select": "best", "keep": 1, "branch": 2, "groups": 16, **search}
+        return ask(served, extra_body={"search": asked}).model_extra["vgs_ray"]
+
+    whole, early = best(), best(confidence=0.7)
+    first = next(leaf for leaf in whole["leaves"] if leaf["answer"] and leaf["value"] >= 0.7)
+    assert early["decided_after"] == first["group"] + 1 < 16
+    assert (early["answer"], early["value"]) == (first["answer"], first["value"])
+    assert early["usage"]["generated"] < whole["usage"]["generated"]
+
+
 def test_an_answer_that_is_cut_off(served: Served) -> None:
     reply = ask(served, max_tokens=10)
     assert reply.choices[0].finish_reason == "length"

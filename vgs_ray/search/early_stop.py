@@ -1,4 +1,6 @@
-"""Early stop: end a search when the vote of its answers is decided, without waiting for the rest.
+"""Early stop: end a search when its answer is decided, without waiting for the rest.
+
+A vote is decided when the other answers will not change it. The selector `best` is decided when an answer has a high value.
 
 Answers vote group by group, in the order of the groups' numbers: the answers of groups 0 to k - 1 vote, for the smallest k that
 decides the vote, whichever groups ended first. So the result is a function of the seed, like that of a whole search, and answers
@@ -27,16 +29,17 @@ Group = Callable[[], Coroutine[Any, Any, None]]
 
 
 class EarlyStop:
-    """The vote that ends one search.
+    """The vote that ends one search, or the value.
 
     Args:
-        confidence: at which the vote is decided, in (0.5, 1]; see `adaptive.is_decided`.
+        confidence: in (0.5, 1]. A vote is decided at this confidence, see `adaptive.is_decided`; `best` is decided when the value
+            of an answer reaches it.
         answer: (tree, leaf) -> the answer of a finished leaf; None if it has none. It is called once for each leaf.
         equivalent: whether two answers are equal. It is called for all pairs again after each group, so pass a cached function.
-        selector: `weighted_majority` or `majority`.
+        selector: of the answer.
 
     Attributes:
-        groups: number of groups whose answers decided the vote; None if it was not decided before all groups had ended.
+        groups: number of groups whose answers decided; None if nothing was decided before all groups had ended.
     """
 
     def __init__(
@@ -50,6 +53,21 @@ class EarlyStop:
         self.groups: int | None = None
         self._answer, self._equivalent = answer, equivalent
         self._answers: dict[int, str | None] = {}
+
+    def is_decided(self, weights: Sequence[float], remaining: int) -> bool:
+        """Whether the search ends.
+
+        Args:
+            weights: of the answer classes so far.
+            remaining: number of answers that are left.
+        """
+        if self.selector == "best":
+            return max(weights, default=0.0) >= self.confidence
+        return is_decided(weights, remaining, self.confidence)
+
+    def answers_needed(self, weights: Sequence[float], remaining: int) -> int:
+        """Least number of further answers that can end the search. The arguments are those of `is_decided`."""
+        return 1 if self.selector == "best" else answers_needed(weights, remaining, self.confidence)
 
     def weights(self, tree: Tree, groups: int) -> list[float]:
         """Weights of the answer classes among the first groups of a tree."""
@@ -80,7 +98,7 @@ async def run_groups(groups: Sequence[Group], tree: Tree, answers: int, stop: Ea
         return len(groups)
     ended, weights = 0, list[float]()
     while ended < len(groups):
-        needed = answers_needed(weights, answers * (len(groups) - ended), stop.confidence)
+        needed = stop.answers_needed(weights, answers * (len(groups) - ended))
         size = math.ceil(max(needed / answers, WAVE_SHARE * ended))
         wave = [asyncio.ensure_future(group()) for group in groups[ended:][:size]]
         try:
@@ -89,7 +107,7 @@ async def run_groups(groups: Sequence[Group], tree: Tree, answers: int, stop: Ea
                 ended += 1
                 # In a thread, because decoding long answers and sympy would block all other searches.
                 weights = await asyncio.to_thread(stop.weights, tree, ended)
-                if ended < len(groups) and is_decided(weights, answers * (len(groups) - ended), stop.confidence):
+                if ended < len(groups) and stop.is_decided(weights, answers * (len(groups) - ended)):
                     stop.groups = ended
                     return ended
         finally:

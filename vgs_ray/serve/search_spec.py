@@ -93,7 +93,7 @@ def resolve_search(request: ChatRequest | CompletionRequest, settings: config.Se
         n=_number_of_choices(request, options, answers),
         stop=tuple(request.stop or ()),
         warnings=warnings,
-        confidence=_confidence(options),
+        confidence=options.confidence,
         logprobs=request.wants_logprobs(),
         min_confidence=options.min_confidence,
         grammar=_grammar(request),
@@ -110,15 +110,6 @@ def _grammar(request: ChatRequest | CompletionRequest) -> Grammar | None:
             "tokens have no log-probabilities: leave one of them out", "logprobs", "invalid_value",
         )  # fmt: skip
     return grammar
-
-
-def _confidence(options: SearchOptions) -> float | None:
-    if options.confidence and options.select == "best":
-        raise ApiError(
-            400, f"search.confidence is {options.confidence} and search.select is 'best', which is not a vote: leave "
-            "confidence out or change select", "search.confidence", "invalid_value",
-        )  # fmt: skip
-    return options.confidence
 
 
 def _number_of_choices(request: ChatRequest | CompletionRequest, options: SearchOptions, answers: int) -> int:

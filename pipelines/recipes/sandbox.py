@@ -82,6 +82,23 @@ def sandbox() -> Recipe:
     )
 
 
+def sandbox_shared() -> Recipe:
+    """The sandbox with a value model that shares all layers but one with the policy, and a search that needs few FLOPs."""
+    base = sandbox()
+    beam = Beam(keep=1, branch=2, block=32, groups=8, likelihood=base.evaluate.likelihood, align=True)
+    variants = (
+        Variant("branch_3", replace(beam, branch=3, groups=1)),
+        Variant("confident", replace(beam, groups=4), confidence=0.6, stop="best"),
+    )
+    return replace(
+        base,
+        name="sandbox_shared",
+        train=replace(base.train, trained_layers=1, share_policy=True),
+        evaluate=replace(base.evaluate, beam=beam, budgets=(2, 4, 8, 16), variants=variants),
+        serve=replace(base.serve, beam=beam),
+    )
+
+
 def sandbox_methods() -> Recipe:
     """The sandbox with every search method in one report, at a budget of 16, and ablations."""
     base = sandbox()

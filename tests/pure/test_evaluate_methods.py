@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from graded_searches import SHAPE, SIZES, graded_search, leaf, same
 
-from vgs_ray.config import Beam
+from vgs_ray.config import Beam, Variant
 from vgs_ray.evaluate.answer_statistics import answer_statistics, calibration
 from vgs_ray.evaluate.graded_search import GradedLeaf, GradedSearch
 from vgs_ray.evaluate.methods import MethodResult, evaluate_methods
@@ -38,6 +38,15 @@ def test_accuracy_by_budget_on_a_small_example() -> None:
         }
     )
     assert by_method["majority", 2].samples == 4
+
+
+def test_a_variant_has_a_row_at_its_whole_budget() -> None:
+    """Also if `budgets` does not have it, such as 3 in (2, 4)."""
+    variant = Variant("three", beam=Beam(keep=1, branch=3, groups=1))
+    searches = [graded_search([leaf(0, "1", 0.9)], "beam"), graded_search([leaf(0, "1", 0.9)], "three")]
+    results = evaluate_methods(searches, replace(SHAPE, variants=(variant,)), same)
+    assert {each.budget for each in results if each.method == "three_weighted_majority"} == {3}
+    assert 3 not in {each.budget for each in results if each.method == "vgs_weighted_majority"}
 
 
 def test_a_likely_answer_wins_over_an_overrated_one() -> None:

@@ -60,7 +60,7 @@ def evaluate_methods(
     Args:
         searches: in any order; an explorer may be absent.
         config: the samples, shapes and budgets. For each explorer, budgets are left out that are not a multiple of a group's
-            width or that need more groups than were searched.
+            width or that need more groups than were searched. A variant also has its whole budget.
         equivalent: whether two answers are equal; `vgs_ray.grade.equivalent` by default, which has no time limit.
 
     Raises:
@@ -136,7 +136,8 @@ def _shapes(config: Evaluate) -> list[_Shape]:
         name, prefix, beam = (variant.name, variant.name, variant.beam) if variant else ("beam", "vgs", config.beam)
         if beam:
             # Some groups of an early stop are missing, so it says nothing about smaller budgets.
-            reported = [beam.budget] if variant and variant.confidence else budgets
+            smaller = [] if variant and variant.confidence else budgets
+            reported = sorted({*smaller, beam.budget}) if variant else budgets
             shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, reported))
     if config.greedy:
         shapes.append(_Shape("greedy", "", 1, 1, 1, [1]))

@@ -74,7 +74,7 @@ async def test_report_of_scripted_searches(tmp_path: Path) -> None:
     searched = [await search_row(problem, explorer) for problem in range(40) for explorer in ("sample", "beam")]
     searches = [GradedSearch.from_row(row, SIZES) for row, _ in searched]
     assert all(
-        (search.prompt, search.groups) == tree_costs(tree, *SIZES)
+        (search.prompt, search.groups, search.cached) == tree_costs(tree, *SIZES)
         for search, (_, tree) in zip(searches, searched, strict=True)
     )
     results = evaluate_methods(searches, SHAPE, same)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from vgs_ray.engines.interface import Score
 from vgs_ray.evaluate.statistics import average, difference, interval, pass_at_k
-from vgs_ray.search.flops import forward_flops, model_size, sum_costs, tree_costs, tree_flops
+from vgs_ray.search.flops import Cost, TreeCosts, forward_flops, model_size, sum_costs, tree_costs, tree_flops
 from vgs_ray.search.model_size import ModelSize
 from vgs_ray.search.tree import ROOT, Tree
 
@@ -133,6 +133,29 @@ def test_flops_of_a_tree() -> None:
     assert (costs.groups[0].generated, costs.groups[0].scored, costs.prompt.scored) == (5, 9, 3)
     assert (costs.groups[1].generated, costs.groups[1].value_flops) == (1, 0)
     assert sum_costs([]).flops == 0
+
+
+@given(policy_cached=st.integers(0, 3), value_cached=st.integers(0, 3))
+def test_a_prompt_that_another_search_cached_costs_as_much(policy_cached: int, value_cached: int) -> None:
+    def search(policy_cached: int, value_cached: int) -> TreeCosts:
+        tree = Tree((1, 2, 3))
+        for group, known in enumerate([(policy_cached, value_cached), (3, 3)]):  # the second group reads nothing again
+            score = Score(0.5, (), 5 - known[1])
+            tree.add(
+                ROOT,
+                group=group,
+                round=0,
+                index=0,
+                tokens=(4, 5),
+                score=score,
+                state="finished",
+                prefilled=3 - known[0],
+            )
+        return tree_costs(tree, ModelSize(1000, 2, 16), ModelSize(500, 1, 8))
+
+    alone, later = search(0, 0), search(policy_cached, value_cached)
+    assert alone.cached == Cost()
+    assert sum_costs([later.cached, *later.groups.values()]) == pytest.approx(sum_costs(list(alone.groups.values())))
 
 
 def test_layers_of_a_value_head_forward_what_the_policy_forwards() -> None:

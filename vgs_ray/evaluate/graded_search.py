@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vgs_ray.config import Mcts
@@ -48,12 +48,13 @@ class GradedSearch:
         problem_id: of the problem.
         explorer: sample, beam, greedy, or the name of a variant.
         leaves: graded answers, sorted by group.
-        prompt: cost of forwarding the prompt once. It is also part of the cost of the group that ran first.
+        prompt: cost of forwarding the prompt once. It is also part of the cost of the group that ran first, except `cached`.
         groups: cost of each group, from the engines' counts.
         seconds: wall-clock time of the search, which shared its engines with searches of other problems.
         failed: whether the search raised an error; it then has no leaves and counts as wrong.
         unscored: number of blocks whose score was NaN. Of a tree in which not every block is scored, only finished answers count.
         benchmark: of the problem.
+        cached: cost of forwarding the part of the prompt that another search of the same problem had put into the caches.
     """
 
     problem_id: str
@@ -65,6 +66,7 @@ class GradedSearch:
     failed: bool = False
     unscored: int = 0
     benchmark: str = ""
+    cached: Cost = field(default_factory=Cost)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], sizes: ModelSizes, shape: Mcts | None = None) -> GradedSearch:
@@ -90,7 +92,7 @@ class GradedSearch:
         leaves.sort(key=lambda leaf: leaf.group)
         return cls(
             name, explorer, tuple(leaves), costs.prompt, costs.groups, row["seconds"],
-            unscored=_unscored(tree, shape), benchmark=benchmark,
+            unscored=_unscored(tree, shape), benchmark=benchmark, cached=costs.cached,
         )  # fmt: skip
 
     @property
@@ -101,9 +103,11 @@ class GradedSearch:
     def mean_cost(self, runs: Sequence[range], scored: bool) -> Cost:
         """Mean cost of runs of groups. Without `scored`, the value model's part is left out.
 
-        The groups shared one pass over the prompt, but each run on its own would have needed one.
+        The groups shared one pass over the prompt, also with other searches, but each run on its own would have needed one.
         """
-        shared = sum_costs([self.groups[group] for run in runs for group in run if group in self.groups])
+        shared = sum_costs(
+            [self.cached, *(self.groups[group] for run in runs for group in run if group in self.groups)]
+        )
         missing_prompts = 1 - 1 / len(runs)
         cost = Cost(
             *(part / len(runs) + missing_prompts * once for part, once in zip(shared, self.prompt, strict=True))

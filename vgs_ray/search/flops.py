@@ -22,7 +22,7 @@ from typing import NamedTuple
 from vgs_ray.models import OWN_HEAD, RANDOM, model_path
 from vgs_ray.models.folder import CONFIG, VALUE_HEAD, on_this_machine
 from vgs_ray.search.model_size import NO_MODEL, ModelSize, size_from_config
-from vgs_ray.search.tree import Node, Tree
+from vgs_ray.search.tree import ROOT, Node, Tree
 
 
 class ModelSizes(NamedTuple):
@@ -139,27 +139,42 @@ def score_flops(value: ModelSize, tokens: int, scored: int) -> float:
 
 
 class TreeCosts(NamedTuple):
-    """Cost of each group of a tree, and the cost of forwarding the prompt once."""
+    """Cost of each group of a tree, and of parts of the prompt.
+
+    Attributes:
+        prompt: to forward the prompt once.
+        groups: of each group, as the engines counted it.
+        cached: to forward the part of the prompt that was cached before the search, by another search of the same problem. A
+            search on its own would forward it too.
+    """
 
     prompt: Cost
     groups: dict[int, Cost]
+    cached: Cost
 
 
 def tree_costs(tree: Tree, policy: ModelSize, value: ModelSize, head: ModelSize = NO_MODEL) -> TreeCosts:
     """Cost of each group. The prompt's cost includes the value model only if a block was scored."""
-    nodes = tree.nodes[1:]
-    length, scored = len(tree.prompt), any(node.scored for node in nodes)
-    reader = head if head.layers or not scored else value
-    prompt = Cost(
-        scored=length if scored else 0,
-        policy_flops=forward_flops(policy, length, 0),
-        value_flops=forward_flops(reader, length, 0),
-        prefilled=length,
-    )
+    sizes, nodes, length = ModelSizes(policy, value, head), tree.nodes[1:], len(tree.prompt)
+    firsts = [node for node in nodes if node.parent == ROOT]
+    scored = [node for node in firsts if node.scored]
     groups: dict[int, list[Cost]] = {}
     for node in nodes:
-        groups.setdefault(node.group, []).append(_node_cost(tree, node, ModelSizes(policy, value, head)))
-    return TreeCosts(prompt, {group: sum_costs(costs) for group, costs in sorted(groups.items())})
+        groups.setdefault(node.group, []).append(_node_cost(tree, node, sizes))
+    # Of the blocks after the prompt, one forwarded what was not cached before the search.
+    cached = min((length - node.prefilled for node in firsts), default=0)
+    unread = min((length + len(node.tokens) - node.scored for node in scored), default=0)
+    return TreeCosts(
+        _prompt_cost(length, length if any(node.scored for node in nodes) else 0, sizes),
+        {group: sum_costs(costs) for group, costs in sorted(groups.items())},
+        _prompt_cost(max(cached, 0), min(max(unread, 0), length), sizes),
+    )
+
+
+def _prompt_cost(tokens: int, scored: int, sizes: ModelSizes) -> Cost:
+    """Cost of the first tokens of a prompt, of which the value model forwards the first `scored`."""
+    value = forward_flops(sizes.head, tokens, 0) if sizes.head.layers else forward_flops(sizes.value, scored, 0)
+    return Cost(0, scored, forward_flops(sizes.policy, tokens, 0), value, tokens)
 
 
 def tree_flops(tree: Tree, policy: ModelSize, value: ModelSize, head: ModelSize = NO_MODEL) -> float:

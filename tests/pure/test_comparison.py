@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from made_up_reports import SHAPE, write_manifest, write_run
+from matplotlib.figure import Figure
 
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate import plot, plot_comparison
@@ -154,10 +155,9 @@ def test_value_curves_part_with_the_quality_of_the_values() -> None:
 
 
 def test_every_figure_and_table_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = []
-    monkeypatch.setattr(
-        plot_comparison, "save_figure", lambda figure, path: saved.append(figure.draw_without_rendering())
-    )
+    saved: dict[str, Figure] = {}
+    for module in (plot, plot_comparison):
+        monkeypatch.setattr(module, "save_figure", lambda figure, path: saved.update({path.name: figure}))
     for name, paths in (("ten", 10), ("hundred", 100)):
         write_run(tmp_path, name, 0.5, {"easy": 60, "hard": 10})
         write_manifest(tmp_path / name, "label", {}, **{"label.paths": paths})
@@ -171,12 +171,22 @@ def test_every_figure_and_table_is_written(tmp_path: Path, monkeypatch: pytest.M
     comparison["held_out"] = value_curves(answers, {"ten": values, "hundred": values})
     figures = draw_comparison(comparison, tmp_path)
     assert figures == [
-        "accuracy_by_run-easy.png", "accuracy_by_run-hard.png", "accuracy_by_run.png", "values_by_position.png",
-        "values_along_answers.png", "against_field.png",
+        "accuracy_by_run-easy.png", "accuracy_vs_flops-easy.png", "accuracy_by_run-hard.png", "accuracy_vs_flops-hard.png",
+        "accuracy_by_run.png", "accuracy_vs_flops.png", "values_by_position.png", "values_along_answers.png", "against_field.png",
     ]  # fmt: skip
-    assert len(saved) == len(figures)
+    assert list(saved) == figures
+    for figure in saved.values():
+        figure.draw_without_rendering()
+    lines = {text.get_text() for text in saved["accuracy_vs_flops.png"].axes[0].texts}
+    methods = ("majority", "weighted majority", "VGS, weighted majority")
+    assert lines == {f"{run}, {method}" for run in ("ten", "hundred") for method in methods}
+    same = replace(read_run(tmp_path, "ten"), name="again")
+    draw_comparison(compare_runs([read_run(tmp_path, "ten"), same], resamples=50), tmp_path)
+    shared = [text.get_text() for text in saved["accuracy_vs_flops.png"].axes[0].texts]
+    assert "majority" in shared
+    assert "ten, majority" not in shared
     text = markdown(comparison, figures)
-    assert all(f"({name})" in text for name in figures[2:])
+    assert all(f"({name})" in text for name in figures[4:])
     assert re.search(r"`ten` +\| +0\.200 \| +0\.700 \|", text)
     assert all(len(line) <= 100 for line in terminal_table(comparison).splitlines())
     assert json.loads(json.dumps(comparison)) == comparison

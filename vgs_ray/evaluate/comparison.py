@@ -26,6 +26,10 @@ MAIN_METHODS = (
 """Compared unless other methods are named, with the weighted majority of each variant."""
 
 
+CURVES = ("majority", "weighted_majority", "vgs_weighted_majority")
+"""Drawn against FLOPs at all budgets, with the weighted majority of each variant."""
+
+
 class Column(NamedTuple):
     """A method at a budget."""
 
@@ -146,8 +150,9 @@ def compare_runs(
 
     Returns:
         `runs`: names. `columns`: [method, budget] pairs. `rows`: rows of report.json with the name of the run, for each
-        benchmark, run and column that the run has. `differences`: accuracy of `a` minus that of `b`, with a 95% interval.
-        `value_models`: metrics of each run's value model, on its validation rows and on the sampled answers of each benchmark.
+        benchmark, run and column that the run has. `curves`: such rows of the methods of `is_curve` at all budgets.
+        `differences`: accuracy of `a` minus that of `b`, with a 95% interval. `value_models`: metrics of each run's value model,
+        on its validation rows and on the sampled answers of each benchmark.
 
     Raises:
         UserError: a run was evaluated on other problems, or no run has a method or budget.
@@ -166,6 +171,7 @@ def compare_runs(
         "runs": [run.name for run in runs],
         "columns": [list(column) for column in columns],
         "rows": rows,
+        "curves": [{"run": run.name, **row} for run in runs for row in run.rows.values() if is_curve(row["method"])],
         "differences": _differences(runs, benchmarks, columns, resamples, seed),
         "value_models": [_value_metrics(run) for run in runs if run.validation or run.answers],
     }
@@ -216,8 +222,13 @@ def chosen_columns(runs: Sequence[RunResults], methods: Sequence[str], budgets: 
 
 
 def _main_methods(names: Iterable[str]) -> list[str]:
-    variants = [name for name in names if name.endswith("_weighted_majority") and "adaptive" not in name]
-    return [*(name for name in MAIN_METHODS if name in names), *(name for name in variants if name not in MAIN_METHODS)]
+    variants = [name for name in names if is_curve(name) and name not in MAIN_METHODS]
+    return [*(name for name in MAIN_METHODS if name in names), *variants]
+
+
+def is_curve(method: str) -> bool:
+    """Whether a method is one of `CURVES`, or the weighted majority of a variant."""
+    return method in CURVES or (method.endswith("_weighted_majority") and "adaptive" not in method)
 
 
 def _differences(

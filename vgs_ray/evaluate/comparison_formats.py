@@ -11,6 +11,7 @@ from vgs_ray.evaluate.formats import Row, accuracy_text, by_benchmark, github_ta
 
 FIGURES = {
     "Accuracy by method and run": "accuracy_by_run.png",
+    "Accuracy against FLOPs": "accuracy_vs_flops.png",
     "Values along answers to held-out problems": "values_along_answers.png",
     "Mean value by position": "values_by_position.png",
     "Accuracy and Brier score against a field": "against_field.png",

@@ -30,29 +30,31 @@ X_LABELS: dict[Axis, str] = {
 }
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """Of a line. `strong` is a thick line with its interval."""
+
     label: str
     colour: str
     line: str
     marker: str
-    strong: bool  # a thick line with its interval
+    strong: bool
 
 
 LOOKS = {
-    "vgs_weighted_majority": _Look("VGS, weighted majority", "#D55E00", "-", "o", True),
-    "vgs_best": _Look("VGS, best", "#D55E00", ":", "o", False),
-    "vgs_majority": _Look("VGS, majority", "#D55E00", "--", "o", False),
-    "weighted_majority": _Look("weighted majority", "#0072B2", "-", "s", True),
-    "best_of_n": _Look("best of N", "#009E73", "-", "^", True),
-    "best_of_n_likely": _Look("best of N, likely", "#009E73", ":", "^", False),
-    "vgs_best_likely": _Look("VGS, best, likely", "#E69F00", "-", "v", False),
-    "majority": _Look("majority", "#444444", "-", "D", True),
-    "single": _Look("one sample", "#444444", "-", "X", True),
-    "greedy": _Look("greedy", "#882255", "-", "*", True),
-    "pass": _Look("pass@N, samples", "#767676", "--", "s", False),
-    "vgs_pass": _Look("pass@N, VGS", "#767676", ":", "o", False),
-    "adaptive_weighted_majority": _Look("weighted, adaptive", "#CC79A7", "-.", "P", False),
-    "vgs_adaptive_weighted_majority": _Look("VGS, weighted, adaptive", "#56B4E9", "-.", "P", False),
+    "vgs_weighted_majority": Look("VGS, weighted majority", "#D55E00", "-", "o", True),
+    "vgs_best": Look("VGS, best", "#D55E00", ":", "o", False),
+    "vgs_majority": Look("VGS, majority", "#D55E00", "--", "o", False),
+    "weighted_majority": Look("weighted majority", "#0072B2", "-", "s", True),
+    "best_of_n": Look("best of N", "#009E73", "-", "^", True),
+    "best_of_n_likely": Look("best of N, likely", "#009E73", ":", "^", False),
+    "vgs_best_likely": Look("VGS, best, likely", "#E69F00", "-", "v", False),
+    "majority": Look("majority", "#444444", "-", "D", True),
+    "single": Look("one sample", "#444444", "-", "X", True),
+    "greedy": Look("greedy", "#882255", "-", "*", True),
+    "pass": Look("pass@N, samples", "#767676", "--", "s", False),
+    "vgs_pass": Look("pass@N, VGS", "#767676", ":", "o", False),
+    "adaptive_weighted_majority": Look("weighted, adaptive", "#CC79A7", "-.", "P", False),
+    "vgs_adaptive_weighted_majority": Look("VGS, weighted, adaptive", "#56B4E9", "-.", "P", False),
 }
 
 VARIANT_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#117733", "#882255")
@@ -93,15 +95,24 @@ def draw_figures(report: Mapping[str, Sequence[Row]], folder: AnyPath) -> None:
 
 
 def draw_accuracy(rows: Sequence[Row], against: Axis, path: AnyPath) -> None:
-    """Draw the rows of one benchmark, one line for each method: a PNG of 1800 by 1000 pixels, and a PDF with the same name."""
+    """Draw the rows of one benchmark, one line for each method."""
+    looks = {**LOOKS, **_variant_looks(rows)}
+    draw_lines(
+        [(look, [row for row in rows if row["method"] == method]) for method, look in looks.items()], against, path
+    )
+
+
+def draw_lines(lines: Sequence[tuple[Look, Sequence[Row]]], against: Axis, path: AnyPath) -> None:
+    """Draw lines with labels, except those without rows: a PNG of 1800 by 1000 pixels, and a PDF with the same name."""
+    rows = [row for _, points in lines for row in points]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 5), dpi=200, layout="constrained")
         axes = figure.add_subplot()
-        labels: list[_Label] = []
-        for method, look in {**LOOKS, **_variant_looks(rows)}.items():
-            points = sorted((row for row in rows if row["method"] == method), key=lambda row: row[against])
-            if points:
-                labels.append(_draw_line(axes, points, against, look))
+        labels = [
+            _draw_line(axes, sorted(points, key=lambda row: row[against]), against, look)
+            for look, points in lines
+            if points
+        ]
         _set_limits(axes, rows, against)
         _set_ticks(axes, rows, against)
         _set_texts(axes, rows, against)
@@ -158,12 +169,12 @@ def save_figure(figure: Figure, path: AnyPath) -> None:
             figure.savefig(temporary, format=kind, facecolor="white", metadata=metadata)
 
 
-def _variant_looks(rows: Sequence[Row]) -> dict[str, _Look]:
+def _variant_looks(rows: Sequence[Row]) -> dict[str, Look]:
     """Looks of the variants' weighted majorities."""
     suffix = "_weighted_majority"
     names = sorted({row["method"] for row in rows if row["method"].endswith(suffix)} - LOOKS.keys())
     return {
-        name: _Look(name.removesuffix(suffix), colour, "-.", "P", False)
+        name: Look(name.removesuffix(suffix).replace("_", " "), colour, "-.", "P", False)
         for name, colour in zip(names, cycle(VARIANT_COLOURS))
     }
 
@@ -176,14 +187,14 @@ class _Label(NamedTuple):
     y: float
 
 
-def _draw_line(axes: Axes, points: Sequence[Row], against: str, look: _Look) -> _Label:
+def _draw_line(axes: Axes, points: Sequence[Row], against: str, look: Look) -> _Label:
     x, y = [row[against] for row in points], [100 * row["accuracy"] for row in points]
     low, high = [100 * row["low"] for row in points], [100 * row["high"] for row in points]
     if look.strong and len(points) > 1:
         axes.fill_between(x, low, high, color=look.colour, alpha=0.12, linewidth=0, zorder=1)
     elif look.strong:
         axes.errorbar(x, y, [[y[0] - low[0]], [high[0] - y[0]]], color=look.colour, linewidth=1, capsize=3, zorder=2)
-    width, size, order = (2.2, 7, 3) if look.strong else (1.2, 4, 2)
+    width, size, order = (2.2, 7, 3) if look.strong else (1.2, 4 if len(points) > 1 else 7, 2)
     line = {"color": look.colour, "linestyle": look.line, "linewidth": width}
     marker = {"marker": look.marker, "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.8}
     axes.plot(x, y, zorder=order, **line, **marker)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from vgs_ray.evaluate.formats import Row, by_benchmark
-from vgs_ray.evaluate.plot import LOOKS, STYLE, save_figure
+from vgs_ray.evaluate.plot import LOOKS, STYLE, Look, draw_lines, save_figure
 
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#444444", "#882255")
 MARKERS = ("s", "^", "D", "o", "P", "X", "v", "*")
@@ -54,6 +54,9 @@ def draw_comparison(comparison: Content, folder: Path) -> list[str]:
         for number, (name, rows) in enumerate(benchmarks.items(), 1):
             suffix = "" if number == len(benchmarks) else f"-{name.replace('/', '_')}"
             drawn.append(_save(_accuracy_figure(comparison, rows), folder / f"accuracy_by_run{suffix}.png"))
+            if points := [row for row in comparison["curves"] if row["benchmark"] == name]:
+                drawn.append(f"accuracy_vs_flops{suffix}.png")
+                draw_lines(_curves(comparison["runs"], points), "flops", folder / drawn[-1])
         if curves := comparison.get("held_out"):
             drawn.append(_save(_position_figure(curves), folder / "values_by_position.png"))
             if curves["examples"]:
@@ -61,6 +64,20 @@ def draw_comparison(comparison: Content, folder: Path) -> list[str]:
         if comparison.get("against"):
             drawn.append(_save(_field_figure(comparison), folder / "against_field.png"))
     return drawn
+
+
+def _curves(runs: Sequence[str], rows: Sequence[Row]) -> list[tuple[Look, list[Row]]]:
+    """A line for each run and method. Runs with the same policy and seed have the same majority votes, which are drawn once."""
+    lines, votes = list[tuple[Look, list[Row]]](), {row["budget"]: row for row in rows if row["method"] == "majority"}
+    same = all(row["accuracy"] == votes[row["budget"]]["accuracy"] for row in rows if row["method"] == "majority")
+    for run, look in _looks(runs).items():
+        mine = [row for row in rows if row["run"] == run and not (same and row["method"] == "majority")]
+        for method in dict.fromkeys(row["method"] for row in mine):
+            strong = method == "vgs_weighted_majority"
+            line = "-" if strong else {"weighted_majority": "--", "majority": ":"}.get(method, "-.")
+            drawn = Look(f"{run}, {_method_label(method, 1)}", look.color, line, look.marker, strong)
+            lines.append((drawn, [row for row in mine if row["method"] == method]))
+    return [*lines, (LOOKS["majority"], list(votes.values()))] if same else lines
 
 
 def _save(figure: Figure, path: Path) -> str:

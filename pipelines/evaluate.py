@@ -31,7 +31,7 @@ from vgs_ray.errors import UserError
 from vgs_ray.evaluate.answer_probability import chosen_answers, fit, probability_rows
 from vgs_ray.evaluate.answer_statistics import answer_statistics
 from vgs_ray.evaluate.benchmarks import benchmark_source
-from vgs_ray.evaluate.formats import terminal_table
+from vgs_ray.evaluate.formats import cheaper_line, terminal_table
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.methods import evaluate_methods
 from vgs_ray.evaluate.report import write_report
@@ -190,8 +190,9 @@ def run(recipe: Recipe) -> None:
 def show(recipe: Recipe) -> None:
     """Print the table of a finished evaluation and the paths of its files."""
     folder = recipe.folder / "evaluate"
-    rows = json.loads((folder / "report.json").read_text())["rows"]
-    print(f"\n{terminal_table(rows)}\n", flush=True)
+    report = json.loads((folder / "report.json").read_text())
+    lines = [terminal_table(report["rows"]), cheaper_line(report.get("cheaper", ()))]
+    print("\n" + "\n\n".join(filter(None, lines)) + "\n", flush=True)
     print(f"plot: {folder / 'accuracy_vs_flops.png'}\nreport: {folder / 'report.md'}", flush=True)
 
 

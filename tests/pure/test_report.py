@@ -88,8 +88,22 @@ async def test_report_of_scripted_searches(tmp_path: Path) -> None:
     assert len(report["comparisons"]) == 3 * 2
     best = {(row["b"], row["budget"]): row for row in report["comparisons"]}
     assert best["majority", 4]["low"] > 0
+    rows = {(row["method"], row["budget"]): row for row in report["rows"]}
+    vote = rows["majority", 4]
+    assert [row["method"] for row in report["cheaper"]] == [
+        "single",
+        "majority",
+    ]  # the value model's FLOPs cost more here
+    for row in report["cheaper"]:
+        found = rows[row["method"], row["budget"]]
+        assert row["flops_share"] == found["flops"] / vote["flops"] < 1
+        assert row["difference"] == pytest.approx(found["accuracy"] - vote["accuracy"])
+        assert row["low"] <= row["difference"] <= row["high"]
+        others = [each for each in report["rows"] if each["method"] == row["method"] and each["flops"] < found["flops"]]
+        assert all(each["accuracy"] < vote["accuracy"] for each in others)
     text = (tmp_path / "evaluate" / "report.md").read_text()
     assert "0 of 40" in text
+    assert "minus `majority` 4, points" in text
     assert "`vgs_weighted_majority` − `majority`" in text
     figures = [f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")]
     files = {path.name: path for path in (tmp_path / "evaluate").iterdir()}

@@ -41,6 +41,17 @@ def terminal_table(rows: Sequence[Row]) -> str:
     return "\n\n".join(f"{name}\n{table}" for name, table in tables.items())
 
 
+def cheaper_line(rows: Sequence[Row]) -> str:
+    """The first of the report's `cheaper` as one line; empty if there is none."""
+    if not rows:
+        return ""
+    row, vote = rows[0], rows[0]["accuracy"] - rows[0]["difference"]
+    return (
+        f"{row['method']} {row['budget']} has {100 * row['accuracy']:.1f}% for {100 * row['flops_share']:.0f}% of the FLOPs of "
+        f"majority {row['majority_budget']} ({100 * vote:.1f}%)"
+    )
+
+
 def latex(rows: Sequence[Row]) -> str:
     """A booktabs table for each benchmark: methods by budgets, accuracy in % with its 95% interval."""
     tables = []
@@ -61,12 +72,14 @@ def latex(rows: Sequence[Row]) -> str:
 
 def markdown(report: Mapping[str, Sequence[Row]]) -> str:
     """report.md: the tables of each benchmark, the figures, and notes that explain the columns."""
-    differences = by_benchmark(report["comparisons"])
+    differences, cheaper = by_benchmark(report["comparisons"]), by_benchmark(report["cheaper"])
     parts = []
     for name, rows in by_benchmark(report["rows"]).items():
         parts += [f"# Report: {name}, {rows[0]['problems']} problems", _method_table(rows)]
         if name in differences:
             parts += ["## Differences, paired by problem", _difference_table(differences[name])]
+        if name in cheaper:
+            parts += ["## FLOPs for the accuracy of the majority vote", _cheaper_table(cheaper[name])]
     figures = [f"![{title}]({file})" for title, file in FIGURES.items()]
     answers = ["## Answers of each search", _answer_table(report["answers"]), _ANSWERS_NOTE]
     chosen = []
@@ -102,6 +115,19 @@ def _difference_table(rows: Sequence[Row]) -> str:
         [f"`{row['a']}` − `{row['b']}`", row["budget"], f"{100 * row['difference']:+.1f}", interval_text(row, "+.1f")]
         for row in rows
     ]
+    return github_table(cells, heads)
+
+
+def _cheaper_table(rows: Sequence[Row]) -> str:
+    vote = f"`majority` {rows[0]['majority_budget']}"
+    heads = ["method", "budget", "accuracy %", f"FLOPs, % of {vote}", f"minus {vote}, points", "95% interval"]
+    cells = [
+        [
+            f"`{row['method']}`", row["budget"], f"{100 * row['accuracy']:.1f}", f"{100 * row['flops_share']:.0f}",
+            f"{100 * row['difference']:+.1f}", interval_text(row, "+.1f"),
+        ]
+        for row in rows
+    ]  # fmt: skip
     return github_table(cells, heads)
 
 
@@ -148,6 +174,8 @@ its samples. Tokens, FLOPs and seconds are means per problem.
 - forwarded: tokens that the policy and the value model forwarded for each generated token. The policy forwards each token that it
   generates, and prefixes that were not cached.
 - FLOPs: of both models, including prefixes that were forwarded again because they were not cached.
+- FLOPs for the accuracy of the majority vote: the cheapest budget at which a method is at least as accurate as the majority vote
+  with the largest budget. It is chosen by the accuracy on the same problems, so look at the interval.
 - seconds: a share of the wall-clock time of concurrent searches. Use them to compare methods of one run, not as latencies."""
 _METHODS_NOTE = """\
 The methods are:

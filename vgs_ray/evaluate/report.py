@@ -6,7 +6,7 @@ comparisons, written to one folder. With several benchmarks, their average comes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from pyarrow.csv import write_csv
 
 from vgs_ray.data.files import atomic_file, write_atomically, write_json
 from vgs_ray.data.storage import AnyPath
-from vgs_ray.evaluate.formats import latex, markdown
+from vgs_ray.evaluate.formats import by_benchmark, latex, markdown
 from vgs_ray.evaluate.methods import COMPARED_METHODS, MethodResult
 from vgs_ray.evaluate.statistics import Interval, average, difference, interval
 from vgs_ray.search.flops import mean_cost
@@ -85,24 +85,63 @@ def per_problem(results: Iterable[MethodResult]) -> pa.Table:
     return pa.table(dict(zip(PER_PROBLEM_SCHEMA.names, columns, strict=True)), schema=PER_PROBLEM_SCHEMA)
 
 
+Place = tuple[str, int]
+"""A method at a budget."""
+
+
 def comparison_rows(results: Iterable[MethodResult], resamples: int = 2000, seed: int = 0) -> list[Row]:
     """The `comparisons` of report.json: accuracy of `a` minus that of `b` at each shared budget, paired by problem."""
     results = list(results)
-    by_place = {(result.benchmark, result.method, result.budget): result for result in results}
-    benchmarks, shared = list(dict.fromkeys(result.benchmark for result in results)), _on_all_benchmarks(results)
     rows = []
     for a, b in _compared_methods(result.method for result in results):
         for budget in sorted({result.budget for result in results}):
-            both = [(by_place.get((name, a, budget)), by_place.get((name, b, budget))) for name in benchmarks]
-            pairs = [(one, other) for one, other in both if one and other]
-            gaps = [(one.benchmark, difference(one.correct, other.correct, resamples, seed)) for one, other in pairs]
-            if (a, budget) in shared and (b, budget) in shared:
-                by_problem = [np.subtract(one.correct, other.correct) for one, other in pairs]
-                gaps.append((AVERAGE, average(by_problem, resamples, seed)))
-            for benchmark, (mean, low, high) in gaps:
+            for benchmark, (mean, low, high) in _gaps(results, (a, budget), (b, budget), resamples, seed):
                 row = {"benchmark": benchmark, "a": a, "b": b, "budget": budget}
                 rows.append({**row, "difference": mean, "low": low, "high": high})
     return rows
+
+
+def _gaps(
+    results: Sequence[MethodResult], a: Place, b: Place, resamples: int, seed: int
+) -> Iterator[tuple[str, Interval]]:
+    """Accuracy of `a` minus that of `b` on each benchmark that has both, and the average if there are several and all do."""
+    by_place = {(result.benchmark, result.method, result.budget): result for result in results}
+    benchmarks = list(dict.fromkeys(result.benchmark for result in results))
+    both = [(by_place.get((name, *a)), by_place.get((name, *b))) for name in benchmarks]
+    pairs = [(one, other) for one, other in both if one and other]
+    for one, other in pairs:
+        yield one.benchmark, difference(one.correct, other.correct, resamples, seed)
+    if len(pairs) == len(benchmarks) > 1:
+        by_problem = [np.subtract(one.correct, other.correct) for one, other in pairs]
+        yield AVERAGE, average(by_problem, resamples, seed)
+
+
+def cheaper_rows(
+    results: Sequence[MethodResult], rows: Sequence[Row], resamples: int = 2000, seed: int = 0
+) -> list[Row]:
+    """The `cheaper` of report.json: methods with at least the accuracy of the largest majority vote, for fewer FLOPs.
+
+    A row has the cheapest such budget of one method, `majority_budget`, `flops_share` of the FLOPs of that vote, and the
+    difference of the accuracies, paired by problem. Upper bounds are left out. Of methods that choose the same answers, such as
+    those of a search with one answer, the first one is listed.
+    """
+    found = []
+    for benchmark, group in by_benchmark(rows).items():
+        vote = max((row for row in group if row["method"] == "majority"), key=lambda row: row["budget"], default=None)
+        if vote is None:
+            continue
+        as_good = [row for row in group if row["accuracy"] >= vote["accuracy"] and row["flops"] < vote["flops"]]
+        methods = dict.fromkeys(row["method"] for row in as_good if not row["method"].endswith("pass"))
+        cheapest = [
+            min((row for row in as_good if row["method"] == each), key=lambda row: row["flops"]) for each in methods
+        ]
+        for row in {(row["flops"], row["accuracy"]): row for row in reversed(cheapest)}.values():
+            places = (row["method"], row["budget"]), ("majority", vote["budget"])
+            gap = dict(_gaps(results, *places, resamples, seed))[benchmark]
+            share = {"majority_budget": vote["budget"], "flops_share": row["flops"] / vote["flops"]}
+            kept = {name: row[name] for name in ("benchmark", "method", "budget", "accuracy")}
+            found.append({**kept, **share, "difference": gap.mean, "low": gap.low, "high": gap.high})
+    return sorted(found, key=lambda row: (row["flops_share"], -row["accuracy"]))
 
 
 def _compared_methods(methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -139,9 +178,11 @@ def write_report(
             "the report has no results: it needs searches, and a budget that is a multiple of keep * branch: change "
             "evaluate.budgets or evaluate.beam"
         )
+    rows = method_rows(results, resamples, seed)
     report = {
-        "rows": method_rows(results, resamples, seed),
+        "rows": rows,
         "comparisons": comparison_rows(results, resamples, seed),
+        "cheaper": cheaper_rows(results, rows, resamples, seed),
         "answers": answers,
         "probabilities": list(probabilities),
     }

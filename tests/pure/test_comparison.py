@@ -178,7 +178,7 @@ def test_every_figure_and_table_is_written(tmp_path: Path, monkeypatch: pytest.M
     for figure in saved.values():
         figure.draw_without_rendering()
     lines = {text.get_text() for text in saved["accuracy_vs_flops.png"].axes[0].texts}
-    methods = ("majority", "weighted majority", "VGS, weighted majority")
+    methods = ("majority", "weighted majority", "VGS")
     assert lines == {f"{run}, {method}" for run in ("ten", "hundred") for method in methods}
     same = replace(read_run(tmp_path, "ten"), name="again")
     draw_comparison(compare_runs([read_run(tmp_path, "ten"), same], resamples=50), tmp_path)

@@ -39,6 +39,7 @@ VARIANTS = (
     Variant("balanced", rebase=Rebase(width=4, block=24)),
     Variant("steps", beam=Beam(keep=1, branch=2, block=64, groups=2, delimiter=";")),
     Variant("early", beam=Beam(keep=1, branch=1, block=16, groups=6, align=True), confidence=0.55),
+    Variant("sure", beam=Beam(keep=1, branch=2, block=24, groups=4, likelihood=4.0), confidence=0.6, stop="best"),
     Variant("alpha", mcts=alphamath(simulations=6, width=2, block=64, delimiter=";")),
 )
 TREES = {variant.name: variant.mcts for variant in VARIANTS}
@@ -94,13 +95,21 @@ def test_every_method_has_rows(solve: SearchActor, tmp_path: Path) -> None:
     assert 0 < sum(room.means.values()) < room.tokens  # every search was admitted by the cache
     assert set(room.means) == {"sample", CONFIG.beam, *(variant.shape for variant in VARIANTS)}
     assert [each.budget for each in results if each.method == "early_weighted_majority"] == [6]
-    for name in ("vgs", "tree", "balanced", "steps", "early", "alpha"):
+    assert [each.budget for each in results if each.method == "sure_best"] == [8]
+    for name in ("vgs", "tree", "balanced", "steps", "early", "sure", "alpha"):
         assert {f"{name}_weighted_majority", f"{name}_best", f"{name}_pass"} <= methods
     for row in rows:
         leaves, tree = json.loads(row["leaves"]), json.loads(row["tree"])
         assert leaves
         assert sum(node["prefilled"] for node in tree["nodes"]) > 0  # the prompt was prefilled
         assert all(node["scored"] == 0 for node in tree["nodes"])  # the random value model reads nothing
+
+
+def test_a_search_ends_at_an_answer_of_high_value(solve: SearchActor, tmp_path: Path) -> None:
+    for search in read([row for row in solved(solve, tmp_path, PROBLEMS) if row["explorer"] == "sure"]):
+        groups = max(leaf.group for leaf in search.leaves) + 1
+        high = {leaf.group for leaf in search.leaves if leaf.answer and leaf.value and leaf.value >= 0.6}
+        assert high == {groups - 1} or (not high - {3} and groups == 4)
 
 
 def test_a_prompt_that_is_too_long_becomes_a_row_with_an_error(solve: SearchActor, tmp_path: Path) -> None:

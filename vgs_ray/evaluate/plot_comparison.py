@@ -75,7 +75,8 @@ def _curves(runs: Sequence[str], rows: Sequence[Row]) -> list[tuple[Look, list[R
         for method in dict.fromkeys(row["method"] for row in mine):
             strong = method == "vgs_weighted_majority"
             line = "-" if strong else {"weighted_majority": "--", "majority": ":"}.get(method, "-.")
-            drawn = Look(f"{run}, {_method_label(method, 1)}", look.color, line, look.marker, strong)
+            label = "VGS" if strong else _method_label(method, 1)
+            drawn = Look(f"{run}, {label}", look.color, line, look.marker, strong)
             lines.append((drawn, [row for row in mine if row["method"] == method]))
     return [*lines, (LOOKS["majority"], list(votes.values()))] if same else lines
 

@@ -103,7 +103,8 @@ class SearchOptions(StrictModel):
         budget: number of parallel generations: answers of `sample`, `keep * branch * groups` of `beam`.
         keep, branch, block, groups, align: shape of `beam` (see `vgs_ray.config.Beam`).
         select: how the final answer is selected.
-        confidence: at which the vote is decided; the rest of the search is then cancelled. Without it, all groups vote.
+        confidence: at which the vote is decided, or if `select` is `best`, which the value of an answer reaches; the rest of the
+            search is then cancelled. Without it, all groups run.
         min_confidence: without an answer whose calibrated probability reaches it, the reply is a refusal.
         max_tokens, seed: override the fields of the same name outside of `search`.
         deadline_s: seconds until the search ends and the best answer so far is returned.

@@ -17,9 +17,11 @@ LIMIT_S = 120.0
 
 
 def apart_recipe(folder: Path) -> Recipe:
-    """Two policy replicas, one value replica and two search replicas, on every interface."""
+    """Two policy replicas, one value replica and two search replicas, on every interface. Blocks are ranked by likelihood too."""
     replicas = ("--serve.policy-resources.replicas", "2", "--serve.search-replicas", "2")
-    return sandbox_endpoint(folder, "--serve.layout", "apart", *replicas, "--serve.host", "0.0.0.0")
+    return sandbox_endpoint(
+        folder, "--serve.layout", "apart", *replicas, "--serve.host", "0.0.0.0", "--serve.beam.likelihood", "4"
+    )
 
 
 def ask(url: str, problem: str, seed: int) -> dict[str, Any]:

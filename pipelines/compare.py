@@ -132,9 +132,8 @@ def score_all(
 
 def delimiter_of(recipe: Recipe) -> str:
     """The text that ends a step of the labels, or in the first search of the evaluation that has one; empty if none has."""
-    variants = [variant.beam or variant.rebase or variant.mcts for variant in recipe.evaluate.variants]
-    shapes = [recipe.label, recipe.evaluate.beam, *variants]
-    return next((shape.delimiter for shape in shapes if shape and shape.delimiter), "")
+    shapes = [recipe.label, recipe.evaluate.beam, *(variant.shape for variant in recipe.evaluate.variants)]
+    return next((shape.delimiter for shape in shapes if shape.delimiter), "")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class SamplingActor:
         self._replica = Replica(out.writer, resources.num_gpus)
         with start_slot(resources), start_errors(model, guide.value_model if guide else ""):
             if guide:
-                engines = build_engines(path, guide.value_model, engine, guide.engine, guide.shape.likelihood > 0)
+                engines = build_engines(path, guide.value_model, engine, guide.engine, guide.shape.needs_logprobs)
                 self.policy, self.value = engines
             else:
                 self.policy = build_policy(path, engine, logprobs=False)

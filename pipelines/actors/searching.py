@@ -24,7 +24,7 @@ from pipelines.actors.engine_start import exit_if_stuck, start_errors, start_slo
 from pipelines.actors.replica import Replica
 from pipelines.tables.stage_table import StageTable
 from vgs_ray.answers.judge import Judge
-from vgs_ray.config import Beam, Mcts, Rebase, Recipe, Sampling
+from vgs_ray.config import Beam, DeepConf, Mcts, ParticleFilter, Rebase, Recipe, Sampling, Shape
 from vgs_ray.data.ids import stable_seed
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines import build_engines
@@ -37,7 +37,7 @@ from vgs_ray.prompts import delimiter_tokens, load_tokenizer, prompt_tokens, res
 from vgs_ray.search.blocks import fit_to_context
 from vgs_ray.search.cache_room import CacheRoom, Hold, Room
 from vgs_ray.search.early_stop import EarlyStop
-from vgs_ray.search.explore import beam, mcts, rebase, sample
+from vgs_ray.search.explore import beam, deepconf, mcts, particle_filter, rebase, sample
 from vgs_ray.search.tree import Node, Tree
 
 EMPTY_TREE = json.dumps(Tree(()).to_json())
@@ -64,7 +64,7 @@ class SearchActor:
         self.recipe, self.config = recipe, recipe.evaluate
         model = model_path(evaluated_policy(recipe))
         self.tokenizer = load_tokenizer(model)
-        self.shapes: dict[str, Beam | Mcts | Rebase] = {"beam": self.config.beam}
+        self.shapes: dict[str, Shape] = {"beam": self.config.beam}
         self.shapes |= {variant.name: variant.shape for variant in self.config.variants}
         self._stopped = {variant.name: variant for variant in self.config.variants if variant.confidence}
         engines = self.config.policy_engine, self.config.value_engine
@@ -119,18 +119,29 @@ class SearchActor:
         return await self._search_whole_tree(prompt, shape, sampling, seed, room)
 
     async def _search_whole_tree(
-        self, prompt: Tokens, shape: Mcts | Rebase, sampling: Sampling, seed: int, room: Room
+        self,
+        prompt: Tokens,
+        shape: Mcts | Rebase | ParticleFilter | DeepConf,
+        sampling: Sampling,
+        seed: int,
+        room: Room,
     ) -> Tree:
         """A search whose blocks may extend any prefix of its tree, so that it needs all of them."""
         if isinstance(shape, Mcts):
             sequences, most = shape.width * shape.parallel, shape.width * shape.simulations * shape.block
         else:
             sequences, most = shape.width, shape.width * sampling.max_tokens
+        engines = self.policy, self.value
+        others: dict[str, Any] = {"sampling": sampling, "seed": seed}
         async with room.enter(shape, sequences, most) as hold:
             if isinstance(shape, Mcts):
-                tree = await mcts(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
+                tree = await mcts(*engines, prompt, shape=shape, **others)
+            elif isinstance(shape, Rebase):
+                tree = await rebase(*engines, prompt, shape=shape, **others)
+            elif isinstance(shape, ParticleFilter):
+                tree = await particle_filter(*engines, prompt, shape=shape, **others)
             else:
-                tree = await rebase(self.policy, self.value, prompt, shape=shape, sampling=sampling, seed=seed)
+                tree = await deepconf(self.policy, prompt, shape=shape, **others)
             hold.needs(tree.usage().generated, 0)
         return tree
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 from vgs_ray.config import (
     Beam,
     Clean,
+    DeepConf,
     Engine,
     Evaluate,
     Generator,
     Label,
     Mcts,
+    ParticleFilter,
     Rebase,
     Recipe,
     ReferencePolicy,
@@ -99,6 +101,23 @@ def sandbox_shared() -> Recipe:
     )
 
 
+def sandbox_controls() -> Recipe:
+    """The searches of `sandbox_shared` and others of about the same FLOPs, at a budget of 16."""
+    base = sandbox_shared()
+    beam = base.evaluate.beam
+    block = beam.block
+    variants = (
+        Variant("value", replace(beam, likelihood=0.0)),
+        Variant("entropy_gated", replace(beam, likelihood=0.0, branch_entropy=0.05)),
+        Variant("prune_once", Beam(keep=8, branch=1, block=block, start=16, align=True)),
+        Variant("rebase", rebase=Rebase(width=16, block=block)),
+        Variant("particles", particles=ParticleFilter(width=16, block=block)),
+        Variant("deepconf", deepconf=DeepConf(width=16, block=block)),
+        Variant("deepconf_early", deepconf=DeepConf(width=16, block=block, warmup=8)),
+    )
+    return replace(base, name="sandbox_controls", evaluate=replace(base.evaluate, budgets=(16,), variants=variants))
+
+
 def sandbox_methods() -> Recipe:
     """The sandbox with every search method in one report, at a budget of 16, and ablations."""
     base = sandbox()
@@ -113,6 +132,12 @@ def sandbox_methods() -> Recipe:
         Variant("steps", replace(base.evaluate.beam, block=64, delimiter=";")),
         Variant("rebase", rebase=Rebase(width=16, block=block)),
         Variant("mcts", mcts=Mcts(simulations=20, width=4, depth=16, block=block)),
+        Variant("particles", particles=ParticleFilter(width=16, block=block)),
+        Variant("likelihood", replace(base.evaluate.beam, likelihood=base.evaluate.likelihood)),
+        Variant("entropy_gated", replace(base.evaluate.beam, branch_entropy=0.05)),
+        Variant("prune_once", Beam(keep=8, branch=1, block=48, start=16)),
+        Variant("deepconf", deepconf=DeepConf(width=16, block=block)),
+        Variant("deepconf_early", deepconf=DeepConf(width=16, block=block, warmup=8)),
     )
     return replace(
         base, name="sandbox_methods", evaluate=replace(base.evaluate, limit=100, budgets=(16,), variants=variants)

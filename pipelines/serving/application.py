@@ -179,7 +179,7 @@ def search_deployment(endpoint: type, settings: Serve) -> serve.Deployment:
 def engine_applications(recipe: Recipe, value_folder: str) -> tuple[serve.Application, serve.Application]:
     """The replicas of the policy's engine and those of the value's; the same ones if the policy has a value head."""
     settings, model = recipe.serve, model_path(evaluated_policy(recipe))
-    one, logprobs = value_folder == OWN_HEAD, settings.beam.likelihood > 0
+    one, logprobs = value_folder == OWN_HEAD, settings.beam.needs_logprobs
     policies = engine_deployment(
         PolicyValueReplica if one else PolicyReplica, "policy", settings.policy_engine, settings.policy_resources,
         settings.policy_max_replicas,

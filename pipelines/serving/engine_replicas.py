@@ -139,7 +139,7 @@ def local_engines(recipe: Recipe, value_folder: str) -> tuple[Policy, Value]:
     model, settings = model_path(evaluated_policy(recipe)), recipe.serve
     with start_slot(settings.resources):
         engines = build_engines(
-            model, value_folder, settings.policy_engine, settings.value_engine, logprobs=settings.beam.likelihood > 0,
+            model, value_folder, settings.policy_engine, settings.value_engine, logprobs=settings.beam.needs_logprobs,
             grammars=True,
         )  # fmt: skip
     exit_on_failure(*engines)

@@ -53,7 +53,20 @@ OPERATION = {
 """Fields that do not identify rows. A new field has to be added here or in `IDENTITY`."""
 SAMPLING = {"temperature", "top_p", "max_tokens", "stop_token_ids", "top_k", "min_p", "repetition_penalty"}
 MCTS = {"simulations", "width", "depth", "block", "delimiter", "c_puct", "parallel", "prior", "back_up"}
-BEAM = {"keep", "branch", "block", "groups", "delimiter", "rank", "finished", "choose", "likelihood", "align"}
+BEAM = {
+    "keep",
+    "branch",
+    "block",
+    "groups",
+    "delimiter",
+    "rank",
+    "finished",
+    "choose",
+    "likelihood",
+    "start",
+    "branch_entropy",
+    "align",
+}
 IDENTITY = {
     "clean": {
         "seed", "timeout_s", "memory_gib", "source", "problem_column", "answer_column", "solution_column", "limit",

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import import_vm
@@ -108,6 +108,7 @@ TOKENS = st.lists(st.integers(0, 2), max_size=4)
 
 
 @given(st.lists(st.tuples(TOKENS.filter(bool), TOKENS, st.integers(0, 2)), min_size=1, max_size=8))
+@settings(deadline=None)
 def test_any_responses_survive_both_ways(responses: list[tuple[list[int], list[int], int]]) -> None:
     """The tokens of each response survive export and import, whichever responses share a prefix."""
     given_lists = pa.array([given for given, _, _ in responses], pa.list_(pa.int32()))

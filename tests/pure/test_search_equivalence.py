@@ -68,30 +68,36 @@ def test_order_of_arrival_does_not_matter(latency: int, seed: int) -> None:
         assert late.canonical().to_json() == prompt.canonical().to_json()
 
 
-def published(recorded: Recorded, keep: int, branch: int, longest: int, likelihood: float = 0.0) -> Counter[Tokens]:
+def published(recorded: Recorded, shape: Beam, longest: int) -> Counter[Tokens]:
     """Algorithm 1 of arXiv 2505.17373, written from its description: lockstep, with one slot for each beam.
 
-    With `likelihood`, the values are multiplied by that power of the geometric mean of the probabilities of a beam's tokens.
-
-    Ties go to the first candidate in the order of the slots; the authors' `torch.topk` defines no order of ties.
+    Ties go to the first candidate in the order of the slots; the authors' `torch.topk` defines no order of ties. With a
+    likelihood, values are multiplied by that power of the geometric mean of the probabilities of a beam's tokens. `start` and
+    `branch_entropy` change the number of candidates of a slot.
     """
-    beams: list[Tokens] = [()] * keep
-    alive = list(range(keep))
+    beams: list[Tokens] = [()] * shape.keep
+    likelihoods = [0.0] * shape.keep  # of the last block
+    alive = list(range(shape.keep))
     calls: Counter[Tokens] = Counter()
     while alive:
         candidates = []
         for slot in alive:
+            unsure = not beams[slot] or -likelihoods[slot] >= shape.branch_entropy
+            branch = shape.branch if unsure else 1
+            if not beams[slot] and shape.start:
+                branch = shape.start // shape.keep
             for _ in range(branch):
                 prefix = PROMPT + beams[slot]
                 calls[prefix] += 1
                 block, ended = recorded.block(prefix, calls[prefix])
-                text = beams[slot] + block[: longest - len(beams[slot])]
-                key = recorded.value(PROMPT + text) * math.exp(recorded.mean_logprob(text)) ** likelihood
-                candidates.append((key, text, ended or len(text) >= longest))
+                block = block[: longest - len(beams[slot])]
+                text = beams[slot] + block
+                key = recorded.value(PROMPT + text) * math.exp(recorded.mean_logprob(text)) ** shape.likelihood
+                candidates.append((key, text, ended or len(text) >= longest, recorded.mean_logprob(block)))
         best = sorted(candidates, key=lambda candidate: -candidate[0])[: len(alive)]
-        for slot, (_, text, _) in zip(alive, best, strict=True):
-            beams[slot] = text
-        alive = [slot for slot, (_, _, ended) in zip(alive, best, strict=True) if not ended]
+        for slot, (_, text, _, likelihood) in zip(alive, best, strict=True):
+            beams[slot], likelihoods[slot] = text, likelihood
+        alive = [slot for slot, (_, _, ended, _) in zip(alive, best, strict=True) if not ended]
     return Counter(beams)
 
 
@@ -104,8 +110,8 @@ def kept_beams(recorded: Recorded, shape: Beam, longest: int) -> Counter[Tokens]
 @given(seed=st.integers(0, 10_000), keep=st.integers(1, 5), branch=st.integers(1, 4), longest=st.integers(1, 12))
 @settings(max_examples=200, deadline=None)
 def test_the_published_algorithm_keeps_the_same_beams(seed: int, keep: int, branch: int, longest: int) -> None:
-    found = kept_beams(Recorded(seed), Beam(keep, branch, block=99), longest)
-    assert found == published(Recorded(seed), keep, branch, longest)
+    shape = Beam(keep, branch, block=99)
+    assert kept_beams(Recorded(seed), shape, longest) == published(Recorded(seed), shape, longest)
 
 
 class WithoutTies(Recorded):
@@ -126,8 +132,35 @@ class WithoutTies(Recorded):
 def test_a_likelihood_multiplies_the_values_of_the_published_algorithm(
     seed: int, keep: int, branch: int, longest: int, likelihood: float
 ) -> None:
-    found = kept_beams(WithoutTies(seed), Beam(keep, branch, block=99, likelihood=likelihood), longest)
-    assert found == published(WithoutTies(seed), keep, branch, longest, likelihood)
+    shape = Beam(keep, branch, block=99, likelihood=likelihood)
+    assert kept_beams(WithoutTies(seed), shape, longest) == published(WithoutTies(seed), shape, longest)
+
+
+@given(seed=st.integers(0, 10_000), keep=st.integers(1, 4), starts=st.integers(2, 5), longest=st.integers(1, 12))
+@settings(max_examples=100, deadline=None)
+def test_a_search_that_prunes_once_finishes_the_best_first_blocks(
+    seed: int, keep: int, starts: int, longest: int
+) -> None:
+    shape = Beam(keep, branch=1, block=99, start=keep * starts)
+    assert shape.budget == keep * starts
+    found = kept_beams(WithoutTies(seed), shape, longest)
+    assert found == published(WithoutTies(seed), shape, longest)
+    assert found.total() == keep
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    keep=st.integers(1, 4),
+    branch=st.integers(2, 4),
+    longest=st.integers(1, 12),
+    entropy=st.floats(0.1, 3.0),
+)
+@settings(max_examples=100, deadline=None)
+def test_blocks_of_low_entropy_are_followed_by_one_block(
+    seed: int, keep: int, branch: int, longest: int, entropy: float
+) -> None:
+    shape = Beam(keep, branch, block=99, branch_entropy=entropy)
+    assert kept_beams(WithoutTies(seed), shape, longest) == published(WithoutTies(seed), shape, longest)
 
 
 async def test_a_likelihood_needs_a_policy_with_log_probabilities() -> None:

@@ -50,7 +50,7 @@ def test_overrides_reach_nested_fields() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["sandbocks"], ["'sandbocks'", "sandbox, sandbox_methods, sandbox_shared, smollm, "]),
+        (["sandbocks"], ["'sandbocks'", "sandbox, sandbox_controls, sandbox_methods, sandbox_shared, "]),
         (["sandbox", "--train.lr", "quick"], ["--train.lr", "'quick'", "--help"]),
         (["sandbox", "--train.stepz", "5"], ["--train.stepz", "did you mean --train.steps?", "--help"]),
         (["sandbox", "--steps=5"], ["did you mean --train.steps?"]),

@@ -205,7 +205,7 @@ def _evaluation(config: Evaluate) -> Iterator[str]:
             f"evaluate.benchmarks is {', '.join(config.benchmarks)}, which reports call {', '.join(labels)}; each name may "
             "occur once: remove or rename one with --evaluate.benchmarks"
         )
-    most, width, reach = max(config.budgets), config.beam.keep * config.beam.branch, config.beam.budget
+    most, width, reach = max(config.budgets), config.beam.width, config.beam.budget
     if most > config.samples:
         yield (
             f"evaluate.budgets has {most} and evaluate.samples is {config.samples}; a budget needs that many samples: raise "

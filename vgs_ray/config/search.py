@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from vgs_ray.config.ranges import NonEmptyStr, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from vgs_ray.config.ranges import NonEmptyStr, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Beam:
     likelihood: NonNegativeFloat = 0.0
     """Weight c of the likelihood: blocks are ranked by value * exp(c * mean log-probability of the prefix that ends with them).
     0 ranks by value alone (arXiv 2505.17373)."""
+    start: NonNegativeInt = 0
+    """Blocks of the first round, if more than `keep * branch`. With `branch` 1, the search prunes once: it starts N prefixes,
+    keeps the best `keep` and finishes them (STOP, arXiv 2604.16029)."""
+    branch_entropy: NonNegativeFloat = 0.0
+    """Branch only after blocks of this mean entropy (nats) or more. After others, one block is sampled (arXiv 2503.21961). The
+    entropy is estimated by the log-probabilities of the block's tokens."""
     align: bool = False
     """End blocks where the engines' cache blocks do, near `block` tokens. Then prefixes are not read again because their
     last cache block is incomplete. It matters for short blocks: cache blocks have 16 tokens on GPUs and 32 on CPU."""
@@ -41,7 +47,17 @@ class Beam:
     @property
     def budget(self) -> int:
         """Sequences that are generated in parallel in each round: N in the papers."""
-        return self.keep * self.branch * self.groups
+        return self.width * self.groups
+
+    @property
+    def width(self) -> int:
+        """Largest number of blocks in a round of a group."""
+        return max(self.keep * self.branch, self.start)
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the search reads the log-probabilities of the policy's tokens."""
+        return self.likelihood > 0 or self.branch_entropy > 0
 
 
 @dataclass(frozen=True)
@@ -104,8 +120,44 @@ class Rebase:
 
 
 @dataclass(frozen=True)
+class ParticleFilter:
+    """A particle filter with entropic annealing (ePF, arXiv 2510.05825)."""
+
+    width: PositiveInt = 16
+    """Particles: blocks in a round, minus the answers that are finished."""
+    block: PositiveInt = 1024
+    """Tokens in a block."""
+    delimiter: str = ""
+    """Text that ends a block early, as for the beam search."""
+    effective: Share = 0.5
+    """Least effective sample size, as a share of the particles. Weights with a smaller one are annealed. 0 does not anneal (PF,
+    arXiv 2502.01618)."""
+
+
+@dataclass(frozen=True)
+class DeepConf:
+    """Samples that are filtered and weighted by the policy's own confidence, without a value model (DeepConf, arXiv 2508.15260).
+
+    The confidence of an answer is that of its least likely window of tokens."""
+
+    width: PositiveInt = 16
+    """Samples."""
+    block: PositiveInt = 2048
+    """Tokens in a window."""
+    delimiter: str = ""
+    """Text that ends a window early, as for the beam search."""
+    top: Share = 0.5
+    """Share of the answers that vote: those with the highest confidence."""
+    warmup: NonNegativeInt = 0
+    """Samples that set the threshold below which a window stops any further sample. 0 stops none."""
+
+
+Shape = Beam | Mcts | Rebase | ParticleFilter | DeepConf
+
+
+@dataclass(frozen=True)
 class Variant:
-    """An additional search to evaluate. Exactly one of `beam`, `mcts` and `rebase` is set."""
+    """An additional search to evaluate. Exactly one of its shapes is set."""
 
     name: NonEmptyStr
     """Prefix of its methods in the report, such as `{name}_weighted_majority`."""
@@ -115,6 +167,10 @@ class Variant:
     """A Monte Carlo tree search."""
     rebase: Rebase | None = None
     """A reward-balanced search."""
+    particles: ParticleFilter | None = None
+    """A particle filter."""
+    deepconf: DeepConf | None = None
+    """Samples that are filtered by confidence."""
     confidence: Share = 0.0
     """Confidence, over 0.5, at which the vote of a beam search is decided: groups that have not voted by then are cancelled.
     0 runs all groups."""
@@ -122,8 +178,10 @@ class Variant:
     """Selector that `confidence` is about. With `best`, the search ends when an answer's value reaches `confidence`."""
 
     def __post_init__(self) -> None:
-        if sum(shape is not None for shape in (self.beam, self.mcts, self.rebase)) != 1:
-            raise ValueError(f"variant {self.name!r} must have exactly one of beam, mcts and rebase: set one of them")
+        if sum(shape is not None for shape in self._shapes) != 1:
+            raise ValueError(
+                f"variant {self.name!r} must have exactly one of beam, mcts, rebase, particles and deepconf: set one of them"
+            )
         if self.name in ("sample", "beam", "vgs", "greedy"):
             raise ValueError(f"variant {self.name!r} has the name of a built-in search: rename it")
         if self.confidence and not (self.beam and self.confidence > 0.5):
@@ -133,8 +191,10 @@ class Variant:
             )
 
     @property
-    def shape(self) -> Beam | Mcts | Rebase:
+    def _shapes(self) -> tuple[Shape | None, ...]:
+        return self.beam, self.mcts, self.rebase, self.particles, self.deepconf
+
+    @property
+    def shape(self) -> Shape:
         """The shape that is set."""
-        shape = self.beam or self.mcts or self.rebase
-        assert shape is not None, "checked by __post_init__"
-        return shape
+        return next(shape for shape in self._shapes if shape is not None)

@@ -36,9 +36,8 @@ class Serve:
     sampling: Sampling = Sampling()
     """Sampling parameters for a request that sets none."""
     layout: Literal["together", "apart"] = "apart"
-    """`together` runs a policy engine and a value engine in the process of each search replica: no data crosses processes, which
-    suits tiny models. `apart` gives each engine its own replicas, which all searches share: engines scale independently, and a
-    search survives the loss of one."""
+    """`together` runs both engines in each search replica, for tiny models. `apart` gives each engine its own replicas, which all
+    searches share: engines scale independently, and a search survives the loss of one."""
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5)
     """Engine of the policy."""
     value_engine: Engine = Engine(gpu_memory_utilization=0.4)
@@ -46,7 +45,7 @@ class Serve:
     resources: Resources = Resources(num_cpus=2.0)
     """Layout `together` only: search replicas, each with both engines."""
     search_replicas: PositiveInt = 1
-    """Layout `apart` only: number of search replicas, which hold no engine."""
+    """Layout `apart` only: search replicas, which hold no engine."""
     search_max_replicas: NonNegativeInt = 0
     """Maximum number of search replicas under load, in both layouts; 0 disables autoscaling."""
     policy_resources: Resources = Resources(num_gpus=0.5)
@@ -58,7 +57,7 @@ class Serve:
     value_max_replicas: NonNegativeInt = 0
     """Layout `apart` only: maximum number of value replicas under load; 0 disables autoscaling."""
     block_timeout_s: PositiveFloat = 1800.0
-    """Layout `apart` only: time limit for one block or score in seconds, including the wait for a new replica; then 503."""
+    """Layout `apart` only: time limit for one block or score in seconds. It includes the wait for a new replica. Then 503."""
     max_budget: PositiveInt = 256
     """Maximum budget of a request."""
     max_beams: PositiveInt = 1024
@@ -75,4 +74,4 @@ class Serve:
     cors_origins: tuple[NonEmptyStr, ...] = ()
     """Origins whose pages may send requests; `*` means all. An origin has no path: `https://chat.example`."""
     log_requests: bool = False
-    """Log each problem and its answer in the search replica's log."""
+    """Log each problem and its answer."""

@@ -48,7 +48,7 @@ def chosen_answers(
 
     Answers that could not be judged are left out.
     """
-    widths = {"sample": 1, "beam": config.beam.keep * config.beam.branch}
+    widths = {"sample": 1, "beam": config.beam.width}
     found: dict[str, list[ChosenAnswer]] = {name: [] for name in widths}
     for search in searches:
         if search.explorer in widths:

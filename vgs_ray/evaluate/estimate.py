@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vgs_ray.config import Evaluate, Mcts, Recipe, RollOut
+from vgs_ray.config import Beam, Evaluate, Mcts, Recipe, RollOut
 from vgs_ray.data.splits import split_sizes
 from vgs_ray.search.flops import forward_flops
 from vgs_ray.search.model_size import NO_MODEL, ModelSize
@@ -226,13 +226,13 @@ def _variant_responses(config: Evaluate, answer: float) -> float:
     """Blocks of all variants, in whole responses."""
     responses = 0.0
     for variant in config.variants:
-        if variant.beam:
-            responses += variant.beam.budget
-        elif variant.rebase:
-            responses += variant.rebase.width
-        elif variant.mcts:
-            shape = variant.mcts
+        shape = variant.shape
+        if isinstance(shape, Beam):
+            responses += shape.budget
+        elif isinstance(shape, Mcts):
             responses += shape.simulations * shape.width * block_tokens(shape, answer) / answer
+        else:
+            responses += shape.width
     return responses
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
-from vgs_ray.config import Evaluate
+from vgs_ray.config import Beam, DeepConf, Evaluate, Mcts
 from vgs_ray.evaluate.graded_search import GradedSearch
 from vgs_ray.evaluate.statistics import pass_at_k
 from vgs_ray.evaluate.votes import Accuracy, AnswerPool, any_correct, likely_accuracy, selector_accuracy, walk_accuracy
@@ -118,6 +118,7 @@ class _Shape(NamedTuple):
         groups: number of searched groups.
         budgets: to report.
         walk: whether the walk along the highest Q gives an answer.
+        scored: whether the value model scores blocks.
     """
 
     explorer: str
@@ -127,6 +128,7 @@ class _Shape(NamedTuple):
     groups: int
     budgets: list[int]
     walk: bool = False
+    scored: bool = True
 
 
 def _shapes(config: Evaluate) -> list[_Shape]:
@@ -138,14 +140,15 @@ def _shapes(config: Evaluate) -> list[_Shape]:
             # Some groups of an early stop are missing, so it says nothing about smaller budgets.
             smaller = [] if variant and variant.confidence else budgets
             reported = sorted({*smaller, beam.budget}) if variant else budgets
-            shapes.append(_Shape(name, f"{prefix}_", beam.keep * beam.branch, beam.keep, beam.groups, reported))
+            shapes.append(_Shape(name, f"{prefix}_", beam.width, beam.keep, beam.groups, reported))
     if config.greedy:
         shapes.append(_Shape("greedy", "", 1, 1, 1, [1]))
     for variant in config.variants:
-        if not variant.beam:  # one tree with at most this many blocks in all (MCTS) or in a round (REBASE)
-            mcts, rebase = variant.mcts, variant.rebase
-            blocks = mcts.simulations * mcts.width if mcts else rebase.width if rebase else 0
-            shapes.append(_Shape(variant.name, f"{variant.name}_", blocks, blocks, 1, [blocks], bool(mcts)))
+        shape = variant.shape
+        if not isinstance(shape, Beam):  # one tree with at most this many blocks in all (MCTS) or in a round
+            mcts, scored = isinstance(shape, Mcts), not isinstance(shape, DeepConf)
+            blocks = shape.simulations * shape.width if isinstance(shape, Mcts) else shape.width
+            shapes.append(_Shape(variant.name, f"{variant.name}_", blocks, blocks, 1, [blocks], mcts, scored))
     return shapes
 
 
@@ -156,15 +159,15 @@ class _Method(NamedTuple):
 
 
 def _methods(shape: _Shape, budget: int, likelihood: float) -> list[_Method]:
-    prefix = shape.prefix
+    prefix, scored = shape.prefix, shape.scored
     if budget == 1 and not prefix:
         return [_Method("greedy" if shape.explorer == "greedy" else "single", any_correct, False)]
-    weighted = _Method(f"{prefix}weighted_majority", selector_accuracy("weighted_majority"), True)
-    best = _Method(f"{prefix}best" if prefix else "best_of_n", selector_accuracy("best"), True)
+    weighted = _Method(f"{prefix}weighted_majority", selector_accuracy("weighted_majority"), scored)
+    best = _Method(f"{prefix}best" if prefix else "best_of_n", selector_accuracy("best"), scored)
     # Without a search, a vote that ignores the values needs no value model.
-    majority = _Method(f"{prefix}majority", selector_accuracy("majority"), bool(prefix))
-    upper_bound = _Method(f"{prefix}pass", any_correct, bool(prefix))
-    likely = [_Method(f"{best.name}_likely", likely_accuracy(likelihood), True)] if likelihood else []
+    majority = _Method(f"{prefix}majority", selector_accuracy("majority"), scored and bool(prefix))
+    upper_bound = _Method(f"{prefix}pass", any_correct, scored and bool(prefix))
+    likely = [_Method(f"{best.name}_likely", likely_accuracy(likelihood), scored)] if likelihood else []
     if not prefix:
         return [best, *likely, majority, weighted, upper_bound]
     walk = [_Method(f"{prefix}walk", walk_accuracy, True)] if shape.walk else []

@@ -22,7 +22,7 @@ from vgs_ray.search.cache_room import GROWING, CacheRoom, Room
 from vgs_ray.search.early_stop import EarlyStop, run_groups
 from vgs_ray.search.gather import gather_or_cancel
 from vgs_ray.search.select import likely_value
-from vgs_ray.search.tree import Listener, Node, Tree
+from vgs_ray.search.tree import ROOT, Listener, Node, Tree
 
 
 async def beam(
@@ -61,7 +61,7 @@ async def beam(
         stop: ends the search when its vote is decided; groups that did not vote are then pruned. None runs all groups.
 
     Raises:
-        ValueError: a size is below 1, or `beam.likelihood` is not 0 and the policy computes no log-probabilities.
+        ValueError: a size is below 1, or the beam needs log-probabilities and the policy computes none.
     """
     sizes = {"keep": beam.keep, "branch": beam.branch, "block": beam.block, "groups": beam.groups}
     check_positive(**sizes, max_tokens=sampling.max_tokens)
@@ -71,7 +71,7 @@ async def beam(
     groups = [partial(_search_group, sampler, beam, group, admission) for group in range(beam.groups)]
     voting = await run_groups(groups, tree, beam.keep, stop)
     if voting < beam.groups:
-        sampler.drop(voting, beam.keep * beam.branch)
+        sampler.drop(voting, beam.width)
     return tree
 
 
@@ -106,7 +106,7 @@ async def _search_group(sampler: BlockSampler, beam: config.Beam, group: int, ro
     live = [LivePrefix(sampler.tree.root, rank) for rank in range(beam.keep)]
     answers: list[Candidate] = []
     round = 0
-    async with room.enter(beam, beam.keep * beam.branch, _cached_tokens(sampler, beam, live)[1]) as hold:
+    async with room.enter(beam, beam.width, _cached_tokens(sampler, beam, live)[1]) as hold:
         try:
             while live:
                 hold.needs(*_cached_tokens(sampler, beam, live))
@@ -122,7 +122,7 @@ def _cached_tokens(sampler: BlockSampler, beam: config.Beam, live: Sequence[Live
     tree, limit = sampler.tree, sampler.sampling.max_tokens
     ids = {id for prefix in live for id in tree.ancestors(prefix.node.id)}
     prefixes = len(tree.prompt) + sum(len(tree.nodes[id].tokens) for id in ids)
-    blocks = len(_parents(beam, len(live))) * min(beam.block, limit) * GROWING
+    blocks = len(_parents(beam, [prefix.node for prefix in live])) * min(beam.block, limit) * GROWING
     return prefixes + blocks, len(tree.prompt) + len(live) * max(limit - beam.block, 0) + blocks
 
 
@@ -168,8 +168,8 @@ async def _sample_round(
     sampler: BlockSampler, beam: config.Beam, live: Sequence[LivePrefix], group: int, round: int
 ) -> list[Candidate]:
     """Sample and score the blocks of a round."""
-    parents = _parents(beam, len(live))
-    first_lane = group * beam.keep * beam.branch
+    parents = _parents(beam, [prefix.node for prefix in live])
+    first_lane = group * beam.width
     blocks = await gather_or_cancel(
         sampler.sample(live[parent].node, beam.block, round=round, lane=first_lane + index)
         for index, parent in enumerate(parents)
@@ -185,10 +185,27 @@ def _add(sampler: BlockSampler, candidate: Candidate, group: int, kept: bool) ->
     return sampler.add(candidate.parent, block, group=group, round=candidate.round, index=candidate.number)
 
 
-def _parents(beam: config.Beam, live: int) -> list[int]:
+def _parents(beam: config.Beam, live: Sequence[Node]) -> list[int]:
     """Index of the live prefix that each block of a round extends."""
-    branches, extra = divmod(beam.keep * beam.branch, live) if beam.finished == "reinvest" else (beam.branch, 0)
-    return [parent for parent in range(live) for _ in range(branches + (parent < extra))]
+    if live[0].id == ROOT and beam.start > beam.keep * beam.branch:
+        return sorted(index % len(live) for index in range(beam.start))
+    branches, extra = divmod(beam.keep * beam.branch, len(live)) if beam.finished == "reinvest" else (beam.branch, 0)
+    counts = [branches + (place < extra) for place in range(len(live))]
+    return [
+        place
+        for place, (node, count) in enumerate(zip(live, counts, strict=True))
+        for _ in range(count if _branches(beam, node) else 1)
+    ]
+
+
+def _branches(beam: config.Beam, node: Node) -> bool:
+    """Whether a prefix is extended by more than one block.
+
+    The mean of -log p of sampled tokens is an estimate of the mean entropy of their distributions without bias.
+    """
+    if not beam.branch_entropy or node.id == ROOT:
+        return True
+    return -_logprob(node.logprob, node.id) >= beam.branch_entropy
 
 
 def _key(tree: Tree, candidate: Candidate, likelihood: float) -> float:
@@ -201,14 +218,18 @@ def _key(tree: Tree, candidate: Candidate, likelihood: float) -> float:
 def _mean_logprob(tree: Tree, candidate: Candidate) -> float:
     """Mean log-probability of the prefix and the block that extends it."""
     parent, block = candidate.parent.id, candidate.block
-    before = tree.mean_logprob(parent)
-    if before is None or block.logprob is None:
-        raise ValueError(
-            f"a block after node {parent} has no log-probability, which a beam with a likelihood needs: use a policy engine that "
-            "computes them, or the likelihood 0"
-        )
+    before, after = (_logprob(each, parent) for each in (tree.mean_logprob(parent), block.logprob))
     start, added = tree.end(parent), len(block.tokens)
-    return (before * start + block.logprob * added) / max(start + added, 1)
+    return (before * start + after * added) / max(start + added, 1)
+
+
+def _logprob(logprob: float | None, node: int) -> float:
+    if logprob is None:
+        raise ValueError(
+            f"a block at node {node} has no log-probability, which a beam with likelihood or branch_entropy needs: use a policy "
+            "engine that computes them, or set both to 0"
+        )
+    return logprob
 
 
 def _random_keys(count: int, seed: int, round: int, group: int) -> list[float]:

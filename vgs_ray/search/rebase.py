@@ -4,76 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from vgs_ray.config import Rebase, Sampling
+from vgs_ray.config import Rebase
 from vgs_ray.data.tokens import Tokens
 from vgs_ray.engines.interface import Policy, Value
-from vgs_ray.search.blocks import Block, BlockSampler, check_positive
-from vgs_ray.search.gather import gather_or_cancel
-from vgs_ray.search.tree import Listener, Node, Tree
+from vgs_ray.search.rounds import search_rounds
+from vgs_ray.search.tree import Tree
 
 
-async def rebase(
-    policy: Policy,
-    value: Value,
-    prompt: Tokens,
-    *,
-    shape: Rebase,
-    sampling: Sampling,
-    seed: int,
-    listen: Listener | None = None,
-) -> Tree:
-    """Search in rounds that share `shape.width` blocks among the live prefixes.
-
-    The first round samples `width` blocks from the prompt. Each answer that ends lowers the width by one. `allocate_blocks`
-    shares the rest; a prefix that gets no block is pruned.
+async def rebase(policy: Policy, value: Value, prompt: Tokens, *, shape: Rebase, **others: Any) -> Tree:
+    """Search in rounds, in which `allocate_blocks` divides the blocks.
 
     Args:
-        policy: samples the blocks.
-        value: scores the blocks.
-        prompt: tokens that each answer continues.
-        shape: of the search; a block also ends at `sampling.stop_token_ids`.
-        sampling: of the policy; `max_tokens` limits a whole response.
-        seed: of this problem; a block has the seed of its place (round, number within the round).
-        listen: called with each node when it is added.
+        policy, value, prompt, shape: as in `search_rounds`.
+        others: its other arguments.
 
     Raises:
         ValueError: a size is below 1, or the temperature is not positive.
     """
-    check_positive(width=shape.width, block=shape.block, max_tokens=sampling.max_tokens)
-    tree = Tree(prompt, listen)
-    sampler = BlockSampler(policy, value, tree, sampling, seed)
-    parents, width, round = [tree.root] * shape.width, shape.width, 0
-    while parents:
-        blocks = await gather_or_cancel(
-            sampler.sample(parent, shape.block, round=round, lane=lane) for lane, parent in enumerate(parents)
-        )
-        width -= sum(block.state != "kept" for block in blocks)
-        parents = _add_round(sampler, parents, blocks, _shares(blocks, width, shape.temperature), round)
-        round += 1
-    return tree
 
+    def share(values: Sequence[float], blocks: int, round: int) -> list[int]:
+        return allocate_blocks(values, blocks, shape.temperature)
 
-def _add_round(
-    sampler: BlockSampler, parents: Sequence[Node], blocks: Sequence[Block], shares: dict[int, int], round: int
-) -> list[Node]:
-    """Add the blocks to the tree and return the parent of each block of the next round."""
-    next_parents = []
-    for index, (parent, block) in enumerate(zip(parents, blocks, strict=True)):
-        pruned = block.state == "kept" and not shares[index]
-        node = sampler.add(
-            parent, block._replace(state="pruned") if pruned else block, group=0, round=round, index=index
-        )
-        next_parents += [node] * shares.get(index, 0)
-    return next_parents
-
-
-def _shares(blocks: Sequence[Block], width: int, temperature: float) -> dict[int, int]:
-    """Blocks of the next round for each live block, by its index; a missing value counts as 0."""
-    live = [index for index, block in enumerate(blocks) if block.state == "kept"]
-    return dict(
-        zip(live, allocate_blocks([blocks[index].value or 0.0 for index in live], width, temperature), strict=True)
-    )
+    return await search_rounds(policy, value, prompt, shape=shape, share=share, **others)
 
 
 def allocate_blocks(values: Sequence[float], blocks: int, temperature: float) -> list[int]:

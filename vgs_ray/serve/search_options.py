@@ -126,7 +126,7 @@ def _with_budget(beam: Beam, options: SearchOptions) -> Beam:
     """The beam with the number of groups that the requested budget implies."""
     if options.budget is None:
         return beam
-    width = beam.keep * beam.branch
+    width = beam.width
     if options.groups is None and options.budget % width == 0:
         return replace(beam, groups=options.budget // width)
     if options.groups is not None and options.budget == beam.budget:

@@ -47,8 +47,8 @@ class Evaluate:
     confidence: Share = 0.95
     """Confidence at which an adaptive vote stops, over 0.5 and at most 1; 0 leaves adaptive votes out."""
     likelihood: Annotated[NonNegativeFloat, OPERATION] = 0.0
-    """Weight c of the likelihood in the methods `*_likely`, which select the answer with the highest value * exp(c * mean
-    log-probability of its tokens); 0 leaves these methods out. Choose it on validation problems."""
+    """Weight c of the likelihood in the methods `*_likely`; 0 leaves these methods out. They select the answer with the highest
+    value * exp(c * mean log-probability of its tokens). Choose c on validation problems."""
     sampling: Sampling = Sampling()
     """Sampling parameters of the policy."""
     policy_engine: Engine = Engine(gpu_memory_utilization=0.5)
@@ -59,4 +59,4 @@ class Evaluate:
     """Resources of the actors, each of which holds the engines of policy and value. An actor runs as many searches at a time as
     the prefix caches of its engines hold."""
     bootstrap: PositiveInt = 2000
-    """Number of bootstrap resamples for the confidence intervals."""
+    """Bootstrap resamples for the confidence intervals."""

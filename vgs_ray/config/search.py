@@ -15,11 +15,11 @@ class Beam:
     keep: PositiveInt = 2
     """Prefixes kept after each block."""
     branch: PositiveInt = 2
-    """Blocks sampled from each kept prefix (width w of arXiv 2505.17373)."""
+    """Blocks sampled from each kept prefix. It is the width w of arXiv 2505.17373."""
     block: PositiveInt = 4096
     """Tokens in a block."""
     groups: PositiveInt = 1
-    """Independent beams, whose answers are put to one vote (DVTS if more than one)."""
+    """Independent beams, whose answers vote together. More than one is DVTS."""
     delimiter: str = ""
     """Text that ends a block early, such as a blank line (TVM, SVPO). If empty, only the number of tokens counts."""
     rank: Literal["tree", "parent"] = "tree"
@@ -30,7 +30,7 @@ class Beam:
     also takes it out, and samples more blocks from the remaining prefixes. `compete` compares it with the blocks of later rounds,
     which can displace it (AlphaMath, arXiv 2405.03553)."""
     choose: Literal["value", "random"] = "value"
-    """Keep blocks by value, or at random (the ablation of arXiv 2505.17373)."""
+    """Keep blocks by value, or at random. The latter is an ablation of arXiv 2505.17373."""
     likelihood: NonNegativeFloat = 0.0
     """Weight c of the likelihood: blocks are ranked by value * exp(c * mean log-probability of the prefix that ends with them).
     0 ranks by value alone (arXiv 2505.17373)."""

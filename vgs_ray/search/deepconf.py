@@ -65,7 +65,7 @@ async def deepconf(
     sampler = BlockSampler(policy, None, Tree(prompt, listen), sampling, seed)
     first = min(shape.warmup, shape.width) or shape.width
     answers = await gather_or_cancel(_sample(sampler, shape.block, lane, 0.0) for lane in range(first))
-    threshold = min(answer.confidence for answer in most_confident(answers, shape.top))
+    threshold = lowest_of_top([answer.confidence for answer in answers], shape.top)
     answers += await gather_or_cancel(
         _sample(sampler, shape.block, lane, threshold) for lane in range(first, shape.width)
     )
@@ -75,10 +75,9 @@ async def deepconf(
     return sampler.tree
 
 
-def most_confident(answers: Sequence[Answer], top: float) -> list[Answer]:
-    """The share `top` of the answers with the highest confidence, at least one; of equals the first."""
-    ranked = sorted(answers, key=lambda answer: (-answer.confidence, answer.lane))
-    return ranked[: max(math.ceil(top * len(ranked)), 1)]
+def lowest_of_top(confidences: Sequence[float], top: float) -> float:
+    """The lowest among the share `top` of the highest confidences, which has at least one."""
+    return sorted(confidences, reverse=True)[max(math.ceil(top * len(confidences)), 1) - 1]
 
 
 async def _sample(sampler: BlockSampler, window: int, lane: int, threshold: float) -> Answer:

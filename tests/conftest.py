@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from early import EARLY
 from s3_server import BUCKET, S3Server, reach, s3_server
 from tiny import EOS, TINY_ENGINE
 from upath import UPath
@@ -21,6 +22,15 @@ from upath import UPath
 from vgs_ray.data.storage import storage_path
 
 GCS_SERVER = os.environ.get("VGS_GCS_SERVER", "")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not session.config.option.collectonly:
+        EARLY.start(item.path.name for item in session.items)
+
+
+def pytest_sessionfinish() -> None:
+    EARLY.stop()
 
 
 @pytest.fixture(autouse=True)

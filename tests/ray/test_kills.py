@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-BENCH = Path(__file__).parents[2] / "bench" / "kills.py"
+from early import EARLY
 
 
 @pytest.mark.timeout(700)
 def test_killed_worker_raylet_and_driver_lose_and_duplicate_no_row() -> None:
-    done = subprocess.run(
-        [sys.executable, str(BENCH), "--kills", "3", "--problems", "200", "--pause", "14"],
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert set(re.findall(r"killed a (\w+)", done.stdout)) == {"worker", "raylet", "driver"}
-    assert "0 rows are wrong" in done.stdout
+    kills = EARLY.result("test_kills.py", timeout_s=600)
+    assert kills.code == 0, kills.output
+    assert set(re.findall(r"killed a (\w+)", kills.output)) == {"worker", "raylet", "driver"}
+    assert "0 rows are wrong" in kills.output

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from early import EARLY, SVPO, SVPO_ROUNDS
 from transformers import AutoModelForCausalLM
 
 from pipelines.cli import parse
@@ -19,28 +17,14 @@ from vgs_ray.config import Recipe
 from vgs_ray.value.policy_value import PolicyValueModel
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for both rounds
-ROUNDS = 2
-SMALL = shlex.split(
-    "--clean.limit 60 --clean.validation 5 --trees.per-problem 1 --trees.search.simulations 48 --pairs.min-margin 0.25 "
-    "--pairs.per-problem 1 --tune.paths 32 "
-    "--tune.epochs 1 --tune.batch-size 8 --tune.micro-batch 4 --tune.workers 1 --trees.resources.replicas 1 --evaluate.limit 8 "
-    "--evaluate.samples 4 --evaluate.beam.groups 2 --evaluate.budgets 4 --evaluate.bootstrap 200 --evaluate.resources.replicas 1"
-)
-
-
-def run(root: str) -> str:
-    """The output of the whole command."""
-    command = [sys.executable, "-m", "pipelines.run", "svpo", "--rounds", str(ROUNDS), "--root", root, *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=840)
-    assert not done.returncode, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Recipe], str]:
-    root = str(tmp_path_factory.mktemp("runs"))
-    printed = run(root)
-    return recipes_of_rounds(parse("pipelines.run", ["svpo", "--root", root, *SMALL]), ROUNDS), printed
+def finished() -> tuple[list[Recipe], str]:
+    run = EARLY.result("test_svpo.py", timeout_s=840)
+    assert not run.code, run.output
+    recipe = parse("pipelines.run", ["svpo", "--root", str(run.folder), *SVPO])
+    return recipes_of_rounds(recipe, SVPO_ROUNDS), run.output
 
 
 @pytest.fixture(scope="module")

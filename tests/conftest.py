@@ -25,8 +25,9 @@ GCS_SERVER = os.environ.get("VGS_GCS_SERVER", "")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    modules = dict.fromkeys(item.module for item in session.items if isinstance(item, pytest.Function))
     if not session.config.option.collectonly:
-        EARLY.start(item.path.name for item in session.items)
+        EARLY.start({module.__name__: module.early_work for module in modules if hasattr(module, "early_work")})
 
 
 def pytest_sessionfinish() -> None:

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from early import EARLY, SVPO, SVPO_ROUNDS
+from early import EARLY
 from transformers import AutoModelForCausalLM
 
 from pipelines.cli import parse
 from pipelines.run import recipes_of_rounds
+from pipelines.serving.ingress import free_ports
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.value.policy_value import PolicyValueModel
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for both rounds
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for both rounds, and for other early work
+ROUNDS = 2
+SMALL = shlex.split(
+    "--clean.limit 60 --clean.validation 5 --trees.per-problem 1 --trees.search.simulations 48 --pairs.min-margin 0.25 "
+    "--pairs.per-problem 1 --tune.paths 32 "
+    "--tune.epochs 1 --tune.batch-size 8 --tune.micro-batch 4 --tune.workers 1 --trees.resources.replicas 1 --evaluate.limit 8 "
+    "--evaluate.samples 4 --evaluate.beam.groups 2 --evaluate.budgets 4 --evaluate.bootstrap 200 --evaluate.resources.replicas 1"
+)
+
+
+def early_work(folder: Path, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The root of the runs, and the output of the whole command."""
+    root, [port] = str(folder), free_ports(1)
+    command = [sys.executable, "-m", "pipelines.run", "svpo", "--rounds", str(ROUNDS), "--root", root, *SMALL]
+    command += ["--serve.port", str(port)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840)
+    assert not done.returncode, done.stdout + done.stderr
+    return root, done.stdout
 
 
 @pytest.fixture(scope="module")
 def finished() -> tuple[list[Recipe], str]:
-    run = EARLY.result("test_svpo.py", timeout_s=840)
-    assert not run.code, run.output
-    recipe = parse("pipelines.run", ["svpo", "--root", str(run.folder), *SVPO])
-    return recipes_of_rounds(recipe, SVPO_ROUNDS), run.output
+    root, printed = EARLY.result(__name__)
+    return recipes_of_rounds(parse("pipelines.run", ["svpo", "--root", root, *SMALL]), ROUNDS), printed
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from vgs_ray.data.storage import AnyPath
 
 DEFAULT_SERVE = Serve()
 """For sessions without an endpoint, or with the default address and limits."""
+FOOTER_READERS = "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"
+"""Ray Data starts 32 actors to read the footers of Parquet files. One reads 128 at a time, which is enough on one machine."""
 
 
 @contextmanager
@@ -42,6 +44,8 @@ def ray_session(
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}
+    if local:
+        os.environ.setdefault(FOOTER_READERS, "1")
     with haproxy_in_front(serve) if local else nullcontext():  # processes that Ray starts here inherit the environment
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
         _quiet_ray_data()

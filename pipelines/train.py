@@ -8,12 +8,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 from tqdm import tqdm
 from upath import UPath
 
@@ -28,12 +27,16 @@ from vgs_ray.config import Recipe, Train, Tune
 from vgs_ray.config.node_labels import selector
 from vgs_ray.data.parquet import arrow_file
 from vgs_ray.errors import UserError
+from vgs_ray.fast_imports import fast_imports
 from vgs_ray.value.publish import check_hub_token, push_to_hub
 from vgs_ray.value.shared import new_head
-from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, progress_text, read_metrics, summarize_run
+from vgs_ray.value.training.number_of_steps import with_steps
 from vgs_ray.value.training.trackers import check_trackers
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 BAR_FORMAT = "{desc}{percentage:3.0f}% {n_fmt}/{total_fmt}{postfix}"
 
@@ -150,16 +153,24 @@ def trainer(recipe: Recipe, store: NodeStore, tally: str = "") -> TorchTrainer:
 
     Workers report to the tally with this token, if it is given.
     """
-    from pipelines.actors.training import train_worker  # loads transformers, which only the workers need
+    with fast_imports():
+        from ray.train.torch import TorchConfig, TorchTrainer  # loads torch, which skipped stages do not need
 
     config = recipe.train
     return TorchTrainer(
-        train_worker,
+        _train_worker,
         train_loop_config={"recipe": recipe, "store": store, "tally": tally},
         torch_config=TorchConfig(timeout_s=config.timeout_s),
         scaling_config=scaling_config(config, num_workers(config)),
         run_config=run_config(recipe.stage_folder("train"), config.max_failures),
     )
+
+
+def _train_worker(config: dict[str, Any]) -> str:
+    with fast_imports():
+        from pipelines.actors.training import train_worker  # loads transformers, which only the workers need
+
+    return train_worker(config)
 
 
 def scaling_config(config: Train | Tune, workers: int | tuple[int, int]) -> ScalingConfig:

@@ -7,11 +7,10 @@ Training resumes from its last checkpoint after a failure.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import ray
-from ray.train.torch import TorchTrainer
 from tqdm import tqdm
 
 from pipelines.cli import cli
@@ -25,6 +24,7 @@ from pipelines.train import BAR_FORMAT, interruptible, run_config, scaling_confi
 from vgs_ray.config import Recipe, Tune
 from vgs_ray.data.files import remove_folder
 from vgs_ray.errors import UserError
+from vgs_ray.fast_imports import fast_imports
 from vgs_ray.models import model_path
 from vgs_ray.models.folder import local_folder
 from vgs_ray.prompts import load_tokenizer
@@ -33,8 +33,11 @@ from vgs_ray.value.training.metrics_log import METRICS_LOG, last_step, read_metr
 from vgs_ray.value.training.trackers import check_trackers
 from vgs_ray.value.tuning.metrics import last_validation, progress_text
 from vgs_ray.value.tuning.pairs import count_pairs
-from vgs_ray.value.tuning.paths import count_paths
+from vgs_ray.value.tuning.stored_paths import count_paths
 from vgs_ray.value.weights import read_config
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 
 def run(recipe: Recipe) -> None:
@@ -139,15 +142,23 @@ def check_data(recipe: Recipe, store: NodeStore) -> TuneData:
 
 def trainer(recipe: Recipe, store: NodeStore, tally: str) -> TorchTrainer:
     """Ray Train on the pairs. A failed worker group is restarted from the last checkpoint. Workers report to the tally."""
-    from pipelines.actors.tuning import tune_worker  # loads transformers and TRL, which only the workers need
+    with fast_imports():
+        from ray.train.torch import TorchTrainer  # loads torch, which skipped stages do not need
 
     config = recipe.tune
     return TorchTrainer(
-        tune_worker,
+        _tune_worker,
         train_loop_config={"recipe": recipe, "store": store, "tally": tally},
         scaling_config=scaling_config(config, config.workers),
         run_config=run_config(recipe.stage_folder("tune"), config.max_failures),
     )
+
+
+def _tune_worker(config: dict[str, Any]) -> str:
+    with fast_imports():
+        from pipelines.actors.tuning import tune_worker  # loads transformers and TRL, which only the workers need
+
+    return tune_worker(config)
 
 
 def _check_packages(config: Tune) -> None:

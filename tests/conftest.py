@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from early import EARLY
 from s3_server import BUCKET, S3Server, reach, s3_server
 from tiny import EOS, TINY_ENGINE
 from upath import UPath
@@ -21,6 +22,16 @@ from upath import UPath
 from vgs_ray.data.storage import storage_path
 
 GCS_SERVER = os.environ.get("VGS_GCS_SERVER", "")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    modules = dict.fromkeys(item.module for item in session.items if isinstance(item, pytest.Function))
+    if not session.config.option.collectonly:
+        EARLY.start({module.__name__: module.early_work for module in modules if hasattr(module, "early_work")})
+
+
+def pytest_sessionfinish() -> None:
+    EARLY.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import ray
 
 from pipelines.tables.progress_record import Work
-from pipelines.tables.tasks import on_node
 from vgs_ray.engines.interface import Policy, Usage, Value
 
 REPORT_S = 5.0
@@ -67,6 +66,8 @@ class Tally:
 
 def start_tally(token: str) -> Any:
     """Start the tally of a stage on this node. It ends when its handle is dropped, or with this process."""
+    from pipelines.tables.tasks import on_node  # loads Ray Data, which the process of the tally does not need
+
     node = ray.get_runtime_context().get_node_id()
     tally = ray.remote(num_cpus=0, max_restarts=-1)(Tally)
     return tally.options(name=_name(token), scheduling_strategy=on_node(node)).remote()

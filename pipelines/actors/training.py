@@ -21,7 +21,6 @@ from vgs_ray.value.attention import choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.publish import model_card, save_value_model
 from vgs_ray.value.shared import new_head, save_shared
-from vgs_ray.value.training.batches import with_steps
 from vgs_ray.value.training.loader import HELD_OUT, open_splits
 from vgs_ray.value.training.loop import DIVERGED, Report, fit
 from vgs_ray.value.training.metrics import Predictions
@@ -33,6 +32,7 @@ from vgs_ray.value.training.metrics_log import (
     read_metrics,
     repair_log,
 )
+from vgs_ray.value.training.number_of_steps import with_steps
 from vgs_ray.value.training.parallel import Worker, whole_weights
 from vgs_ray.value.training.step import LossDivergedError
 from vgs_ray.value.training.trackers import open_trackers

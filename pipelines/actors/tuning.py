@@ -21,9 +21,9 @@ from vgs_ray.value.tuning.checkpoints import open_checkpoints
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.metrics import last_validation
 from vgs_ray.value.tuning.pairs import count_pairs
-from vgs_ray.value.tuning.paths import count_paths
 from vgs_ray.value.tuning.publish import save_policy_value
 from vgs_ray.value.tuning.run import tune
+from vgs_ray.value.tuning.stored_paths import count_paths
 from vgs_ray.value.tuning.trainer import Report
 
 

@@ -19,7 +19,7 @@ from vgs_ray.data.schemas import ROLL_OUTS
 from vgs_ray.value.attention import activate_kernel, choose_attention, choose_layout
 from vgs_ray.value.model import ValueModel
 from vgs_ray.value.packing import Example, lay_out
-from vgs_ray.value.training.batches import Batches, with_steps
+from vgs_ray.value.training.batches import Batches
 from vgs_ray.value.training.feed import to_device
 from vgs_ray.value.training.loader import Order, group_bounds, spread
 from vgs_ray.value.training.loop import fit
@@ -33,6 +33,7 @@ from vgs_ray.value.training.metrics_log import (
     repair_log,
     summarize_run,
 )
+from vgs_ray.value.training.number_of_steps import with_steps
 from vgs_ray.value.training.optimizer import learning_rate
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.partition import partition_batch

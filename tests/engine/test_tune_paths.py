@@ -18,7 +18,8 @@ from vgs_ray.errors import UserError
 from vgs_ray.value.tuning.diverged import TuneDivergedError
 from vgs_ray.value.tuning.losses import PairLosses, path_errors
 from vgs_ray.value.tuning.metrics import NodeValues, summarize_nodes
-from vgs_ray.value.tuning.paths import PathOrder, ValuePaths, count_paths
+from vgs_ray.value.tuning.paths import PathOrder, ValuePaths
+from vgs_ray.value.tuning.stored_paths import count_paths
 
 number = st.floats(-1, 1, width=32)
 

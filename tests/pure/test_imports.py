@@ -117,6 +117,12 @@ def test_light_modules_load_nothing_heavy() -> None:
     assert loaded.stdout.split() == []
 
 
+def test_commands_load_torch_only_in_the_stages_that_train() -> None:
+    code = f"import sys, pipelines.run; print(*sorted({set(HEAVY) - {'ray'}} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
 def function_lengths() -> list[tuple[int, str]]:
     """Lines of every function from `def` to its end without its docstring, with its place."""
     found = []

@@ -1,20 +1,20 @@
 """The main job end to end through its command line: real Ray, real vLLM, real Parquet, on a disk and on an S3 server.
 
 Both runs are killed with SIGKILL and continued. Of the one on the server, a worker and the server itself are killed too, and one
-request in 20 fails. They run at the same time, because most of their time goes into starts.
+request in 20 fails. The local one begins before the first test (see `early_work`).
 """
 
 import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from early import EARLY
 from flaky_proxy import FlakyProxy, flaky_proxy
 from s3_server import BUCKET, S3Server, reach
 from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, Run, finish, has_file, kill, recipe_in, rows, start, wait, workers
@@ -29,7 +29,7 @@ from vgs_ray.config import Recipe
 from vgs_ray.data.ids import roll_in_id, roll_out_id
 from vgs_ray.data.storage import list_files
 
-pytestmark = pytest.mark.timeout(1500)  # the first test waits for both runs
+pytestmark = pytest.mark.timeout(2400)  # the first test waits for both runs
 ONE_REPLICA = ("--roll-out.resources.replicas", "1", "--evaluate.resources.replicas", "1")
 OUTAGE_S = 2.0
 
@@ -61,34 +61,28 @@ class Remote(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def runs(no_session: None, s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Local, Remote]]:
+def local(remote: Remote) -> Local:  # so that the run on the server does not wait for the local one
+    return EARLY.result(__name__)
+
+
+@pytest.fixture(scope="module")
+def remote(no_session: None, s3: S3Server) -> Iterator[Remote]:
     [port] = free_ports(1)
-    with flaky_proxy(s3.endpoint, port) as proxy, reach(f"http://127.0.0.1:{port}"), ThreadPoolExecutor(2) as pool:
-        local = pool.submit(run_locally, tmp_path_factory.mktemp("runs"))
-        remote = pool.submit(run_on_s3, f"s3://{BUCKET}/runs", s3, proxy)
-        yield local.result(), remote.result()
+    with flaky_proxy(s3.endpoint, port) as proxy, reach(f"http://127.0.0.1:{port}"):
+        yield run_on_s3(f"s3://{BUCKET}/runs", s3, proxy)
 
 
-@pytest.fixture(scope="module")
-def local(runs: tuple[Local, Remote]) -> Local:
-    return runs[0]
-
-
-@pytest.fixture(scope="module")
-def remote(runs: tuple[Local, Remote]) -> Remote:
-    return runs[1]
-
-
-def starter(root: object, *extra: str) -> Callable[[], Run]:
+def starter(root: object, *extra: str, environment: Mapping[str, str] | None = None) -> Callable[[], Run]:
     """Starts the command of a run, each time with the same port for its endpoint."""
     [port] = free_ports(1)
-    return partial(start, root, *ONE_REPLICA, "--serve.port", str(port), *extra)
+    return partial(start, root, *ONE_REPLICA, "--serve.port", str(port), *extra, environment=environment)
 
 
-def run_locally(root: Path) -> Local:
+def early_work(root: Path, environment: Mapping[str, str]) -> Local:
+    """The local run. It takes as long as the one on the server, and most of its time goes into starts."""
     recipe = recipe_in(root)
     later = next_round(recipe, 2)
-    started = starter(root, "--rounds", "2")
+    started = starter(root, "--rounds", "2", environment=environment)
     run = started()
     wait(has_file(recipe, "clean", "_started.json"), run)
     kill(run, recipe, "clean")

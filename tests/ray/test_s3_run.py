@@ -6,6 +6,7 @@ through a proxy that fails one in 20.
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def remote(s3: S3Server, no_session: None) -> Iterator[tuple[Recipe, str]]:
         head(gcs) as (address, first_node),
         ended(second_node(address)) as second,
     ):
-        at_cluster = {"RAY_ADDRESS": address}
+        at_cluster = {**os.environ, "RAY_ADDRESS": address}
         first = start(root, environment=at_cluster)
         wait(has_file(recipe, "roll_in", "_parts/"), first)
         for worker in (workers(first_node, "SamplingActor") + workers(second.pid, "SamplingActor"))[:1]:

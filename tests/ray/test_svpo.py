@@ -6,19 +6,23 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from early import EARLY
 from transformers import AutoModelForCausalLM
 
 from pipelines.cli import parse
 from pipelines.run import recipes_of_rounds
+from pipelines.serving.ingress import free_ports
 from pipelines.tables.stage_table import stage_table
 from vgs_ray.config import Recipe
 from vgs_ray.value.policy_value import PolicyValueModel
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for both rounds
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for both rounds, and for other early work
 ROUNDS = 2
 SMALL = shlex.split(
     "--clean.limit 60 --clean.validation 5 --trees.per-problem 1 --trees.search.simulations 48 --pairs.min-margin 0.25 "
@@ -28,18 +32,19 @@ SMALL = shlex.split(
 )
 
 
-def run(root: str) -> str:
-    """The output of the whole command."""
+def early_work(folder: Path, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The root of the runs, and the output of the whole command."""
+    root, [port] = str(folder), free_ports(1)
     command = [sys.executable, "-m", "pipelines.run", "svpo", "--rounds", str(ROUNDS), "--root", root, *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=840)
+    command += ["--serve.port", str(port)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840)
     assert not done.returncode, done.stdout + done.stderr
-    return done.stdout
+    return root, done.stdout
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Recipe], str]:
-    root = str(tmp_path_factory.mktemp("runs"))
-    printed = run(root)
+def finished() -> tuple[list[Recipe], str]:
+    root, printed = EARLY.result(__name__)
     return recipes_of_rounds(parse("pipelines.run", ["svpo", "--root", root, *SMALL]), ROUNDS), printed
 
 

@@ -45,11 +45,11 @@ def recipe_in(root: object, *extra: str) -> Recipe:
 
 
 def start(root: object, *extra: str, environment: Mapping[str, str] | None = None) -> Run:
-    """Start the command of a whole run in a process group of its own."""
+    """Start the command of a whole run in a process group of its own, by default in the environment of this process."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.run", "sandbox", "--root", str(root), *SMALL, *extra],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, **(environment or {})},
+        env=environment,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vgs_ray import config
 from vgs_ray.engines.random_value import RandomValue
+from vgs_ray.fast_imports import fast_imports
 from vgs_ray.models import OWN_HEAD, RANDOM
 from vgs_ray.models.folder import on_this_machine
 
@@ -56,7 +57,8 @@ def build_engines(
         ValueError: `value` is `OWN_HEAD` and the policy has no value head.
     """
     if value == OWN_HEAD:
-        from vgs_ray.engines.one_pass import VllmPolicyValue
+        with fast_imports():
+            from vgs_ray.engines.one_pass import VllmPolicyValue
 
         both = VllmPolicyValue(on_this_machine(policy), policy_engine, grammars)
         return Engines(both, both)
@@ -83,7 +85,8 @@ def build_policy(
         from vgs_ray.engines.served import ServedPolicy
 
         return ServedPolicy(model, engine, logprobs)
-    from vgs_ray.engines.vllm import VllmPolicy
+    with fast_imports():
+        from vgs_ray.engines.vllm import VllmPolicy
 
     return VllmPolicy(on_this_machine(model), engine, logprobs, shared, grammars)
 
@@ -98,8 +101,9 @@ def build_value(model: str, engine: config.Engine, policy: str = "") -> VllmValu
     """
     if model == RANDOM:
         return RandomValue()
-    from vgs_ray.engines.vllm import VllmValue
-    from vgs_ray.engines.vocabularies import TranslatedValue, find_translation
+    with fast_imports():
+        from vgs_ray.engines.vllm import VllmValue
+        from vgs_ray.engines.vocabularies import TranslatedValue, find_translation
 
     translation = find_translation(policy, model) if policy else None
     value = VllmValue(on_this_machine(model), engine)

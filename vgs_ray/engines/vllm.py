@@ -22,7 +22,9 @@ import torch
 from vllm import PoolingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMClientError
+from vllm.platforms import current_platform
 from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.sample import sampler
 
 from vgs_ray.config import Engine, Sampling
 from vgs_ray.data.tokens import Tokens
@@ -46,6 +48,10 @@ from vgs_ray.value.vllm_plugin import REWARD_ARCHITECTURE
 
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 """Suffixes of the names of transformers' classifiers. Only the heads of the second kind have a bias."""
+
+if current_platform.is_cpu():
+    # vLLM compiles this comparison, with g++, when log-probabilities are first asked for. That takes each process 2 s.
+    sampler.batched_count_greater_than = sampler.batched_count_greater_than._torchdynamo_orig_callable
 
 _alive: set[int] = set()
 _set_num_threads = torch.set_num_threads

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,22 +11,11 @@ from vgs_ray.config import Train
 from vgs_ray.value.packing import MicroBatch, lay_out
 from vgs_ray.value.training.feed import host_batch, row_multiple
 from vgs_ray.value.training.loader import Examples, Order
+from vgs_ray.value.training.number_of_steps import batch_units
 from vgs_ray.value.training.parallel import Worker
 from vgs_ray.value.training.partition import Ints, Partition, partition_batch
 from vgs_ray.value.training.step import Step
 from vgs_ray.value.training.throughput import TrainingFlops
-
-
-def with_steps(config: Train, examples: Examples) -> Train:
-    """The configuration with the number of steps: `steps`, or as many as `epochs` passes over the units need."""
-    units = examples.units()
-    steps = math.ceil(config.epochs * len(units) / _batch_units(config, units))
-    return replace(config, steps=config.steps or steps)
-
-
-def _batch_units(config: Train, units: Ints) -> int:
-    """Units in a batch of `batch_size` sequences."""
-    return max(1, config.batch_size // units.shape[1])
 
 
 class Batch(NamedTuple):
@@ -57,7 +44,7 @@ class Batches:
         self._units = examples.units()
         self._order = Order(examples.group_bounds(self._units, config.group_size), seed)
         self._multiple = row_multiple(config, worker.device)
-        self.size = _batch_units(config, self._units)
+        self.size = batch_units(config, self._units)
 
     def batch(self, step: int) -> Batch:
         units = self._units[self._order.batch(step, self.size)]

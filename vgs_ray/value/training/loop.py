@@ -60,7 +60,7 @@ def fit(
 
     Args:
         model: whole, on this worker's device; it is sharded here.
-        config: settings of the training, with its number of steps (`vgs_ray.value.training.batches.with_steps`).
+        config: settings of the training, with its number of steps (`vgs_ray.value.training.number_of_steps.with_steps`).
         train: training examples; each worker reads its share of each batch.
         held_out: validation examples, divided among the workers.
         folder: folder of the checkpoints.

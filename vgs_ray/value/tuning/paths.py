@@ -1,70 +1,28 @@
 """The paths with targets of the value that stage tune trains on, and their order.
 
-In: the parts of the table `value_paths`. Out: memory-mapped Arrow files, one for each split, and batches of paths. A batch
-depends only on the seed and the step, so a resumed run continues with the paths that were not seen yet, with any number of
-workers.
+In: the files that `write_paths` wrote. Out: batches of paths. A batch depends only on the seed and the step, so a resumed run
+continues with the paths that were not seen yet, with any number of workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vgs_ray.data.parquet import row_batches
-from vgs_ray.data.schemas import VALUE_PATHS
-from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.score_sequences import padded
 from vgs_ray.value.training.loader import Order, spread
 from vgs_ray.value.training.store import ListColumn
-from vgs_ray.value.tuning.pairs import ROWS, SPLITS, check_tokens
+from vgs_ray.value.tuning.stored_paths import open_paths
 
-COLUMNS = ("path_id", "tokens", "positions", "q", "outcome")
 HELD_OUT = 1024
 """Maximum number of paths to validate on."""
-
-
-def write_paths(parts: Sequence[AnyPath], folder: Path, max_length: int, vocabulary: int) -> None:
-    """Copy the paths of at most `max_length` tokens.
-
-    Args:
-        parts: Parquet files of the table `value_paths`.
-        folder: gets the files `paths-train.arrow`, `paths-validation.arrow`, and `paths-left_out.arrow` with the ids of longer
-            paths.
-        max_length: maximum number of tokens of a path with its prompt.
-        vocabulary: number of token ids of the policy.
-
-    Raises:
-        UserError: a path has a token id that the policy does not have.
-    """
-    schemas = {split: pa.schema([VALUE_PATHS.field(name) for name in COLUMNS]) for split in SPLITS}
-    schemas["left_out"] = pa.schema([VALUE_PATHS.field("path_id")])
-    with ExitStack() as files:
-        writers = {
-            name: files.enter_context(pa.ipc.new_stream(_file(folder, name), schema))
-            for name, schema in schemas.items()
-        }
-        for batch in (each for part in parts for each in row_batches(part, [*COLUMNS, "split"], ROWS)):
-            check_tokens(batch, "path", ("tokens",), vocabulary)
-            rows = pa.Table.from_batches([batch])
-            fits = pc.less_equal(pc.list_value_length(batch["tokens"]), max_length)
-            writers["left_out"].write_table(rows.filter(pc.invert(fits)).select(["path_id"]))
-            for split in SPLITS:
-                chosen = rows.filter(pc.and_(fits, pc.equal(rows["split"], split)))
-                writers[split].write_table(chosen.select(list(COLUMNS)))
-
-
-def count_paths(folder: Path) -> dict[str, int]:
-    """Number of paths in `train`, `validation` and `left_out`."""
-    return {name: _open(folder, name).num_rows for name in (*SPLITS, "left_out")}
 
 
 class PathBatch(NamedTuple):
@@ -100,7 +58,7 @@ class ValuePaths:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        table = _open(folder, split)
+        table = open_paths(folder, split)
         self._rows = pc.sort_indices(table["path_id"]).to_numpy()
         self._ids, self._outcomes = table["path_id"], table["outcome"]
         self._tokens, self._positions, self._q = (ListColumn(table[name]) for name in ("tokens", "positions", "q"))
@@ -155,11 +113,3 @@ class PathOrder:
         self._place = (step, passes)
         begin = (passes * self._workers + self._rank) * self._per_pass
         return self._paths.batch(self._order.batch(step, self._per_step)[begin : begin + self._per_pass].tolist())
-
-
-def _file(folder: Path, name: str) -> str:
-    return str(folder / f"paths-{name}.arrow")
-
-
-def _open(folder: Path, name: str) -> pa.Table:
-    return pa.ipc.open_stream(pa.memory_map(_file(folder, name))).read_all()

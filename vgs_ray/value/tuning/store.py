@@ -8,7 +8,7 @@ from pathlib import Path
 from vgs_ray.data.files import atomic_folder
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.value.tuning.pairs import write_pairs
-from vgs_ray.value.tuning.paths import write_paths
+from vgs_ray.value.tuning.stored_paths import write_paths
 
 
 def write_store(

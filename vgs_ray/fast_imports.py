@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def fast_imports() -> Iterator[None]:
-    """Pause the garbage collector, and let it ignore from then on what exists: modules stay in memory."""
-    enabled = gc.isenabled()
+    """Pause the garbage collector. If modules were imported, it ignores from then on what exists, because modules stay."""
+    enabled, modules = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if len(sys.modules) > modules:
+            gc.freeze()
         if enabled:
             gc.enable()

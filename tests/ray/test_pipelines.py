@@ -16,8 +16,9 @@ from typing import NamedTuple
 import pytest
 from early import EARLY
 from flaky_proxy import FlakyProxy, flaky_proxy
+from ray_processes import workers
 from s3_server import BUCKET, S3Server, reach
-from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, Run, finish, has_file, kill, recipe_in, rows, start, wait, workers
+from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, Run, finish, has_file, kill, recipe_in, rows, start, wait
 
 from pipelines.plan import plan
 from pipelines.recipes.rounds import next_round

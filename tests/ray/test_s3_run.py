@@ -20,9 +20,10 @@ import pytest
 import ray
 from datasets import load_dataset
 from flaky_proxy import flaky_proxy
+from ray_processes import workers
 from s3_server import BUCKET, SECRET, S3Server, reach
 from upath import UPath
-from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, finish, has_file, kill, recipe_in, rows, start, wait, workers
+from whole_run import COMPARED, LEFT, LIMIT_S, SMALL, finish, has_file, kill, recipe_in, rows, start, wait
 
 from pipelines.serving.ingress import free_ports
 from pipelines.tables.manifest import read_manifest

@@ -116,7 +116,7 @@ def test_after_ctrl_c_the_job_goes_on_and_is_followed_again(environment: dict[st
     job = re.findall(r"job (\S+) submitted", first.stdout.readline())[0]
     assert "started\n" in first.stdout
     first.send_signal(signal.SIGINT)
-    _, text = first.communicate(timeout=30)
+    _, text = first.communicate(timeout=120)
     assert first.returncode == 130
     assert f"job {job} still runs" in text
     logs, stop = re.findall(r"(RAY_AUTH_MODE=token ray job (?:logs|stop) .*?)(?:   |$)", text, re.M)
@@ -129,7 +129,7 @@ def test_after_ctrl_c_the_job_goes_on_and_is_followed_again(environment: dict[st
     assert again.stdout.readline() == f"job {job} already runs this command\n"
     path = f"{Path(sys.executable).parent}:{environment['PATH']}"
     subprocess.run(["sh", "-c", stop], env={**environment, "PATH": path}, check=True, capture_output=True)
-    _, text = again.communicate(timeout=30)
+    _, text = again.communicate(timeout=120)
     assert again.returncode == 1
     assert f"job {job} was stopped" in text
 

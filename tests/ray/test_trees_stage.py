@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -11,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pytest
 import ray
 from datasets import load_dataset
+from ray_processes import workers
 
 from pipelines import pairs, trees
 from pipelines.recipes import svpo
@@ -147,10 +148,9 @@ def kill_an_actor_after(rows: int, recipe: Recipe, killed: list[int]) -> None:
     table = stage_table(recipe, "trees")
     while table.count_rows() <= rows:
         time.sleep(0.05)
-    for process in psutil.Process().children(recursive=True):
-        if "TreeActor" in " ".join(process.cmdline()):
-            process.kill()
-            killed.append(process.pid)
+    for process in workers(os.getpid(), "TreeActor"):
+        process.kill()
+        killed.append(process.pid)
 
 
 def test_an_interrupted_run_with_a_killed_actor_gives_the_same_trees(grown: Recipe) -> None:

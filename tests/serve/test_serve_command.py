@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 from load import problems
+from ray_processes import command_line, workers
 
 from pipelines.serving.ingress import free_ports
 from vgs_ray.models import RANDOM
@@ -118,7 +119,7 @@ def searches_cancelled(url: str) -> int:
 
 
 def children(process: psutil.Process, title: str) -> list[psutil.Process]:
-    return [each for each in process.children(recursive=True) if title in " ".join(each.cmdline()[:1])]
+    return [each for each in workers(process.pid, title) if title in command_line(each).split(" ")[0]]
 
 
 def post(url: str, **search: Any) -> httpx.Response:

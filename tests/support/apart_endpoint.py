@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import psutil
 from load import problems, sandbox_endpoint
+from ray_processes import command_line, workers
 
 from vgs_ray.config import Recipe
 
@@ -41,12 +43,5 @@ def ask_all(url: str) -> list[dict[str, Any]]:
 
 def replica_processes(deployment: str, application: str = "vgs") -> list[psutil.Process]:
     """Processes of a deployment's replicas in this process's Ray session, found by their titles."""
-    title = f"ray::ServeReplica:{application}:{deployment}"
-    return [process for process in psutil.Process().children(recursive=True) if _title(process).startswith(title)]
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:  # it has ended
-        return ""
+    start = f"ray::ServeReplica:{application}:{deployment}"
+    return [process for process in workers(os.getpid(), start) if command_line(process).startswith(start)]

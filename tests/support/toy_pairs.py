@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from ray_processes import workers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from pipelines.tables.publish import in_this_process
@@ -103,10 +102,9 @@ def kill_a_worker(log: AnyPath, killed_at: list[int]) -> None:
     """Kill a training worker of this process when `log` has five rows, and add their number to `killed_at`."""
     while len(rows_of(log)) < 5:
         time.sleep(0.05)
-    children = psutil.Process().children(recursive=True)
-    workers = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
+    worker = workers(os.getpid(), "RayTrainWorker")[-1]
     killed_at.append(len(rows_of(log)))
-    os.kill(workers[-1].pid, signal.SIGKILL)
+    worker.kill()
 
 
 def rows_of(log: AnyPath) -> list[dict[str, float]]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from pipelines.cli import parse
@@ -81,18 +80,6 @@ def kill(run: Run, recipe: Recipe, stage: str) -> None:
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     assert not (recipe.stage_folder(stage) / "_stage.json").exists(), f"{stage} was killed too late to show anything"
-
-
-def workers(process: int, name: str) -> list[psutil.Process]:
-    """Ray's workers below a process that run an actor of this class."""
-    found = []
-    for each in psutil.Process(process).children(recursive=True):
-        try:
-            if name in " ".join(each.cmdline()):
-                found.append(each)
-        except psutil.NoSuchProcess:
-            continue
-    return found
 
 
 def rows(recipe: Recipe, stage: str) -> pa.Table:

@@ -178,7 +178,7 @@ def ask(served: Served, problem: str = "3", **more: Any) -> Any:
     return served.client.chat.completions.create(model="scripted", messages=messages, **more)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

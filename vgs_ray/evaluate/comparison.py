@@ -12,22 +12,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from vgs_ray.data.parquet import parquet_file
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.errors import UserError
 from vgs_ray.evaluate.report import AVERAGE, JSON, PER_PROBLEM, Row
-from vgs_ray.evaluate.statistics import average, difference
+from vgs_ray.evaluate.statistics import paired_difference
 
 MAIN_METHODS = (
     "single", "greedy", "majority", "best_of_n", "weighted_majority", "vgs_best", "vgs_weighted_majority"
 )  # fmt: skip
 """Compared unless other methods are named, with the weighted majority of each variant."""
-
-
-CURVES = ("majority", "weighted_majority", "vgs_weighted_majority")
-"""Drawn against FLOPs at all budgets, with the weighted majority of each variant."""
 
 
 class Column(NamedTuple):
@@ -227,8 +221,9 @@ def _main_methods(names: Iterable[str]) -> list[str]:
 
 
 def is_curve(method: str) -> bool:
-    """Whether a method is one of `CURVES`, or the weighted majority of a variant."""
-    return method in CURVES or (method.endswith("_weighted_majority") and "adaptive" not in method)
+    """Whether a method is a vote of samples, or the weighted majority of a guided search or a variant."""
+    votes = method in ("majority", "weighted_majority")
+    return votes or (method.endswith("_weighted_majority") and "adaptive" not in method)
 
 
 def _differences(
@@ -241,10 +236,7 @@ def _differences(
             for column in columns:
                 if all((part, column) in run.correct for part in parts for run in (a, b)):
                     pairs = [_paired(a.correct[part, column], b.correct[part, column]) for part in parts]
-                    if benchmark == AVERAGE:
-                        gap = average([np.subtract(one, other) for one, other in pairs], resamples, seed)
-                    else:
-                        gap = difference(*pairs[0], resamples, seed)
+                    gap = paired_difference(pairs, resamples, seed)
                     place = {"benchmark": benchmark, "a": a.name, "b": b.name, **column._asdict()}
                     rows.append({**place, "difference": gap.mean, "low": gap.low, "high": gap.high})
     return rows

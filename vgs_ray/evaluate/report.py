@@ -6,10 +6,9 @@ comparisons, written to one folder. With several benchmarks, their average comes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
@@ -18,7 +17,7 @@ from vgs_ray.data.files import atomic_file, write_atomically, write_json
 from vgs_ray.data.storage import AnyPath
 from vgs_ray.evaluate.formats import by_benchmark, latex, markdown
 from vgs_ray.evaluate.methods import COMPARED_METHODS, MethodResult
-from vgs_ray.evaluate.statistics import Interval, average, difference, interval
+from vgs_ray.evaluate.statistics import Interval, average, interval, paired_difference
 from vgs_ray.search.flops import mean_cost
 
 JSON, CSV, MARKDOWN, LATEX = "report.json", "report.csv", "report.md", "report.tex"
@@ -87,33 +86,35 @@ def per_problem(results: Iterable[MethodResult]) -> pa.Table:
 
 Place = tuple[str, int]
 """A method at a budget."""
+Placed = dict[str, dict[Place, MethodResult]]
+"""Results by benchmark and place."""
 
 
 def comparison_rows(results: Iterable[MethodResult], resamples: int = 2000, seed: int = 0) -> list[Row]:
     """The `comparisons` of report.json: accuracy of `a` minus that of `b` at each shared budget, paired by problem."""
     results = list(results)
-    rows = []
+    placed, rows = _placed(results), list[Row]()
     for a, b in _compared_methods(result.method for result in results):
         for budget in sorted({result.budget for result in results}):
-            for benchmark, (mean, low, high) in _gaps(results, (a, budget), (b, budget), resamples, seed):
-                row = {"benchmark": benchmark, "a": a, "b": b, "budget": budget}
-                rows.append({**row, "difference": mean, "low": low, "high": high})
+            for benchmark in (*placed, *([AVERAGE] if len(placed) > 1 else [])):
+                if gap := _gap(placed, benchmark, (a, budget), (b, budget), resamples, seed):
+                    row = {"benchmark": benchmark, "a": a, "b": b, "budget": budget}
+                    rows.append({**row, "difference": gap.mean, "low": gap.low, "high": gap.high})
     return rows
 
 
-def _gaps(
-    results: Sequence[MethodResult], a: Place, b: Place, resamples: int, seed: int
-) -> Iterator[tuple[str, Interval]]:
-    """Accuracy of `a` minus that of `b` on each benchmark that has both, and the average if there are several and all do."""
-    by_place = {(result.benchmark, result.method, result.budget): result for result in results}
-    benchmarks = list(dict.fromkeys(result.benchmark for result in results))
-    both = [(by_place.get((name, *a)), by_place.get((name, *b))) for name in benchmarks]
-    pairs = [(one, other) for one, other in both if one and other]
-    for one, other in pairs:
-        yield one.benchmark, difference(one.correct, other.correct, resamples, seed)
-    if len(pairs) == len(benchmarks) > 1:
-        by_problem = [np.subtract(one.correct, other.correct) for one, other in pairs]
-        yield AVERAGE, average(by_problem, resamples, seed)
+def _placed(results: Iterable[MethodResult]) -> Placed:
+    placed: Placed = {}
+    for result in results:
+        placed.setdefault(result.benchmark, {})[result.method, result.budget] = result
+    return placed
+
+
+def _gap(placed: Placed, benchmark: str, a: Place, b: Place, resamples: int, seed: int) -> Interval | None:
+    """Accuracy of `a` minus that of `b` on a benchmark, or on average over all; None if one of them is missing there."""
+    parts = list(placed.values()) if benchmark == AVERAGE else [placed[benchmark]]
+    pairs = [(part[a].correct, part[b].correct) for part in parts if a in part and b in part]
+    return paired_difference(pairs, resamples, seed) if len(pairs) == len(parts) else None
 
 
 def cheaper_rows(
@@ -125,7 +126,7 @@ def cheaper_rows(
     difference of the accuracies, paired by problem. Upper bounds are left out. Of methods that choose the same answers, such as
     those of a search with one answer, the first one is listed.
     """
-    found = []
+    found, placed = list[Row](), _placed(results)
     for benchmark, group in by_benchmark(rows).items():
         vote = max((row for row in group if row["method"] == "majority"), key=lambda row: row["budget"], default=None)
         if vote is None:
@@ -137,7 +138,8 @@ def cheaper_rows(
         ]
         for row in {(row["flops"], row["accuracy"]): row for row in reversed(cheapest)}.values():
             places = (row["method"], row["budget"]), ("majority", vote["budget"])
-            gap = dict(_gaps(results, *places, resamples, seed))[benchmark]
+            gap = _gap(placed, benchmark, *places, resamples, seed)
+            assert gap is not None, "both methods have a row"
             share = {"majority_budget": vote["budget"], "flops_share": row["flops"] / vote["flops"]}
             kept = {name: row[name] for name in ("benchmark", "method", "budget", "accuracy")}
             found.append({**kept, **share, "difference": gap.mean, "low": gap.low, "high": gap.high})

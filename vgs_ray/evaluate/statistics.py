@@ -84,6 +84,21 @@ def average(strata: Sequence[Numbers], resamples: int = 2000, seed: int = 0) -> 
     return _estimate(vectors, resamples, seed, (-1.0 if low < 0 else 0.0, 1.0))
 
 
+def paired_difference(pairs: Sequence[tuple[Numbers, Numbers]], resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean of `a - b` on one benchmark, or on average over several.
+
+    Args:
+        pairs: (a, b) as in `difference`, one for each benchmark.
+        resamples, seed: as in `interval`.
+
+    Raises:
+        ValueError: as in `difference`.
+    """
+    if len(pairs) == 1:
+        return difference(*pairs[0], resamples, seed)
+    return average([np.subtract(a, b) for a, b in pairs], resamples, seed)
+
+
 def pass_at_k(samples: int, correct: int, k: int) -> float:
     """P(at least one of k samples is correct), unbiased (arXiv 2107.03374, equation 1).
 
